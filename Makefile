@@ -1,0 +1,28 @@
+# `make demo` and `make test` need Python >= 3.10 and nothing else; both use .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test bench lint clean
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, measure, draw
+	$(BIN)/python -m evaluation.cascade --output results/demo --overwrite
+	$(BIN)/python -m figures.pareto --report results/demo/report.json --overwrite
+
+test: .venv/ready lint  ## lint and the tests
+	$(BIN)/python -m pytest
+
+bench: .venv/ready  ## speed, measured and never asserted in `make test`
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build *.egg-info
