@@ -1,0 +1,40 @@
+"""What it takes to make a tower physically smaller and keep it: mask, cost, surgery, models.
+
+Importing this package makes `transformers.AutoModel` load the checkpoints that it saves.
+"""
+
+from pruning_mechanism.checkpoint import Compression, load, load_processor, register, save
+from pruning_mechanism.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.mask import Mask
+from pruning_mechanism.surgery import is_pruned, masked, prune
+from pruning_mechanism.tower import (
+    Sublayer,
+    TowerError,
+    embed,
+    image_embeddings,
+    project,
+    sublayers,
+)
+
+register()
+
+__all__ = [
+    "Compression",
+    "Macs",
+    "Mask",
+    "Shape",
+    "Sublayer",
+    "TowerError",
+    "embed",
+    "image_embeddings",
+    "is_pruned",
+    "load",
+    "load_processor",
+    "macs",
+    "masked",
+    "parameters",
+    "project",
+    "prune",
+    "save",
+    "sublayers",
+]

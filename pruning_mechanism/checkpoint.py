@@ -1,0 +1,174 @@
+"""Models from and to disk: an ordinary Hugging Face directory, never a pickle.
+
+Beside the usual files a smaller tower's directory holds `compression.json`, which says how it was
+made, and the modelling code, so that it loads where this project isn't installed.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoProcessor,
+    CLIPModel,
+    CLIPVisionModelWithProjection,
+)
+
+from pruning_mechanism.modeling_pruned_clip import (
+    PrunedCLIPConfig,
+    PrunedCLIPModel,
+    PrunedCLIPVisionConfig,
+    PrunedCLIPVisionModelWithProjection,
+)
+from pruning_mechanism.tower import TowerError
+
+logger = logging.getLogger(__name__)
+
+MODELS = {
+    "clip": CLIPModel,
+    "clip_vision_model": CLIPVisionModelWithProjection,
+    "pruned_clip": PrunedCLIPModel,
+    "pruned_clip_vision_model": PrunedCLIPVisionModelWithProjection,
+}
+HALF = (torch.float16, torch.bfloat16)
+
+
+def load(path: str | Path, device: str = "cpu") -> nn.Module:
+    """Load a CLIP, dense or pruned, whole or vision-only, ready for inference.
+
+    On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
+    elsewhere it keeps its type.
+
+    Args:
+        path: a directory in the Hugging Face layout, or a name on the hub.
+        device: where the model goes, as torch names it.
+
+    Raises:
+        TowerError: there is no such model, it isn't a CLIP, or it has no safetensors weights.
+    """
+    config = _read_config(path)
+    dtype = stored_dtype(config)
+    if dtype in HALF and torch.device(device).type == "cpu":
+        logger.warning(
+            "%s is stored in %s and computed in float32 on the CPU",
+            path,
+            str(dtype)[len("torch.") :],
+        )
+        dtype = torch.float32
+    try:
+        model = MODELS[config.model_type].from_pretrained(path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
+    return model.to(device).eval()
+
+
+def stored_dtype(config) -> torch.dtype:
+    """The type in which a checkpoint's weights are stored, as its configuration says."""
+    dtype = getattr(config, "dtype", None) or torch.float32
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _read_config(path: str | Path):
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise TowerError(
+            f"{path} is neither a model directory nor a model on the hub: {_first_line(error)}"
+        ) from error
+    if config.model_type not in MODELS:
+        raise TowerError(
+            f"{path} is a {config.model_type!r} model, not a CLIP; expected one of: "
+            + ", ".join(MODELS)
+        )
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def load_processor(path: str | Path):
+    """The processor of a checkpoint: images and texts, or images only for a vision-only one.
+
+    Raises:
+        TowerError: the directory says nothing about how its images are prepared.
+    """
+    for kind in (AutoProcessor, AutoImageProcessor):
+        try:
+            return kind.from_pretrained(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = _first_line(error)
+    raise TowerError(f"{path} has no processor that says how to prepare its images: {reason}")
+
+
+def fingerprint(path: str | Path, model: nn.Module) -> str:
+    """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
+    directory = Path(path)
+    if not directory.is_dir():
+        return f"revision {getattr(model.config, '_commit_hash', None) or 'unknown'}"
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return f"sha256 {digest.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a smaller tower was made; `compression.json` holds just these entries."""
+
+    rule: str
+    constraint: str
+    repair: str
+    base: str
+    base_fingerprint: str
+    corpus: str
+    samples: int
+    seed: int
+    macs: int
+    mac_fraction: float
+    tower_macs: int
+    parameters: int
+    seconds: float
+    settings: dict = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unreadable_images: tuple[str, ...] = ()
+    versions: dict[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "torch-pruning")},
+        }
+    )
+
+
+def save(
+    model: nn.Module, directory: str | Path, processor, compression: Compression | None = None
+) -> None:
+    """Write a model, its processor and how it was made as a Hugging Face directory."""
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    if compression:
+        text = json.dumps(asdict(compression), indent=2, allow_nan=False)
+        (Path(directory) / "compression.json").write_text(text + "\n")
+
+
+def register() -> None:
+    """Make transformers' Auto classes know the pruned models, here and in what they save."""
+    from transformers import AutoModel
+
+    pairs = (
+        (PrunedCLIPConfig, PrunedCLIPModel),
+        (PrunedCLIPVisionConfig, PrunedCLIPVisionModelWithProjection),
+    )
+    for config, model in pairs:
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+        config.register_for_auto_class()
+        model.register_for_auto_class("AutoModel")
