@@ -1,0 +1,124 @@
+"""A report as a table, for the terminal and for Markdown: formatting only, no number is made here.
+
+Both forms show the same cells. In the terminal a cascade's difference to the uncascaded tower
+stands under its recall, so that fourteen numbers a row fit 120 columns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from evaluation.bootstrap import Interval
+    from evaluation.report import Report, Row
+
+NOTHING = "–"
+
+
+def terminal(report: Report) -> Table:
+    """The report as a `rich` table, readable at 120 columns."""
+    shown = Table(
+        title=(
+            f"{report.model} on {report.corpus} ({report.split}): "
+            f"{report.images:,} images, {report.queries:,} caption queries, "
+            f"m = {', '.join(map(str, report.m))}"
+        ),
+        caption=_caption(report),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for place, header in enumerate(_headers(report)):
+        numeric = place >= 2
+        shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in (report.reference, *report.rows):
+        shown.add_row(*_cells(report, row))
+    return shown
+
+
+def markdown(report: Report) -> str:
+    """The report as a GitHub table, ending with a newline."""
+    headers = [_one_line(header) for header in _headers(report)]
+    rules = [":--" if place < 2 else "--:" for place in range(len(headers))]
+    rows = [
+        [_one_line(cell) for cell in _cells(report, row)]
+        for row in (report.reference, *report.rows)
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rules, *rows))
+
+
+def _headers(report: Report) -> list[str]:
+    ks = "/".join(map(str, sorted(report.reference.alone.recall)))
+    assumed = {row.f_assumed for row in report.rows}
+    lifetime = "lifetime\nspeedup"
+    if len(assumed) == 1 and None not in assumed:
+        lifetime += f"\nf = {assumed.pop():g}"
+    return [
+        "method",
+        "constraint",
+        "tower\nMACs",
+        "param-\neters",
+        f"R@{ks}\nalone",
+        f"R@{ks} cascade\n(difference to\nuncascaded)",
+        "agree-\nment@10",
+        "ms/\nimage",
+        lifetime,
+        "per-query\nspeedup",
+        "f meas-\nured",
+    ]
+
+
+def _cells(report: Report, row: Row) -> list[str]:
+    cascade, agreement = NOTHING, NOTHING
+    if row.cascade is not None:
+        differences = _joined(row.cascade.difference, "+.1f")
+        cascade = f"{_joined(row.cascade.recall, '.1f')}\n({differences})"
+        agreement = f"{row.cascade.agreement.value:.1f}"
+    return [
+        row.method,
+        row.constraint,
+        _magnitude(row.tower_macs),
+        _magnitude(row.parameters),
+        _joined(row.alone.recall, ".1f"),
+        cascade,
+        agreement,
+        _three_digits(1000 * report.seconds(row).median),
+        f"{row.lifetime_speedup.value:.2f}",
+        NOTHING if row.query_speedup is None else f"{row.query_speedup:.2f}",
+        NOTHING if row.f_measured is None else f"{row.f_measured:.3f}",
+    ]
+
+
+def _joined(recalls: dict[int, Interval], form: str) -> str:
+    return "/".join(f"{recalls[k].value:{form}}" for k in sorted(recalls))
+
+
+def _magnitude(number: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{_three_digits(number / size)} {unit}"
+    return str(number)
+
+
+def _three_digits(number: float) -> str:
+    digits = 0 if number >= 100 else 1 if number >= 10 else 2
+    return f"{number:.{digits}f}"
+
+
+def _one_line(cell: str) -> str:
+    """A cell without line breaks; a header hyphenated for the terminal is made whole again."""
+    for broken in ("param-\neters", "agree-\nment", "meas-\nured", "ms/\nimage"):
+        cell = cell.replace(broken, broken.replace("-\n", "").replace("\n", ""))
+    return cell.replace("\n", " ").replace("|", "\\|")
+
+
+def _caption(report: Report) -> str:
+    machine = report.machine
+    skipped = f", {len(report.skipped)} unreadable images skipped" if report.skipped else ""
+    return (
+        f"seconds {'of the encoder only' if report.seconds_basis == 'encoder' else 'end to end'} "
+        f"on {machine.cpu}, {machine.threads} threads, {machine.device}, {machine.dtype}{skipped}"
+    )
