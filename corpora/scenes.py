@@ -1,0 +1,88 @@
+"""The scenes corpus: generated images with five true captions each, no download.
+
+Stands at the beginning of corpus → importance → mask. `corpora.layout` decides what is in a scene,
+`corpora.drawing` draws it, `corpora.wording` describes it; here they become a `datasets.Dataset`
+like that of any other corpus.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+
+from corpora.drawing import render
+from corpora.layout import Scene, Thing, scene
+from corpora.wording import captions
+
+__all__ = ["SEEDS", "Scene", "Thing", "captions", "load_scenes", "render", "scene"]
+
+SEEDS = {"train": 1, "validation": 2}
+DEFAULT_IMAGES = {"train": 4096, "validation": 1000}
+SOURCES = ("layout", "backgrounds", "drawing", "wording", "scenes")
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "captions": datasets.List(datasets.Value("string")),
+        "key": datasets.Value("string"),
+    }
+)
+
+
+def load_scenes(split: str = "validation", images: int | None = None) -> datasets.Dataset:
+    """The scenes of a split as a data set with columns image, captions and key.
+
+    The splits draw from different seeds, so no scene is in both. Images (4,096 in train, 1,000 in
+    validation, unless `images` says otherwise) are rendered once, kept as PNG in the Hugging Face
+    cache, and decoded when they are read. Raises ValueError for any other split, and for fewer
+    than one image.
+    """
+    if split not in SEEDS:
+        raise ValueError(f"scenes has no split {split!r}: ask for one of {', '.join(SEEDS)}")
+    count = DEFAULT_IMAGES[split] if images is None else images
+    if count < 1:
+        raise ValueError(f"scenes: {count} images asked for, at least 1 needed")
+    with _quiet():
+        return datasets.Dataset.from_generator(
+            _rows,
+            features=FEATURES,
+            gen_kwargs={"split": split, "count": count},
+            fingerprint=f"scenes-{split}-{count}-{_code_digest()}",
+        )
+
+
+def _rows(split: str, count: int) -> Iterator[dict]:
+    for index in range(count):
+        drawn = scene(SEEDS[split], index)
+        png = io.BytesIO()
+        render(drawn).save(png, "PNG")
+        yield {
+            "image": {"bytes": png.getvalue(), "path": None},
+            "captions": captions(drawn),
+            "key": f"scenes/{split}/{index:06d}",
+        }
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Changes with the code that makes scenes, so that the cache never holds yesterday's."""
+    folder = Path(__file__).parent
+    code = b"".join((folder / f"{name}.py").read_bytes() for name in SOURCES)
+    return hashlib.sha256(code).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Shows no progress bar while rendering unless a person is there to see it."""
+    if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
