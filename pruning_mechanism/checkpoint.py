@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -55,7 +56,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
         TowerError: there is no such model, it isn't a CLIP, or it has no safetensors weights.
     """
     config = _read_config(path)
-    dtype = stored_dtype(config)
+    dtype = _dtype(config)
     if dtype in HALF and torch.device(device).type == "cpu":
         logger.warning(
             "%s is stored in %s and computed in float32 on the CPU",
@@ -65,13 +66,17 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
         dtype = torch.float32
     try:
         model = MODELS[config.model_type].from_pretrained(path, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
     return model.to(device).eval()
 
 
-def stored_dtype(config) -> torch.dtype:
+def stored_dtype(path: str | Path) -> torch.dtype:
     """The type in which a checkpoint's weights are stored, as its configuration says."""
+    return _dtype(_read_config(path))
+
+
+def _dtype(config) -> torch.dtype:
     dtype = getattr(config, "dtype", None) or torch.float32
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 

@@ -21,7 +21,7 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig):

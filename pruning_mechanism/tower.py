@@ -99,3 +99,16 @@ def project(model: nn.Module, hidden: Tensor) -> Tensor:
 def image_embeddings(model: nn.Module, pixels: Tensor) -> Tensor:
     """The vision tower's embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
     return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+
+
+def text_embeddings(model: nn.Module, tokens: dict[str, Tensor]) -> Tensor:
+    """The text tower's embeddings [b, e], not normalised, of tokenised captions.
+
+    Raises:
+        TowerError: the model is a vision tower alone.
+    """
+    if not hasattr(model, "text_model"):
+        raise TowerError(
+            "this checkpoint has no text tower: name a whole CLIP that it belongs to as well"
+        )
+    return model.text_projection(model.text_model(**tokens).pooler_output)

@@ -1,0 +1,142 @@
+"""Head pruning by sensitivity (Michel, Levy and Neubig, arXiv 1905.10650).
+
+The importance of a head is the mean absolute gradient of the loss with respect to its mask
+(equation 2), normalised by the l2 norm of its layer's (section 4.1). Either the lowest heads of the
+whole tower go, or, with `--rule all-but-one`, one layer after another keeps only its best head.
+
+    python -m compress.sensitivity --heads 77
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from datasets import Dataset
+from torch import nn
+
+from compress.calibration import Calibration
+from compress.command import UserError, run_command
+from compress.importance import Importance, MaskGradients, mask_gradients
+from compress.rule import RuleOptions, calibrate, run_rule
+from pruning_mechanism import Mask, masked
+from pruning_mechanism.tower import vision_config
+
+
+def scores(
+    model: nn.Module,
+    corpus: Dataset | Calibration,
+    samples: int = 2048,
+    seed: int = 0,
+    *,
+    texts: nn.Module | None = None,
+    progress: bool = False,
+) -> Importance:
+    """Normalised sensitivity of every head and neuron of `model`'s vision tower.
+
+    The arguments are those of `compress.fisher.scores`.
+
+    Returns:
+        Importance with `heads[l, h] = mean_i |g_i[l, h]| / ‖mean_i |g_i[l]|‖₂`, `neurons` likewise.
+    """
+    calibration = calibrate(model, corpus, samples, seed)
+    batches = calibration.batches("sensitivity: gradients" if progress else None)
+    return mean_sensitivity(mask_gradients(model, batches, texts))
+
+
+def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
+    """The mean absolute gradients over images, normalised in each layer."""
+    heads, neurons = 0, 0
+    for batch in gradients:
+        heads = heads + batch.heads.abs().sum(0)
+        neurons = neurons + batch.neurons.abs().sum(0)
+    return Importance(*(nn.functional.normalize(sums, dim=1).cpu() for sums in (heads, neurons)))
+
+
+def select(importance: Importance, heads: int, config) -> Mask:
+    """The mask without the `heads` least important heads of the tower; every neuron stays.
+
+    Raises:
+        UserError: the tower has fewer heads.
+    """
+    dense = Mask.dense(config)
+    check_heads(heads, config)
+    lowest = importance.heads.flatten().sort(stable=True).indices[:heads]
+    keep = torch.ones(importance.heads.numel(), dtype=torch.bool)
+    keep[lowest] = False
+    return Mask(keep.view(importance.heads.shape), dense.neurons)
+
+
+def select_all_but_one(score: Callable[[Mask], Importance], heads: int, config) -> Mask:
+    """The mask that the all-but-one protocol reaches when `heads` heads are gone.
+
+    Repeats: score the tower as masked so far; in the layer that holds the most important head among
+    the layers not yet cut, keep only that head.
+
+    Args:
+        score: gives the importance of the tower under a mask.
+        heads: how many heads go, a multiple of (heads a layer - 1).
+        config: the tower's configuration.
+
+    Raises:
+        UserError: no number of layers gives up that many heads.
+    """
+    mask = Mask.dense(config)
+    check_heads(heads, config)
+    layers, per_layer = mask.heads.shape
+    steps, rest = divmod(heads, per_layer - 1)
+    if rest or steps > layers:
+        raise UserError(
+            f"--rule all-but-one takes {per_layer - 1} heads at a time, up to "
+            f"{(per_layer - 1) * layers}; --heads {heads} is no such number"
+        )
+    cut = torch.zeros(layers, dtype=torch.bool)
+    for _ in range(steps):
+        importance = score(mask).heads.masked_fill(cut[:, None], -torch.inf)
+        layer, head = divmod(int(importance.argmax()), per_layer)
+        kept = mask.heads.clone()
+        kept[layer] = torch.arange(per_layer) == head
+        mask = Mask(kept, mask.neurons)
+        cut[layer] = True
+    return mask
+
+
+def check_heads(heads: int, config) -> None:
+    """Raise `UserError` unless the tower has that many heads to give up."""
+    vision = vision_config(config)
+    available = vision.num_hidden_layers * vision.num_attention_heads
+    if not 0 <= heads <= available:
+        raise UserError(f"--heads {heads}: the tower has {available} heads")
+
+
+@dataclass(frozen=True)
+class SensitivityOptions(RuleOptions):
+    """Prune the least sensitive heads of a CLIP vision tower (arXiv 1905.10650).
+
+    Example: python -m compress.sensitivity --heads 77
+    """
+
+    heads: int = 77
+    """how many heads of the tower go"""
+    rule: Literal["lowest", "all-but-one"] = "lowest"
+    """the lowest heads of the tower, or all but the best of one layer after another"""
+
+
+def main(options: SensitivityOptions) -> None:
+    """Score, select, repair, cut and save."""
+
+    def choose(model: nn.Module, calibration: Calibration, texts: nn.Module) -> Mask:
+        def score(mask: Mask) -> Importance:
+            with masked(model, mask):
+                return scores(model, calibration, texts=texts, progress=True)
+
+        check_heads(options.heads, model.config)
+        if options.rule == "all-but-one":
+            return select_all_but_one(score, options.heads, model.config)
+        return select(score(Mask.dense(model.config)), options.heads, model.config)
+
+    run_rule("sensitivity", f"{options.heads} heads", options, choose)
+
+
+if __name__ == "__main__":
+    run_command(main, SensitivityOptions, "compress.sensitivity")

@@ -1,0 +1,98 @@
+"""Tiny CLIPs with random weights, and where the development data lies."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    PreTrainedTokenizerFast,
+)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+WORDS = ("a red green blue big small square disc star on the left right top of with and").split(" ")
+
+
+def tiny_clip(seed: int = 0, **vision) -> CLIPModel:
+    """A CLIP of 3 layers x 4 heads x 24 neurons on 16 px images; weights large enough to matter."""
+    torch.manual_seed(seed)
+    config = CLIPConfig(
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 16,
+            "patch_size": 4,
+            "initializer_factor": 3.0,
+            "projection_dim": 8,
+            **vision,
+        },
+        text_config={
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "vocab_size": len(WORDS) + 3,
+            "max_position_embeddings": 16,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+            "projection_dim": 8,
+        },
+        projection_dim=8,
+    )
+    model = CLIPModel(config).eval()
+    with torch.no_grad():  # biases start at 0, where a lost bias would go unnoticed
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.3)
+    return model
+
+
+def tiny_processor(size: int = 16) -> CLIPProcessor:
+    """A processor for `tiny_clip`: a vocabulary of whole words."""
+    vocabulary = {word: i for i, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    images = CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        unk_token="<unk>",
+        model_max_length=16,
+    )
+    return CLIPProcessor(images, fast)
+
+
+@pytest.fixture
+def clip() -> CLIPModel:
+    return tiny_clip()
+
+
+@pytest.fixture(scope="session")
+def clip_directory(tmp_path_factory) -> Path:
+    """`tiny_clip` with its processor in the Hugging Face layout."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tiny_clip().save_pretrained(directory)
+    tiny_processor().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The development data; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the development data isn't here")
+    return SHARED

@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, CLIPVisionModelWithProjection
+
+from pruning_mechanism import (
+    Compression,
+    TowerError,
+    image_embeddings,
+    load,
+    load_processor,
+    prune,
+    save,
+)
+from pruning_mechanism.checkpoint import stored_dtype
+from tests.conftest import tiny_clip, tiny_processor
+from tests.pruning_mechanism.conftest import random_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+RECORD = Compression(
+    rule="fisher", constraint="MAC 0.5", repair="rescale", base="tiny", base_fingerprint="none",
+    corpus="scenes train", samples=8, seed=0, macs=1, mac_fraction=0.5, tower_macs=2,
+    parameters=3, seconds=0.1,
+)  # fmt: skip
+
+
+def embeddings_in_fresh_process(directory: Path, cwd: Path, preamble: str, load: str):
+    """What a process started in `cwd` computes for `PIXELS`."""
+    save_file({"pixels": PIXELS}, cwd / "pixels.safetensors")
+    program = f"""
+import sys, torch
+{preamble}
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+model = {load}.eval()
+pixels = load_file("pixels.safetensors")["pixels"]
+with torch.no_grad():
+    pooled = model.vision_model(pixel_values=pixels).pooler_output
+    save_file({{"found": model.visual_projection(pooled)}}, "found.safetensors")
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=cwd, check=True, capture_output=True)
+    return load_file(cwd / "found.safetensors")["found"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A pruned tower with a layer without heads, and where it is saved."""
+    mask = random_mask(9)
+    mask.heads[0] = False
+    model = prune(tiny_clip(), mask)
+    save(model, tmp_path / "smaller", tiny_processor(), RECORD)
+    with torch.no_grad():
+        return tmp_path / "smaller", image_embeddings(model, PIXELS)
+
+
+def test_a_fresh_process_loads_what_was_saved(saved, tmp_path):
+    directory, expected = saved
+    found = embeddings_in_fresh_process(
+        directory,
+        tmp_path,
+        f"sys.path.insert(0, {str(ROOT)!r}); import pruning_mechanism",
+        f"AutoModel.from_pretrained({str(directory)!r})",
+    )
+    assert torch.equal(found, expected)
+
+
+def test_it_loads_with_remote_code_where_the_project_is_not_importable(
+    saved, tmp_path, monkeypatch
+):
+    directory, expected = saved
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    block = (
+        "class Block:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'pruning_mechanism': raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "try:\n    import pruning_mechanism\n    sys.exit('still importable')\n"
+        "except ImportError: pass"
+    )
+    found = embeddings_in_fresh_process(
+        directory,
+        tmp_path,
+        block,
+        f"AutoModel.from_pretrained({str(directory)!r}, trust_remote_code=True)",
+    )
+    assert torch.equal(found, expected)
+
+
+def test_the_directory_says_how_it_was_made_and_holds_no_pickle(saved):
+    directory, _ = saved
+    record = json.loads((directory / "compression.json").read_text())
+    assert record["rule"] == "fisher"
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    suffixes = {path.suffix for path in directory.iterdir()}
+    assert suffixes == {".json", ".safetensors", ".py"}
+    assert load_processor(directory).tokenizer("a red star")["input_ids"][0] == 0
+
+
+def test_a_vision_only_directory_loads(tmp_path):
+    model = CLIPVisionModelWithProjection(tiny_clip().config.vision_config).eval()
+    model.save_pretrained(tmp_path)
+    expected = image_embeddings(model, PIXELS)
+    assert torch.equal(image_embeddings(load(tmp_path), PIXELS), expected)
+
+
+def test_half_precision_is_computed_in_float32_and_says_so(tmp_path, caplog):
+    tiny_clip().half().save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert next(model.parameters()).dtype == torch.float32
+    assert "stored in float16 and computed in float32" in caplog.text
+    assert stored_dtype(tmp_path) == torch.float16
+
+
+def test_full_precision_says_nothing(tmp_path, caplog):
+    tiny_clip().save_pretrained(tmp_path)
+    load(tmp_path)
+    assert not caplog.text
+
+
+def test_what_is_not_a_clip_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    bert = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    BertModel(bert).save_pretrained(tmp_path / "bert")
+    (tmp_path / "empty").mkdir()
+    for path, reason in (
+        (tmp_path / "bert", "'bert' model, not a CLIP"),
+        (tmp_path / "empty", "neither a model directory nor a model on the hub"),
+        (tmp_path / "absent", "neither a model directory nor a model on the hub"),
+    ):
+        with pytest.raises(TowerError, match=reason) as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_not_read(tmp_path):
+    model = tiny_clip()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(TowerError, match="safetensors"):
+        load(tmp_path)
+
+
+def test_weights_cut_short_are_refused_in_one_line(tmp_path):
+    tiny_clip().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(TowerError, match="does not load"):
+        load(tmp_path)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from pruning_mechanism import image_embeddings, prune
+from pruning_mechanism.modeling_pruned_clip import PrunedCLIPModel, PrunedCLIPVisionConfig
+from tests.conftest import tiny_clip
+from tests.pruning_mechanism.conftest import random_mask
+
+PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def smaller() -> PrunedCLIPModel:
+    mask = random_mask(8)
+    mask.heads[1] = False
+    mask.neurons[2] = False
+    return prune(tiny_clip(), mask)
+
+
+def test_automodel_gives_a_saved_tower_back(smaller, tmp_path):
+    smaller.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert type(again) is PrunedCLIPModel
+    assert torch.equal(image_embeddings(again, PIXELS), image_embeddings(smaller, PIXELS))
+
+
+def test_every_weight_of_every_kept_unit_learns(smaller):
+    smaller.train()
+    image_embeddings(smaller, PIXELS).square().sum().backward()
+    for name, parameter in smaller.vision_model.named_parameters():
+        assert parameter.requires_grad
+        unused = "layers.1.layer_norm1" in name or "layers.2.layer_norm2" in name
+        if parameter.numel() and not unused:
+            empty = "layers.1.self_attn" in name or "layers.2.mlp" in name
+            if not empty or name.endswith(("out_proj.bias", "fc2.bias")):
+                assert parameter.grad is not None, name
+
+
+def test_half_precision_answers_nearly_as_float32(smaller):
+    expected = image_embeddings(smaller, PIXELS)
+    found = image_embeddings(smaller.to(torch.bfloat16), PIXELS.to(torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    assert torch.cosine_similarity(found.float(), expected).min() > 0.99
+
+
+def test_it_exports(smaller):
+    vision = smaller.vision_model.eval()
+    program = torch.export.export(vision, (), {"pixel_values": PIXELS})
+    found = program.module()(pixel_values=PIXELS).pooler_output
+    expected = vision(pixel_values=PIXELS).pooler_output
+    torch.testing.assert_close(found, expected)
+
+
+def test_it_gives_every_hidden_state(smaller):
+    out = smaller.vision_model(pixel_values=PIXELS, output_hidden_states=True)
+    assert [tuple(state.shape) for state in out.hidden_states] == [(2, 17, 16)] * 4
+
+
+def test_a_configuration_survives_json(smaller, tmp_path):
+    smaller.config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path).vision_config
+    assert again.heads_per_layer == smaller.config.vision_config.heads_per_layer
+    assert again.num_attention_heads == 4
+
+
+def test_widths_must_fit_the_number_of_layers():
+    config = PrunedCLIPVisionConfig(
+        hidden_size=16, num_attention_heads=4, num_hidden_layers=3, heads_per_layer=[1, 2]
+    )
+    with pytest.raises(ValueError, match="3 layers, but heads_per_layer has 2"):
+        AutoModel.from_config(config)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_both_attention_implementations_agree(smaller, attention):
+    expected = image_embeddings(smaller, PIXELS)
+    smaller.set_attn_implementation(attention)
+    torch.testing.assert_close(image_embeddings(smaller, PIXELS), expected, atol=1e-5, rtol=1e-5)
