@@ -1,10 +1,12 @@
 """The cost model says what arXiv 2303.15595 says, and nothing for input without meaning."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.cost import lifetime_speedup, query_speedup, return_fractions
+
+unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
 seconds = st.floats(1e-6, 1e3)
 share = st.floats(0, 1)
@@ -18,11 +20,13 @@ def cascades(draw, fewest=2):
     return times, m
 
 
+@unhurried
 @given(seconds, seconds, share)
 def test_two_stages_cost_the_first_and_the_share_that_reaches_the_second(first, last, f):
     assert lifetime_speedup([first, last], f) == pytest.approx(last / (first + f * last))
 
 
+@unhurried
 @given(cascades(), share)
 def test_one_f_is_the_same_f_for_every_later_stage(cascade, f):
     times, _ = cascade
@@ -30,12 +34,14 @@ def test_one_f_is_the_same_f_for_every_later_stage(cascade, f):
     assert lifetime_speedup(times, f) == pytest.approx(each)
 
 
+@unhurried
 @given(cascades(), share, share)
 def test_a_larger_share_never_makes_a_cascade_cheaper(cascade, f, g):
     times, _ = cascade
     assert lifetime_speedup(times, max(f, g)) <= lifetime_speedup(times, min(f, g))
 
 
+@unhurried
 @given(cascades(), share, st.floats(0.01, 100))
 def test_speedups_have_no_unit(cascade, f, unit):
     times, m = cascade
@@ -44,11 +50,13 @@ def test_speedups_have_no_unit(cascade, f, unit):
     assert query_speedup(scaled, m) == pytest.approx(query_speedup(times, m))
 
 
+@unhurried
 @given(seconds, share)
 def test_one_stage_is_an_ordinary_search(t, f):
     assert lifetime_speedup([t], f) == 1
 
 
+@unhurried
 @given(seconds, seconds, st.integers(1, 1000))
 def test_a_two_stage_cascade_is_its_own_baseline(first, last, m):
     assert query_speedup([first, last], [m]) == pytest.approx(1)
@@ -59,6 +67,7 @@ def test_a_cheap_stage_in_between_pays_off_for_a_cold_query():
     assert query_speedup([1, 2, 10], [50, 10]) == pytest.approx(500 / (50 * 2 + 10 * 10))
 
 
+@unhurried
 @given(cascades(fewest=3))
 def test_the_first_stage_does_not_count_for_a_query(cascade):
     times, m = cascade

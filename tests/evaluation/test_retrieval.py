@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import retrieval
@@ -17,6 +17,8 @@ from evaluation.retrieval import (
     recall,
     recall_of,
 )
+
+unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
 
 @st.composite
@@ -38,12 +40,14 @@ def plain_recall(scores, target, k):
     return 100 * found / len(scores)
 
 
+@unhurried
 @given(searches(), st.integers(1, 9))
 def test_recall_equals_the_straightforward_computation(search, k):
     scores, target = search
     assert recall(scores, target, [k])[k] == pytest.approx(plain_recall(scores, target, k))
 
 
+@unhurried
 @given(searches())
 def test_recall_does_not_depend_on_how_the_queries_are_chunked(search):
     scores, target = search
@@ -53,6 +57,7 @@ def test_recall_does_not_depend_on_how_the_queries_are_chunked(search):
         assert torch.equal(ranks(scores, target), whole)
 
 
+@unhurried
 @given(searches())
 def test_recall_never_falls_as_k_grows(search):
     values = list(recall(*search, range(1, 9)).values())
@@ -76,6 +81,7 @@ def test_recall_is_in_percent_and_reads_numpy_too():
     assert recall(scores, [0, 1], (1, 2)) == {1: 50.0, 2: 100.0}
 
 
+@unhurried
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 6))
 def test_embeddings_rank_as_their_score_matrix(seed, queries, images):
     generator = torch.Generator().manual_seed(seed)
@@ -95,6 +101,7 @@ def test_a_result_list_ranks_by_place_and_misses_what_it_lacks():
     assert recall_of(found, [1, 2, 1000]) == pytest.approx({1: 0, 2: 100 / 3, 1000: 100 / 3})
 
 
+@unhurried
 @given(searches())
 def test_without_ties_a_sorted_result_list_has_the_recall_of_its_scores(search):
     _, target = search
@@ -126,6 +133,7 @@ def result_lists(draw):
     return lists(draw(st.integers(0, 6))), lists(-1)
 
 
+@unhurried
 @given(result_lists())
 def test_agreement_is_the_share_of_the_first_set_in_the_second(lists):
     top_a, top_b = lists
@@ -137,6 +145,7 @@ def test_agreement_is_the_share_of_the_first_set_in_the_second(lists):
     assert agreement(top_a, top_b) == pytest.approx(100 * sum(shares) / len(shares))
 
 
+@unhurried
 @given(result_lists())
 def test_a_search_agrees_with_itself_in_any_order(lists):
     top_a, _ = lists

@@ -1,0 +1,300 @@
+"""The cascade: the first stage ranks all images, later stages look at fewer and fewer of them.
+
+What a user embeds in their own program. A later stage encodes an image the first time a query
+brings it up and never again (arXiv 2303.15595), so the cost of a collection is that
+of the first stage plus that of the images that anyone ever asks for.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cascade.cost import checked_m, return_fractions
+from cascade.images import ImageSource, UnreadableImage
+from cascade.stage import Encoder
+from cascade.store import EmbeddingStore
+
+_QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A result: the image's key, its cosine similarity, and the stage (0 = first) that gave it."""
+
+    key: Hashable
+    score: float
+    stage: int
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What one stage says to one query: positions [c] and their scores [c], best first."""
+
+    positions: Tensor
+    scores: Tensor
+
+
+class Cascade:
+    """Image search with stages ordered cheap to expensive.
+
+    Attributes:
+        stages: the stages.
+        m: candidates handed from each stage to the next.
+    """
+
+    def __init__(
+        self, stages: Sequence[Encoder], m: Sequence[int] | None = None, batch_size: int = 32
+    ):
+        """Join stages.
+
+        Args:
+            stages: cheap to expensive, `Stage`s or anything with the members of `Encoder`;
+                their embeddings may have different dimensions. One is an ordinary search.
+            m: candidates handed on, one number for each stage but the last, strictly decreasing;
+                [50] if there are two stages and nothing else is said.
+            batch_size: images given to a stage at once.
+
+        Raises:
+            ValueError: there is no stage, or m doesn't fit them.
+        """
+        if not stages:
+            raise ValueError("a cascade needs at least one stage")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if m is None:
+            m = [50] if len(stages) == 2 else []
+        self.stages = tuple(stages)
+        self.m = checked_m(m, len(stages))
+        self._batch_size = batch_size
+        self._stores = [EmbeddingStore() for _ in stages]
+        self._keys: list[Hashable] = []
+        self._sources: list[ImageSource] = []
+        self._known: set[Hashable] = set()
+        self._skipped: dict[Hashable, None] = {}
+        self._offered = 0
+
+    def __len__(self) -> int:
+        """Number of images that can be found."""
+        return len(self._keys)
+
+    @property
+    def skipped(self) -> tuple[Hashable, ...]:
+        """Keys of the images that couldn't be read, by whichever stage."""
+        return tuple(self._skipped)
+
+    @property
+    def encoded(self) -> tuple[int, ...]:
+        """Number of images that each stage has encoded so far."""
+        return tuple(len(store) for store in self._stores)
+
+    @property
+    def f_measured(self) -> tuple[float, ...]:
+        """Share of the collection that each later stage has encoded so far.
+
+        Raises:
+            ValueError: nothing is indexed.
+        """
+        return return_fractions(self.encoded)
+
+    def index(self, images: Iterable[ImageSource], keys: Iterable[Hashable] | None = None) -> int:
+        """Add images to the collection; the first stage encodes them all, batch by batch.
+
+        Images are kept as given and opened again when a later stage needs them, so give paths or
+        functions rather than pictures where there are many. An image that can't be read is left
+        out and named in `skipped`. More can be indexed at any time.
+
+        Args:
+            images: pictures, paths, bytes or functions that return one of these.
+            keys: what hits name them by, one an image, all different; by default the path as a
+                string, and for other images their number in order of arrival.
+
+        Returns:
+            Number of images added.
+
+        Raises:
+            ValueError: a key is in use already or not one key an image. Batches before the
+                offending one stay indexed.
+        """
+        before = len(self)
+        for batch in _batches(self._named(images, keys), self._batch_size):
+            self._add(batch)
+        return len(self) - before
+
+    def search(self, text: str, k: int) -> list[Hit]:
+        """The k best images for a query, best first; see `search_many`."""
+        return self.search_many([text], k)[0]
+
+    def search_many(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+        """The k best images for each of many queries, as if searched one after the other.
+
+        Given the embeddings, the results are exactly those of single searches; a tower's own
+        embeddings differ in the last digits with the batch that they are computed in.
+
+        The last stage's ranking of its candidates comes first; if k is larger, what earlier
+        stages ranked below follows in their order. Equal scores keep the order of the stage
+        before, and in the first stage that of indexing. Queries are encoded in batches, a text
+        that several stages' common text tower encodes or that is asked twice only once. An image
+        that no longer opens when a later stage wants it isn't a result of that query.
+
+        Args:
+            texts: the queries.
+            k: results wanted, at least 1; fewer come if the collection is smaller.
+
+        Returns:
+            For each query its hits.
+
+        Raises:
+            ValueError: k isn't a positive whole number, or `texts` is one string.
+        """
+        if isinstance(texts, str):
+            raise ValueError("search_many takes a list of queries; for a single one use search")
+        if int(k) != k or k < 1:
+            raise ValueError(f"k must be a positive whole number, got {k}")
+        if not len(texts) or not len(self):
+            return [[] for _ in texts]
+        queries = self._encode_queries(texts)
+        answers = []
+        for start in range(0, len(texts), _QUERIES_AT_ONCE):
+            chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
+            answers += self._answer(chunk, int(k))
+        return answers
+
+    def _named(
+        self, images: Iterable[ImageSource], keys: Iterable[Hashable] | None
+    ) -> Iterator[tuple[Hashable, ImageSource]]:
+        if keys is not None:
+            keys = list(keys)
+            self._refuse_used(keys)
+            if hasattr(images, "__len__") and len(images) != len(keys):
+                raise ValueError(f"{len(images)} images came with {len(keys)} keys")
+            yield from zip(keys, images, strict=True)
+            return
+        for image in images:
+            yield (str(image) if isinstance(image, str | PathLike) else self._offered), image
+            self._offered += 1
+
+    def _refuse_used(self, keys: Sequence[Hashable]) -> None:
+        new = set()
+        for key in keys:
+            if key in self._known or key in new:
+                raise ValueError(f"the key {key!r} is in use already: keys must be different")
+            new.add(key)
+
+    def _add(self, batch: list[tuple[Hashable, ImageSource]]) -> None:
+        self._refuse_used([key for key, _ in batch])
+        embedded = _encode(self.stages[0], [image for _, image in batch])
+        kept = []
+        for (key, image), embedding in zip(batch, embedded, strict=True):
+            if embedding is None:
+                self._skipped[key] = None
+                continue
+            self._skipped.pop(key, None)
+            self._known.add(key)
+            self._keys.append(key)
+            self._sources.append(image if len(self.stages) > 1 else None)
+            kept.append(embedding)
+        if kept:
+            positions = range(len(self._keys) - len(kept), len(self._keys))
+            self._stores[0].add(positions, torch.stack(kept))
+
+    def _encode_queries(self, texts: Sequence[str]) -> list[Tensor]:
+        """Query embeddings [Q, d] for each stage, each text once by each text tower."""
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        rows = [place[text] for text in texts]
+        by_tower: dict[str, Tensor] = {}
+        for stage in self.stages:
+            if stage.text_name not in by_tower:
+                by_tower[stage.text_name] = stage.encode_texts(list(place))[rows]
+        return [by_tower[stage.text_name] for stage in self.stages]
+
+    def _answer(self, queries: list[Tensor], k: int) -> list[list[Hit]]:
+        wanted = max(k, self.m[0]) if self.m else k
+        ranked = [[_best(self._stores[0].embeddings, query, wanted) for query in queries[0]]]
+        for stage in range(1, len(self.stages)):
+            handed_on = [each.positions[: self.m[stage - 1]] for each in ranked[-1]]
+            self._encode_absent(stage, torch.cat(handed_on).unique())
+            ranked.append(
+                [
+                    self._rerank(stage, candidates, query)
+                    for candidates, query in zip(handed_on, queries[stage], strict=True)
+                ]
+            )
+        return [self._hits(rankings, k) for rankings in zip(*ranked, strict=True)]
+
+    def _encode_absent(self, stage: int, positions: Tensor) -> None:
+        store = self._stores[stage]
+        absent = positions[store.absent(positions)].tolist()
+        for batch in _batches(iter(absent), self._batch_size):
+            embedded = _encode(self.stages[stage], [self._sources[place] for place in batch])
+            for place, embedding in zip(batch, embedded, strict=True):
+                if embedding is None:
+                    store.add_unreadable(place)
+                    self._skipped[self._keys[place]] = None
+                else:
+                    store.add([place], embedding[None])
+
+    def _rerank(self, stage: int, candidates: Tensor, query: Tensor) -> _Ranking:
+        store = self._stores[stage]
+        candidates = candidates[store.readable(candidates)]
+        if len(candidates) == 0:
+            return _Ranking(candidates, torch.zeros(0))
+        best = _best(store.of(candidates), query, len(candidates))
+        return _Ranking(candidates[best.positions], best.scores)
+
+    def _hits(self, rankings: Sequence[_Ranking], k: int) -> list[Hit]:
+        """Join one query's rankings, last stage first, until there are k hits."""
+        done: set[int] = set()
+        hits: list[Hit] = []
+        for stage in reversed(range(len(rankings))):
+            pairs = zip(
+                rankings[stage].positions.tolist(), rankings[stage].scores.tolist(), strict=True
+            )
+            hits += [Hit(self._keys[at], score, stage) for at, score in pairs if at not in done]
+            if len(hits) >= k:
+                return hits[:k]
+            if stage:  # all that this stage was handed, so also what it couldn't read
+                done.update(rankings[stage - 1].positions[: self.m[stage - 1]].tolist())
+        return hits
+
+
+def _best(embeddings: Tensor, query: Tensor, wanted: int) -> _Ranking:
+    """The rows of [n, d] that score highest with a query [d]; equal scores in order of rows.
+
+    One query at a time: the rounding of a product of matrices depends on how many there are, and
+    a search mustn't depend on its neighbours. NaN ranks last.
+    """
+    if embeddings.shape[1] != len(query):
+        raise ValueError(
+            f"a stage encodes images to {embeddings.shape[1]} dimensions, "
+            f"but queries to {len(query)}"
+        )
+    scores = (embeddings @ query.clone()).nan_to_num(nan=float("-inf"))
+    wanted = min(wanted, len(scores))
+    worst = scores.topk(wanted, sorted=False).values.min()
+    places = (scores >= worst).nonzero()[:, 0]
+    order = scores[places].argsort(descending=True, stable=True)[:wanted]
+    return _Ranking(places[order], scores[places[order]])
+
+
+def _encode(stage: Encoder, images: list[ImageSource]) -> list[Tensor | None]:
+    """Embeddings of images, None for those that can't be read."""
+    try:
+        return list(stage.encode_images(images))
+    except UnreadableImage:
+        if len(images) == 1:
+            return [None]
+    half = len(images) // 2
+    return _encode(stage, images[:half]) + _encode(stage, images[half:])
+
+
+_Item = TypeVar("_Item")
+
+
+def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,224 @@
+"""A stage: one CLIP checkpoint, dense or smaller, as an encoder of images and of queries.
+
+Between the checkpoint and the cascade. `Stage` runs a checkpoint; a `Cascade` takes anything that
+has the four members of `Encoder`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.image_processing_base import ImageProcessingMixin
+
+from cascade.images import ImageSource, open_image
+from pruning_mechanism import TowerError, image_embeddings, load, load_processor
+from pruning_mechanism.tower import text_embeddings, vision_config
+
+# Entries of a configuration that say where a tower came from rather than what it computes.
+_PROVENANCE = (
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+)
+
+
+class Encoder(Protocol):
+    """What a cascade asks of a stage.
+
+    `name` and `text_name` say which embeddings are interchangeable: encoders of equal `text_name`
+    give equal text embeddings. `encode_images` raises `UnreadableImage` if any image is one.
+    """
+
+    name: str
+    text_name: str
+
+    def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
+        """L2-normalised float32 [n, d] on the CPU."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """L2-normalised float32 [n, d] on the CPU."""
+
+
+class Stage:
+    """A CLIP checkpoint as a stage of a cascade.
+
+    Attributes:
+        model: the CLIP, or the vision tower with its projection.
+        batch_size: images or texts that pass through a tower at once.
+    """
+
+    def __init__(
+        self, model: nn.Module, processor, batch_size: int = 32, texts: "Stage | None" = None
+    ):
+        """Make a stage of a loaded model; see `load` for the usual way.
+
+        Args:
+            model: a CLIP or its vision tower, dense or pruned, as `pruning_mechanism.load` gives.
+            processor: its CLIPProcessor, or image processor.
+            batch_size: images or texts that pass through a tower at once.
+            texts: the stage whose text tower encodes the queries; by default this model's own.
+
+        Raises:
+            TowerError: the model has no text tower and none is lent to it, or the one lent
+                encodes to another dimension.
+            ValueError: `batch_size` isn't positive.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if texts is None and not hasattr(model, "text_model"):
+            raise TowerError(
+                "this checkpoint is a vision tower without a text tower: pass texts=STAGE, the "
+                "stage of the whole CLIP that it was made from"
+            )
+        self.model = model.eval()
+        self.batch_size = batch_size
+        self._image_processor = getattr(processor, "image_processor", processor)
+        self._tokenizer = getattr(processor, "tokenizer", None)
+        self._texts = texts
+        if not isinstance(self._image_processor, ImageProcessingMixin):
+            raise TowerError("this checkpoint doesn't say how its images are prepared")
+        if texts is None and self._tokenizer is None:
+            raise TowerError("this checkpoint has a text tower but no tokenizer: pass texts=STAGE")
+        if texts is not None and texts.dimension != self.dimension:
+            raise TowerError(
+                f"the text tower lent to this vision tower gives {texts.dimension} dimensions, "
+                f"but images have {self.dimension}: they don't belong together"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        batch_size: int = 32,
+        texts: "Stage | None" = None,
+    ) -> "Stage":
+        """Load a checkpoint.
+
+        Args:
+            path: a directory in the Hugging Face layout, or a name on the hub.
+            device: where the towers run, as torch names it.
+            batch_size: images or texts that pass through a tower at once.
+            texts: the stage whose text tower encodes the queries; a vision-only checkpoint
+                needs one.
+
+        Raises:
+            TowerError: `path` isn't a CLIP, or has no text tower and none is lent to it.
+        """
+        return cls(load(path, device=device), load_processor(path), batch_size, texts)
+
+    @cached_property
+    def name(self) -> str:
+        """Fingerprint of all that image embeddings depend on: vision tower and preprocessing.
+
+        SHA-256 in hexadecimal, the same in every process and on every device.
+        """
+        towers = (self.model.vision_model, self.model.visual_projection)
+        preparation = self._image_processor.to_dict()
+        return _fingerprint(towers, vision_config(self.model.config), preparation)
+
+    @cached_property
+    def text_name(self) -> str:
+        """Fingerprint of all that text embeddings depend on: text tower and tokenizer."""
+        if self._texts is not None:
+            return self._texts.text_name
+        towers = (self.model.text_model, self.model.text_projection)
+        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        preparation = {  # truncation and padding are set by whatever call came last
+            part: value
+            for part, value in tokenizer.items()
+            if part not in ("truncation", "padding")
+        }
+        return _fingerprint(towers, self.model.config.text_config, preparation)
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return self.model.visual_projection.out_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers run."""
+        return self.model.visual_projection.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the towers are computed in."""
+        return self.model.visual_projection.weight.dtype
+
+    def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
+        """Embed images: bytes, files or pictures in, L2-normalised float32 [n, d] on the CPU out.
+
+        Raises:
+            UnreadableImage: one of them can't be decoded.
+        """
+        parts = [
+            self.encode_pixels(self.pixels(images[start : start + self.batch_size]))
+            for start in range(0, len(images), self.batch_size)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def pixels(self, images: Sequence[ImageSource]) -> Tensor:
+        """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
+
+        Raises:
+            UnreadableImage: one of them can't be decoded.
+        """
+        opened = [open_image(image) for image in images]
+        return self._image_processor(images=opened, return_tensors="pt")["pixel_values"]
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Embed prepared images, all in one batch: [n, 3, height, width] → float32 [n, d].
+
+        The encoder alone, without decoding: what "encoder only" seconds are measured on.
+        """
+        pixels = pixels.to(self.device, self.dtype)
+        return _normalised(image_embeddings(self.model, pixels))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed queries: L2-normalised float32 [n, d] on the CPU. Long ones are cut off."""
+        if self._texts is not None:
+            return self._texts.encode_texts(texts)
+        parts = [
+            self._encode_text_batch(list(texts[start : start + self.batch_size]))
+            for start in range(0, len(texts), self.batch_size)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def _encode_text_batch(self, texts: list[str]) -> Tensor:
+        tokens = self._tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=self.model.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self.device)
+        return _normalised(text_embeddings(self.model, tokens))
+
+
+def _normalised(embeddings: Tensor) -> Tensor:
+    return nn.functional.normalize(embeddings.float(), dim=-1).cpu()
+
+
+def _fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:
+    digest = hashlib.sha256()
+    shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
+    for described in (shape, preparation):
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+    for tower in towers:
+        for name, tensor in sorted(tower.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            weights = tensor.detach().cpu().contiguous().flatten()
+            digest.update(weights.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

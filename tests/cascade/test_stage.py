@@ -1,0 +1,138 @@
+"""A stage embeds as its checkpoint does, and its names tell what is interchangeable."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
+
+from cascade import Stage, UnreadableImage
+from pruning_mechanism import TowerError, load_processor
+
+TEXTS = ["a red disc", "a big blue star on the left of a small green square", "disc"]
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (5, 20, 24, 3), generator=generator, dtype=torch.uint8)
+    return [Image.fromarray(each.numpy()) for each in noise]
+
+
+@pytest.fixture
+def stage(clip_directory):
+    return Stage.load(clip_directory, batch_size=2)
+
+
+@pytest.fixture
+def vision_only(clip_directory, tmp_path):
+    directory = tmp_path / "vision"
+    CLIPVisionModelWithProjection.from_pretrained(clip_directory).save_pretrained(directory)
+    load_processor(clip_directory).image_processor.save_pretrained(directory)
+    return directory
+
+
+def test_embeddings_are_those_of_transformers_normalised(stage, clip_directory, pictures):
+    model = CLIPModel.from_pretrained(clip_directory).eval()
+    processor = CLIPProcessor.from_pretrained(clip_directory)
+    inputs = processor(text=TEXTS, images=pictures, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        expected = model(**inputs)
+    images, texts = stage.encode_images(pictures), stage.encode_texts(TEXTS)
+    torch.testing.assert_close(images, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(texts, expected.text_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(images.norm(dim=1), torch.ones(5))
+    assert images.dtype == texts.dtype == torch.float32
+
+
+def test_the_two_halves_of_encoding_images_make_the_whole(stage, pictures):
+    pixels = stage.pixels(pictures)
+    assert pixels.shape == (5, 3, 16, 16)
+    torch.testing.assert_close(stage.encode_pixels(pixels), stage.encode_images(pictures))
+
+
+def test_no_images_and_no_texts_are_no_embeddings(stage):
+    assert stage.encode_images([]).shape == stage.encode_texts([]).shape == (0, 8)
+
+
+def test_a_text_longer_than_the_tower_is_cut_off(stage):
+    assert stage.encode_texts(["red " * 100]).shape == (1, 8)
+
+
+def test_an_unreadable_image_is_an_error_of_its_own(stage, pictures):
+    with pytest.raises(UnreadableImage):
+        stage.encode_images([pictures[0], b"no image"])
+
+
+def test_names_stay_when_nothing_that_matters_changes(stage, clip_directory, tmp_path):
+    before = stage.name, stage.text_name
+    stage.encode_texts(TEXTS)
+    again = Stage.load(clip_directory)
+    again.encode_texts(["a disc"])
+    assert (again.name, again.text_name) == before
+    stage.model.save_pretrained(tmp_path / "copy")
+    load_processor(clip_directory).save_pretrained(tmp_path / "copy")
+    copy = Stage.load(tmp_path / "copy")
+    assert (copy.name, copy.text_name) == before
+
+
+def test_names_are_the_same_in_a_new_process(stage, clip_directory):
+    script = "import sys; from cascade import Stage; s = Stage.load(sys.argv[1]); "
+    script += "print(s.name, s.text_name)"
+    asked = subprocess.run(
+        [sys.executable, "-c", script, str(clip_directory)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout.split() == [stage.name, stage.text_name]
+
+
+def test_a_changed_vision_tower_changes_the_name_only(stage, clip_directory):
+    changed = Stage.load(clip_directory)
+    with torch.no_grad():
+        changed.model.vision_model.encoder.layers[1].mlp.fc1.bias[3] += 1e-3
+    assert changed.name != stage.name
+    assert changed.text_name == stage.text_name
+
+
+def test_a_changed_text_tower_changes_the_text_name_only(stage, clip_directory):
+    changed = Stage.load(clip_directory)
+    with torch.no_grad():
+        changed.model.text_projection.weight[0, 0] += 1e-3
+    assert changed.name == stage.name
+    assert changed.text_name != stage.text_name
+
+
+def test_preprocessing_and_shape_are_part_of_the_name(stage, clip_directory):
+    processor = load_processor(clip_directory)
+    processor.image_processor.image_mean = [0.5, 0.5, 0.5]
+    assert Stage(stage.model, processor).name != stage.name
+    other_heads = CLIPModel.from_pretrained(clip_directory)
+    other_heads.config.vision_config.num_attention_heads = 2
+    assert Stage(other_heads, load_processor(clip_directory)).name != stage.name
+
+
+def test_a_vision_only_checkpoint_borrows_a_text_tower(stage, vision_only, pictures):
+    borrowing = Stage.load(vision_only, texts=stage)
+    assert borrowing.text_name == stage.text_name
+    assert torch.equal(borrowing.encode_texts(TEXTS), stage.encode_texts(TEXTS))
+    torch.testing.assert_close(borrowing.encode_images(pictures), stage.encode_images(pictures))
+
+
+def test_a_vision_only_checkpoint_without_texts_says_what_to_do(vision_only):
+    with pytest.raises(TowerError, match="texts=STAGE"):
+        Stage.load(vision_only)
+
+
+def test_a_lent_text_tower_must_have_the_same_dimension(stage, vision_only):
+    stage.model.visual_projection = torch.nn.Linear(16, 4, bias=False)
+    with pytest.raises(TowerError, match="4 dimensions"):
+        Stage.load(vision_only, texts=stage)
+
+
+def test_what_is_no_clip_is_refused(tmp_path):
+    with pytest.raises(TowerError, match="neither a model directory"):
+        Stage.load(tmp_path)
