@@ -1,0 +1,115 @@
+"""Image–caption corpora, each a `datasets.Dataset` with columns image, captions and key.
+
+The first step of corpus → importance → mask: calibration and evaluation data come from here, and
+nothing here knows of models. Files are read as their publishers ship them:
+
+| name | what the directory holds | splits |
+| --- | --- | --- |
+| scenes | no directory: images and captions are generated | train, validation |
+| coco | `train2017/`, `val2017/`, `annotations/captions_{train,val}2017.json` (or 2014) | COCO's |
+| flickr30k | `results.csv` or `results_20130124.token`, `flickr30k_images/` | by hash |
+| flickr8k | `Flickr8k.token.txt` or `captions.txt`, `Flicker8k_Dataset/` or `Images/` | by hash |
+| | … and `Flickr_8k.{train,dev,test}Images.txt` | the publisher's |
+| folder | `train/`, `validation/`, `test/`, each with images and `metadata.jsonl` | these |
+| | … or images and `metadata.jsonl` (`file_name`, `captions`) right in it | by hash |
+| hub:owner/name | none; `hub:owner/name@config` for one of its configs | the publisher's |
+| hub | the hub's layout: parquet files or an imagefolder | the publisher's |
+
+`dataset_{coco,flickr30k,flickr8k}.json` (Karpathy's splits, the ones the field reports) go before
+the publisher's split where they lie in the directory; train is then train and restval. By hash
+means `corpora.splits.hashed`: 1,000 images, or a fifth of fewer than 5,000, are held out. Test and
+validation are the same images where a corpus has just one of them.
+"""
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from corpora import coco, flickr, folder
+from corpora.hub import load_hub
+from corpora.images import drop_unreadable, open_image
+from corpora.problems import CorpusError, CorpusWarning, Problems
+from corpora.rows import dataset_of
+from corpora.scenes import load_scenes
+from corpora.splits import SPLITS, checked, resolve
+
+__all__ = [
+    "CORPORA",
+    "SPLITS",
+    "CorpusError",
+    "CorpusWarning",
+    "drop_unreadable",
+    "load_corpus",
+    "load_scenes",
+    "open_image",
+]
+
+# Parsers of what lies in a directory, with the layout that they expect.
+PARSERS = {
+    "coco": (coco.load_coco, coco.LAYOUT),
+    "flickr30k": (flickr.load_flickr30k, flickr.LAYOUT_30K),
+    "flickr8k": (flickr.load_flickr8k, flickr.LAYOUT_8K),
+    "folder": (folder.load_folder, folder.LAYOUT),
+}
+CORPORA = ("scenes", *PARSERS, "hub")
+
+
+def load_corpus(
+    name: str, directory: str | Path | None = None, split: str | None = None
+) -> Dataset:
+    """Load one split of a corpus: columns image (decoded when asked for), captions, key (unique).
+
+    `name` is one of `CORPORA`, `hub:owner/name`, or `owner/name` alone; `directory` is where its
+    files lie (for a hub name, a local copy to use instead); `split` is train, validation (the
+    default) or test. Train and the held-out splits share no image, and each is the same every time.
+
+    Malformed lines and images that aren't on disk are left out and reported as `CorpusWarning`,
+    with file and line. Raises CorpusError, in one line, if the name or split is unknown, files are
+    missing, or no image with a caption is left.
+    """
+    split = checked(split)
+    if name == "scenes":
+        return _scenes(directory, split)
+    is_hub = name == "hub" or name.startswith("hub:") or "/" in name
+    if not is_hub and name not in PARSERS:
+        raise CorpusError(
+            f"no corpus is called {name!r}; choose one of {', '.join(CORPORA)}, or hub:owner/name"
+        )
+    with Problems() as problems:
+        if is_hub:
+            corpus = load_hub(_source(name, directory), split, problems)
+        else:
+            corpus = _from_directory(name, directory, split, problems)
+        if len(corpus) == 0:
+            raise CorpusError(
+                f"{name} ({directory or 'hub'}): no image with a caption is left in {split}: "
+                f"{len(problems.lines):,} malformed lines, {problems.missing:,} images that aren't "
+                f"on disk; the warnings name them"
+            )
+    return corpus
+
+
+def _scenes(directory: str | Path | None, split: str) -> Dataset:
+    if directory is not None:
+        raise CorpusError(f"scenes are generated and read no directory; leave out {directory}")
+    return load_scenes(split=resolve(split, ("train", "validation"), "scenes"))
+
+
+def _from_directory(
+    name: str, directory: str | Path | None, split: str, problems: Problems
+) -> Dataset:
+    parse, layout = PARSERS[name]
+    if directory is None:
+        raise CorpusError(f"{name} needs a directory that holds {layout}")
+    if not Path(directory).is_dir():
+        raise CorpusError(f"{directory}: no such directory; {name} expects one with {layout}")
+    return dataset_of(parse(Path(directory), split, problems), problems)
+
+
+def _source(name: str, directory: str | Path | None) -> str:
+    if directory is not None and not Path(directory).is_dir():
+        raise CorpusError(f"{directory}: no such directory; expected parquet files or imagefolder")
+    source = str(directory or name.removeprefix("hub:"))
+    if source in ("", "hub"):
+        raise CorpusError("hub needs a name, as in hub:owner/name, or a directory in its layout")
+    return source
