@@ -1,0 +1,1 @@
+"""`evaluate` loads `recall_at_k.py` by the name of this folder."""
