@@ -31,6 +31,7 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.checkpoint import fingerprint, stored_dtype
 
+CALIBRATION_KEYS = "calibration.txt"
 DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
 
 
@@ -185,9 +186,11 @@ def compress(
 
 
 def write(smaller: Smaller, base: Base, directory: Path) -> None:
-    """Write a smaller tower, its mask and its record into an existing directory."""
+    """Write a smaller tower, its mask, its record and what it has seen into a directory."""
     save(smaller.model, directory, base.processor, smaller.compression)
     smaller.mask.save(directory / "mask.safetensors")
+    keys = "".join(f"{key}\n" for key in base.calibration.corpus["key"])
+    (directory / CALIBRATION_KEYS).write_text(keys)
 
 
 def run_rule(

@@ -14,7 +14,8 @@ from transformers import (
 )
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-WORDS = ("a red green blue big small square disc star on the left right top of with and").split(" ")
+SENTENCE = "a red green blue big small square disc star on the left right top of with and"
+WORDS = SENTENCE.split()
 
 
 def tiny_clip(seed: int = 0, **vision) -> CLIPModel:
