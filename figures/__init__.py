@@ -1,0 +1,1 @@
+"""Pictures drawn from reports, never from models."""

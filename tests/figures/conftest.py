@@ -1,0 +1,84 @@
+"""A report to draw; its numbers are made up and describe no measurement."""
+
+import pytest
+
+from evaluation.bootstrap import Interval
+from evaluation.clock import Timing
+from evaluation.machine import Machine
+from evaluation.report import Report, Result, Row
+
+
+def around(value, width):
+    return Interval(value, value - width, value + width)
+
+
+def result(recall):
+    recalls = {1: around(recall / 2, 1.4), 5: around(recall * 0.9, 1.2), 10: around(recall, 1.1)}
+    return Result(recalls, {k: around(0.0, 0.3) for k in recalls}, around(90.0, 0.5))
+
+
+def row(method, constraint, value, speedup, alone, cascade):
+    timing = Timing(0.01, 0.009, 0.011, 5)
+    return Row(
+        method=method,
+        constraint=constraint,
+        constraint_value=value,
+        directory=None,
+        encoder_macs=10**9,
+        mac_fraction=0.5,
+        tower_macs=10**9,
+        parameters=10**6,
+        alone=result(alone),
+        cascade=None if cascade is None else result(cascade),
+        one_minus_cosine=None,
+        encoder_seconds=timing,
+        end_to_end_seconds=timing,
+        lifetime_speedup=Interval(speedup, 0.96 * speedup, 1.05 * speedup),
+        query_speedup=None,
+        f_assumed=0.1,
+        f_measured=None,
+        compression_seconds=None,
+    )
+
+
+@pytest.fixture
+def report():
+    rows = [
+        row("fisher", f"MAC {value}", value, speedup, alone, cascade)
+        for value, speedup, alone, cascade in [
+            (0.25, 2.75, 21.0, 55.0),
+            (0.4, 2.0, 55.0, 80.5),
+            (0.5, 1.68, 69.0, 84.2),
+            (0.65, 1.34, 80.0, 85.3),
+            (0.8, 1.12, 84.0, 85.5),
+        ]
+    ]
+    rows += [
+        row("sensitivity", f"{heads} heads", heads, speedup, alone, cascade)
+        for heads, speedup, alone, cascade in [
+            (22, 0.97, 84.5, 85.45),
+            (77, 1.12, 62.0, 82.0),
+            (132, 1.32, 12.0, 41.0),
+        ]
+    ]
+    reference = row("uncascaded", "none", None, 1.0, 85.5, None)
+    reference.__dict__["lifetime_speedup"] = Interval(1.0, 1.0, 1.0)
+    return Report(
+        command="made up",
+        model="made-up-numbers",
+        corpus="scenes",
+        split="test",
+        images=1000,
+        queries=5000,
+        calibration="",
+        captions="all",
+        m=(50,),
+        seconds_basis="encoder",
+        seed=0,
+        skipped=(),
+        reference=reference,
+        rows=tuple(rows),
+        machine=Machine("a processor", 2, 2, "cpu", "float32", "Linux"),
+        versions={},
+        date="2026-01-01T00:00:00+00:00",
+    )

@@ -1,0 +1,189 @@
+"""The picture shows what reports hold, is the same file every time, and errors are one line."""
+
+import dataclasses
+import itertools
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from compress.command import run_command
+from evaluation.bootstrap import Interval
+from figures.pareto import ParetoOptions, draw, front, main, save
+from figures.style import series_style
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
+whole = st.integers(0, 4)
+
+
+@unhurried
+@given(st.lists(st.tuples(whole, whole), max_size=8))
+def test_the_front_is_what_nothing_beats_and_beats_all_else(points):
+    on = front(points)
+
+    def beats(one, other):
+        return one[0] >= other[0] and one[1] >= other[1] and one != other
+
+    for point, flag in zip(points, on, strict=True):
+        assert flag == (not any(beats(other, point) for other in points))
+        if not flag:
+            assert any(beats(p, point) for p, best in zip(points, on, strict=True) if best)
+
+
+def line(axes, label):
+    (found,) = [each for each in axes.lines if each.get_label() == label]
+    return found
+
+
+def corners(drawn):
+    return [tuple(map(float, corner)) for corner in zip(*drawn.get_data(), strict=True)]
+
+
+def test_each_method_is_a_line_through_its_rows_by_speedup(report):
+    figure = draw([report], ["demo"], k=5)
+    for axes, alone in zip(figure.axes, (False, True), strict=True):
+        for method in ("fisher", "sensitivity"):
+            rows = [row for row in report.rows if row.method == method]
+            expected = sorted(
+                (
+                    row.lifetime_speedup.value,
+                    (row.alone if alone else row.cascade).recall[5].value,
+                )
+                for row in rows
+            )
+            assert corners(line(axes, method)) == expected
+        assert corners(line(axes, "uncascaded tower")) == [
+            (1.0, report.reference.alone.recall[5].value)
+        ]
+
+
+def test_intervals_of_both_axes_are_drawn(report):
+    above = draw([report], ["demo"], k=10).axes[0]
+    bars = {
+        tuple(map(tuple, segment.tolist()))
+        for collection in above.collections
+        for segment in collection.get_segments()
+    }
+    for row in report.rows:
+        speedup, recall = row.lifetime_speedup, row.cascade.recall[10]
+        assert ((speedup.low, recall.value), (speedup.high, recall.value)) in bars
+        assert ((speedup.value, recall.low), (speedup.value, recall.high)) in bars
+
+
+def test_the_front_is_ringed_and_what_the_full_tower_beats_is_not(report):
+    above, below = draw([report], ["demo"], k=10).axes
+    ringed = corners(line(above, "on the front"))
+    assert len(ringed) == 5  # all of fisher's; its MAC 0.8 is as good as the full tower, and faster
+    beaten = {row.lifetime_speedup.value for row in report.rows if row.method == "sensitivity"}
+    beaten -= {1.12}  # fisher's MAC 0.8 is there as well
+    assert not beaten & {speedup for speedup, _ in ringed + corners(line(below, "on the front"))}
+
+
+def boxes(figure, axes):
+    renderer = figure.canvas.get_renderer()
+    return {text.get_text(): text.get_window_extent(renderer) for text in axes.texts}
+
+
+def test_labels_name_constraints_and_never_cover_each_other_or_a_point(report):
+    figure = draw([report], ["demo"], k=10)
+    axes = figure.axes[0]
+    labels = boxes(figure, axes)
+    assert {"MAC 0.25", "MAC 0.4", "132 heads"} <= set(labels)
+    assert set(labels) <= {row.constraint for row in report.rows}
+    for text, box in labels.items():
+        others = [other for name, other in labels.items() if name != text]
+        assert not any(box.overlaps(other) for other in others)
+        for row in report.rows:
+            point = (row.lifetime_speedup.value, row.cascade.recall[10].value)
+            assert not box.contains(*axes.transData.transform(point))
+
+
+def test_points_on_one_spot_get_no_pile_of_labels(report):
+    same = tuple(
+        dataclasses.replace(report.rows[1], constraint=f"MAC {number}") for number in range(30)
+    )
+    figure = draw([dataclasses.replace(report, rows=same)], ["demo"], k=10)
+    labels = list(boxes(figure, figure.axes[0]).values())
+    assert len(labels) < 12
+    assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[:i])
+
+
+def test_several_reports_keep_their_series_apart(report):
+    other = dataclasses.replace(report, corpus="coco", model="another")
+    axes = draw([report, other], ["demo", "coco"], k=10).axes[0]
+    for name in ("demo", "coco"):
+        assert corners(line(axes, f"fisher, {name}"))
+    assert len(corners(line(axes, "on the front"))) == 10  # two collections, two fronts
+    again = draw([report, report], ["one", "two"], k=10).axes[0]
+    assert len(corners(line(again, "on the front"))) == 10  # equal points are on it together
+
+
+def test_series_differ_in_marker_line_and_grey():
+    styles = [series_style(number) for number in range(4)]
+    assert len({style.marker for style in styles}) == len({str(s.line) for s in styles}) == 4
+    grey = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in (to_rgb(s.color) for s in styles)]
+    assert all(abs(a - b) > 0.1 for a, b in itertools.pairwise(grey))
+
+
+def test_the_same_report_is_the_same_file(report, tmp_path):
+    for name in ("one", "two"):
+        with matplotlib.rc_context({"font.size": 30 if name == "two" else 10}):
+            save(draw([report], ["demo"], 10), tmp_path / name)
+    for file in ("pareto.png", "pareto.svg"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "pareto.png",
+        "pareto.svg",
+    ]
+    assert b"<dc:date>" not in (tmp_path / "one" / "pareto.svg").read_bytes()
+
+
+@pytest.fixture
+def saved(report, tmp_path):
+    path = tmp_path / "result" / "report.json"
+    report.save(path)
+    return path
+
+
+def test_the_command_writes_beside_the_report_and_overwrites_only_when_told(saved, capsys):
+    main(ParetoOptions(report=(saved,)))
+    picture = saved.with_name("pareto.png")
+    assert Image.open(picture).width > 1000
+    assert saved.with_name("pareto.svg").exists()
+    assert str(picture) in capsys.readouterr().out
+    picture.write_bytes(b"mine")
+    assert complaint(["--report", str(saved)], capsys).count("--overwrite") == 1
+    assert picture.read_bytes() == b"mine"
+    main(ParetoOptions(report=(saved,), overwrite=True))
+    assert Image.open(picture).width > 1000
+
+
+def complaint(arguments, capsys):
+    """What the command says on stderr when it refuses."""
+    with pytest.raises(SystemExit) as ending:
+        run_command(main, ParetoOptions, "figures.pareto", arguments)
+    assert ending.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(saved, report, tmp_path, capsys):
+    missing = tmp_path / "missing.json"
+    assert "missing.json" in complaint(["--report", str(missing)], capsys)
+    (tmp_path / "other.json").write_text("{}")
+    assert "not a report" in complaint(["--report", str(tmp_path / "other.json")], capsys)
+    assert "Recall@1, @5, @10 only" in complaint(["--report", str(saved), "--k", "7"], capsys)
+    dataclasses.replace(report, rows=()).save(tmp_path / "empty.json")
+    assert "no first stage" in complaint(["--report", str(tmp_path / "empty.json")], capsys)
+    blocked = ["--report", str(saved), "--output", str(missing.with_name("other.json"))]
+    assert "cannot write" in complaint(blocked, capsys)
+    assert not list(tmp_path.rglob("pareto*"))
+
+
+def test_an_interval_that_leaves_its_value_out_is_drawn_all_the_same(report):
+    odd = dataclasses.replace(report.rows[0], lifetime_speedup=Interval(2.0, 2.1, 2.2))
+    draw([dataclasses.replace(report, rows=(odd,))], ["demo"], k=10)
