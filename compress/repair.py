@@ -92,20 +92,21 @@ def repair_tower(
     smaller: nn.Module,
     calibration: Calibration,
     repair: Repair = "rescale",
-    progress: bool = False,
+    progress: str | None = None,
 ) -> list[SublayerRepair]:
     """Repair `smaller`, pruned from `dense`, in place, and say how well each sublayer came out.
 
     The residual streams of the calibration images are held in memory: 8 bytes a token and hidden
-    dimension. With `none` the errors are measured and nothing is changed.
+    dimension. With `none` the errors are measured and nothing is changed. `progress` is the title
+    of a bar.
     """
     streams = [
         (embed(dense, batch.pixels), embed(smaller, batch.pixels))
-        for batch in calibration.batches("repair: embed" if progress else None)
+        for batch in calibration.batches(progress and f"{progress}: images")
     ]
     pairs = list(zip(sublayers(dense), sublayers(smaller), strict=True))
     done = []
-    for above, below in tqdm(pairs, desc="repair", unit="sublayer", disable=not progress):
+    for above, below in tqdm(pairs, desc=progress, unit="sublayer", disable=progress is None):
         features, moments = [], Moments(below.output.in_features, below.output.out_features)
         for index, (stream, pruned) in enumerate(streams):
             stream = above(stream)

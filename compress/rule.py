@@ -159,7 +159,7 @@ def compress(
     model = prune(base.model, mask)
     calibration = base.calibration.first(options.repair_samples)
     repairs = (
-        repair_tower(base.model, model, calibration, options.repair, progress=True)
+        repair_tower(base.model, model, calibration, options.repair, f"{rule} {constraint}: repair")
         if options.repair != "none"
         else []
     )

@@ -71,7 +71,7 @@ def make(method: Method, base: Base, options: BaseOptions, directory: Path) -> l
     stages = []
     start = time.perf_counter()
     masks = method.masks(base)
-    for label, value in tqdm(method.constraints.items(), desc=method.name, unit="constraint"):
+    for label, value in method.constraints.items():
         mask = next(masks)
         if not stages:  # the scoring is shared; each constraint is charged with all of it
             scoring = time.perf_counter() - start

@@ -4,6 +4,7 @@ Beside the usual files a smaller tower's directory holds `compression.json`, whi
 made, and the modelling code, so that it loads where this project isn't installed.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -69,6 +70,11 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
     return model.to(device).eval()
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
 
 
 def stored_dtype(path: str | Path) -> torch.dtype:

@@ -1,9 +1,12 @@
-"""Tiny CLIPs with random weights, and where the development data lies."""
+"""Tiny CLIPs with random weights, a tiny corpus, and where the development data lies."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
@@ -97,3 +100,34 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the development data isn't here")
     return SHARED
+
+
+COLOURS = {"red": (200, 30, 40), "green": (30, 160, 60), "blue": (40, 60, 190)}
+
+
+def write_folder(root: Path, split: str, images: int, seed: int) -> None:
+    """An imagefolder of noisy colour fields with two captions each."""
+    rng = np.random.default_rng(seed)
+    place = root / split
+    place.mkdir(parents=True)
+    lines = []
+    for number in range(images):
+        name = list(COLOURS)[number % 3]
+        pixels = np.clip(rng.normal(COLOURS[name], 40, (20, 24, 3)), 0, 255).astype("uint8")
+        file = f"{split}-{number:03d}.png"
+        Image.fromarray(pixels).save(place / file)
+        captions = [
+            f"a big {name} square",
+            f"a {name} square on the {'left' if number % 2 else 'right'}",
+        ]
+        lines.append(json.dumps({"file_name": file, "captions": captions}))
+    (place / "metadata.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A corpus of 16 training and 14 validation images."""
+    root = tmp_path_factory.mktemp("corpus")
+    write_folder(root, "train", 16, 0)
+    write_folder(root, "validation", 14, 1)
+    return root
