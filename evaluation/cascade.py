@@ -102,6 +102,8 @@ def main(options: CascadeOptions) -> None:
             refuse_overlap(set().union(*map(seen, stages)), keys)
         else:
             base = open_base(options)
+            for method in methods:
+                method.check(base.model.config)
             refuse_overlap(set(base.calibration.corpus["key"]), keys)
             stages = _make_all(methods, base, options, directory)
         report = _measure(options, collection, skipped, stages)

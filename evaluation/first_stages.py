@@ -31,39 +31,47 @@ class FirstStage:
 
 @dataclass(frozen=True)
 class Method:
-    """A rule with its constraints: `masks` scores the tower and gives a mask for each of them."""
+    """A rule with its constraints: `masks` scores the tower and gives a mask for each of them.
+
+    `check` raises `UserError` if a tower of some configuration can't meet the constraints.
+    """
 
     name: str
     constraints: dict[str, float]
+    check: Callable[[object], None]
     masks: Callable[[Base], Iterator[Mask]]
 
 
 def fisher_method(constraints: tuple[float, ...]) -> Method:
     """Fisher pruning at these MAC constraints."""
-    for constraint in constraints:
-        fisher.check_mac_constraint(constraint)
+
+    def check(_config) -> None:
+        for constraint in constraints:
+            fisher.check_mac_constraint(constraint)
 
     def masks(base: Base) -> Iterator[Mask]:
         importance = fisher.scores(base.model, base.calibration, texts=base.texts, progress=True)
         for constraint in constraints:
             yield fisher.select(importance, constraint, base.model.config)
 
-    return Method("fisher", {f"MAC {each:g}": each for each in constraints}, masks)
+    return Method("fisher", {f"MAC {each:g}": each for each in constraints}, check, masks)
 
 
 def sensitivity_method(heads: tuple[int, ...]) -> Method:
     """Head pruning by sensitivity, this many heads gone."""
 
-    def masks(base: Base) -> Iterator[Mask]:
+    def check(config) -> None:
         for count in heads:
-            sensitivity.check_heads(count, base.model.config)
+            sensitivity.check_heads(count, config)
+
+    def masks(base: Base) -> Iterator[Mask]:
         importance = sensitivity.scores(
             base.model, base.calibration, texts=base.texts, progress=True
         )
         for count in heads:
             yield sensitivity.select(importance, count, base.model.config)
 
-    return Method("sensitivity", {f"{each} heads": float(each) for each in heads}, masks)
+    return Method("sensitivity", {f"{each} heads": float(each) for each in heads}, check, masks)
 
 
 def make(method: Method, base: Base, options: BaseOptions, directory: Path) -> list[FirstStage]:

@@ -1,0 +1,95 @@
+"""How fast the pruned tower really is, and what a scoring pass costs.
+
+Each benchmark times its contenders in turn and puts the ratio, which is what counts, into
+`extra_info`; pytest-benchmark's own seconds are those of the contender under test.
+"""
+
+import statistics
+import time
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from compress.calibration import Batch
+from compress.fisher import fisher_information, split_budget
+from compress.importance import Importance, contrastive_loss, mask_gradients
+from pruning_mechanism import Mask, image_embeddings, macs, prune
+from pruning_mechanism.tower import text_embeddings
+
+BATCH, ROUNDS = 32, 5
+
+
+@pytest.fixture(scope="module")
+def vit_b16() -> CLIPModel:
+    torch.manual_seed(0)
+    text = {"num_hidden_layers": 1, "vocab_size": 100, "bos_token_id": 0, "eos_token_id": 1}
+    return CLIPModel(CLIPConfig(vision_config={"patch_size": 16}, text_config=text)).eval()
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def against(benchmark, baseline, work) -> list[float]:
+    """Seconds of `baseline`, run before every round of `work`, which is what is benchmarked."""
+    turns = []
+    baseline(), work()
+    benchmark.pedantic(
+        work, setup=lambda: turns.append(seconds(baseline)), rounds=ROUNDS, iterations=1
+    )
+    return turns
+
+
+def mask_of(model: CLIPModel, name: str, shared) -> Mask:
+    """A published mask, or one of random importances at the same constraint."""
+    if name.startswith("published"):
+        return Mask.load(shared() / "masks" / f"vit-b16-mac{name.split()[1]}.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    importance = Importance(
+        torch.rand(12, 12, generator=generator), torch.rand(12, 3072, generator=generator)
+    )
+    return split_budget(importance, float(name.split()[1]), model.config)
+
+
+@pytest.mark.parametrize("name", ["random 0.65", "random 0.40", "published 0.65", "published 0.40"])
+def test_realised_speedup_against_mac_ratio(benchmark, vit_b16, name, request):
+    mask = mask_of(vit_b16, name, lambda: request.getfixturevalue("shared"))
+    smaller, pixels = prune(vit_b16, mask), torch.randn(BATCH, 3, 224, 224)
+
+    @torch.inference_mode()
+    def encode(model):
+        return image_embeddings(model, pixels)
+
+    dense = against(benchmark, lambda: encode(vit_b16), lambda: encode(smaller))
+    speedup = statistics.median(dense) / benchmark.stats.stats.median
+    ratio = macs(vit_b16).tower / macs(smaller).tower
+    benchmark.extra_info |= {
+        "threads": torch.get_num_threads(),
+        "speedup": round(speedup, 3),
+        "mac_ratio": round(ratio, 3),
+        "speedup_over_mac_ratio": round(speedup / ratio, 3),
+    }
+
+
+def test_scoring_pass_against_plain_forward_and_backward(benchmark, vit_b16):
+    tokens = torch.randint(2, 100, (BATCH, 8))
+    tokens[:, -1] = 1
+    batch = Batch(torch.randn(BATCH, 3, 224, 224), {"input_ids": tokens})
+
+    def plain():
+        """What a training step of the tower does, the optimiser left out."""
+        with torch.no_grad():
+            texts = text_embeddings(vit_b16, batch.tokens)
+        images = image_embeddings(vit_b16, batch.pixels)
+        contrastive_loss(images, texts, vit_b16.logit_scale.exp()).backward()
+        vit_b16.zero_grad()
+
+    def score():
+        return fisher_information(mask_gradients(vit_b16, [batch]))
+
+    turns = against(benchmark, plain, score)
+    ratio = benchmark.stats.stats.median / statistics.median(turns)
+    benchmark.extra_info["scoring_over_forward_backward"] = round(ratio, 3)

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+import tyro
+
+from compress.command import read_config
+from evaluation.cascade import CascadeOptions
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TABLE_1 = {
+    f"{corpus}-{method}"
+    for corpus in ("coco", "flickr30k")
+    for method in ("fisher", "sensitivity-22", "sensitivity-77", "sensitivity-132")
+}
+
+
+def parsed(path: Path) -> CascadeOptions:
+    return tyro.cli(CascadeOptions, args=read_config(path, CascadeOptions))
+
+
+def test_every_experiment_of_table_1_has_a_file():
+    assert {path.stem for path in CONFIGS.iterdir()} >= TABLE_1 | {"demo", "flickr8k"}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
+def test_every_file_parses(path):
+    options = parsed(path)
+    assert options.output == Path("results") / path.stem
+
+
+@pytest.mark.parametrize("name", sorted(TABLE_1))
+def test_table_1_files_say_what_their_names_say(name):
+    corpus, method, *heads = name.split("-")
+    options = parsed(CONFIGS / f"{name}.toml")
+    assert options.model == "openai/clip-vit-base-patch16"
+    assert (options.corpus, options.methods) == (corpus, (method,))
+    if heads:
+        assert options.heads == (int(heads[0]),)
+
+
+def test_the_demo_file_is_the_default_experiment():
+    default, demo = CascadeOptions(), parsed(CONFIGS / "demo.toml")
+    for name in ("model", "corpus", "methods", "mac_constraint", "heads", "m", "f", "samples"):
+        assert getattr(demo, name) == getattr(default, name)
