@@ -1,0 +1,1 @@
+"""The demo checkpoint, a small CLIP that needs no download, and the script that made it."""

@@ -1,0 +1,260 @@
+"""Trains the demo checkpoint: a small CLIP on generated scenes, or on any other corpus.
+
+Stands before corpus → importance → …: it makes the tower that the rest compresses. Most images are
+seen at half their side, which costs less than half; the last ones are seen whole. The learning rate
+is level until it falls to zero at the end. An interrupted training goes on where it was, by the
+same command.
+
+    python -m demo.train
+    python -m demo.train --corpus folder --corpus-dir flickr8k --output results/clip-flickr8k
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from compress.command import ConfigOption, UserError, check_device, finished_directory, run_command
+from corpora import drop_unreadable, load_corpus, open_image
+from demo.batches import Batches, CorpusSource, SceneSource, Source
+from demo.learner import Learner, Rates, recipe_kept
+from demo.network import IMAGE_SIDE, build_processor
+from demo.phrases import Phrases
+from evaluation.retrieval import recall
+
+COARSE_SIDE = IMAGE_SIDE // 2
+WARM_UP = 50  # steps
+SECONDS_BETWEEN_SAVES = 120
+# What may change when a training is taken up again.
+FREE = {"config", "output", "state", "overwrite", "device", "threads", "evaluate_every", "held_out"}
+
+
+@dataclass(frozen=True)
+class Recipe(ConfigOption):
+    """Train a small CLIP (12 × 12 heads, 128 px); the defaults made demo/clip-scenes.
+
+    Example: python -m demo.train --corpus flickr8k --corpus-dir DIR --output results/clip-flickr8k
+    """
+
+    corpus: str = "scenes"
+    """scenes, coco, flickr30k, flickr8k, folder, or hub:owner/name"""
+    corpus_dir: Path | None = None
+    """where the corpus lies"""
+    output: Path = Path("demo/clip-scenes")
+    """directory of the finished checkpoint"""
+    overwrite: bool = False
+    """replace a finished checkpoint"""
+    state: Path = Path("demo/training")
+    """directory of the unfinished training"""
+    samples: int = 52_000
+    """images seen in all"""
+    coarse: int = 36_000
+    """of these, seen first and at 64 px"""
+    decay: int = 20_000
+    """of these, seen last while the learning rate falls"""
+    batch: int = 128
+    """images a step"""
+    texts: int = 2
+    """captions of each image a step"""
+    muon_lr: float = 0.02
+    """peak learning rate of the hidden matrices"""
+    adam_lr: float = 1e-3
+    """peak learning rate of everything else"""
+    weight_decay: float = 0.05
+    phrases: int = 1024
+    """phrases to recognise in an image, beside matching captions"""
+    phrase_weight: float = 0.5
+    """of that part of the loss"""
+    seed: int = 0
+    evaluate_every: int = 4_000
+    """images between two looks at held-out recall"""
+    held_out: int = 1000
+    """validation images to look at, at most"""
+    threads: int = 2
+    """CPU threads"""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(recipe: Recipe) -> None:
+    """Train, and write the checkpoint when it's finished."""
+    _check(recipe)
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    with finished_directory(recipe.output, recipe.overwrite) as output:
+        source, held_out = _corpora(recipe)
+        captions = source.captions()
+        phrases = Phrases.of(captions, recipe.phrases)
+        processor = build_processor(text for texts in captions for text in texts)
+        rates = Rates(recipe.muon_lr, recipe.adam_lr, recipe.weight_decay, recipe.phrase_weight)
+        learner = Learner(processor, len(phrases), rates, recipe.device)
+        kept = recipe.state / "state.safetensors"
+        if kept.exists():
+            learner.restore(kept)
+            print(f"going on after {learner.steps * recipe.batch:,} images, from {kept}")
+        _train(learner, recipe, _batches(learner, recipe, source, phrases), held_out, kept)
+        _export(learner, output)
+        if (recipe.output / "README.md").exists():
+            (output / "README.md").write_bytes((recipe.output / "README.md").read_bytes())
+    kept.unlink(missing_ok=True)
+    print(f"wrote {recipe.output}")
+
+
+def _check(recipe: Recipe) -> None:
+    check_device(recipe.device)
+    for name in ("samples", "batch", "texts", "decay", "evaluate_every", "held_out", "threads"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    if recipe.samples < recipe.batch:
+        raise UserError(f"--samples {recipe.samples} is less than one --batch {recipe.batch}")
+    kept = recipe.state / "state.safetensors"
+    if not kept.exists():
+        return
+    then, now = recipe_kept(kept), _settings(recipe)
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        was = ", ".join(f"{name} {then.get(name)}" for name in changed)
+        raise UserError(
+            f"{kept} is a training with {was}: use these again, name another --state, or delete it"
+        )
+
+
+def _settings(recipe: Recipe) -> dict[str, str]:
+    """The part of the recipe that decides what the weights become."""
+    return {name: str(value) for name, value in asdict(recipe).items() if name not in FREE}
+
+
+def _corpora(recipe: Recipe) -> tuple[Source, Dataset]:
+    """What to train on, and the held-out images."""
+    held_out = load_corpus(recipe.corpus, recipe.corpus_dir, "validation")
+    held_out = held_out.select(range(min(recipe.held_out, len(held_out))))
+    if recipe.corpus == "scenes":
+        return SceneSource(), held_out
+    readable, skipped = drop_unreadable(load_corpus(recipe.corpus, recipe.corpus_dir, "train"))
+    if skipped:
+        print(f"skipped {len(skipped)} unreadable images: {', '.join(skipped[:5])} …")
+    return CorpusSource(readable, recipe.seed), drop_unreadable(held_out)[0]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How large images are, and how fast to learn, at each step."""
+
+    samples: int
+    coarse: int
+    decay: int
+    batch: int
+
+    def side(self, step: int) -> int:
+        """Side of the images of this step in pixels."""
+        return COARSE_SIDE if step * self.batch < self.coarse else IMAGE_SIDE
+
+    def pace(self, step: int) -> float:
+        """Learning rate as a share of its peak: a short rise, then level, then a fall to zero."""
+        left = self.samples - step * self.batch
+        return min(1.0, (step + 1) / WARM_UP, left / self.decay)
+
+    @property
+    def steps(self) -> int:
+        """How many in all."""
+        return self.samples // self.batch
+
+
+def _schedule(recipe: Recipe) -> Schedule:
+    return Schedule(recipe.samples, recipe.coarse, recipe.decay, recipe.batch)
+
+
+def _batches(learner: Learner, recipe: Recipe, source: Source, phrases: Phrases) -> DataLoader:
+    """The batches that are still to come, made in a process of their own."""
+    schedule = _schedule(recipe)
+    batches = Batches(
+        source,
+        learner.processor.tokenizer,
+        phrases,
+        recipe.batch,
+        recipe.texts,
+        schedule.side,
+        recipe.seed,
+    )
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which a forked process can't have
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(learner.steps, schedule.steps),
+        num_workers=1,
+        prefetch_factor=4,
+    )
+
+
+def _train(
+    learner: Learner, recipe: Recipe, batches: DataLoader, held_out: Dataset, kept: Path
+) -> None:
+    """Take every step left, with a bar, a look at recall now and then, and a safety copy."""
+    schedule = _schedule(recipe)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    saved = time.monotonic()
+    with tqdm(
+        total=schedule.steps * recipe.batch,
+        initial=learner.steps * recipe.batch,
+        unit=" images",
+        smoothing=0.02,
+    ) as bar:
+        for batch in batches:
+            side = batch.pixels.shape[1]
+            losses = learner.step(batch, schedule.pace(learner.steps))
+            seen = learner.steps * recipe.batch
+            bar.update(recipe.batch)
+            bar.set_postfix_str(
+                f"{side} px, loss {losses.contrastive:.2f} + {losses.phrases:.2f}", refresh=False
+            )
+            if seen % recipe.evaluate_every < recipe.batch or learner.steps == schedule.steps:
+                bar.write(
+                    f"{seen:>9,} images, {side:>3} px: {_recall_line(learner, held_out, side)}"
+                )
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                learner.save(kept, _settings(recipe))
+                saved = time.monotonic()
+
+
+def _recall_line(learner: Learner, held_out: Dataset, side: int) -> str:
+    captions = [text for texts in held_out["captions"] for text in texts]
+    target = [number for number, texts in enumerate(held_out["captions"]) for _ in texts]
+    scores = learner.similarities(_held_out_pixels(learner, held_out, side), captions)
+    found = recall(scores, torch.tensor(target))
+    return "held-out " + ", ".join(f"Recall@{k} {value:.1f} %" for k, value in found.items())
+
+
+def _held_out_pixels(
+    learner: Learner, held_out: Dataset, side: int, at_once: int = 100
+) -> Iterator[torch.Tensor]:
+    """The held-out images as the processor prepares them, but for the side; uint8 [., S, S, 3]."""
+    for start in range(0, len(held_out), at_once):
+        rows = held_out[start : start + at_once]
+        prepared = learner.processor.image_processor(
+            [open_image(image) for image in rows["image"]],
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            do_rescale=False,
+            do_normalize=False,
+            return_tensors="np",
+        )["pixel_values"]
+        pixels = np.clip(np.rint(prepared), 0, 255).astype(np.uint8)
+        yield torch.from_numpy(pixels).permute(0, 2, 3, 1)
+
+
+def _export(learner: Learner, output: Path) -> None:
+    """Write the checkpoint in half precision, with its processor."""
+    learner.model.half().eval()
+    learner.model.config.dtype = torch.float16
+    learner.model.save_pretrained(output)
+    learner.processor.save_pretrained(output)
+
+
+if __name__ == "__main__":
+    run_command(main, Recipe, "demo.train")
