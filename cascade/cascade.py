@@ -16,10 +16,11 @@ from torch import Tensor
 
 from cascade.cost import checked_m, return_fractions
 from cascade.images import ImageSource, UnreadableImage
+from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.stage import Encoder
 from cascade.store import EmbeddingStore
 
-_QUERIES_AT_ONCE = 1024
+_SCORES_AT_ONCE = 1 << 22  # 16 MB of scores, and four times that while they are ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,6 @@ class Hit:
     key: Hashable
     score: float
     stage: int
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """What one stage says to one query: positions [c] and their scores [c], best first."""
-
-    positions: Tensor
-    scores: Tensor
 
 
 class Cascade:
@@ -159,8 +152,9 @@ class Cascade:
             return [[] for _ in texts]
         queries = self._encode_queries(texts)
         answers = []
-        for start in range(0, len(texts), _QUERIES_AT_ONCE):
-            chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
+        rows = max(1, _SCORES_AT_ONCE // len(self))
+        for start in range(0, len(texts), rows):
+            chunk = [embedded[start : start + rows] for embedded in queries]
             answers += self._answer(chunk, int(k))
         return answers
 
@@ -214,21 +208,21 @@ class Cascade:
 
     def _answer(self, queries: list[Tensor], k: int) -> list[list[Hit]]:
         wanted = max(k, self.m[0]) if self.m else k
-        ranked = [[_best(self._stores[0].embeddings, query, wanted) for query in queries[0]]]
-        for stage in range(1, len(self.stages)):
-            handed_on = [each.positions[: self.m[stage - 1]] for each in ranked[-1]]
-            self._encode_absent(stage, torch.cat(handed_on).unique())
-            ranked.append(
-                [
-                    self._rerank(stage, candidates, query)
-                    for candidates, query in zip(handed_on, queries[stage], strict=True)
-                ]
-            )
-        return [self._hits(rankings, k) for rankings in zip(*ranked, strict=True)]
+        rankings = [rank_all(self._stores[0].embeddings, queries[0], wanted)]
+        for stage, store in enumerate(self._stores[1:], start=1):
+            candidates = self._handed_on(rankings, stage)
+            self._encode_absent(stage, candidates.unique())
+            slots = store.slots(candidates)
+            rankings.append(rank_candidates(candidates, store.embeddings, slots, queries[stage]))
+        return self._hits(rankings, k)
+
+    def _handed_on(self, rankings: Sequence[Ranking], stage: int) -> Tensor:
+        """Positions [b, c] that a later stage is handed."""
+        return rankings[stage - 1].positions[:, : self.m[stage - 1]]
 
     def _encode_absent(self, stage: int, positions: Tensor) -> None:
         store = self._stores[stage]
-        absent = positions[store.absent(positions)].tolist()
+        absent = positions[(positions != NOTHING) & store.absent(positions)].tolist()
         for batch in _batches(iter(absent), self._batch_size):
             embedded = _encode(self.stages[stage], [self._sources[place] for place in batch])
             for place, embedding in zip(batch, embedded, strict=True):
@@ -238,47 +232,24 @@ class Cascade:
                 else:
                     store.add([place], embedding[None])
 
-    def _rerank(self, stage: int, candidates: Tensor, query: Tensor) -> _Ranking:
-        store = self._stores[stage]
-        candidates = candidates[store.readable(candidates)]
-        if len(candidates) == 0:
-            return _Ranking(candidates, torch.zeros(0))
-        best = _best(store.of(candidates), query, len(candidates))
-        return _Ranking(candidates[best.positions], best.scores)
-
-    def _hits(self, rankings: Sequence[_Ranking], k: int) -> list[Hit]:
-        """Join one query's rankings, last stage first, until there are k hits."""
-        done: set[int] = set()
-        hits: list[Hit] = []
+    def _hits(self, rankings: Sequence[Ranking], k: int) -> list[list[Hit]]:
+        """Join each query's rankings, last stage first, until there are k hits."""
+        hits: list[list[Hit]] = [[] for _ in rankings[0].positions]
+        done: list[set[int]] = [{NOTHING} for _ in hits]
         for stage in reversed(range(len(rankings))):
-            pairs = zip(
-                rankings[stage].positions.tolist(), rankings[stage].scores.tolist(), strict=True
-            )
-            hits += [Hit(self._keys[at], score, stage) for at, score in pairs if at not in done]
-            if len(hits) >= k:
-                return hits[:k]
+            # No list of a later stage is longer than m, so all of it may be needed.
+            positions = rankings[stage].positions.tolist()
+            scores = rankings[stage].scores.tolist()
+            for found, seen, *ranked in zip(hits, done, positions, scores, strict=True):
+                for at, score in zip(*ranked, strict=True):
+                    if len(found) < k and at not in seen:
+                        found.append(Hit(self._keys[at], score, stage))
             if stage:  # all that this stage was handed, so also what it couldn't read
-                done.update(rankings[stage - 1].positions[: self.m[stage - 1]].tolist())
+                for seen, handed_on in zip(
+                    done, self._handed_on(rankings, stage).tolist(), strict=True
+                ):
+                    seen.update(handed_on)
         return hits
-
-
-def _best(embeddings: Tensor, query: Tensor, wanted: int) -> _Ranking:
-    """The rows of [n, d] that score highest with a query [d]; equal scores in order of rows.
-
-    One query at a time: the rounding of a product of matrices depends on how many there are, and
-    a search mustn't depend on its neighbours. NaN ranks last.
-    """
-    if embeddings.shape[1] != len(query):
-        raise ValueError(
-            f"a stage encodes images to {embeddings.shape[1]} dimensions, "
-            f"but queries to {len(query)}"
-        )
-    scores = (embeddings @ query.clone()).nan_to_num(nan=float("-inf"))
-    wanted = min(wanted, len(scores))
-    worst = scores.topk(wanted, sorted=False).values.min()
-    places = (scores >= worst).nonzero()[:, 0]
-    order = scores[places].argsort(descending=True, stable=True)[:wanted]
-    return _Ranking(places[order], scores[places[order]])
 
 
 def _encode(stage: Encoder, images: list[ImageSource]) -> list[Tensor | None]:

@@ -55,26 +55,12 @@ class EmbeddingStore:
 
     def absent(self, positions: Sequence[int] | Tensor) -> Tensor:
         """Which positions were never tried: bool [n]."""
-        return self._slots_of(positions) == _ABSENT
+        return self.slots(positions) == _ABSENT
 
-    def readable(self, positions: Sequence[int] | Tensor) -> Tensor:
-        """Which positions hold an embedding: bool [n]."""
-        return self._slots_of(positions) >= 0
-
-    def of(self, positions: Sequence[int] | Tensor) -> Tensor:
-        """The embeddings [n, d] of positions that hold one.
-
-        Raises:
-            KeyError: one of them holds none.
-        """
-        slots = self._slots_of(positions)
-        if (slots < 0).any():
-            raise KeyError("this stage holds no embedding of one of the images")
-        return self._buffer[slots]
-
-    def _slots_of(self, positions: Sequence[int] | Tensor) -> Tensor:
+    def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
+        """Which row of `embeddings` is each position's: int64, negative where there is none."""
         positions = torch.as_tensor(positions, dtype=torch.long)
-        known = positions < len(self._slots)
+        known = (positions >= 0) & (positions < len(self._slots))
         slots = torch.full_like(positions, _ABSENT)
         slots[known] = self._slots[positions[known]]
         return slots

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cascade import Cascade, Hit, Stage, UnreadableImage
-from cascade.cascade import _best
 
 unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
@@ -90,7 +89,7 @@ def test_many_queries_at_once_are_exactly_one_at_a_time(world, k, chunk, random)
     one.index(range(world.images))
     many.index(range(world.images))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.cascade._QUERIES_AT_ONCE", chunk)
+        patch.setattr("cascade.cascade._SCORES_AT_ONCE", chunk * world.images)
         together = many.search_many(queries, k)
     assert together == [one.search(query, k) for query in queries]
     assert many.encoded == one.encoded
@@ -124,15 +123,6 @@ def test_indexing_in_parts_is_indexing_at_once(world):
     parts.search_many(["0"], 3)
     parts.index(range(half, world.images), keys=range(half, world.images))
     assert parts.search("0", 12) == whole.search("0", 12)
-
-
-@unhurried
-@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, float("nan")]), min_size=1), st.integers(1, 9))
-def test_best_breaks_ties_by_order_and_ranks_nan_last(scores, wanted):
-    found = _best(torch.tensor(scores)[:, None], torch.ones(1), wanted)
-    number = [float("-inf") if score != score else score for score in scores]
-    expected = sorted(range(len(scores)), key=lambda at: -number[at])[:wanted]
-    assert found.positions.tolist() == expected
 
 
 def lines(*scores):
