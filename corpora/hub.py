@@ -51,7 +51,7 @@ def load_hub(source: str, split: str, problems: Problems) -> Dataset:
         corpus = _columns(whole, name, source, problems)
         rows = _split_of_one(whole, corpus["key"], available[name], split, source)
         return _with_captions(corpus, rows)
-    wanted = resolve(split, set(available.values()), source)
+    wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
     parts = []
     for name, ours in available.items():
         if ours == wanted:

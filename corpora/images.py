@@ -74,7 +74,7 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     image.load()
     if image.getexif().get(PIL.Image.ExifTags.Base.Orientation, 1) != 1:
         image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):  # 16-bit files come as I;16, from older Pillow as I
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns

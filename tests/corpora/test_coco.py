@@ -1,4 +1,5 @@
 import pytest
+from datasets import Image
 
 from corpora import CorpusError, load_corpus
 
@@ -54,6 +55,12 @@ def test_the_year_is_that_of_the_images_on_disk(tmp_path, paint, write):
     for part in ("train", "val"):
         write(tmp_path / f"annotations/captions_{part}2017.json", annotations([7, 8]))
     assert len(load_corpus("coco", tmp_path, "train")) == 3
+
+
+def test_of_two_years_with_images_2017_is_read(coco, paint, write):
+    make(coco, paint, write, "2014", ("COCO_train2014_", "COCO_val2014_"))
+    corpus = load_corpus("coco", coco).cast_column("image", Image(decode=False))
+    assert "val2017" in corpus[0]["image"]["path"]
 
 
 def test_unusable_annotations_are_reported_by_number_and_left_out(coco, write, quiet_load):
@@ -112,12 +119,14 @@ def test_karpathys_split_goes_before_the_publishers(coco, write, paint, quiet_lo
         }
         for i, side in sides.items()
     ]
-    write(coco / "dataset_coco.json", {"images": [*images, {"split": "test"}], "dataset": "coco"})
+    write(
+        coco / "dataset_coco.json",
+        {"images": [*images, {"split": "test"}, {"filename": "x"}], "dataset": "coco"},
+    )
     found = {split: quiet_load("coco", coco, split) for split in ("train", "validation", "test")}
     keys = {split: [int(key) for key in corpus["key"]] for split, (corpus, _) in found.items()}
     assert keys == {"train": [1, 4], "validation": [2], "test": [5, 9]}
     test, problems = found["test"]
     assert test["captions"][:] == [["text of 5"], ["text of 9"]]
     assert all(row["image"].size == (6, 4) for row in test)  # 5 lies in val2017, 9 in val2014
-    assert len(problems) == 1
-    assert "image 5" in problems[0]
+    assert [problem.split("json: ")[1][:7] for problem in problems] == ["image 5", "image 6"]

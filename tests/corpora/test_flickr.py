@@ -149,10 +149,17 @@ def test_the_comma_separated_captions_file_is_read(flickr8k, write, quiet_load):
     (flickr8k / "Flickr8k.token.txt").unlink()
     text = 'image,caption\n1.jpg,A dog .\n1.jpg,"A dog , a ""red"" ball ."\n2.jpg A cat .\n'
     write(flickr8k / "captions.txt", text)
+    write(flickr8k / "Flickr_8k.testImages.txt", "1.jpg\nimage\n")
     corpus, problems = quiet_load("flickr8k", flickr8k)
     assert corpus["captions"][:] == [["A dog .", 'A dog , a "red" ball .']]
-    assert len(problems) == 1
+    assert len(problems) == 1  # and no image is called "image"
     assert "captions.txt:4" in problems[0]
+
+
+def test_a_file_name_may_hold_a_number_sign(flickr8k, paint, write):
+    paint(flickr8k / "Flicker8k_Dataset/dog #2.jpg")
+    write(flickr8k / "Flickr8k.token.txt", "dog #2.jpg#0\tA dog .\n")
+    assert load_corpus("flickr8k", flickr8k)["key"][:] == ["dog #2.jpg"]
 
 
 def test_malformed_token_lines_are_reported_each_with_its_number(flickr8k, quiet_load):

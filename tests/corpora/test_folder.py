@@ -62,9 +62,9 @@ def test_a_plain_folder_is_split_in_two_that_share_nothing(plain):
 
 
 def test_one_metadata_file_over_split_folders_keeps_the_split(tmp_path, paint, write):
-    fill(tmp_path, paint, write, ["train/1.png", "val/2.png", "train/3.png"])
+    fill(tmp_path, paint, write, ["train/1.png", "val/2.png", "train/3.png", "val/4.png"])
     assert load_corpus("folder", tmp_path, "train")["key"][:] == ["train/1.png", "train/3.png"]
-    assert load_corpus("folder", tmp_path)["key"][:] == ["val/2.png"]
+    assert load_corpus("folder", tmp_path)["key"][:] == ["val/2.png", "val/4.png"]
 
 
 @pytest.mark.parametrize("field", ["captions", "caption", "text"])

@@ -1,3 +1,4 @@
+import warnings
 from io import BytesIO
 
 import numpy as np
@@ -26,15 +27,24 @@ def rotated(image) -> bytes:
     return encoded(image, "JPEG", exif=exif)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1", "I;16", "RGB"])
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1", "I;16", "I", "RGB"])
 def test_every_mode_comes_out_as_rgb(mode):
     grey = Image.new("L", (5, 3), 100)
-    image = Image.new("I;16", (5, 3), 100 * 256) if mode == "I;16" else grey.convert(mode)
-    form = "TIFF" if mode == "CMYK" else "PNG"
+    image = Image.new(mode, (5, 3), 100 * 256) if mode[0] == "I" else grey.convert(mode)
+    form = "TIFF" if mode in ("CMYK", "I") else "PNG"  # which PNG doesn't have
     opened = open_image(encoded(image, form))
     assert opened.mode == "RGB"
     if mode != "1":
         assert np.abs(np.asarray(opened).astype(int) - 100).max() <= 2
+
+
+def test_a_transparent_palette_is_no_reason_to_warn():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 9, 80, 200])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = open_image(encoded(image, transparency=bytes([0, 128])))
+    assert opened.getpixel((0, 0)) == (9, 80, 200)
 
 
 def test_an_image_turned_by_its_camera_comes_out_upright():

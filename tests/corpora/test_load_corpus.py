@@ -91,7 +91,7 @@ def test_problems_point_at_the_line_that_loads(garbage):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load_corpus("flickr8k", garbage)
-    assert [(w.category, w.filename) for w in caught] == [(CorpusWarning, __file__)]
+    assert [w.filename for w in caught if w.category is CorpusWarning] == [__file__]
 
 
 def test_every_corpus_is_in_the_table_of_layouts():

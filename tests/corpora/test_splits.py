@@ -27,6 +27,11 @@ def test_a_fifth_but_never_more_than_a_thousand_is_held_out():
         assert len(hashed(map(str, range(images)), "validation")) == held_out
 
 
+def test_a_key_that_comes_twice_counts_once():
+    once = [str(n) for n in range(20)]
+    assert hashed(once * 3, "validation") == hashed(once, "validation")
+
+
 def test_the_split_is_the_same_on_every_machine_and_forever():
     assert hashed([f"{n}.jpg" for n in range(15)], "validation") == [
         "0.jpg",
