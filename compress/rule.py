@@ -4,9 +4,10 @@ A rule gives a mask; `compress` makes a smaller tower out of it and says how it 
 `write` keeps it as a checkpoint. `run_rule` is the command around both.
 """
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
@@ -191,6 +192,8 @@ def write(smaller: Smaller, base: Base, directory: Path) -> None:
     smaller.mask.save(directory / "mask.safetensors")
     keys = "".join(f"{key}\n" for key in base.calibration.corpus["key"])
     (directory / CALIBRATION_KEYS).write_text(keys)
+    repairs = [asdict(repair) for repair in smaller.repairs]
+    (directory / "repair.json").write_text(json.dumps(repairs, indent=1, allow_nan=False) + "\n")
 
 
 def run_rule(

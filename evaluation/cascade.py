@@ -25,7 +25,7 @@ from compress.command import UserError, console, finished_directory, run_command
 from compress.rule import Base, BaseOptions, open_base
 from corpora import drop_unreadable, load_corpus
 from evaluation.bootstrap import Bootstrap, Interval
-from evaluation.clock import Timing, seconds_per_image, speedup_interval
+from evaluation.clock import StageTiming, speedup_interval, stage_timings
 from evaluation.first_stages import (
     FirstStage,
     Method,
@@ -236,43 +236,17 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     return torch.cat(parts)
 
 
-@dataclass(frozen=True)
-class Clocked:
-    """Seconds per image of one stage."""
-
-    encoder: Timing
-    end_to_end: Timing
-
-    def basis(self, name: str) -> Timing:
-        """The seconds that speedups are made of."""
-        return self.encoder if name == "encoder" else self.end_to_end
-
-
 def _clock(
     stages: dict[str, Stage], corpus: Dataset, options: CascadeOptions
-) -> dict[str, Clocked]:
-    """Time all stages in turn on one batch, from its pixels and from its files' bytes."""
+) -> dict[str, StageTiming]:
+    """Time all stages in turn on one batch of the collection's files."""
     rows = corpus.select(range(min(options.batch_size, len(corpus))))
     stored = rows.cast_column("image", Image(decode=False))["image"]
     sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
-    pixels = {name: stage.pixels(sources) for name, stage in stages.items()}
-    turns = {
-        "encoder": {
-            name: lambda name=name, stage=stage: stage.encode_pixels(pixels[name])
-            for name, stage in stages.items()
-        },
-        "end to end": {
-            name: lambda stage=stage: stage.encode_images(sources) for name, stage in stages.items()
-        },
-    }
-    encoder, end_to_end = (
-        seconds_per_image(turn, len(sources), options.repetitions, device=options.device)
-        for turn in turns.values()
-    )
-    return {name: Clocked(encoder[name], end_to_end[name]) for name in stages}
+    return stage_timings(stages, sources, options.repetitions, options.device)
 
 
-def _reference_row(search: Search, clock: Clocked) -> Row:
+def _reference_row(search: Search, clock: StageTiming) -> Row:
     """The uncascaded tower as a row of the report."""
     model = search.tower.model
     cost = macs(model)
@@ -291,8 +265,8 @@ def _row(
     first: FirstStage,
     stage: Stage,
     search: Search,
-    clock: Clocked,
-    last: Clocked,
+    clock: StageTiming,
+    last: StageTiming,
     options: CascadeOptions,
 ) -> Row:
     """One first stage, alone and in front of the full tower."""

@@ -7,11 +7,12 @@ contenders alike. Medians and quartiles are given, never the best of several run
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from cascade.cost import lifetime_speedup
+from cascade import Stage, lifetime_speedup
 from evaluation.bootstrap import Interval
 
 
@@ -63,6 +64,39 @@ def seconds_per_image(
         for name, work in contenders.items():
             seconds[name].append(_seconds(work, device) / images)
     return {name: summarise(each) for name, each in seconds.items()}
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """Seconds per image of one stage: from ready pixels, and from the bytes of files."""
+
+    encoder: Timing
+    end_to_end: Timing
+
+    def basis(self, name: str) -> Timing:
+        """The seconds that speedups are made of: "encoder" or "end to end"."""
+        return self.encoder if name == "encoder" else self.end_to_end
+
+
+def stage_timings(
+    stages: Mapping[str, Stage], sources: Sequence[bytes], repetitions: int, device: str
+) -> dict[str, StageTiming]:
+    """Time stages in turn on one batch of images, encoder only and end to end.
+
+    Args:
+        stages: name → stage.
+        sources: the bytes of the images' files.
+        repetitions: timed turns.
+        device: where the stages run.
+    """
+    pixels = {name: stage.pixels(sources) for name, stage in stages.items()}
+    encoder = {name: partial(stage.encode_pixels, pixels[name]) for name, stage in stages.items()}
+    whole = {name: partial(stage.encode_images, sources) for name, stage in stages.items()}
+    timed = [
+        seconds_per_image(turn, len(sources), repetitions, device=device)
+        for turn in (encoder, whole)
+    ]
+    return {name: StageTiming(*(each[name] for each in timed)) for name in stages}
 
 
 def summarise(seconds: Sequence[float]) -> Timing:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.calibration import Batch
-from compress.repair import Moments, repair_tower, rescale_factors
+from compress.repair import Moments, reconstruct, repair_tower, rescale
 from pruning_mechanism import Mask, image_embeddings, prune, sublayers
 from tests.conftest import tiny_clip
 
@@ -32,15 +32,23 @@ def problem(seed: int, tokens: int, units: int, width: int, outputs: int):
     return x, w, t
 
 
+def halves(x, t) -> Moments:
+    """Moments of all tokens, added in two batches as two sets."""
+    half = len(x) // 2
+    first, second = Moments(x.shape[1], t.shape[1]), Moments(x.shape[1], t.shape[1])
+    first.add_batch(x[:half], t[:half])
+    second.add_batch(x[half:], t[half:])
+    return first + second
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), units=st.integers(1, 5), width=st.integers(1, 3))
 def test_rescale_is_the_least_squares_solution_with_a_row_for_each_token_and_output(
     seed, units, width
 ):
     x, w, t = problem(seed, 30, units, width, 4)
-    moments = Moments(units * width, 4)
-    moments.add_batch(x[:11], t[:11])
-    moments.add_batch(x[11:], t[11:])
+    bias = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    moments = halves(x, t)
     columns = [
         (x[:, u * width : (u + 1) * width] @ w[u * width : (u + 1) * width]).flatten()
         for u in range(units)
@@ -48,18 +56,32 @@ def test_rescale_is_the_least_squares_solution_with_a_row_for_each_token_and_out
     design = torch.stack(columns, dim=1).numpy()
     strength = 0.1 * np.square(design).sum(0).mean()
     damped = np.vstack([design, np.sqrt(strength) * np.eye(units)])
-    right = np.concatenate([t.flatten().numpy(), np.sqrt(strength) * np.ones(units)])
+    right = np.concatenate([(t - bias).flatten().numpy(), np.sqrt(strength) * np.ones(units)])
+    expected = np.linalg.lstsq(damped, right, rcond=None)[0].repeat(width)[:, None] * w.numpy()
+    found = rescale(moments, torch.cat([w, bias[None]]), width, damping=0.1)
+    np.testing.assert_allclose(found[:-1].numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found[-1], bias)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), inputs=st.integers(1, 6), tokens=st.integers(3, 40))
+def test_reconstruct_is_ridge_regression_towards_the_old_weights(seed, inputs, tokens):
+    x, w, t = problem(seed, tokens, inputs, 1, 4)
+    old = torch.cat([w, torch.ones(1, 4, dtype=torch.float64)])
+    design = np.hstack([x.numpy(), np.ones((tokens, 1))])
+    strength = 0.1 * np.square(design).sum(0).mean()
+    damped = np.vstack([design, np.sqrt(strength) * np.eye(inputs + 1)])
+    right = np.vstack([t.numpy(), np.sqrt(strength) * old.numpy()])
     expected = np.linalg.lstsq(damped, right, rcond=None)[0]
-    found = rescale_factors(moments, w, width, damping=0.1)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+    found = reconstruct(halves(x, t), old, 1, damping=0.1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_error_is_what_the_weight_leaves_of_the_target():
     x, w, t = problem(0, 20, 2, 3, 4)
-    moments = Moments(6, 4)
-    moments.add_batch(x, t)
-    expected = ((x @ w - t).square().sum() / t.square().sum()).item()
-    assert moments.error(w) == pytest.approx(expected, rel=1e-5)
+    bias = torch.ones(1, 4, dtype=torch.float64)
+    expected = ((x @ w + bias - t).square().sum() / t.square().sum()).item()
+    assert halves(x, t).error(torch.cat([w, bias])) == pytest.approx(expected, rel=1e-5)
 
 
 def drop_some(model, seed: int) -> Mask:
@@ -71,27 +93,28 @@ def drop_some(model, seed: int) -> Mask:
     )
 
 
+@pytest.mark.parametrize("kind", ["rescale", "reconstruct"])
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_on_calibration_data_rescale_leaves_no_more_error_than_none_in_any_sublayer(seed):
+def test_on_calibration_data_no_sublayer_is_left_with_more_error(kind, seed):
     model = tiny_clip(seed)
     smaller = prune(model, drop_some(model, seed))
-    for repair in repair_tower(model, smaller, Images(16, seed), "rescale"):
+    for repair in repair_tower(model, smaller, Images(16, seed), kind):
         assert repair.error_after <= repair.error_before * (1 + 1e-6) + 1e-9
 
 
 def test_repair_brings_the_embedding_back_towards_the_dense_one():
-    model, images = tiny_clip(3), Images(64, 3)
+    model, images = tiny_clip(3), Images(128, 3, batch_size=32)
     cut = prune(model, drop_some(model, 3))
-    repaired = copy.deepcopy(cut)
-    repair_tower(model, repaired, images, "rescale")
     unseen = Images(64, 4).pixels
 
-    def distance(tower):
+    def distance(kind):
+        tower = copy.deepcopy(cut)
+        repair_tower(model, tower, images, kind)
         with torch.no_grad():
             return (image_embeddings(tower, unseen) - image_embeddings(model, unseen)).norm()
 
-    assert distance(repaired) < distance(cut)
+    assert distance("reconstruct") < distance("rescale") < distance("none")
 
 
 def test_none_measures_and_changes_nothing():
@@ -125,7 +148,7 @@ def test_a_wild_solve_is_reported_and_leaves_factor_1():
     before = smaller.vision_model.encoder.layers[1].mlp.fc2.weight.clone()
     repairs = repair_tower(model, smaller, Images(16, 7), "rescale")
     (wild,) = [each for each in repairs if (each.layer, each.kind) == (1, "neurons")]
-    assert "the factors stay 1" in wild.problem
+    assert "the weights stay as they are" in wild.problem
     assert wild.error_after == wild.error_before
     assert torch.equal(smaller.vision_model.encoder.layers[1].mlp.fc2.weight, before)
 
@@ -146,5 +169,15 @@ def test_layers_without_units_are_passed_over():
     heads[1], neurons[2] = False, False
     smaller = prune(model, Mask(heads, neurons))
     repairs = repair_tower(model, smaller, Images(8, 9), "rescale")
+    assert [each.problem for each in (repairs[2], repairs[5])] == [None, None]
     assert len(repairs) == 6
-    assert not any(each.problem for each in repairs)
+
+
+def test_reconstruct_gives_a_layer_without_units_the_best_bias():
+    model = tiny_clip(10)
+    dense = Mask.dense(model.config)
+    neurons = dense.neurons.clone()
+    neurons[2] = False
+    smaller = prune(model, Mask(dense.heads, neurons))
+    last = repair_tower(model, smaller, Images(16, 10), "reconstruct")[-1]
+    assert last.error_after < last.error_before
