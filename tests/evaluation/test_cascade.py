@@ -4,12 +4,13 @@ import json
 import shutil
 
 import pytest
+from transformers import CLIPVisionModelWithProjection
 
 from compress.command import run_command
 from evaluation.cascade import CascadeOptions, main
 from evaluation.report import Report
 from pruning_mechanism import Mask, load, macs
-from tests.conftest import tiny_clip
+from tests.conftest import tiny_clip, tiny_processor
 
 
 def run(model, folder, output, *flags):
@@ -83,6 +84,20 @@ def test_stages_made_before_are_measured_without_compressing(
     assert dense.one_minus_cosine == pytest.approx(0, abs=1e-6)
     assert dense.alone.agreement.value == 100
     assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_a_vision_tower_alone_is_searched_with_another_models_texts(
+    clip_directory, folder, experiment, tmp_path
+):
+    config = tiny_clip().config.vision_config
+    vision = CLIPVisionModelWithProjection.from_pretrained(clip_directory, config=config)
+    vision.save_pretrained(tmp_path / "vision")
+    tiny_processor().image_processor.save_pretrained(tmp_path / "vision")
+    run(tmp_path / "vision", folder, tmp_path / "out", "--text-model", clip_directory)
+    whole = Report.load(experiment / "report.json")
+    alone = Report.load(tmp_path / "out" / "report.json")
+    assert [row.alone for row in alone.rows] == [row.alone for row in whole.rows]
+    assert alone.reference.alone == whole.reference.alone
 
 
 def test_one_caption_an_image_is_a_protocol(clip_directory, folder, tmp_path):
