@@ -134,6 +134,12 @@ def solve_damped(normal: Tensor, right: Tensor, prior: Tensor, damping: float) -
     return prior + torch.from_numpy(cho_solve(factor, (right - normal @ prior).numpy()))
 
 
+def output_weight(sublayer: Sublayer) -> Tensor:
+    """W̃ = [W; bias] [p + 1, d] of a sublayer's output projection, a copy in float64 on the CPU."""
+    output = sublayer.output
+    return torch.cat([output.weight.T, output.bias[None]]).detach().double().cpu()
+
+
 @torch.no_grad()
 def repair_tower(
     dense: nn.Module,
@@ -176,8 +182,7 @@ def _repair_sublayer(
     sublayer: Sublayer, fit: Moments, held_out: Moments, repair: Repair
 ) -> SublayerRepair:
     """Solve for one sublayer's output projection and put the solution in."""
-    output = sublayer.output
-    weight = torch.cat([output.weight.T, output.bias[None]]).double().cpu()
+    weight = output_weight(sublayer)
     moments = fit + held_out
     before = moments.error(weight)
     place = (sublayer.layer, sublayer.kind, before)
@@ -195,8 +200,8 @@ def _repair_sublayer(
         name = f"{sublayer.kind} of layer {sublayer.layer}"
         message = f"{name}: {repair} found {problem}; the weights stay as they are"
         return SublayerRepair(*place, before, problem=message)
-    output.weight.copy_(solved[:-1].T)
-    output.bias.copy_(solved[-1])
+    sublayer.output.weight.copy_(solved[:-1].T)
+    sublayer.output.bias.copy_(solved[-1])
     return SublayerRepair(*place, moments.error(solved), damping)
 
 

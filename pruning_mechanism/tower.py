@@ -40,7 +40,10 @@ class Sublayer:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """The residual stream [b, n, d] after this sublayer."""
-        return hidden + self.output(self.features(hidden))
+        if not self.units:
+            return hidden + self.output.bias
+        result = self.body(self.norm(hidden))  # attention gives its weights as well
+        return hidden + (result[0] if isinstance(result, tuple) else result)
 
     def features(self, hidden: Tensor) -> Tensor:
         """What the output projection gets, [b, n, units * unit_width], for a stream [b, n, d]."""
