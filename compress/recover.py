@@ -238,17 +238,24 @@ class RecoverOptions(RuleOptions):
     """what is done to the weights that stay"""
 
 
+def ordered(
+    model: nn.Module, calibration: Calibration, allocate: Allocation, curve_samples: int
+) -> tuple[Importance, list[Curve]]:
+    """All that a selection at any constraint needs: importance, and curves if asked for."""
+    moments = dense_moments(model, calibration.batches("recover: moments"))
+    importance = importance_of(model, moments, progress=True)
+    if allocate != "curves":
+        return importance, []
+    few = calibration.first(curve_samples)
+    return importance, measure_curves(model, importance, moments, few, "recover: curves")
+
+
 def main(options: RecoverOptions) -> None:
     """Order, allocate, cut, repair and save."""
     check_mac_constraint(options.mac_constraint)
 
     def choose(model: nn.Module, calibration: Calibration, _texts: nn.Module) -> Mask:
-        moments = dense_moments(model, calibration.batches("recover: moments"))
-        importance = importance_of(model, moments, progress=True)
-        curves = ()
-        if options.allocate == "curves":
-            few = calibration.first(options.curve_samples)
-            curves = measure_curves(model, importance, moments, few, "recover: curves")
+        importance, curves = ordered(model, calibration, options.allocate, options.curve_samples)
         return select(importance, options.mac_constraint, model.config, options.allocate, curves)
 
     run_rule("recover", f"MAC {options.mac_constraint:g}", options, choose)

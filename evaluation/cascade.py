@@ -32,6 +32,7 @@ from evaluation.first_stages import (
     fisher_method,
     made_before,
     make,
+    recover_method,
     refuse_overlap,
     seen,
     sensitivity_method,
@@ -49,10 +50,10 @@ class CascadeOptions(BaseOptions):
     Example: python -m evaluation.cascade --methods fisher --mac-constraint 0.5 --m 50
     """
 
-    methods: tuple[Literal["fisher", "sensitivity"], ...] = ("fisher", "sensitivity")
+    methods: tuple[Literal["fisher", "sensitivity", "recover"], ...] = ("fisher", "sensitivity")
     """rules that make first stages"""
     mac_constraint: tuple[float, ...] = (0.25, 0.4, 0.5, 0.65, 0.8)
-    """MAC constraints for fisher"""
+    """MAC constraints for fisher and recover"""
     heads: tuple[int, ...] = (22, 77, 132)
     """numbers of heads that go, for sensitivity"""
     stage: tuple[Path, ...] = ()
@@ -130,6 +131,7 @@ def _check(options: CascadeOptions) -> None:
 def _methods(options: CascadeOptions) -> list[Method]:
     known = {
         "fisher": lambda: fisher_method(options.mac_constraint),
+        "recover": lambda: recover_method(options.mac_constraint),
         "sensitivity": lambda: sensitivity_method(options.heads),
     }
     return [known[name]() for name in dict.fromkeys(options.methods)]

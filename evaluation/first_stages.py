@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from compress import fisher, sensitivity
+from compress import fisher, recover, sensitivity
 from compress.command import UserError
 from compress.rule import CALIBRATION_KEYS, Base, BaseOptions, compress, write
 from pruning_mechanism import Mask
@@ -42,19 +42,27 @@ class Method:
     masks: Callable[[Base], Iterator[Mask]]
 
 
-def fisher_method(constraints: tuple[float, ...]) -> Method:
-    """Fisher pruning at these MAC constraints."""
+def _mac_labels(constraints: tuple[float, ...]) -> dict[str, float]:
+    return {f"MAC {each:g}": each for each in constraints}
 
+
+def _mac_check(constraints: tuple[float, ...]) -> Callable[[object], None]:
     def check(_config) -> None:
         for constraint in constraints:
             fisher.check_mac_constraint(constraint)
+
+    return check
+
+
+def fisher_method(constraints: tuple[float, ...]) -> Method:
+    """Fisher pruning at these MAC constraints."""
 
     def masks(base: Base) -> Iterator[Mask]:
         importance = fisher.scores(base.model, base.calibration, texts=base.texts, progress=True)
         for constraint in constraints:
             yield fisher.select(importance, constraint, base.model.config)
 
-    return Method("fisher", {f"MAC {each:g}": each for each in constraints}, check, masks)
+    return Method("fisher", _mac_labels(constraints), _mac_check(constraints), masks)
 
 
 def sensitivity_method(heads: tuple[int, ...]) -> Method:
@@ -72,6 +80,19 @@ def sensitivity_method(heads: tuple[int, ...]) -> Method:
             yield sensitivity.select(importance, count, base.model.config)
 
     return Method("sensitivity", {f"{each} heads": float(each) for each in heads}, check, masks)
+
+
+def recover_method(constraints: tuple[float, ...]) -> Method:
+    """Recoverable pruning, allocated by measured curves, at these MAC constraints."""
+
+    def masks(base: Base) -> Iterator[Mask]:
+        importance, curves = recover.ordered(
+            base.model, base.calibration, "curves", recover.RecoverOptions.curve_samples
+        )
+        for constraint in constraints:
+            yield recover.select(importance, constraint, base.model.config, "curves", curves)
+
+    return Method("recover", _mac_labels(constraints), _mac_check(constraints), masks)
 
 
 def make(method: Method, base: Base, options: BaseOptions, directory: Path) -> list[FirstStage]:

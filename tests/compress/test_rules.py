@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
-from compress import fisher, sensitivity
+from compress import fisher, recover, sensitivity
 from compress.command import run_command
 from corpora import load_corpus
 from pruning_mechanism import Mask, load
@@ -23,6 +23,7 @@ from tests.conftest import tiny_clip, tiny_processor
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "fisher": (fisher.main, fisher.FisherOptions),
+    "recover": (recover.main, recover.RecoverOptions),
     "sensitivity": (sensitivity.main, sensitivity.SensitivityOptions),
 }
 
@@ -70,6 +71,18 @@ def test_sensitivity_takes_heads_away_and_no_neuron(clip_directory, folder, tmp_
     run("sensitivity", clip_directory, folder, tmp_path / "out", "--heads", 5)
     mask = Mask.load(tmp_path / "out" / "mask.safetensors")
     assert (int((~mask.heads).sum()), int((~mask.neurons).sum())) == (5, 0)
+
+
+@pytest.mark.parametrize("allocate", ["curves", "scores", "uniform"])
+def test_recover_keeps_the_budget_and_repairs(clip_directory, folder, tmp_path, allocate):
+    flags = ("--mac-constraint", 0.5, "--allocate", allocate)
+    run("recover", clip_directory, folder, tmp_path / "out", *flags)
+    record = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert 0.35 < record["mac_fraction"] <= 0.5
+    assert record["repair"] == "reconstruct"
+    repairs = json.loads((tmp_path / "out" / "repair.json").read_text())
+    assert len(repairs) == 6
+    assert repairs[-1]["error_after"] < repairs[-1]["error_before"]
 
 
 def test_all_but_one_leaves_single_heads(clip_directory, folder, tmp_path):

@@ -86,6 +86,17 @@ def test_stages_made_before_are_measured_without_compressing(
     assert not (tmp_path / "out" / "stages").exists()
 
 
+def test_recoverable_pruning_is_a_method_too(clip_directory, folder, tmp_path):
+    flags = ("--methods", "recover", "--repair", "reconstruct")
+    run(clip_directory, folder, tmp_path / "out", *flags)
+    rows = Report.load(tmp_path / "out" / "report.json").rows
+    assert [(row.method, row.constraint) for row in rows] == [
+        ("recover", "MAC 0.5"),
+        ("recover", "MAC 0.8"),
+    ]
+    assert all(row.mac_fraction <= float(row.constraint[4:]) for row in rows)
+
+
 def test_a_vision_tower_alone_is_searched_with_another_models_texts(
     clip_directory, folder, experiment, tmp_path
 ):
