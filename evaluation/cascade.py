@@ -171,7 +171,7 @@ def _measure(
     ]
     return Report(
         command=shlex.join(["python", "-m", "evaluation.cascade", *sys.argv[1:]]),
-        model=options.model,
+        model=_model_name(options.model),
         corpus=options.corpus,
         split=options.split,
         images=len(corpus),
@@ -188,6 +188,11 @@ def _measure(
         versions=versions(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _model_name(path: str) -> str:
+    """What a report calls the full tower: a hub name as it is, a directory by its last part."""
+    return Path(path).resolve().name if Path(path).is_dir() else path
 
 
 def _calibration(options: CascadeOptions) -> str:

@@ -105,8 +105,11 @@ def make(method: Method, base: Base, options: BaseOptions, directory: Path) -> l
         if not stages:  # the scoring is shared; each constraint is charged with all of it
             scoring = time.perf_counter() - start
         smaller = compress(base, mask, method.name, label, options, seconds=scoring)
-        for note in smaller.compression.notes:
-            tqdm.write(f"note: {method.name}, {label}: {note}")
+        if wild := len(smaller.compression.notes):
+            tqdm.write(
+                f"note: {method.name}, {label}: {options.repair} had no tame solution in {wild} of "
+                f"{len(smaller.repairs)} sublayers, which stay as cut; compression.json names them"
+            )
         place = directory / f"{method.name}-{label.replace(' ', '-').lower()}"
         place.mkdir(parents=True)
         write(smaller, base, place)

@@ -90,7 +90,7 @@ class Report:
 
     Attributes:
         command: the command line that made it.
-        model: the full tower, path or hub name.
+        model: the full tower, name of its directory or hub name.
         corpus: name of the corpus searched.
         split: of the corpus searched.
         images: number of images searched.

@@ -63,7 +63,7 @@ def _headers(report: Report) -> list[str]:
         "param-\neters",
         f"R@{ks}\nalone",
         f"R@{ks} cascade\n(difference to\nuncascaded)",
-        "agree-\nment@10",
+        "agree-\nment@10\nalone →\ncascade",
         "ms/\nimage",
         lifetime,
         "per-query\nspeedup",
@@ -76,7 +76,7 @@ def _cells(report: Report, row: Row) -> list[str]:
     if row.cascade is not None:
         differences = _joined(row.cascade.difference, "+.1f")
         cascade = f"{_joined(row.cascade.recall, '.1f')}\n({differences})"
-        agreement = f"{row.cascade.agreement.value:.1f}"
+        agreement = f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
     return [
         row.method,
         row.constraint,

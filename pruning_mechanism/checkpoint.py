@@ -59,11 +59,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     config = _read_config(path)
     dtype = _dtype(config)
     if dtype in HALF and torch.device(device).type == "cpu":
-        logger.warning(
-            "%s is stored in %s and computed in float32 on the CPU",
-            path,
-            str(dtype)[len("torch.") :],
-        )
+        _say_once(f"a {str(dtype)[6:]} checkpoint is computed in float32 on the CPU")
         dtype = torch.float32
     try:
         model = MODELS[config.model_type].from_pretrained(path, dtype=dtype, use_safetensors=True)
