@@ -45,7 +45,7 @@ def captions(scene: Scene) -> list[str]:
     setting = SETTINGS[scene.background]
     return [
         _listing(scene, setting, dice),
-        _placing(scene, setting, dice),
+        placing(scene, *dice.sample(scene.things, 2)),
         _relating(scene, setting, dice),
         _counting(scene, setting, dice),
         _comparing(scene, setting, dice),
@@ -70,11 +70,10 @@ def _listing(scene: Scene, setting: str, dice: random.Random) -> str:
     return f"{_joined([_article(_name(thing)) for thing in things])} {setting}"
 
 
-def _placing(scene: Scene, setting: str, dice: random.Random) -> str:
-    """A small striped red star at the top left and a large blue ring in the middle, on sand."""
-    one, other = dice.sample(scene.things, 2)
+def placing(scene: Scene, one: Thing, other: Thing) -> str:
+    """A small striped red star at the top left and a large plain blue ring at the top on sand."""
     first, second = (f"{_article(_full(thing))} {_where(thing)}" for thing in (one, other))
-    return f"{first} and {second} {setting}"
+    return f"{first} and {second} {SETTINGS[scene.background]}"
 
 
 def _relating(scene: Scene, setting: str, dice: random.Random) -> str:
