@@ -108,7 +108,8 @@ def test_markdown_is_one_line_a_row_with_every_cell(report):
         "R@1/5/10 alone",
     ]
     assert "| uncascaded | none | 17.1 G | 86.0 M | 30.5/60.2/71.0 | – | – | 50.0 |" in lines[2]
-    assert "30.5/60.0/70.5 (+0.0/-0.2/-0.5) | 88.1 → 88.1 | 32.5 | 1.33 | 1.00 | 0.625 |" in lines[3]
+    cascade = "30.5/60.0/70.5 (+0.0/-0.2/-0.5) | 88.1 → 88.1"
+    assert f"{cascade} | 32.5 | 1.33 | 1.00 | 0.625 |" in lines[3]
 
 
 def test_the_table_shows_the_seconds_that_the_speedups_are_made_of(report):
