@@ -94,8 +94,7 @@ def by_curves(
         Choices(each * float(price[curve.kind]), curve.at(each))
         for curve, each in zip(curves, sizes, strict=True)
     ]
-    budget = shape.encoder_macs * mac_constraint * (1 + 1e-12)
-    chosen = cheapest_loss(choices, budget)
+    chosen = cheapest_loss(choices, shape.budget(mac_constraint))
     keep = {(c.layer, c.kind): int(s[i]) for c, s, i in zip(curves, sizes, chosen, strict=True)}
     return Mask(
         best_units(importance.heads, [keep[layer, "heads"] for layer in range(len(shape.heads))]),
@@ -122,10 +121,9 @@ def uniform(importance: Importance, mac_constraint: float, config) -> Mask:
     check_mac_constraint(mac_constraint)
     shape = Shape.of(config, dense=True)
     layers = len(shape.heads)
-    budget = shape.encoder_macs * mac_constraint * (1 + 1e-12) / layers
     heads = int(shape.heads[0] * mac_constraint)
-    left = int((budget - heads * shape.head_macs) // shape.neuron_macs)
-    neurons = min(shape.neurons[0], left)
+    left = shape.budget(mac_constraint) // layers - heads * shape.head_macs
+    neurons = min(shape.neurons[0], left // shape.neuron_macs)
     return Mask(
         best_units(importance.heads, [heads] * layers),
         best_units(importance.neurons, [neurons] * layers),

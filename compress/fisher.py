@@ -98,12 +98,12 @@ def split_budget(importance: Importance, mac_constraint: float, config) -> Mask:
     """
     check_mac_constraint(mac_constraint)
     shape = Shape.of(config, dense=True)
-    budget = shape.encoder_macs * mac_constraint * (1 + 1e-12)  # a fraction is rarely exact
+    budget = shape.budget(mac_constraint)
     kept_by_heads = _prefix_sums(importance.heads)
     kept_by_neurons = _prefix_sums(importance.neurons)
-    heads = torch.arange(min(len(kept_by_heads) - 1, int(budget // shape.head_macs)) + 1)
-    left = budget - heads.double() * shape.head_macs
-    neurons = (left / shape.neuron_macs).floor().long().clamp(max=len(kept_by_neurons) - 1)
+    heads = torch.arange(min(len(kept_by_heads) - 1, budget // shape.head_macs) + 1)
+    left = budget - heads * shape.head_macs
+    neurons = (left // shape.neuron_macs).clamp(max=len(kept_by_neurons) - 1)
     kept = kept_by_heads[heads] + kept_by_neurons[neurons]
     used = heads * shape.head_macs + neurons * shape.neuron_macs
     best = max(range(len(heads)), key=lambda i: (kept[i].item(), used[i].item()))

@@ -7,6 +7,7 @@ nhd (output projection), a neuron 2nd (its row of fc1, its column of fc2).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 from torch import nn
@@ -62,6 +63,13 @@ class Shape:
     def encoder_macs(self) -> int:
         """MACs of the encoder layers for one image."""
         return self.head_macs * sum(self.heads) + self.neuron_macs * sum(self.neurons)
+
+    def budget(self, mac_constraint: float) -> int:
+        """The most MACs that the encoder layers may cost under a MAC constraint.
+
+        The constraint is taken as the decimal number that it prints as: 0.3 of 10 MACs are 3.
+        """
+        return int(Fraction(repr(float(mac_constraint))) * self.encoder_macs)
 
     @cached_property
     def tower_macs(self) -> int:

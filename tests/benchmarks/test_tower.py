@@ -17,7 +17,7 @@ from compress.importance import Importance, contrastive_loss, mask_gradients
 from pruning_mechanism import Mask, image_embeddings, macs, prune
 from pruning_mechanism.tower import text_embeddings
 
-BATCH, ROUNDS = 32, 5
+BATCH, ROUNDS = 32, 3
 
 
 @pytest.fixture(scope="module")

@@ -40,3 +40,10 @@ def test_a_pruned_configuration_knows_its_own_and_its_dense_shape():
     config = prune(model, mask).config
     assert Shape.of(config).heads == tuple(mask.heads.sum(1).tolist())
     assert Shape.of(config, dense=True) == Shape.of(model.config)
+
+
+def test_a_budget_is_the_decimal_share_of_the_macs_rounded_down():
+    shape = Shape.of(tiny_clip().config)
+    assert shape.budget(1.0) == shape.encoder_macs
+    assert shape.budget(0.3) == shape.encoder_macs * 3 // 10
+    assert shape.budget(0.9999999999997735) == shape.encoder_macs - 1
