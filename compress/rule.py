@@ -7,7 +7,7 @@ A rule gives a mask; `compress` makes a smaller tower out of it and says how it 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from datasets import Dataset
@@ -182,6 +182,7 @@ def compress(
         seconds=seconds + time.perf_counter() - start,
         notes=tuple(repair.problem for repair in repairs if repair.problem),
         unreadable_images=base.calibration.unreadable,
+        settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
     )
     return Smaller(model, mask, compression, repairs)
 

@@ -85,6 +85,8 @@ def _dtype(config) -> torch.dtype:
 
 def _read_config(path: str | Path):
     try:
+        if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+            raise OSError("the directory has no config.json")  # some versions guess from its name
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise TowerError(
@@ -129,7 +131,10 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Compression:
-    """How a smaller tower was made; `compression.json` holds just these entries."""
+    """How a smaller tower was made; `compression.json` holds just these entries.
+
+    `settings` are the command's flags; `notes` say what didn't go as planned.
+    """
 
     rule: str
     constraint: str
@@ -144,7 +149,7 @@ class Compression:
     tower_macs: int
     parameters: int
     seconds: float
-    settings: dict = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unreadable_images: tuple[str, ...] = ()
     versions: dict[str, str] = field(

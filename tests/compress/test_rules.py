@@ -90,6 +90,8 @@ def test_all_but_one_leaves_single_heads(clip_directory, folder, tmp_path):
     run("sensitivity", clip_directory, folder, tmp_path / "out", *flags)
     heads = Mask.load(tmp_path / "out" / "mask.safetensors").heads
     assert sorted(heads.sum(1).tolist()) == [1, 1, 4]
+    record = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert record["settings"]["rule"] == "all-but-one"
 
 
 def test_a_half_precision_checkpoint_gives_a_half_precision_one(folder, tmp_path):
