@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -15,6 +16,9 @@ from transformers import (
     CLIPProcessor,
     PreTrainedTokenizerFast,
 )
+
+settings.register_profile("busy machines", deadline=None)
+settings.load_profile("busy machines")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SENTENCE = "a red green blue big small square disc star on the left right top of with and"
