@@ -54,8 +54,10 @@ def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
     """The empirical Fisher information of the masks, summed over per-image gradients."""
     blocks: list[Tensor] = []
     for batch in gradients:
-        update = [torch.einsum("bli,blj->lij", part, part) for part in (batch.heads, batch.neurons)]
-        blocks = [a.add_(b) for a, b in zip(blocks, update, strict=True)] if blocks else update
+        parts = [part.transpose(0, 1) for part in (batch.heads, batch.neurons)]  # [L, b, u]
+        blocks = blocks or [part.new_zeros(len(part), *[part.shape[2]] * 2) for part in parts]
+        for block, part in zip(blocks, parts, strict=True):
+            block.baddbmm_(part.mT, part)
     heads, neurons = (block.cpu() for block in blocks)
     return Importance(
         heads.diagonal(dim1=1, dim2=2).clone(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.checkpoint import checkpoint
 
 from compress.calibration import Batch
 from pruning_mechanism import embed, project, sublayers
@@ -67,8 +68,10 @@ def mask_gradients(
                 hidden = embed(model, batch.pixels)
             recorder = _Recorder(model, len(batch.pixels))
             with recorder, torch.enable_grad():
-                last = model.vision_model.encoder(inputs_embeds=hidden.requires_grad_())
-                embeddings = project(model, last.last_hidden_state)
+                hidden.requires_grad_()
+                for sublayer in sublayers(model):  # computed twice, held once: half the memory
+                    hidden = checkpoint(sublayer, hidden, use_reentrant=False)
+                embeddings = project(model, hidden)
                 loss = contrastive_loss(embeddings, captions, texts.logit_scale.exp().float())
                 loss.backward()
             yield recorder.gradients
