@@ -84,7 +84,6 @@ class Search:
 
     corpus: Dataset
     queries: Queries
-    skipped: tuple[str, ...]
     bootstrap: Bootstrap
     tower: Stage
     remembered: Remembered
@@ -117,9 +116,8 @@ def main(options: CascadeOptions) -> None:
 
 
 def _check(options: CascadeOptions) -> None:
-    for name in ("m", "repetitions"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} must be at least 1, found {getattr(options, name)}")
+    if options.repetitions < 1:
+        raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
     if options.m < 10:
         raise UserError(f"--m must be at least 10, the k of agreement@10, found {options.m}")
     if not 0 <= options.f <= 1:
@@ -160,7 +158,7 @@ def _measure(
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts)
-    search = _search(options, corpus, skipped, tower)
+    search = _search(options, corpus, tower)
     loaded = [_load(stage, tower, options) for stage in stages]
     names = [f"{number} {stage.directory.name}" for number, stage in enumerate(stages)]
     clock = _clock(dict(zip(names, loaded, strict=True)) | {"": tower}, corpus, options)
@@ -212,9 +210,7 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     return loaded
 
 
-def _search(
-    options: CascadeOptions, corpus: Dataset, skipped: tuple[str, ...], tower: Stage
-) -> Search:
+def _search(options: CascadeOptions, corpus: Dataset, tower: Stage) -> Search:
     queries = Queries.of(corpus, options.captions)
     images = _embeddings(tower, corpus, "uncascaded")
     different = list(dict.fromkeys(queries.texts))
@@ -224,7 +220,6 @@ def _search(
     return Search(
         corpus,
         queries,
-        skipped,
         Bootstrap(queries.target, seed=options.seed),
         tower,
         remembered,
