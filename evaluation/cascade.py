@@ -100,13 +100,15 @@ def main(options: CascadeOptions) -> None:
         if options.stage:
             stages = [made_before(path) for path in options.stage]
             refuse_overlap(set().union(*map(seen, stages)), keys)
+            calibration = "first stages made before; see their compression.json"
         else:
             base = open_base(options)
             for method in methods:
                 method.check(base.model.config)
             refuse_overlap(set(base.calibration.corpus["key"]), keys)
             stages = _make_all(methods, base, options, directory)
-        report = _measure(options, collection, skipped, stages)
+            calibration = _calibration(options, len(base.calibration))
+        report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
         (directory / "report.md").write_text(report.markdown())
     console().print(report.table())
@@ -153,7 +155,11 @@ def _make_all(
 
 
 def _measure(
-    options: CascadeOptions, corpus: Dataset, skipped: tuple[str, ...], stages: list[FirstStage]
+    options: CascadeOptions,
+    corpus: Dataset,
+    skipped: tuple[str, ...],
+    stages: list[FirstStage],
+    calibration: str,
 ) -> Report:
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
@@ -174,7 +180,7 @@ def _measure(
         split=options.split,
         images=len(corpus),
         queries=len(search.queries.texts),
-        calibration=_calibration(options),
+        calibration=calibration,
         captions=options.captions,
         m=(options.m,),
         seconds_basis=options.seconds,
@@ -193,12 +199,11 @@ def _model_name(path: str) -> str:
     return Path(path).resolve().name if Path(path).is_dir() else path
 
 
-def _calibration(options: CascadeOptions) -> str:
-    if options.stage:
-        return "first stages made before; see their compression.json"
+def _calibration(options: CascadeOptions, images: int) -> str:
+    """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
     return (
-        f"{options.samples:,} images of {options.corpus} ({options.calibration_split}), "
-        f"{options.repair_samples:,} of them for the repair ({options.repair})"
+        f"{images:,} images of {options.corpus} ({options.calibration_split}), "
+        f"{min(images, options.repair_samples):,} of them for the repair ({options.repair})"
     )
 
 

@@ -111,6 +111,15 @@ def test_a_vision_tower_alone_is_searched_with_another_models_texts(
     assert alone.reference.alone == whole.reference.alone
 
 
+def test_the_report_says_how_many_images_were_really_calibrated_on(
+    clip_directory, folder, tmp_path
+):
+    flags = ("--samples", 99, "--repair-samples", 50, "--methods", "sensitivity")
+    run(clip_directory, folder, tmp_path / "out", *flags)
+    found = Report.load(tmp_path / "out" / "report.json").calibration
+    assert found == "16 images of folder (train), 16 of them for the repair (rescale)"
+
+
 def test_one_caption_an_image_is_a_protocol(clip_directory, folder, tmp_path):
     run(clip_directory, folder, tmp_path / "out", "--captions", "first", "--methods", "fisher")
     report = Report.load(tmp_path / "out" / "report.json")
