@@ -5,26 +5,33 @@ Importing this package makes `transformers.AutoModel` load the checkpoints that 
 
 from pruning_mechanism.checkpoint import Compression, load, load_processor, register, save
 from pruning_mechanism.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.surgery import is_pruned, masked, prune
 from pruning_mechanism.tower import (
     Sublayer,
-    TowerError,
+    Tower,
     embed,
     image_embeddings,
     project,
     sublayers,
+    text_embeddings,
+    tokenise,
 )
 
 register()
 
 __all__ = [
+    "WIDTHS",
     "Compression",
+    "Family",
     "Macs",
     "Mask",
     "Shape",
     "Sublayer",
+    "Tower",
     "TowerError",
+    "TowerKind",
     "embed",
     "image_embeddings",
     "is_pruned",
@@ -37,4 +44,6 @@ __all__ = [
     "prune",
     "save",
     "sublayers",
+    "text_embeddings",
+    "tokenise",
 ]

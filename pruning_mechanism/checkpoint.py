@@ -16,35 +16,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoProcessor,
-    CLIPModel,
-    CLIPVisionModelWithProjection,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
-from pruning_mechanism.modeling_pruned_clip import (
-    PrunedCLIPConfig,
-    PrunedCLIPModel,
-    PrunedCLIPVisionConfig,
-    PrunedCLIPVisionModelWithProjection,
-)
-from pruning_mechanism.tower import TowerError
+from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
 
 logger = logging.getLogger(__name__)
 
-MODELS = {
-    "clip": CLIPModel,
-    "clip_vision_model": CLIPVisionModelWithProjection,
-    "pruned_clip": PrunedCLIPModel,
-    "pruned_clip_vision_model": PrunedCLIPVisionModelWithProjection,
-}
 HALF = (torch.float16, torch.bfloat16)
 
 
 def load(path: str | Path, device: str = "cpu") -> nn.Module:
-    """Load a CLIP, dense or pruned, whole or vision-only, ready for inference.
+    """Load a CLIP or a model like it, dense or pruned, whole or vision-only, for inference.
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
     elsewhere it keeps its type.
@@ -54,7 +36,8 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
         device: where the model goes, as torch names it.
 
     Raises:
-        TowerError: there is no such model, it isn't a CLIP, or it has no safetensors weights.
+        TowerError: there is no such model, it is of no family that fits, it has no safetensors
+            weights, or one of them is NaN or infinite.
     """
     config = _read_config(path)
     dtype = _dtype(config)
@@ -62,10 +45,24 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
         _say_once(f"a {str(dtype)[6:]} checkpoint is computed in float32 on the CPU")
         dtype = torch.float32
     try:
-        model = MODELS[config.model_type].from_pretrained(path, dtype=dtype, use_safetensors=True)
+        model = MODEL_CLASSES[config.model_type].from_pretrained(
+            path, dtype=dtype, use_safetensors=True
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
+    _check_finite(path, model)
     return model.to(device).eval()
+
+
+def _check_finite(path: str | Path, model: nn.Module) -> None:
+    """Raise `TowerError` if a weight is NaN or infinite: nothing solved from it would be right."""
+    for name, tensor in model.state_dict().items():
+        broken = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if broken:
+            raise TowerError(
+                f"{path}: {name} holds NaN or infinity in {broken:,} of its {tensor.numel():,} "
+                "entries; get the checkpoint anew"
+            )
 
 
 @functools.cache
@@ -92,11 +89,10 @@ def _read_config(path: str | Path):
         raise TowerError(
             f"{path} is neither a model directory nor a model on the hub: {_first_line(error)}"
         ) from error
-    if config.model_type not in MODELS:
-        raise TowerError(
-            f"{path} is a {config.model_type!r} model, not a CLIP; expected one of: "
-            + ", ".join(MODELS)
-        )
+    try:
+        check_fits(config.model_type)
+    except TowerError as error:
+        raise TowerError(f"{path} is {error}") from None
     return config
 
 
@@ -133,7 +129,9 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
 class Compression:
     """How a smaller tower was made; `compression.json` holds just these entries.
 
-    `settings` are the command's flags; `notes` say what didn't go as planned.
+    `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
+    both, the sums for one image and one text as long as the context. `settings` are the command's
+    flags; `notes` say what didn't go as planned.
     """
 
     rule: str
@@ -149,6 +147,7 @@ class Compression:
     tower_macs: int
     parameters: int
     seconds: float
+    tower: str = "vision"
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unreadable_images: tuple[str, ...] = ()
@@ -173,14 +172,10 @@ def save(
 
 def register() -> None:
     """Make transformers' Auto classes know the pruned models, here and in what they save."""
-    from transformers import AutoModel
-
-    pairs = (
-        (PrunedCLIPConfig, PrunedCLIPModel),
-        (PrunedCLIPVisionConfig, PrunedCLIPVisionModelWithProjection),
-    )
-    for config, model in pairs:
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-        config.register_for_auto_class()
-        model.register_for_auto_class("AutoModel")
+    for family in FAMILIES:
+        for _, model in family.models:
+            config = model.config_class
+            AutoConfig.register(config.model_type, config, exist_ok=True)
+            AutoModel.register(config, model, exist_ok=True)
+            config.register_for_auto_class()
+            model.register_for_auto_class("AutoModel")

@@ -1,9 +1,9 @@
-"""Which heads and neurons of a tower stay.
+"""Which heads, neurons and head dimensions of a tower stay.
 
 A mask is all that passes between a rule, which decides, and surgery, which cuts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -12,67 +12,92 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pruning_mechanism.cost import Shape
-from pruning_mechanism.tower import TowerError, vision_config
+from pruning_mechanism.families import TowerError, TowerKind, tower_config
 
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Heads `bool[L, H]` and neurons `bool[L, F]` of a tower, True = keep."""
+    """Which parts of a tower stay, True = keep: heads `bool[L, H]` and neurons `bool[L, F]`.
+
+    `qk_dims` and `value_dims` `bool[L, h]` say which dimensions the queries and keys, and the
+    values, of all heads of a layer keep, h being the dense head dimension; None: all of them. A
+    layer that keeps a head keeps at least one of each: without queries and keys its attention would
+    be uniform, without values it would be nothing.
+    """
 
     heads: Tensor
     neurons: Tensor
+    qk_dims: Tensor | None = None
+    value_dims: Tensor | None = None
 
     def __post_init__(self):
-        for name in ("heads", "neurons"):
-            tensor = getattr(self, name)
+        for name, tensor in self.tensors.items():
             if tensor.dtype != torch.bool or tensor.ndim != 2:
                 raise ValueError(
                     f"{name} must be a boolean [layers, {name}] tensor, "
                     f"found {tensor.dtype} {list(tensor.shape)}"
                 )
-        if len(self.heads) != len(self.neurons):
-            raise ValueError(
-                f"heads have {len(self.heads)} layers, but neurons {len(self.neurons)}"
-            )
+            if len(tensor) != len(self.heads):
+                raise ValueError(
+                    f"heads have {len(self.heads)} layers, but {name} have {len(tensor)}"
+                )
+            if name.endswith("dims"):
+                empty = (self.heads.any(1) & ~tensor.any(1)).nonzero().flatten().tolist()
+                if empty:
+                    raise ValueError(f"layer {empty[0]} keeps heads, but none of their {name}")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What the mask consists of, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
-        return torch.equal(self.heads, other.heads) and torch.equal(self.neurons, other.neurons)
+        mine, theirs = self.tensors, other.tensors
+        return mine.keys() == theirs.keys() and all(
+            torch.equal(tensor, theirs[name]) for name, tensor in mine.items()
+        )
 
     __hash__ = None
 
     @classmethod
-    def dense(cls, config) -> "Mask":
-        """The mask that keeps everything of a CLIP or CLIP vision configuration."""
-        vision = vision_config(config)
-        layers = vision.num_hidden_layers
+    def dense(cls, config, tower: TowerKind = "vision") -> "Mask":
+        """The mask that keeps everything of a tower, given a whole model's or its configuration."""
+        own = tower_config(config, tower)
+        layers = own.num_hidden_layers
         return cls(
-            torch.ones(layers, vision.num_attention_heads, dtype=torch.bool),
-            torch.ones(layers, vision.intermediate_size, dtype=torch.bool),
+            torch.ones(layers, own.num_attention_heads, dtype=torch.bool),
+            torch.ones(layers, own.intermediate_size, dtype=torch.bool),
         )
 
-    def shape(self, config) -> Shape:
+    def shape(self, config, tower: TowerKind = "vision") -> Shape:
         """The shape of `config`'s tower once this mask is cut out of it."""
-        return Shape.of(config).keep(self.heads.sum(1).tolist(), self.neurons.sum(1).tolist())
+        widths = {name: tensor.sum(1).tolist() for name, tensor in self.tensors.items()}
+        return Shape.of(config, dense=True, tower=tower).keep(
+            widths["heads"], widths["neurons"], widths.get("qk_dims"), widths.get("value_dims")
+        )
 
-    def mac_fraction(self, config) -> float:
+    def mac_fraction(self, config, tower: TowerKind = "vision") -> float:
         """Kept MACs / dense MACs of the encoder layers of `config`'s tower."""
-        return self.shape(config).encoder_macs / Shape.of(config, dense=True).encoder_macs
+        dense = Shape.of(config, dense=True, tower=tower)
+        return self.shape(config, tower).encoder_macs / dense.encoder_macs
 
-    def check(self, config) -> None:
+    def check(self, config, tower: TowerKind = "vision") -> None:
         """Raise `ValueError` unless this mask fits the tower that `config` describes."""
-        dense = Mask.dense(config)
-        for name in ("heads", "neurons"):
-            found, expected = getattr(self, name).shape, getattr(dense, name).shape
+        dense = Mask.dense(config, tower)
+        own = tower_config(config, tower)
+        dims = [len(dense.heads), own.hidden_size // own.num_attention_heads]
+        sizes = {"heads": list(dense.heads.shape), "neurons": list(dense.neurons.shape)}
+        for name, tensor in self.tensors.items():
+            found, expected = list(tensor.shape), sizes.get(name, dims)
             if found != expected:
-                raise ValueError(
-                    f"the mask's {name} are {list(found)}, the tower's {list(expected)}"
-                )
+                raise ValueError(f"the mask's {name} are {found}, the tower's {expected}")
 
     def save(self, path: str | Path) -> None:
-        """Write `heads` and `neurons` to a safetensors file."""
-        save_file({"heads": self.heads.contiguous(), "neurons": self.neurons.contiguous()}, path)
+        """Write the tensors that there are to a safetensors file."""
+        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
@@ -83,7 +108,12 @@ class Mask:
         """
         try:
             tensors = load_file(path)
-            return cls(tensors["heads"] != 0, tensors["neurons"] != 0)
+            dims = [tensors.get(name) for name in ("qk_dims", "value_dims")]
+            return cls(
+                tensors["heads"] != 0,
+                tensors["neurons"] != 0,
+                *(None if tensor is None else tensor != 0 for tensor in dims),
+            )
         except (FileNotFoundError, SafetensorError, KeyError) as error:
             raise TowerError(
                 f"{path} is not a mask (a safetensors file with `heads` and `neurons`): {error}"

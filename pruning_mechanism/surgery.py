@@ -12,66 +12,83 @@ import torch
 from torch import Tensor, nn
 from torch_pruning import prune_linear_in_channels, prune_linear_out_channels
 
+from pruning_mechanism.families import WIDTHS, TowerError, TowerKind, pruned_class, tower_config
 from pruning_mechanism.mask import Mask
-from pruning_mechanism.modeling_pruned_clip import (
-    PrunedCLIPConfig,
-    PrunedCLIPModel,
-    PrunedCLIPVisionConfig,
-    PrunedCLIPVisionModelWithProjection,
-)
-from pruning_mechanism.tower import TowerError, sublayers, vision_config
+from pruning_mechanism.tower import Tower
 
 
-def is_pruned(model: nn.Module) -> bool:
-    """Whether the model's vision tower has been made smaller before."""
-    return isinstance(model, PrunedCLIPModel | PrunedCLIPVisionModelWithProjection)
+def is_pruned(model: nn.Module, tower: TowerKind = "vision") -> bool:
+    """Whether a tower of the model has been made smaller before."""
+    config = tower_config(model.config, tower)
+    return any(getattr(config, name, None) is not None for name in WIDTHS)
 
 
 @contextmanager
-def masked(model: nn.Module, mask: Mask) -> Iterator[nn.Module]:
-    """Within the context the dense `model` answers as if pruned to `mask`.
+def masked(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> Iterator[nn.Module]:
+    """Within the context a dense tower of `model` answers as if pruned to `mask`.
 
-    Works by forward pre-hooks on the output projections, so gradients flow as in a pruned tower.
+    Works by hooks on the queries and on the output projections' inputs, so gradients flow as in a
+    pruned tower.
 
     Raises:
         ValueError: the mask doesn't fit the tower.
+        TowerError: the tower is pruned already, or the model has no such tower that fits.
     """
-    mask.check(model.config)
+    if is_pruned(model, tower):
+        raise TowerError("this tower is pruned already: mask the checkpoint that it was made from")
+    mask.check(model.config, tower)
     with ExitStack() as stack:
-        for sublayer in sublayers(model):
-            keep = getattr(mask, sublayer.kind)[sublayer.layer]
+        for sublayer in Tower.of(model, tower).sublayers:
+            index, keep = sublayer.layer, mask.neurons[sublayer.layer]
+            if sublayer.kind == "heads":
+                _, keep = _kept_channels(mask, index, sublayer.unit_width)
+                if mask.qk_dims is not None:  # a logit misses what its query doesn't have
+                    queries = mask.qk_dims[index].repeat(sublayer.units)
+                    hook = sublayer.body.q_proj.register_forward_hook(_scale_output_by(queries))
+                    stack.callback(hook.remove)
             if not keep.all():
-                factors = keep.repeat_interleave(sublayer.unit_width)
-                stack.enter_context(sublayer.watch(_scale_by(factors)))
+                stack.enter_context(sublayer.watch(_scale_by(keep)))
         yield model
 
 
-def _scale_by(factors: Tensor):
-    return lambda features: features * factors.to(features)
+def _kept_channels(mask: Mask, layer: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Which of a dense layer's query and key, and of its value, channels stay, bool[H * h] each."""
+    heads, every = mask.heads[layer], torch.ones(head_dim, dtype=torch.bool)
+    queries = every if mask.qk_dims is None else mask.qk_dims[layer]
+    values = every if mask.value_dims is None else mask.value_dims[layer]
+    return torch.outer(heads, queries).flatten(), torch.outer(heads, values).flatten()
 
 
-def prune(model: nn.Module, mask: Mask) -> nn.Module:
-    """A new model without the heads and neurons that `mask` drops; `model` stays as it is.
+def _scale_by(keep: Tensor):
+    return lambda features: features * keep.to(features)
+
+
+def _scale_output_by(keep: Tensor):
+    return lambda _module, _args, projected: projected * keep.to(projected)
+
+
+def prune(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> nn.Module:
+    """A new model without what `mask` drops; `model` stays as it is.
 
     Args:
-        model: a dense `CLIPModel` or `CLIPVisionModelWithProjection`, on any device.
+        model: a whole model or a vision tower of a family that fits, on any device; its other tower
+            may have been pruned before.
         mask: what to keep; a layer may keep no head, or no neuron.
+        tower: which one to prune.
 
     Raises:
         ValueError: the mask doesn't fit the tower.
-        TowerError: the tower has been pruned already.
+        TowerError: the tower has been pruned already, or the model has no such tower that fits.
     """
-    if is_pruned(model):
+    if is_pruned(model, tower):
         raise TowerError("this tower is pruned already: prune the checkpoint that it was made from")
-    mask.check(model.config)
+    mask.check(model.config, tower)
     cut = copy.deepcopy(model)
-    for layer, heads, neurons in zip(
-        cut.vision_model.encoder.layers, mask.heads, mask.neurons, strict=True
-    ):
-        _cut_layer(layer, heads, neurons)
+    for index, layer in enumerate(Tower.of(cut, tower).layers):
+        _cut_layer(layer, mask, index)
     # on the meta device the new model costs nothing; it then takes over the cut one's tensors
     with torch.device("meta"):
-        smaller = _empty(model, mask)
+        smaller = _empty(model, mask, tower)
     smaller.load_state_dict(cut.state_dict(), assign=True)
     for name, buffer in cut.named_buffers():  # position ids are not in the state dictionary
         owner, _, leaf = name.rpartition(".")
@@ -81,19 +98,20 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     return smaller.train(model.training)
 
 
-def _empty(model: nn.Module, mask: Mask) -> nn.Module:
+def _empty(model: nn.Module, mask: Mask, tower: TowerKind) -> nn.Module:
     """A pruned model of the right class and shape, its weights not set."""
-    widths = {
-        "heads_per_layer": mask.heads.sum(1).tolist(),
-        "neurons_per_layer": mask.neurons.sum(1).tolist(),
-    }
-    vision = _settings(vision_config(model.config)) | widths
-    attention = model.config._attn_implementation
-    if hasattr(model, "text_model"):
-        config = PrunedCLIPConfig(**_settings(model.config) | {"vision_config": vision})
-        return PrunedCLIPModel._from_config(config, attn_implementation=attention)
-    config = PrunedCLIPVisionConfig(**vision)
-    return PrunedCLIPVisionModelWithProjection._from_config(config, attn_implementation=attention)
+    kept = dict(zip(WIDTHS, (mask.heads, mask.neurons, mask.qk_dims, mask.value_dims), strict=True))
+    widths = {name: bits if bits is None else bits.sum(1).tolist() for name, bits in kept.items()}
+    own = _settings(tower_config(model.config, tower)) | widths
+    settings = _settings(model.config) | {f"{tower}_config": own} if _is_whole(model) else own
+    smaller = pruned_class(model.config)
+    return smaller._from_config(
+        smaller.config_class(**settings), attn_implementation=model.config._attn_implementation
+    )
+
+
+def _is_whole(model: nn.Module) -> bool:
+    return tower_config(model.config, "vision") is not model.config
 
 
 def _settings(config) -> dict:
@@ -101,13 +119,25 @@ def _settings(config) -> dict:
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 
 
-def _cut_layer(layer: nn.Module, heads: Tensor, neurons: Tensor) -> None:
-    """Cut the dropped heads and neurons out of one encoder layer, in place."""
+def _cut_layer(layer: nn.Module, mask: Mask, index: int) -> None:
+    """Cut what the mask drops out of one encoder layer, in place."""
     attention, mlp = layer.self_attn, layer.mlp
-    channels = (~heads.repeat_interleave(attention.head_dim)).nonzero().flatten().tolist()
-    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+    queries, values = map(_dropped, _kept_channels(mask, index, attention.head_dim))
+    for projection, channels in (
+        (attention.q_proj, queries),
+        (attention.k_proj, queries),
+        (attention.v_proj, values),
+    ):
         prune_linear_out_channels(projection, channels)
-    prune_linear_in_channels(attention.out_proj, channels)
-    dropped = (~neurons).nonzero().flatten().tolist()
-    prune_linear_out_channels(mlp.fc1, dropped)
-    prune_linear_in_channels(mlp.fc2, dropped)
+    prune_linear_in_channels(attention.out_proj, values)
+    neurons = _dropped(mask.neurons[index])
+    prune_linear_out_channels(mlp.fc1, neurons)
+    prune_linear_in_channels(mlp.fc2, neurons)
+    if not mask.heads[index].any():
+        layer.layer_norm1 = nn.Identity()
+    if not mask.neurons[index].any():
+        layer.layer_norm2 = nn.Identity()
+
+
+def _dropped(keep: Tensor) -> list[int]:
+    return (~keep).nonzero().flatten().tolist()

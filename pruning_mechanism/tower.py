@@ -1,21 +1,30 @@
-"""Where a CLIP vision tower keeps its parts.
+"""A tower as a residual stream: what enters it, its sublayers, what leaves it.
 
 A tower is a row of sublayers, attention and MLP in turn. Each ends in an output projection whose
 input is made of units, heads or neurons, and adds its result to the residual stream. Masking,
-scoring and repair all watch or change the input of that projection; this file is the one place
-that knows where it is.
+scoring and repair all watch or change the input of that projection; they work on `Tower`, which
+looks the same for every family and for images and texts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from pruning_mechanism.families import (
+    TowerError,
+    TowerKind,
+    TowerParts,
+    family_of,
+    parts_of,
+    tower_config,
+)
 
-class TowerError(ValueError):
-    """A checkpoint, tower or mask that can't be used, in one line for the user."""
+Inputs = Tensor | Mapping[str, Tensor]
+"""Pixels [b, 3, height, width], or a tokeniser's dictionary with `input_ids` [b, n]."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +32,17 @@ class Sublayer:
     """An attention or MLP sublayer: hidden += output(units of body(norm(hidden))).
 
     `output` (out_proj or fc2) takes `units` groups of `unit_width` inputs each: the heads' context
-    vectors (head dimension), or the neurons' activations (1).
+    vectors (the layer's value size), or the neurons' activations (1). With `causal` a token attends
+    to itself and those before it. Where no unit is left, `norm` is an `nn.Identity`.
     """
 
     layer: int
     kind: Literal["heads", "neurons"]
-    norm: nn.LayerNorm
+    norm: nn.Module
     body: nn.Module
     output: nn.Linear
     unit_width: int
+    causal: bool = False
 
     @property
     def units(self) -> int:
@@ -42,8 +53,7 @@ class Sublayer:
         """The residual stream [b, n, d] after this sublayer."""
         if not self.units:
             return hidden + self.output.bias
-        result = self.body(self.norm(hidden))  # attention gives its weights as well
-        return hidden + (result[0] if isinstance(result, tuple) else result)
+        return hidden + self._added(hidden)
 
     def features(self, hidden: Tensor) -> Tensor:
         """What the output projection gets, [b, n, units * unit_width], for a stream [b, n, d]."""
@@ -51,8 +61,16 @@ class Sublayer:
             return hidden[..., :0]
         seen = []
         with self.watch(seen.append):
-            self.body(self.norm(hidden))
+            self._added(hidden)
         return seen[0]
+
+    def _added(self, hidden: Tensor) -> Tensor:
+        normed = self.norm(hidden)
+        if self.causal:
+            result = self.body(normed, attention_mask=causal_mask(normed), is_causal=False)
+        else:
+            result = self.body(normed)
+        return result[0] if isinstance(result, tuple) else result  # attention gives its weights too
 
     @contextmanager
     def watch(self, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
@@ -69,49 +87,217 @@ class Sublayer:
             handle.remove()
 
 
+def causal_mask(hidden: Tensor) -> Tensor:
+    """What is added to the logits [b, heads, n, n] so that no token of [b, n, d] looks ahead."""
+    tokens = hidden.shape[1]
+    lowest = torch.finfo(hidden.dtype).min
+    return hidden.new_full((1, 1, tokens, tokens), lowest).triu(1)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One encoder of a model, dense or pruned; the model itself is not copied.
+
+    `Tower.of(model, "text")` is the usual way to one. Its `inputs` are pixels for vision, and what
+    `tokenise` gives for text.
+    """
+
+    model: nn.Module
+    kind: TowerKind
+    parts: TowerParts
+
+    @classmethod
+    def of(cls, model: nn.Module, kind: TowerKind = "vision") -> "Tower":
+        """The vision or text tower of a model.
+
+        Raises:
+            TowerError: the model has no such tower, or it doesn't fit (see `families`).
+        """
+        parts = parts_of(model.config, kind)
+        tower = cls(model, kind, parts)
+        if kind == "text" and not hasattr(model, parts.root):
+            raise TowerError(
+                "this checkpoint has no text tower: name a whole CLIP that it belongs to as well"
+            )
+        if not hasattr(*tower._place_of_final()):
+            raise TowerError(
+                f"this {model.config.model_type!r} model has no {parts.projection or parts.head}, "
+                "so nothing takes its vision tower into the embedding space"
+            )
+        return tower
+
+    @property
+    def root(self) -> nn.Module:
+        """The module that holds the encoder, without the projection around it."""
+        return getattr(self.model, self.parts.root, self.model)
+
+    @property
+    def final(self) -> nn.Module:
+        """The head or projection that the embedding comes out of."""
+        return getattr(*self._place_of_final())
+
+    def _place_of_final(self) -> tuple[nn.Module, str]:
+        parts = self.parts
+        return (self.model, parts.projection) if parts.projection else (self.root, parts.head)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All that the embeddings depend on: the root, and the projection if it is outside."""
+        return (self.root, self.final) if self.parts.projection else (self.root,)
+
+    @property
+    def config(self):
+        """The tower's own configuration."""
+        return tower_config(self.model.config, self.kind)
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        return getattr(self.final, "out_features", self.config.hidden_size)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder layers."""
+        return self.root.encoder.layers
+
+    @property
+    def sublayers(self) -> list[Sublayer]:
+        """The sublayers in the order in which they run."""
+        found = []
+        for index, layer in enumerate(self.layers):
+            attention, mlp = layer.self_attn, layer.mlp
+            found.append(
+                Sublayer(
+                    index,
+                    "heads",
+                    layer.layer_norm1,
+                    attention,
+                    attention.out_proj,
+                    max(1, getattr(attention, "value_size", attention.head_dim)),
+                    self.parts.causal,
+                )
+            )
+            found.append(Sublayer(index, "neurons", layer.layer_norm2, mlp, mlp.fc2, 1))
+        return found
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """What enters the first layer, [b, n, d]."""
+        if self.kind == "text":
+            hidden = self.root.embeddings(input_ids=inputs["input_ids"])
+        else:
+            hidden = self.root.embeddings(inputs)
+        return getattr(self.root, self.parts.pre_norm)(hidden) if self.parts.pre_norm else hidden
+
+    def project(self, hidden: Tensor, inputs: Inputs | None = None) -> Tensor:
+        """The embeddings [b, e], not normalised, of what leaves the last layer [b, n, d].
+
+        `inputs` are those of `embed`; a tower that reads its embedding off the end of a text needs
+        them, the others don't.
+        """
+        if self.parts.pooling == "first":
+            hidden = hidden[:, 0]
+        elif self.parts.pooling == "last":
+            hidden = hidden[:, -1]
+        elif self.parts.pooling != "attention":
+            rows = torch.arange(len(hidden), device=hidden.device)
+            hidden = hidden[rows, self._ends(inputs)]
+        return self.final(getattr(self.root, self.parts.post_norm)(hidden))
+
+    def embeddings(self, inputs: Inputs) -> Tensor:
+        """The embeddings [b, e], not normalised, by the family's own forward pass."""
+        if self.kind == "text":
+            given = {"input_ids": inputs["input_ids"]}
+            if self.parts.causal and "attention_mask" in inputs:
+                given["attention_mask"] = inputs["attention_mask"]
+            pooled = self.root(**given).pooler_output
+        else:
+            pooled = self.root(pixel_values=inputs).pooler_output
+        return self.final(pooled) if self.parts.projection else pooled
+
+    def valid(self, inputs: Inputs) -> Tensor | None:
+        """Which tokens can reach the embedding, bool[b, n]; None: all of them.
+
+        Under a causal mask those after the end of a text, its padding, can't.
+        """
+        if not self.parts.causal:
+            return None
+        ends = self._ends(inputs)
+        return torch.arange(inputs["input_ids"].shape[1], device=ends.device) <= ends[:, None]
+
+    def pooled(self, inputs: Inputs, tokens: int) -> Tensor | None:
+        """Which of its `tokens` each input's embedding is read off, bool[b, n].
+
+        None: a head attends to all of them.
+        """
+        if self.parts.pooling == "attention":
+            return None
+        given = inputs["input_ids"] if self.kind == "text" else inputs
+        place = {"first": 0, "last": tokens - 1}.get(self.parts.pooling)
+        places = (
+            self._ends(inputs) if place is None else given.new_full((len(given),), place).long()
+        )
+        return torch.arange(tokens, device=given.device) == places[:, None]
+
+    def _ends(self, inputs: Inputs) -> Tensor:
+        """Where each text ends, and its embedding is read off, [b]."""
+        tokens, end = inputs["input_ids"].int(), self.root.config.eos_token_id
+        if self.parts.pooling == "end or highest" and end == 2:
+            return tokens.argmax(1)
+        return (tokens == end).int().argmax(1)
+
+
+def tokenise(model: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Texts as the model's text tower takes them, on its device; long ones are cut off.
+
+    Padded to the longest of them, or, where the tower reads the last token and so sees the
+    padding, to the context length, as such towers were trained.
+    """
+    text = family_of(model.config).text
+    sees_padding = text is not None and text.pooling == "last"
+    longest = tower_config(model.config, "text").max_position_embeddings
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length" if sees_padding else True,
+        truncation=True,
+        max_length=min(longest, tokenizer.model_max_length),
+        return_tensors="pt",
+    )
+    return {name: tensor.to(model.device) for name, tensor in tokens.items()}
+
+
 def vision_config(config):
     """The vision tower's configuration, given a whole CLIP's or its own."""
-    return getattr(config, "vision_config", None) or config
+    return tower_config(config, "vision")
 
 
 def sublayers(model: nn.Module) -> list[Sublayer]:
-    """The sublayers of a CLIP's vision tower, in the order in which they run."""
-    found = []
-    for index, layer in enumerate(model.vision_model.encoder.layers):
-        attention, mlp = layer.self_attn, layer.mlp
-        found.append(
-            Sublayer(
-                index, "heads", layer.layer_norm1, attention, attention.out_proj, attention.head_dim
-            )
-        )
-        found.append(Sublayer(index, "neurons", layer.layer_norm2, mlp, mlp.fc2, 1))
-    return found
+    """The sublayers of a model's vision tower, in the order in which they run."""
+    return Tower.of(model).sublayers
 
 
 def embed(model: nn.Module, pixels: Tensor) -> Tensor:
-    """What enters the first layer, [b, n, d], for pixels [b, 3, height, width]."""
-    vision = model.vision_model
-    return vision.pre_layrnorm(vision.embeddings(pixels))
+    """What enters the vision tower's first layer, [b, n, d], for pixels [b, 3, height, width]."""
+    return Tower.of(model).embed(pixels)
 
 
 def project(model: nn.Module, hidden: Tensor) -> Tensor:
-    """The embedding [b, e], not normalised, of what leaves the last layer [b, n, d]."""
-    return model.visual_projection(model.vision_model.post_layernorm(hidden[:, 0]))
+    """The embedding [b, e], not normalised, of what leaves the last vision layer [b, n, d]."""
+    return Tower.of(model).project(hidden)
 
 
 def image_embeddings(model: nn.Module, pixels: Tensor) -> Tensor:
     """The vision tower's embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
-    return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    return Tower.of(model).embeddings(pixels)
 
 
-def text_embeddings(model: nn.Module, tokens: dict[str, Tensor]) -> Tensor:
-    """The text tower's embeddings [b, e], not normalised, of tokenised captions.
+def text_embeddings(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
+    """The text tower's embeddings [b, e], not normalised, of what `tokenise` gives.
+
+    Text towers that can't be pruned encode too.
 
     Raises:
         TowerError: the model is a vision tower alone.
     """
-    if not hasattr(model, "text_model"):
-        raise TowerError(
-            "this checkpoint has no text tower: name a whole CLIP that it belongs to as well"
-        )
-    return model.text_projection(model.text_model(**tokens).pooler_output)
+    if family_of(model.config).text is None:
+        return model.get_text_features(**tokens).pooler_output
+    return Tower.of(model, "text").embeddings(tokens)

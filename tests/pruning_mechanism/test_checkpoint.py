@@ -17,13 +17,15 @@ from pruning_mechanism import (
     load_processor,
     prune,
     save,
+    text_embeddings,
 )
 from pruning_mechanism.checkpoint import stored_dtype
 from tests.conftest import tiny_clip, tiny_processor
-from tests.pruning_mechanism.conftest import random_mask
+from tests.pruning_mechanism.conftest import random_slim_mask, tiny_inputs, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+TOKENS = tiny_inputs("text")["input_ids"]
 RECORD = Compression(
     rule="fisher", constraint="MAC 0.5", repair="rescale", base="tiny", base_fingerprint="none",
     corpus="scenes train", samples=8, seed=0, macs=1, mac_fraction=0.5, tower_macs=2,
@@ -32,34 +34,41 @@ RECORD = Compression(
 
 
 def embeddings_in_fresh_process(directory: Path, cwd: Path, preamble: str, load: str):
-    """What a process started in `cwd` computes for `PIXELS`."""
-    save_file({"pixels": PIXELS}, cwd / "pixels.safetensors")
+    """What a process started in `cwd` computes for `PIXELS` and `TOKENS`."""
+    save_file({"pixels": PIXELS, "tokens": TOKENS}, cwd / "inputs.safetensors")
     program = f"""
 import sys, torch
 {preamble}
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 model = {load}.eval()
-pixels = load_file("pixels.safetensors")["pixels"]
+inputs = load_file("inputs.safetensors")
 with torch.no_grad():
-    pooled = model.vision_model(pixel_values=pixels).pooler_output
-    save_file({{"found": model.visual_projection(pooled)}}, "found.safetensors")
+    images = model.get_image_features(pixel_values=inputs["pixels"]).pooler_output
+    texts = model.get_text_features(input_ids=inputs["tokens"]).pooler_output
+    save_file({{"images": images, "texts": texts}}, "found.safetensors")
 """
     subprocess.run([sys.executable, "-c", program], cwd=cwd, check=True, capture_output=True)
-    return load_file(cwd / "found.safetensors")["found"]
+    found = load_file(cwd / "found.safetensors")
+    return found["images"], found["texts"]
 
 
 @pytest.fixture
-def saved(tmp_path):
-    """A pruned tower with a layer without heads, and where it is saved."""
-    mask = random_mask(9)
-    mask.heads[0] = False
-    model = prune(tiny_clip(), mask)
+def saved(tmp_path, request):
+    """Where a model with both towers pruned is saved, and its embeddings."""
+    model = tiny_model(getattr(request, "param", "clip"))
+    for tower in ("vision", "text"):
+        model = prune(model, random_slim_mask(9), tower)
     save(model, tmp_path / "smaller", tiny_processor(), RECORD)
     with torch.no_grad():
-        return tmp_path / "smaller", image_embeddings(model, PIXELS)
+        expected = image_embeddings(model, PIXELS), text_embeddings(model, {"input_ids": TOKENS})
+    return tmp_path / "smaller", expected
 
 
+families = pytest.mark.parametrize("saved", ["clip", "metaclip_2", "siglip"], indirect=True)
+
+
+@families
 def test_a_fresh_process_loads_what_was_saved(saved, tmp_path):
     directory, expected = saved
     found = embeddings_in_fresh_process(
@@ -68,9 +77,10 @@ def test_a_fresh_process_loads_what_was_saved(saved, tmp_path):
         f"sys.path.insert(0, {str(ROOT)!r}); import pruning_mechanism",
         f"AutoModel.from_pretrained({str(directory)!r})",
     )
-    assert torch.equal(found, expected)
+    assert all(map(torch.equal, found, expected))
 
 
+@families
 def test_it_loads_with_remote_code_where_the_project_is_not_importable(
     saved, tmp_path, monkeypatch
 ):
@@ -90,7 +100,7 @@ def test_it_loads_with_remote_code_where_the_project_is_not_importable(
         block,
         f"AutoModel.from_pretrained({str(directory)!r}, trust_remote_code=True)",
     )
-    assert torch.equal(found, expected)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_the_directory_says_how_it_was_made_and_holds_no_pickle(saved):
@@ -153,4 +163,15 @@ def test_weights_cut_short_are_refused_in_one_line(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(TowerError, match="does not load"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, wrong):
+    model = tiny_clip()
+    with torch.no_grad():
+        model.text_model.encoder.layers[1].mlp.fc2.weight[3, 5] = wrong
+    model.save_pretrained(tmp_path)
+    place = r"text_model\.encoder\.layers\.1\.mlp\.fc2\.weight holds NaN or infinity in 1 of"
+    with pytest.raises(TowerError, match=place):
         load(tmp_path)

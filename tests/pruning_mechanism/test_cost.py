@@ -1,25 +1,40 @@
-import torch
+import pytest
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionConfig
 
-from pruning_mechanism import Shape, image_embeddings, macs, parameters, prune
+from pruning_mechanism import Shape, Tower, macs, parameters, prune
 from tests.conftest import tiny_clip
-from tests.pruning_mechanism.conftest import random_mask
+from tests.pruning_mechanism.conftest import (
+    TOWERS,
+    random_mask,
+    random_slim_mask,
+    tiny_inputs,
+    tiny_model,
+)
 
 
-def counted_macs(model) -> int:
-    """What torch counts for one image, its two operations a multiply-accumulate halved."""
-    pixels = torch.randn(1, 3, 16, 16)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        image_embeddings(model, pixels)
+def counted_macs(model, tower) -> int:
+    """What torch counts for one input, its two operations a multiply-accumulate halved."""
+    inputs = tiny_inputs(tower, count=1)
+    with FlopCounterMode(display=False) as counter:  # without gradients it sees less of a head
+        Tower.of(model, tower).embeddings(inputs)
     return counter.get_total_flops() // 2
 
 
-def test_tower_macs_are_what_torch_counts():
-    model = tiny_clip()
+@pytest.mark.parametrize(("family", "tower"), TOWERS)
+def test_tower_macs_are_what_torch_counts(family, tower):
+    model = tiny_model(family)
     model.set_attn_implementation("eager")
-    assert macs(model).tower == counted_macs(model)
-    smaller = prune(model, random_mask(0))
-    assert macs(smaller).tower == counted_macs(smaller)
+    assert macs(model, tower).tower == counted_macs(model, tower)
+    mask = random_slim_mask(4)
+    smaller = prune(model, mask, tower)
+    assert macs(smaller, tower).tower == counted_macs(smaller, tower)
+    assert macs(smaller, tower).fraction == mask.mac_fraction(model.config, tower) < 1
+
+
+def test_an_image_need_not_be_square():
+    config = CLIPVisionConfig(image_size=[32, 64], patch_size=[16, 8])
+    assert Shape.of(config).tokens == 2 * 8 + 1
 
 
 def test_the_fraction_is_of_the_dense_encoder_and_the_tower_adds_what_is_around_it():

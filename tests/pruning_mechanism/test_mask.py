@@ -33,7 +33,18 @@ def masks(draw):
     )
 
 
-@given(mask=masks())
+@st.composite
+def slim_masks(draw):
+    """Masks with head dimensions too, or with only one kind of them."""
+    mask, dims = draw(masks()), []
+    for _ in range(2):
+        bits = torch.tensor(draw(st.lists(st.booleans(), min_size=8, max_size=8)))
+        bits[draw(st.integers(0, 7))] = True
+        dims.append(draw(st.sampled_from([None, bits.expand(len(mask.heads), 8)])))
+    return Mask(mask.heads, mask.neurons, *dims)
+
+
+@given(mask=st.one_of(masks(), slim_masks()))
 def test_save_then_load_gives_the_same_mask(mask, tmp_path_factory):
     path = tmp_path_factory.mktemp("mask") / "mask.safetensors"
     mask.save(path)
@@ -47,12 +58,19 @@ def test_masks_differ_if_one_unit_differs():
     assert one != Mask(heads, one.neurons)
 
 
-@given(mask=masks())
+@given(mask=st.one_of(masks(), slim_masks()))
 def test_mac_fraction_is_the_sum_of_what_its_units_cost(mask):
     shape = config(len(mask.heads), mask.heads.shape[1], mask.neurons.shape[1])
     n, d, h = 17, shape.hidden_size, 8
     head, neuron = 3 * n * d * h + 2 * n * n * h + n * h * d, 2 * n * d
-    kept = int(mask.heads.sum()) * head + int(mask.neurons.sum()) * neuron
+    query_key, value = 2 * n * d + n * n, n * d + n * n + n * d  # of one dimension of a head
+    kept = int(mask.neurons.sum()) * neuron
+    for layer, heads in enumerate(mask.heads.sum(1).tolist()):
+        a, v = (
+            h if dims is None else int(dims[layer].sum())
+            for dims in (mask.qk_dims, mask.value_dims)
+        )
+        kept += heads * (a * query_key + v * value)
     dense = mask.heads.numel() * head + mask.neurons.numel() * neuron
     assert mask.mac_fraction(shape) == pytest.approx(kept / dense, rel=1e-12)
 
@@ -90,6 +108,32 @@ def test_a_mask_holds_booleans_of_equally_many_layers():
         Mask(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="layers"):
         Mask(torch.ones(1, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.bool))
+
+
+def test_a_layer_with_heads_keeps_a_dimension_of_each_kind():
+    heads, neurons = torch.tensor([[True], [False]]), torch.ones(2, 3, dtype=torch.bool)
+    some, none = torch.eye(2, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.bool)
+    upper = torch.tensor([[True, True], [False, False]])
+    assert Mask(heads, neurons, upper, upper).qk_dims is upper
+    with pytest.raises(ValueError, match="layer 0 keeps heads, but none of their qk_dims"):
+        Mask(heads, neurons, qk_dims=none)
+    with pytest.raises(ValueError, match="layer 0 keeps heads, but none of their value_dims"):
+        Mask(heads, neurons, some, none)
+
+
+def test_head_dimensions_of_another_tower_are_refused():
+    dense = Mask.dense(config())
+    dims = torch.ones(3, 7, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"value_dims are \[3, 7\], the tower's \[3, 8\]"):
+        Mask(dense.heads, dense.neurons, value_dims=dims).check(config())
+
+
+def test_masks_differ_if_one_dimension_differs():
+    dense = Mask.dense(config())
+    dims = torch.ones(3, 8, dtype=torch.bool)
+    fewer = dims.clone()
+    fewer[1, 4] = False
+    assert Mask(dense.heads, dense.neurons, dims) != Mask(dense.heads, dense.neurons, fewer)
 
 
 @pytest.mark.parametrize(("name", "fraction"), [("0.65", 0.650), ("0.40", 0.400), ("0.25", 0.256)])

@@ -8,7 +8,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from pruning_mechanism import Mask, TowerError, image_embeddings, masked, prune, sublayers
 from tests.conftest import tiny_clip
-from tests.pruning_mechanism.conftest import random_mask
+from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
 
 PIXELS = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -25,6 +25,54 @@ def test_pruned_answers_as_the_masked_dense_tower(seed):
     with masked(model, mask):
         expected = embeddings(model)
     torch.testing.assert_close(embeddings(prune(model, mask)), expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), only=st.sampled_from(["qk_dims", "value_dims"]))
+def test_head_dimensions_of_one_kind_alone_may_go(seed, only):
+    model, slim = tiny_clip(seed), random_slim_mask(seed)
+    mask = Mask(slim.heads, slim.neurons, **{only: getattr(slim, only)})
+    with masked(model, mask):
+        expected = embeddings(model)
+    torch.testing.assert_close(embeddings(prune(model, mask)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("only", ["qk_dims", "value_dims"])
+def test_losing_a_head_dimension_is_zeroing_what_computes_it(clip, only):
+    dense, by_hand = Mask.dense(clip.config), copy.deepcopy(clip)
+    dims = torch.tensor([[True, False, True, False]]).expand(3, 4)
+    for layer in by_hand.vision_model.encoder.layers:
+        attention = layer.self_attn
+        projection = attention.q_proj if only == "qk_dims" else attention.v_proj
+        for values in (projection.weight, projection.bias):
+            values.data.view(4, 4, -1)[:, ~dims[0]] = 0
+    mask = Mask(dense.heads, dense.neurons, **{only: dims})
+    assert not torch.allclose(embeddings(clip), embeddings(by_hand), atol=1e-3)
+    with masked(clip, mask):
+        torch.testing.assert_close(embeddings(clip), embeddings(by_hand), atol=1e-5, rtol=1e-5)
+
+
+def test_pruned_projections_have_the_sizes_that_the_mask_keeps(clip):
+    dense = Mask.dense(clip.config)
+    heads, dims = dense.heads.clone(), torch.ones(2, 3, 4, dtype=torch.bool)
+    heads[1, :2] = False
+    dims[0, :, 1:], dims[1, :, 3:] = False, False
+    smaller = prune(clip, Mask(heads, dense.neurons, *dims))
+    attention = smaller.vision_model.encoder.layers[1].self_attn
+    assert attention.q_proj.weight.shape == attention.k_proj.weight.shape == (2 * 1, 16)
+    assert attention.v_proj.weight.shape == (2 * 3, 16)
+    assert attention.out_proj.weight.shape == (16, 2 * 3)
+    assert attention.scale == 4**-0.5
+    assert sublayers(smaller)[2].unit_width == 3
+    assert sublayers(smaller)[2].units == 2
+    assert smaller.config.vision_config.query_key_sizes == [1, 1, 1]
+    assert smaller.config.vision_config.value_sizes == [3, 3, 3]
+
+
+def test_a_pruned_tower_is_not_masked(clip):
+    mask = random_mask(7)
+    with pytest.raises(TowerError, match="pruned already"), masked(prune(clip, mask), mask):
+        pass
 
 
 def test_masking_is_zeroing_the_output_projections_columns(clip):

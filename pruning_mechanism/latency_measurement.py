@@ -1,0 +1,254 @@
+"""Measuring a latency table: every size of a sublayer timed where it runs, inside whole towers.
+
+A sublayer timed in a loop of its own finds its weights in the cache and is faster than it will
+ever be in a tower. So a few pruned towers are made in which every number of heads and every width
+of a grid has its place in some layer, whole batches pass through them and the dense tower in turn,
+and a clock is read after every sublayer.
+"""
+
+import copy
+import time
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pruning_mechanism.cost import Shape
+from pruning_mechanism.latency import Conditions, LatencyTable, largest_step
+from pruning_mechanism.mask import Mask
+from pruning_mechanism.processor import processor_name
+from pruning_mechanism.surgery import prune
+from pruning_mechanism.tower import (
+    TowerError,
+    embed,
+    image_embeddings,
+    project,
+    sublayers,
+    vision_config,
+)
+
+LINE_WIDTHS = 24
+"""Multiples of the step, besides 0, at which an MLP is measured; fewer if there are fewer."""
+SHARES = (0.3, 0.6)
+"""Shares of the dense width near which each smaller multiple is measured."""
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    repetitions: int = 7,
+    progress: str | None = None,
+) -> LatencyTable:
+    """Measure how long the parts of `model`'s vision tower take on this machine.
+
+    A turn passes one batch through the dense tower and through each tower of mixed sizes; entries
+    are medians over the turns and over the layers of that size. The dense tower is timed as its
+    user calls it as well, and all entries are multiplied by one factor, close to 1, so that the
+    table's dense tower takes just what that took.
+
+    Args:
+        model: a dense tower, which stays as it is.
+        batch_size: images in a batch; the table is true of batches of that size.
+        device: where to measure; where the model is, if None.
+        repetitions: timed turns, after one untimed.
+        progress: the title of a bar.
+
+    Raises:
+        TowerError: the tower is pruned already, or its layers differ in shape.
+        ValueError: a count is below 1.
+    """
+    if batch_size < 1 or repetitions < 1:
+        raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
+    here = next(model.parameters()).device
+    if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
+        model = copy.deepcopy(model).to(device)
+    layers, heads, neurons = _dense_shape(model)
+    towers = [model, *(prune(model, mask) for mask in mixed_masks(layers, heads, neurons))]
+    pixels = _pixels(model, batch_size)
+    settle_memory()
+    seconds = Seconds()
+    for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
+        now = seconds if turn else Seconds()  # the first turn warms up
+        now.add_whole(model, pixels)
+        for tower in towers:
+            now.add_parts(tower, pixels)
+    return seconds.table(layers, _conditions(model, batch_size, repetitions))
+
+
+class Seconds:
+    """What the clock said: seconds a batch, by part and size, of every pass so far."""
+
+    def __init__(self):
+        self.whole: list[float] = []
+        self.outside: list[float] = []
+        self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
+
+    def add_whole(self, model: nn.Module, pixels: Tensor) -> None:
+        """Time a tower as its user calls it."""
+        _synchronise(pixels.device)
+        start = time.perf_counter()
+        image_embeddings(model, pixels)
+        _synchronise(pixels.device)
+        self.whole.append(time.perf_counter() - start)
+
+    def add_parts(self, model: nn.Module, pixels: Tensor) -> None:
+        """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
+        parts, device = sublayers(model), pixels.device
+        marks = [_mark(device)]
+        hidden = embed(model, pixels)
+        marks.append(_mark(device))
+        for part in parts:
+            hidden = part(hidden)
+            marks.append(_mark(device))
+        project(model, hidden)
+        marks.append(_mark(device))
+        _synchronise(device)
+        first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
+        self.outside.append(first + last)
+        for part, lap in zip(parts, laps, strict=True):
+            self.sublayers[part.kind][part.units].append(lap)
+
+    def table(self, layers: int, conditions: Conditions) -> LatencyTable:
+        """Medians, in seconds an image, with the dense tower's sum as measured."""
+
+        def an_image(batches: list[float]) -> float:
+            return float(np.median(batches)) / conditions.batch_size
+
+        heads, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        table = LatencyTable(
+            layers=layers,
+            outside=an_image(self.outside),
+            heads=tuple(an_image(heads[number]) for number in sorted(heads)),
+            widths=tuple(sorted(neurons)),
+            neurons=tuple(an_image(neurons[width]) for width in sorted(neurons)),
+            noise=self._noise(),
+            conditions=conditions,
+        )
+        return table.scaled(an_image(self.whole) / table.dense)
+
+    def _noise(self) -> float:
+        """The relative standard error of a median in `sublayers`, the median one."""
+        errors = []
+        for found in self.sublayers.values():
+            for each in found.values():
+                low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
+                # quartiles of a normal distribution are 1.35 deviations apart; the median of n
+                # has 1.25 times the standard error of the mean
+                errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
+        return float(np.median(errors))
+
+
+def settle_memory() -> None:
+    """Keep the seconds of large activations from depending on what this process did before.
+
+    glibc hands freed memory back to the system, and pays to get it again, above a threshold that
+    rises to the largest block freed so far, up to 32 MiB. Before such a block has come by, the
+    12 x 192-wide tower takes a quarter longer at a batch of 16, and its pruned towers do not.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def mixed_masks(layers: int, heads: int, neurons: int) -> list[Mask]:
+    """Masks whose layers, taken together, keep every number of heads and every measured width.
+
+    Sizes are dealt to layers at random (seeded): no tower is narrow as a whole, and no width
+    always follows the same number of heads. The dense sizes are left to the dense tower.
+    """
+    widths = measured_widths(neurons)[:-1]
+    towers = -(-max(len(widths), heads) // layers)
+    dealer = np.random.default_rng(0)
+    slots = np.arange(towers * layers)
+    kept = [
+        dealer.permutation(np.array(sizes)[slots % len(sizes)]).reshape(towers, layers)
+        for sizes in (range(heads), widths)
+    ]
+    return [
+        Mask(
+            *(
+                torch.arange(units) < torch.from_numpy(sizes[tower])[:, None]
+                for units, sizes in zip((heads, neurons), kept, strict=True)
+            )
+        )
+        for tower in range(towers)
+    ]
+
+
+def measured_widths(neurons: int) -> list[int]:
+    """The numbers of neurons at which an MLP of `neurons` is measured, ascending from 0 to all.
+
+    Multiples of the step, evenly spaced, and near each of `SHARES` one width for every smaller
+    power of two, divided by it and by no larger one.
+    """
+    step = largest_step(neurons)
+    line = np.linspace(0, neurons // step, min(LINE_WIDTHS, neurons // step) + 1)
+    widths = {int(multiple) * step for multiple in line.round()} | {neurons}
+    multiple = step // 2
+    while multiple:
+        widths |= {(2 * int(s * neurons / (2 * multiple)) + 1) * multiple for s in SHARES}
+        multiple //= 2
+    return sorted(width for width in widths if width <= neurons)
+
+
+def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
+    """Layers, heads and neurons of a tower whose layers are all alike.
+
+    Raises:
+        TowerError: they aren't.
+    """
+    parts = sublayers(model)
+    units = {kind: {p.units for p in parts if p.kind == kind} for kind in ("heads", "neurons")}
+    for kind, found in units.items():
+        if len(found) != 1:
+            raise TowerError(
+                "a latency table is of a tower whose layers are all alike, found layers of "
+                f"{', '.join(map(str, sorted(found)))} {kind}"
+            )
+    return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
+
+
+def _pixels(model: nn.Module, batch_size: int) -> Tensor:
+    """A batch of noise that the tower takes for images."""
+    vision, weight = vision_config(model.config), next(model.parameters())
+    size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    return noise.to(weight)
+
+
+def _conditions(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
+    shape, weight = Shape.of(model.config, dense=True), next(model.parameters())
+    return Conditions(
+        processor=processor_name(weight.device),
+        device=weight.device.type,
+        dtype=str(weight.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        batch_size=batch_size,
+        tokens=shape.tokens,
+        hidden=shape.hidden,
+        head_dim=shape.head_dim,
+        torch=torch.__version__,
+        repetitions=repetitions,
+    )
+
+
+def _mark(device: torch.device) -> float | torch.Event:
+    """The time now, or when the device gets here: waiting for it after each part would slow it."""
+    if device.type == "cpu":
+        return time.perf_counter()
+    event = torch.Event(device, enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(start: float | torch.Event, end: float | torch.Event) -> float:
+    """Seconds from one mark to another."""
+    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
