@@ -1,28 +1,67 @@
 """The images, with a caption each, on which a tower is scored and repaired.
 
 Stands between corpus and importance: draws a seeded sample of a corpus, drops what can't be read,
-and hands out batches as a model takes them. Images are decoded anew in every pass, so memory does
-not grow with their number.
+and hands out batches as towers take them. Images are decoded anew in every pass, so memory does not
+grow with their number, and only if the pass asks for them; so are captions tokenised.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from compress.command import UserError
 from corpora import drop_unreadable, open_image
+from pruning_mechanism import TowerKind, load_processor, tokenise
+from pruning_mechanism.tower import Inputs
+
+Tokens = Mapping[str, Tensor]
+Tokeniser = Callable[[Sequence[str]], Tokens]
 
 
-@dataclass(frozen=True)
 class Batch:
-    """Pixels `[b, 3, height, width]` and the tokenised caption of each image."""
+    """Some images and a caption of each, as the towers take them, made when first asked for."""
 
-    pixels: Tensor
-    tokens: dict[str, Tensor]
+    def __init__(
+        self, pixels: Tensor | Callable[[], Tensor], tokens: Tokens | Callable[[], Tokens]
+    ):
+        """Make a batch of what towers take, or of functions that give it.
+
+        Args:
+            pixels: [b, 3, height, width].
+            tokens: the tokenised caption of each image; empty if they haven't all one.
+        """
+        self._pixels, self._tokens = pixels, tokens
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The images, [b, 3, height, width]."""
+        return self._pixels() if callable(self._pixels) else self._pixels
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenised caption of each image; empty if they haven't all one."""
+        return self._tokens() if callable(self._tokens) else self._tokens
+
+    def inputs(self, tower: TowerKind) -> Inputs:
+        """What a tower of that kind takes: the pixels, or the tokens.
+
+        Raises:
+            UserError: a text tower is to get captions that aren't there.
+        """
+        if tower == "vision":
+            return self.pixels
+        if not self.tokens:
+            raise UserError(
+                "a text tower needs a caption for each image and a tokenizer: name a corpus and a "
+                "CLIP that have them"
+            )
+        return self.tokens
 
 
 @dataclass(frozen=True)
@@ -30,12 +69,13 @@ class Calibration:
     """A sample of a corpus, ready to be run through a tower.
 
     `corpus` has one caption an image, in a column `caption`; `unreadable` names what was dropped.
+    `tokenise` makes of captions what a text tower takes; None: batches have no tokens.
     """
 
     corpus: Dataset
     unreadable: tuple[str, ...]
     processor: object
-    tokenizer: object
+    tokenise: Tokeniser | None = None
     batch_size: int = 32
     device: str = "cpu"
 
@@ -46,22 +86,21 @@ class Calibration:
         samples: int,
         seed: int,
         processor: object,
-        tokenizer: object = None,
+        tokenise: Tokeniser | None = None,
         batch_size: int = 32,
         device: str = "cpu",
     ) -> "Calibration":
         """Draw `samples` images, and one caption of each, with a generator seeded by `seed`.
 
-        A corpus with fewer readable images gives all that it has. The captions are tokenised by
-        `tokenizer`, or by the processor's own.
+        A corpus with fewer readable images gives all that it has. An image without captions gets an
+        empty one. Which images are drawn doesn't depend on which tower they are for.
         """
-        tokenizer = tokenizer or getattr(processor, "tokenizer", None)
         generator = random.Random(seed)
         order = generator.sample(range(len(corpus)), min(samples, len(corpus)))
         sample, unreadable = drop_unreadable(corpus.select(order))
-        captions = [generator.choice(several) for several in sample["captions"]]
+        captions = [generator.choice(several) if several else "" for several in sample["captions"]]
         sample = sample.add_column("caption", captions)
-        return cls(sample, tuple(unreadable), processor, tokenizer, batch_size, device)
+        return cls(sample, tuple(unreadable), processor, tokenise, batch_size, device)
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -76,16 +115,46 @@ class Calibration:
         bar = tqdm(total=len(self), desc=progress, unit="image", disable=progress is None)
         with bar:
             for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-                yield self._batch(self.corpus[start:end])
+                yield self._batch(self.corpus.select(range(start, end)))
                 bar.update(end - start)
 
-    def _batch(self, rows: dict[str, list]) -> Batch:
-        images = [open_image(image) for image in rows["image"]]
-        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
-        tokens = {}
-        if self.tokenizer is not None:
-            tokens = self.tokenizer(
-                rows["caption"], padding=True, truncation=True, return_tensors="pt"
-            )
-        on_device = {name: tensor.to(self.device) for name, tensor in tokens.items()}
-        return Batch(pixels.to(self.device), on_device)
+    def _batch(self, rows: Dataset) -> Batch:
+        return Batch(
+            lambda: self._pixels(rows["image"][:]), lambda: self._tokens(rows["caption"][:])
+        )
+
+    def _pixels(self, images: Sequence) -> Tensor:
+        opened = [open_image(image) for image in images]
+        return self.processor(images=opened, return_tensors="pt")["pixel_values"].to(self.device)
+
+    def _tokens(self, captions: Sequence[str]) -> Tokens:
+        return self.tokenise(captions) if self.tokenise and all(captions) else {}
+
+
+def calibrate(
+    model: nn.Module,
+    corpus: Dataset | Calibration,
+    samples: int,
+    seed: int,
+    texts: nn.Module | None = None,
+) -> Calibration:
+    """The calibration sample that `corpus` is, or one drawn from it for `model`.
+
+    Captions are tokenised for `model`'s text tower, or for that of `texts` if it has none.
+    """
+    if isinstance(corpus, Calibration):
+        return corpus
+    processor = load_processor(model.config._name_or_path)
+    source, of_texts = model, processor
+    if texts is not None and not hasattr(model, "text_model"):
+        source, of_texts = texts, load_processor(texts.config._name_or_path)
+    tokeniser = tokeniser_of(source, of_texts)
+    return Calibration.draw(corpus, samples, seed, processor, tokeniser, device=str(model.device))
+
+
+def tokeniser_of(model: nn.Module, processor: object) -> Tokeniser | None:
+    """What gives captions to `model`'s text tower; None if it has none, or no tokenizer."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None or not hasattr(model, "text_model"):
+        return None
+    return lambda captions: tokenise(model, tokenizer, captions)

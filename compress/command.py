@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 import datasets
 import torch
@@ -31,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MARKERS = ("compression.json", "report.json", "model.safetensors")
+MARKERS = ("compression.json", "report.json", "seeds.json", "model.safetensors")
 
 
 class UserError(Exception):
@@ -67,9 +67,12 @@ def run_command(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(each, _interrupt)
     try:
-        flags = [*_config_flags(given, options), *given]
+        flags = _split_lists([*_config_flags(given, options), *given], options)
         main(
             tyro.cli(
                 options,
@@ -81,13 +84,30 @@ def run_command(
     except (UserError, TowerError, CorpusError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print("interrupted: no unfinished result was left behind", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _interrupts.clear()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM.
+
+    A KeyboardInterrupt that passes through `exec`, as in many an import, makes CPython end by the
+    signal whatever status it is told to exit with.
+    """
+
+
+_interrupts: list[int] = []
+"""Signals that came; an exception raised inside a destructor is swallowed, and must not be lost."""
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    _interrupts.append(number)
+    raise Interrupted
 
 
 def _quiet_libraries() -> None:
@@ -139,6 +159,33 @@ def read_config(path: str | Path, options: type) -> list[str]:
     return flags
 
 
+def _split_lists(arguments: Sequence[str], options: type) -> list[str]:
+    """The command line with `--flag a,b` as `--flag a b`, for flags that take several values."""
+    hints = get_type_hints(options)
+    several = {
+        f"--{name.replace('_', '-')}"
+        for name, hint in hints.items()
+        if get_origin(hint) is tuple and get_args(hint)[0] is not Path
+    }
+    split, splitting = [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            splitting = flag.replace("_", "-") in several
+            split += [flag, *value.split(",")] if splitting and equals else [argument]
+        else:
+            split += [each for each in argument.split(",") if each] if splitting else [argument]
+    return split
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise `UserError` if `path` is in use and not to be overwritten."""
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already: name another --output or pass --overwrite")
+    if path.exists() and not _is_result(path):
+        raise UserError(f"{path} is no earlier result, so it is not overwritten: name another")
+
+
 @contextmanager
 def finished_directory(path: Path, overwrite: bool) -> Iterator[Path]:
     """A directory to write results into, which becomes `path` when the context ends well.
@@ -149,10 +196,7 @@ def finished_directory(path: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         UserError: `path` is in use and not to be overwritten, or can't be written.
     """
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already: name another --output or pass --overwrite")
-    if path.exists() and not _is_result(path):
-        raise UserError(f"{path} is no earlier result, so it is not overwritten: name another")
+    check_output(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(
@@ -162,6 +206,8 @@ def finished_directory(path: Path, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"cannot write to {path.parent}: {error.strerror}") from error
     try:
         yield partial
+        if _interrupts:
+            raise Interrupted
         partial.chmod(0o755)
         if path.exists():
             replaced = partial.with_suffix(".replaced")

@@ -1,81 +1,226 @@
-"""Curves: what a sublayer's pruning, compensated, does to the tower's final embedding.
+"""Curves: what a sublayer's size, its output compensated, does to the tower's final embedding.
 
-Stands between importance and allocation. Going up the layers, the dense residual stream of the
-calibration images is at hand, so a point of a curve costs only the layers above its sublayer.
+Stands between importance and allocation. Going up the layers, the residual streams of the
+calibration images are at hand, so a point of a curve costs only the layers above its sublayer. The
+first curves are those of the dense tower; later ones are measured around what was chosen, in the
+repaired tower, where every other sublayer is as small as it is going to be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.linalg import LinAlgError
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from compress.allocate import Curve, best_units
 from compress.calibration import Calibration
+from compress.finite import first_break, not_finite, place_of
 from compress.importance import Importance
-from compress.repair import Moments, output_weight, solve_damped
-from pruning_mechanism import Sublayer, embed, project, sublayers
+from compress.moments import Moments, output_weight, solve_damped
+from compress.streams import Streams
+from compress.structures import USUAL, Structure, allowed
+from compress.weights import TokenWeights
+from pruning_mechanism import Mask, Sublayer, Tower, prune
 
 DAMPING = 1e-4
 POINTS = (0.0, 0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.56, 0.75)
 """Shares of the units at which a curve is measured, denser where it bends; all units lose 0."""
+WINDOW = (0.5, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8)
+"""Sizes of a later curve, as multiples of the size chosen."""
+SHRINKING = (0.0, 0.25)
+"""More of them, where the budget is about to fall."""
 
 
 @torch.no_grad()
 def measure_curves(
-    model: nn.Module,
+    tower: Tower,
     importance: Importance,
     moments: Sequence[Moments],
     calibration: Calibration,
     progress: str | None = None,
+    structures: Collection[Structure] = USUAL,
 ) -> list[Curve]:
-    """A curve for every sublayer of `model`, in the order in which they run.
+    """A curve for every sublayer of the dense `tower`, in the order in which they run.
 
     Args:
-        model: the dense tower.
+        tower: the dense one.
         importance: which units of a sublayer go first.
         moments: of the dense sublayers, from `compress.recover.dense_moments`.
-        calibration: images; their residual streams are held in memory, 4 bytes a token and hidden
-            dimension.
+        calibration: images or texts; their residual streams are held in memory, 4 bytes a token
+            and hidden dimension.
         progress: the title of a bar.
+        structures: what may go; a curve has points at the sizes that this allows.
+
+    Raises:
+        UserError: activations are not finite.
     """
-    parts = sublayers(model)
-    streams = [embed(model, batch.pixels) for batch in calibration.batches()]
-    dense = [project(model, _run(parts, stream)) for stream in streams]
+    sweep = Sweep(tower, tower, calibration)
     curves = []
-    for index, part in enumerate(tqdm(parts, desc=progress, disable=progress is None)):
+    for index, part in enumerate(tqdm(sweep.parts, desc=progress, disable=progress is None)):
+        points = [*np.round(np.array(POINTS) * part.units).astype(int), part.units]
+        sizes = allowed(structures, part.kind, part.units, np.array(points))
+        features = [part.features(each.current) for each in sweep.streams]
         scores = getattr(importance, part.kind)[part.layer]
-        features = [part.features(stream) for stream in streams]
-        losses, sizes = [], _points(part.units)
-        for size in sizes[:-1]:
-            kept = best_units(scores[None], [size])[0].repeat_interleave(part.unit_width)
-            weight = compensated(moments[index], part, kept).to(streams[0])
-            distances = [
-                1 - cosine_similarity(project(model, _run(parts[index + 1 :], after)), own)
-                for after, own in zip(_after(streams, features, kept, weight), dense, strict=True)
-            ]
-            losses.append(torch.cat(distances).mean().item())
-        curves.append(Curve(part.layer, part.kind, tuple(sizes), (*losses, 0.0)))
-        streams = [
-            stream + part.output(each) for stream, each in zip(streams, features, strict=True)
+        losses = [
+            sweep.loss(index, features, *_compensation(moments[index], part, scores, size))
+            for size in sizes[:-1]
         ]
+        curves.append(Curve(part.layer, part.kind, part.units, tuple(sizes.tolist()), (*losses, 0)))
+        sweep.climb(index)
     return curves
 
 
-def compensated(moments: Moments, sublayer: Sublayer, kept: Tensor) -> Tensor:
-    """W̃ [kept inputs + 1, d]: the kept inputs' weights and the bias, solved for the whole output.
+@torch.no_grad()
+def remeasure_curves(
+    dense: Tower,
+    smaller: Tower,
+    mask: Mask,
+    importance: Importance,
+    calibration: Calibration,
+    curve_samples: int,
+    multiple: int = 1,
+    weights: Sequence[TokenWeights] | None = None,
+    shrinking: bool = False,
+    progress: str | None = None,
+    structures: Collection[Structure] = USUAL,
+) -> list[Curve]:
+    """Curves around the sizes of `smaller`, every other sublayer staying as it is there.
+
+    The loss at a size is that of the whole tower. A sublayer that grows has its dense units back;
+    the dimensions of its heads stay as in the mask.
 
     Args:
-        moments: of the dense sublayer.
+        dense: the dense tower, in the coordinates of the mask.
+        smaller: the tower pruned to `mask` and repaired.
+        mask: what `smaller` keeps.
+        importance: which units of a sublayer go first.
+        calibration: images that compensation is solved on; their streams are held in memory.
+        curve_samples: how many of them, at least, losses are measured on.
+        multiple: neurons are measured at multiples of it.
+        weights: of the tokens after each sublayer.
+        shrinking: whether the budget falls next, so that every smaller size must be within reach.
+        progress: the title of a bar.
+        structures: what may go.
+
+    Raises:
+        UserError: activations are not finite.
+    """
+    sweep = Sweep(dense, smaller, calibration, curve_samples)
+    of_tokens = weights or [TokenWeights()] * len(sweep.parts)
+    curves = []
+    parts = _with_all_units(dense, mask).sublayers
+    for index, part in enumerate(tqdm(parts, desc=progress, disable=progress is None)):
+        features = []
+        moments = Moments(part.output.in_features, part.output.out_features)
+        for each in sweep.streams:
+            seen = part.features(each.current)
+            target = sweep.parts[index](each.dense) - each.current
+            moments.add_batch(seen, target, each.weights(of_tokens[index]))
+            if len(features) < sweep.measured:
+                features.append(seen)
+        chosen = int(getattr(mask, part.kind)[part.layer].sum())
+        step = multiple if part.kind == "neurons" else 1
+        window = _window(chosen, part.units, step, shrinking)
+        if part.kind not in structures:
+            window = [0, part.units]
+        sizes = allowed(structures, part.kind, part.units, np.array(window)).tolist()
+        scores = getattr(importance, part.kind)[part.layer]
+        losses = [
+            sweep.loss(index, features, *_compensation(moments, part, scores, size))
+            for size in sizes
+        ]
+        curves.append(Curve(part.layer, part.kind, part.units, tuple(sizes), tuple(losses)))
+        sweep.climb(index)
+    return curves
+
+
+class Sweep:
+    """Goes up two towers at once; knows what the final embedding loses if a sublayer changes."""
+
+    def __init__(
+        self,
+        dense: Tower,
+        current: Tower,
+        calibration: Calibration,
+        samples: int | None = None,
+    ):
+        self.parts, self.current = dense.sublayers, current.sublayers
+        self.tower = current
+        self.streams = [Streams.start(dense, current, each) for each in calibration.batches()]
+        sizes = np.cumsum([len(each.dense) for each in self.streams])
+        self.measured = len(sizes) if samples is None else int((sizes < samples).sum()) + 1
+        self._embeddings = [
+            dense.project(_run(self.parts, each.dense), each.inputs)
+            for each in self.streams[: self.measured]
+        ]
+        for each, embedded in zip(self.streams, self._embeddings, strict=False):
+            if not embedded.isfinite().all():
+                raise not_finite(first_break(dense, each.dense))
+
+    def loss(self, index: int, features: list[Tensor], kept: Tensor, weight: Tensor) -> float:
+        """Mean 1 - cos to the dense embedding if sublayer `index` keeps and weighs inputs so."""
+        weight = weight.to(features[0])
+        distances = []
+        for stream, seen, own in zip(self.streams, features, self._embeddings, strict=False):
+            after = stream.current + seen[..., kept] @ weight[:-1] + weight[-1]
+            embedded = self.tower.project(_run(self.current[index + 1 :], after), stream.inputs)
+            distances.append(1 - cosine_similarity(embedded, own))
+        found = torch.cat(distances).mean().item()
+        if not isfinite(found):
+            raise not_finite(place_of(self.parts[index].layer, self.parts[index].kind))
+        return found
+
+    def climb(self, index: int) -> None:
+        """Take all streams past sublayer `index`."""
+        for each in self.streams:
+            same = each.dense is each.current
+            each.dense = self.parts[index](each.dense)
+            each.current = each.dense if same else self.current[index](each.current)
+
+
+def _compensation(
+    moments: Moments, part: Sublayer, scores: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Which inputs stay if the best `size` units do, bool[p], and their weight."""
+    kept = best_units(scores[None], [int(size)])[0].repeat_interleave(part.unit_width)
+    return kept, compensated(moments, part, kept)
+
+
+def compensated(moments: Moments, sublayer: Sublayer, kept: Tensor) -> Tensor:
+    """W̃ [kept inputs + 1, d]: the kept inputs' weights and the bias, solved for the target.
+
+    Args:
+        moments: of all inputs of the dense sublayer, and of the target.
         sublayer: the dense sublayer.
         kept: bool[p], the inputs of the output projection that stay.
+
+    Raises:
+        LinAlgError: something is not finite.
     """
-    weight = output_weight(sublayer)
     rows = torch.cat([kept, kept.new_ones(1)])
-    target = moments.xx[rows] @ weight
-    return solve_damped(moments.xx[rows][:, rows], target, weight[rows], DAMPING)
+    prior = output_weight(sublayer)[rows]
+    damping = DAMPING
+    while True:
+        try:
+            return solve_damped(moments.xx[rows][:, rows], moments.xt[rows], prior, damping)
+        except LinAlgError:  # rounding makes moments of very few different tokens negative
+            if damping >= 1:
+                raise
+            damping *= 10
+
+
+def _with_all_units(dense: Tower, mask: Mask) -> Tower:
+    """The dense tower with head dimensions as in a mask, or itself if that is all of them."""
+    if mask.qk_dims is None and mask.value_dims is None:
+        return dense
+    units = Mask.dense(dense.model.config, dense.kind)
+    every = replace(mask, heads=units.heads, neurons=units.neurons)
+    return Tower.of(prune(dense.model, every, dense.kind), dense.kind)
 
 
 def _run(parts: Sequence[Sublayer], hidden: Tensor) -> Tensor:
@@ -84,12 +229,14 @@ def _run(parts: Sequence[Sublayer], hidden: Tensor) -> Tensor:
     return hidden
 
 
-def _after(streams: list[Tensor], features: list[Tensor], kept: Tensor, weight: Tensor):
-    """The residual streams after a sublayer that keeps only some inputs."""
-    for stream, each in zip(streams, features, strict=True):
-        yield stream + each[..., kept] @ weight[:-1] + weight[-1]
+def _window(chosen: int, units: int, multiple: int, shrinking: bool) -> list[int]:
+    """Sizes around the one chosen; a sublayer that lost all its units may have a few back.
 
-
-def _points(units: int) -> list[int]:
-    """The sizes at which a curve is measured."""
-    return np.unique([*np.round(np.array(POINTS) * units).astype(int), units]).tolist()
+    All are multiples, or all units. Where there are few such sizes, the next ones are among them.
+    """
+    shares = [*SHRINKING, *WINDOW] if shrinking else WINDOW
+    around = np.array(shares) * max(chosen, 0.04 * units)
+    if units <= 64 * multiple:
+        around = np.append(around, [chosen - multiple, chosen + multiple])
+    sizes = np.round(around / multiple).astype(int) * multiple
+    return np.unique(np.clip([*sizes, chosen], 0, units)).tolist()

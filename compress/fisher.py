@@ -3,23 +3,32 @@
 The rule in three steps, as in the paper's figure: scores (the diagonal of the empirical Fisher
 information of the masks, section 4.1), the exact best split of a MAC budget between heads and
 neurons (algorithm 1), rearrangement inside each layer with the layer's full Fisher block (section
-4.2). Repair, the paper's mask tuning (section 4.3), is in `compress.repair`.
+4.2). Repair, the paper's mask tuning (section 4.3), is in `compress.repair`. The paper's loss needs
+captions; `--objective embedding` puts the Gauss–Newton matrix of 1 - cos(pruned, dense embedding)
+in the Fisher information's place (`compress.objective.Embedding`) and needs images only.
 
     python -m compress.fisher --mac-constraint 0.65
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from compress.calibration import Calibration
-from compress.command import UserError, run_command
+from compress.allocate import split_budget
+from compress.budget import Constraint, Prices
+from compress.calibration import Calibration, calibrate
+from compress.command import run_command
+from compress.dense import DenseTower
 from compress.importance import Importance, MaskGradients, mask_gradients
-from compress.rule import RuleOptions, calibrate, run_rule
-from pruning_mechanism import Mask, Shape
+from compress.objective import PROJECTIONS, ObjectiveName, objective_named
+from compress.options import BudgetOptions, OutputOptions
+from compress.plan import make_plan
+from compress.rule import Rule, run_rule
+from compress.smaller import Plan
+from pruning_mechanism import Mask, Tower, TowerKind
 
 
 def scores(
@@ -28,30 +37,42 @@ def scores(
     samples: int = 2048,
     seed: int = 0,
     *,
+    tower: TowerKind = "vision",
     texts: nn.Module | None = None,
+    objective: ObjectiveName = "contrastive",
+    projections: int = PROJECTIONS,
     progress: bool = False,
 ) -> Importance:
-    """Fisher scores and Fisher blocks of every head and neuron of `model`'s vision tower.
+    """Scores and blocks of every head and neuron of one of `model`'s towers.
 
     Args:
         model: a CLIP, or a vision tower with projection.
         corpus: images and captions to draw `samples` from with `seed`, or a sample drawn already.
         samples: how many images are used; ignored if the sample is drawn already.
-        seed: of the draw.
+        seed: of the draw, and of the projections.
+        tower: which one; the contrastive loss leaves the other as it is.
         texts: the CLIP whose text tower embeds the captions, if `model` has none.
+        objective: contrastive, or embedding, which needs only what the tower itself takes.
+        projections: an image, for embedding; at most the dimensions of the embedding, with which
+            its scores and blocks are exact.
         progress: whether to show a bar.
 
     Returns:
-        Importance with `heads[l, h] = Σ_i g_i[l, h]²` over images i, `neurons` likewise, and the
-        blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU.
+        Importance with `heads[l, h] = Σ_i g_i[l, h]²` over images i (and projections), `neurons`
+        likewise, and the blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU.
+
+    Raises:
+        UserError: captions are needed and missing, or activations or gradients are not finite.
+        TowerError: the model has no such tower that fits.
     """
-    calibration = calibrate(model, corpus, samples, seed)
+    losses = objective_named(objective, texts or model, projections, seed, tower)
+    calibration = calibrate(model, corpus, samples, seed, texts)
     batches = calibration.batches("fisher: gradients" if progress else None)
-    return fisher_information(mask_gradients(model, batches, texts))
+    return fisher_information(mask_gradients(Tower.of(model, tower), batches, losses))
 
 
 def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
-    """The empirical Fisher information of the masks, summed over per-image gradients."""
+    """The sums of g gᵀ over images and losses, and their diagonals."""
     blocks: list[Tensor] = []
     for batch in gradients:
         parts = [part.transpose(0, 1) for part in (batch.heads, batch.neurons)]  # [L, b, u]
@@ -67,71 +88,33 @@ def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
     )
 
 
-def select(importance: Importance, mac_constraint: float, config) -> Mask:
+def select(
+    importance: Importance, mac_constraint: float, config, tower: TowerKind = "vision"
+) -> Mask:
     """The mask that keeps most importance at `mac_constraint`, rearranged inside its layers.
 
     Args:
         importance: scores of heads and neurons; rearranged only if it has Fisher blocks.
         mac_constraint: kept MACs / dense MACs, in (0, 1].
-        config: the tower's configuration.
+        config: the model's configuration, or the tower's.
+        tower: which one of the model's.
 
     Raises:
         UserError: the constraint is outside (0, 1].
     """
-    mask = split_budget(importance, mac_constraint, config)
+    prices = Prices.in_macs(config, mac_constraint, tower)
+    return rearranged(importance, split_budget(importance, prices))
+
+
+def rearranged(importance: Importance, mask: Mask) -> Mask:
+    """The mask with as many units a layer, chosen anew by the Fisher blocks if there are any."""
     if importance.head_block is None or importance.neuron_block is None:
         return mask
-    return Mask(
-        _rearrange_layers(importance.head_block, mask.heads),
-        _rearrange_layers(importance.neuron_block, mask.neurons),
+    return replace(
+        mask,
+        heads=_rearrange_layers(importance.head_block, mask.heads),
+        neurons=_rearrange_layers(importance.neuron_block, mask.neurons),
     )
-
-
-def split_budget(importance: Importance, mac_constraint: float, config) -> Mask:
-    """The exact best split of a MAC budget between heads and neurons (algorithm 1).
-
-    All heads cost the same, and so do all neurons. So for each number of heads the best mask keeps
-    the most important ones, and as many of the most important neurons as the rest of the budget
-    pays for; trying every number of heads finds the optimum. Of equal sums the one that uses more
-    of the budget is taken.
-
-    Raises:
-        UserError: the constraint is outside (0, 1].
-    """
-    check_mac_constraint(mac_constraint)
-    shape = Shape.of(config, dense=True)
-    budget = shape.budget(mac_constraint)
-    kept_by_heads = _prefix_sums(importance.heads)
-    kept_by_neurons = _prefix_sums(importance.neurons)
-    heads = torch.arange(min(len(kept_by_heads) - 1, budget // shape.head_macs) + 1)
-    left = budget - heads * shape.head_macs
-    neurons = (left // shape.neuron_macs).clamp(max=len(kept_by_neurons) - 1)
-    kept = kept_by_heads[heads] + kept_by_neurons[neurons]
-    used = heads * shape.head_macs + neurons * shape.neuron_macs
-    best = max(range(len(heads)), key=lambda i: (kept[i].item(), used[i].item()))
-    return Mask(
-        _top(importance.heads, int(heads[best])), _top(importance.neurons, int(neurons[best]))
-    )
-
-
-def check_mac_constraint(mac_constraint: float) -> None:
-    """Raise `UserError` unless the constraint is in (0, 1]."""
-    if not 0 < mac_constraint <= 1:
-        raise UserError(f"--mac-constraint must be in (0, 1], found {mac_constraint}")
-
-
-def _prefix_sums(scores: Tensor) -> Tensor:
-    """The importance of the best 0, 1, 2, … units, in float64."""
-    ordered = scores.flatten().double().sort(descending=True).values
-    return torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
-
-
-def _top(scores: Tensor, count: int) -> Tensor:
-    """The boolean mask of the `count` largest scores; of equal ones the earlier is kept."""
-    order = scores.flatten().sort(descending=True, stable=True).indices
-    mask = torch.zeros(scores.numel(), dtype=torch.bool)
-    mask[order[:count].cpu()] = True
-    return mask.view(scores.shape)
 
 
 def _rearrange_layers(blocks: Tensor, keep: Tensor) -> Tensor:
@@ -174,25 +157,48 @@ def rearrange(block: Tensor, keep: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FisherOptions(RuleOptions):
-    """Prune a CLIP vision tower by Fisher information (arXiv 2204.09656).
+class ScoreOptions(BudgetOptions):
+    """What units are scored by, and under which budget they are kept."""
+
+    objective: ObjectiveName = "contrastive"
+    """what units are scored by: images find their captions, or embeddings stay (images only)"""
+
+
+@dataclass(frozen=True)
+class FisherOptions(ScoreOptions, OutputOptions):
+    """Prune a CLIP tower by Fisher information (arXiv 2204.09656).
 
     Example: python -m compress.fisher --mac-constraint 0.65
     """
 
-    mac_constraint: float = 0.5
-    """kept MACs / dense MACs of the encoder layers, in (0, 1]"""
+
+def rule(options: ScoreOptions) -> Rule:
+    """Fisher pruning under the options' constraints."""
+
+    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
+        def score() -> Importance:
+            return scores(
+                dense.model,
+                dense.calibration,
+                seed=options.seed,
+                tower=dense.kind,
+                texts=dense.texts,
+                objective=options.objective,
+                progress=True,
+            )
+
+        importance = dense.once(f"fisher {options.objective}", score)
+        made = make_plan(dense, importance, constraint, options, "scores")
+        mask = rearranged(importance, made.mask)
+        return made if mask == made.mask else replace(made, mask=mask, made=None)
+
+    captions = options.objective == "contrastive"
+    return Rule("fisher", options.constraints(), plan, captions, options.structures)
 
 
 def main(options: FisherOptions) -> None:
     """Score, select, repair, cut and save."""
-    check_mac_constraint(options.mac_constraint)
-
-    def choose(model: nn.Module, calibration: Calibration, texts: nn.Module) -> Mask:
-        importance = scores(model, calibration, texts=texts, progress=True)
-        return select(importance, options.mac_constraint, model.config)
-
-    run_rule("fisher", f"MAC {options.mac_constraint:g}", options, choose)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
 """Importance: a score for each head and neuron, and the gradients that scores are made of.
 
 Stands between corpus and mask. A mask variable of 1 is thought in front of every head and neuron,
-for each image its own; the gradient of the loss with respect to it is the inner product of what
-the output projection gets from that unit and the gradient there, summed over the image's tokens.
-One backward pass gives it for all units and all images of a batch.
+for each image its own; the gradient of a loss with respect to it is the inner product of what the
+output projection gets from that unit and the gradient there, summed over the image's tokens. One
+backward pass gives it for all units and all images of a batch. For a text tower, read text for
+image.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from compress.calibration import Batch
-from pruning_mechanism import embed, project, sublayers
-from pruning_mechanism.tower import text_embeddings, vision_config
+from compress.command import UserError
+from compress.finite import first_break, not_finite
+from compress.objective import Objective
+from pruning_mechanism import Sublayer, Tower
 
 
 @dataclass(frozen=True)
@@ -36,89 +37,112 @@ class Importance:
 
 @dataclass(frozen=True)
 class MaskGradients:
-    """Gradients with respect to each image's own mask: heads `[b, L, H]`, neurons `[b, L, F]`."""
+    """A loss's gradients by each image's own mask variables: heads [b, L, H], neurons [b, L, F]."""
 
     heads: Tensor
     neurons: Tensor
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric contrastive loss of matching rows [b, e], summed over the batch."""
-    logits = scale * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-    labels = torch.arange(len(images), device=logits.device)
-    to_text = cross_entropy(logits, labels, reduction="sum")
-    return (to_text + cross_entropy(logits.T, labels, reduction="sum")) / 2
-
-
 def mask_gradients(
-    model: nn.Module, batches: Iterable[Batch], texts: nn.Module | None = None
+    tower: Tower, batches: Iterable[Batch], objective: Objective
 ) -> Iterator[MaskGradients]:
-    """Per-image mask gradients of the contrastive loss, one `MaskGradients` a batch.
+    """Per-image mask gradients of an objective: one `MaskGradients` for each loss of each batch.
 
     Args:
-        model: the tower to score; its weights get no gradients.
-        batches: pixels with one caption each, tokenised.
-        texts: the model whose text tower embeds the captions, if `model` has none.
+        tower: the one to score; its weights get no gradients.
+        batches: what the tower takes, and what the objective asks for.
+        objective: the losses of a batch's embeddings.
+
+    Raises:
+        UserError: activations or gradients are not finite; the sublayer where it starts is named.
     """
-    texts = texts or model
-    with _frozen(model):
+    with _frozen(tower):
         for batch in batches:
-            with torch.no_grad():
-                captions = text_embeddings(texts, batch.tokens)
-                hidden = embed(model, batch.pixels)
-            recorder = _Recorder(model, len(batch.pixels))
-            with recorder, torch.enable_grad():
-                hidden.requires_grad_()
-                for sublayer in sublayers(model):  # computed twice, held once: half the memory
-                    hidden = checkpoint(sublayer, hidden, use_reentrant=False)
-                embeddings = project(model, hidden)
-                loss = contrastive_loss(embeddings, captions, texts.logit_scale.exp().float())
-                loss.backward()
-            yield recorder.gradients
+            yield from _of_batch(tower, batch, objective)
 
 
-class _Recorder:
-    """Collects the mask gradients of one forward and backward pass made within its context."""
+def _of_batch(tower: Tower, batch: Batch, objective: Objective) -> list[MaskGradients]:
+    """Up the tower with no graph, then down with that of one sublayer at a time.
 
-    def __init__(self, model: nn.Module, images: int):
-        vision, device = vision_config(model.config), model.device
-        layers = vision.num_hidden_layers
-        self.gradients = MaskGradients(
-            torch.zeros(images, layers, vision.num_attention_heads, device=device),
-            torch.zeros(images, layers, vision.intermediate_size, device=device),
+    Held are the residual streams between the sublayers. Each sublayer is computed a second time,
+    once for all losses, so that a further loss costs no more than its backward pass.
+    """
+    parts, inputs = tower.sublayers, batch.inputs(tower.kind)
+    with torch.no_grad():
+        streams = [tower.embed(inputs)]
+        for part in parts:
+            streams.append(part(streams[-1]))
+    with torch.enable_grad():
+        top = streams[-1].requires_grad_()
+        embeddings = tower.project(top, inputs)
+        if not embeddings.isfinite().all():
+            raise not_finite(first_break(tower, streams[0]))
+        losses = objective(embeddings, batch)
+        found = [_empty_gradients(tower, len(top)) for _ in losses]
+        gradients = [torch.autograd.grad(loss, top, retain_graph=True)[0] for loss in losses]
+        del streams[-1]
+        for part in reversed(parts):
+            below = _through(part, streams.pop().requires_grad_(), gradients)
+            for index, (of_units, gradient) in enumerate(below):
+                getattr(found[index], part.kind)[:, part.layer] = of_units
+                gradients[index] = gradient
+    for each in found:
+        _check_finite(parts, each)
+    return found
+
+
+def _through(
+    sublayer: Sublayer, stream: Tensor, gradients: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Take gradients at the stream after a sublayer down through it.
+
+    Args:
+        sublayer: of u units.
+        stream: what enters it, [b, n, d], a leaf that asks for gradients.
+        gradients: one [b, n, d] for each loss.
+
+    Yields:
+        For each loss the gradients of the units' mask variables [b, u], and of `stream`.
+    """
+    seen: list[Tensor] = []
+    with sublayer.watch(seen.append):
+        after = sublayer(stream)
+    (features,) = seen
+    for gradient in gradients:
+        at_features, at_stream = torch.autograd.grad(
+            after, (features, stream), gradient, retain_graph=True
         )
-        self._sublayers = sublayers(model)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "_Recorder":
-        for sublayer in self._sublayers:
-            into = getattr(self.gradients, sublayer.kind)[:, sublayer.layer]
-            self._stack.enter_context(sublayer.watch(_record(into, sublayer.unit_width)))
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stack.close()
+        products = (features.detach() * at_features).sum(1, dtype=torch.float32)
+        yield products.unflatten(1, (-1, sublayer.unit_width)).sum(2), at_stream
 
 
-def _record(into: Tensor, unit_width: int):
-    """A hook that lets the gradient of features [b, n, u * unit_width] fill `into` [b, u]."""
+def _empty_gradients(tower: Tower, images: int) -> MaskGradients:
+    config, device = tower.config, tower.model.device
+    layers = config.num_hidden_layers
+    return MaskGradients(
+        torch.empty(images, layers, config.num_attention_heads, device=device),
+        torch.empty(images, layers, config.intermediate_size, device=device),
+    )
 
-    def on_forward(features: Tensor) -> None:
-        values = features.detach()
 
-        def on_backward(gradient: Tensor) -> None:
-            products = (values * gradient).sum(1, dtype=torch.float32)
-            into.copy_(products.unflatten(1, (-1, unit_width)).sum(2))
-
-        features.register_hook(on_backward)
-
-    return on_forward
+def _check_finite(parts: Sequence[Sublayer], gradients: MaskGradients) -> None:
+    """Raise `UserError` at the topmost sublayer whose gradients are not finite."""
+    if gradients.heads.isfinite().all() and gradients.neurons.isfinite().all():
+        return
+    for part in reversed(parts):
+        finite = getattr(gradients, part.kind)[:, part.layer].isfinite().all(1)
+        if not finite.all():
+            raise UserError(
+                f"the mask gradients of the {part.kind} of layer {part.layer} are not finite for "
+                f"{int((~finite).sum())} of {len(finite)} images: is the checkpoint damaged, or "
+                "half precision too narrow for it?"
+            )
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def _frozen(tower: Tower) -> Iterator[None]:
     """Within the context no weight asks for a gradient, which halves the backward pass."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in tower.model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:

@@ -4,29 +4,37 @@ Stands between mask and smaller tower. Going up the layers, the pruned tower's r
 beside the dense one's; at each sublayer the output projection is solved anew, by damped least
 squares, for what the dense stream carries there and the pruned one doesn't yet:
 
-    min ‖X̃ W̃ - T‖² + λ‖unknowns - what they were‖²,    X̃ = [X, 1],  W̃ = [W; bias].
+    min ‖X̃ W̃ - T‖² + λ‖unknowns - what they were‖²,    X̃ = [X, 1],  W̃ = [W; bias],
+
+each token's row weighted by what the token matters to the final embedding (`compress.weights`).
 
 - `rescale` (arXiv 2204.09656, section 4.3): one factor a head or neuron, the bias stays. The normal
   matrix is X̃ᵀX̃ ∘ W̃W̃ᵀ, summed over each pair of units' rows, and the right-hand side the unit sums
   of X̃ᵀT ∘ W̃: no row for each token and output is ever built.
 - `reconstruct`: every weight of the projection and its bias. The normal matrix is X̃ᵀX̃ itself.
+  At the top the projection into the embedding space is solved for the dense tower's embeddings.
 
 All that a solve needs are second moments, summed batch by batch. λ is picked for each sublayer by
 the error on an eighth of the images, which is kept out of the sums until λ is known; λ = ∞, nothing
 changed, is among the choices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
 import torch
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.calibration import Calibration
-from pruning_mechanism import Sublayer, embed, sublayers
+from compress.finite import not_finite, place_of
+from compress.moments import Moments, linear_weight, solve_damped
+from compress.streams import Streams
+from compress.weights import TokenWeights
+from pruning_mechanism import Tower
 
 Repair = Literal["none", "rescale", "reconstruct"]
 WILDEST_FACTOR = 10.0
@@ -39,6 +47,8 @@ HELD_OUT = 8
 class SublayerRepair:
     """How far a sublayer of the pruned tower was from the dense one: ‖X̃W̃ - T‖² / ‖T‖².
 
+    Where tokens have weights, so have they in the norms.
+
     `damping` is None, and the errors are equal, where the weights stay as they were.
     """
 
@@ -48,37 +58,6 @@ class SublayerRepair:
     error_after: float
     damping: float | None = None
     problem: str | None = None
-
-
-class Moments:
-    """Second moments of features X̃ = [X, 1] [t, p + 1] and targets T [t, d], in float64."""
-
-    def __init__(self, inputs: int, outputs: int):
-        self.xx = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
-        self.xt = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
-        self.tt = 0.0
-
-    def add_batch(self, features: Tensor, targets: Tensor) -> None:
-        """Add a batch's tokens X [..., p] and T [..., d]."""
-        x, t = features.flatten(0, -2).float(), targets.flatten(0, -2).float()
-        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        self.xx += (x.T @ x).cpu()
-        self.xt += (x.T @ t).cpu()
-        self.tt += t.double().square().sum().item()
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both sets of tokens."""
-        both = Moments(len(self.xx) - 1, self.xt.shape[1])
-        both.xx, both.xt = self.xx + other.xx, self.xt + other.xt
-        both.tt = self.tt + other.tt
-        return both
-
-    def error(self, weight: Tensor) -> float:
-        """‖X̃W̃ - T‖² / ‖T‖² for a weight W̃ [p + 1, d]."""
-        if self.tt == 0:
-            return 0.0
-        fitted = (weight * (self.xx @ weight)).sum() - 2 * (weight * self.xt).sum()
-        return max(0.0, (fitted.item() + self.tt) / self.tt)
 
 
 def rescale(moments: Moments, weight: Tensor, unit_width: int, damping: float) -> Tensor:
@@ -114,94 +93,113 @@ def reconstruct(moments: Moments, weight: Tensor, unit_width: int, damping: floa
 SOLVERS = {"rescale": rescale, "reconstruct": reconstruct}
 
 
-def solve_damped(normal: Tensor, right: Tensor, prior: Tensor, damping: float) -> Tensor:
-    """The Z that minimises tr(ZᵀNZ) - 2 tr(ZᵀR) + λ‖Z - Z₀‖², λ = damping · mean diagonal of N.
-
-    Args:
-        normal: N [p, p], float64, positive semi-definite.
-        right: R [p, d].
-        prior: Z₀ [p, d].
-        damping: λ's share.
-
-    Raises:
-        LinAlgError: N + λ is not positive definite, or something is not finite.
-    """
-    if not (torch.isfinite(normal).all() and torch.isfinite(right).all()):
-        raise LinAlgError("the moments are not finite")
-    strength = damping * normal.diagonal().mean()
-    damped = normal + strength * torch.eye(len(normal), dtype=normal.dtype)
-    factor = cho_factor(damped.numpy(), lower=True, check_finite=False)
-    return prior + torch.from_numpy(cho_solve(factor, (right - normal @ prior).numpy()))
-
-
-def output_weight(sublayer: Sublayer) -> Tensor:
-    """W̃ = [W; bias] [p + 1, d] of a sublayer's output projection, a copy in float64 on the CPU."""
-    output = sublayer.output
-    return torch.cat([output.weight.T, output.bias[None]]).detach().double().cpu()
-
-
 @torch.no_grad()
 def repair_tower(
-    dense: nn.Module,
-    smaller: nn.Module,
+    dense: Tower,
+    smaller: Tower,
     calibration: Calibration,
-    repair: Repair = "rescale",
+    repair: Repair = "reconstruct",
     progress: str | None = None,
+    weights: Sequence[TokenWeights] | None = None,
 ) -> list[SublayerRepair]:
     """Repair `smaller`, pruned from `dense`, in place, and say how well each sublayer came out.
 
-    The residual streams of the calibration images are held in memory: 8 bytes a token and hidden
-    dimension. With `none` the errors are measured and nothing is changed. `progress` is the title
-    of a bar.
+    The residual streams of the calibration inputs are held in memory: 8 bytes a token and hidden
+    dimension. With `none` the errors are measured and nothing is changed.
+
+    Args:
+        dense: the tower as it was.
+        smaller: the tower as cut.
+        calibration: images or texts to solve on.
+        repair: what is solved for.
+        progress: the title of a bar.
+        weights: of the tokens after each sublayer, from `compress.weights`; by default all count
+            alike, as in arXiv 2204.09656, that can reach the embedding.
+
+    Raises:
+        UserError: the activations of one of the towers are not finite.
     """
-    streams = [
-        (embed(dense, batch.pixels), embed(smaller, batch.pixels))
-        for batch in calibration.batches(progress and f"{progress}: images")
-    ]
-    pairs = list(zip(sublayers(dense), sublayers(smaller), strict=True))
+    batches = calibration.batches(progress and f"{progress}: images")
+    streams = [Streams.start(dense, smaller, batch) for batch in batches]
+    parts = dense.sublayers
+    weights = weights or [TokenWeights()] * len(parts)
+    pairs = list(zip(parts, smaller.sublayers, weights, strict=True))
+    bar = tqdm(pairs, desc=progress, unit="sublayer", disable=progress is None)
     done = []
-    for above, below in tqdm(pairs, desc=progress, unit="sublayer", disable=progress is None):
+    for above, below, of_tokens in bar:
         inputs, outputs = below.output.in_features, below.output.out_features
         fit, held_out = Moments(inputs, outputs), Moments(inputs, outputs)
-        features = []
-        for index, (stream, pruned) in enumerate(streams):
-            streams[index] = (above(stream), pruned)
-            features.append(below.features(pruned))
-            target = streams[index][0] - pruned
-            cut = len(target) - max(1, len(target) // HELD_OUT)
-            fit.add_batch(features[-1][:cut], target[:cut])
-            held_out.add_batch(features[-1][cut:], target[cut:])
-        done.append(_repair_sublayer(below, fit, held_out, repair))
-        for index, batch in enumerate(features):
-            stream, pruned = streams[index]
-            streams[index] = (stream, pruned + below.output(batch))
+        for index, each in enumerate(streams):
+            each.dense = above(each.dense)
+            features, target = below.features(each.current), each.dense - each.current
+            scale = each.weights(of_tokens)
+            cut = len(target) - _held_out(index, len(target))
+            fit.add_batch(features[:cut], target[:cut], scale[:cut])
+            held_out.add_batch(features[cut:], target[cut:], scale[cut:])
+        place = (below.layer, below.kind)
+        done.append(_repair_linear(below.output, place, fit, held_out, repair, below.unit_width))
+        # computing the sublayer again costs less than holding its features for all images
+        for each in streams:
+            each.current = below(each.current)
+    if repair == "reconstruct" and isinstance(smaller.final, nn.Linear):
+        done.append(_repair_projection(dense, smaller, streams))
     return done
 
 
-def _repair_sublayer(
-    sublayer: Sublayer, fit: Moments, held_out: Moments, repair: Repair
+def _held_out(batch: int, images: int) -> int:
+    """How many images of a batch are kept out of the sums; of single images, every eighth is."""
+    return max(1, images // HELD_OUT) if images > 1 else int(batch % HELD_OUT == 1)
+
+
+def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams]) -> SublayerRepair:
+    """Solve the projection into the embedding space anew, for the dense tower's embeddings."""
+    final = smaller.final
+    sizes = (final.in_features, final.out_features, final.bias is not None)
+    fit, held_out = Moments(*sizes), Moments(*sizes)
+    seen: list[Tensor] = []
+    hook = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    with hook:
+        for index, each in enumerate(streams):
+            smaller.project(each.current, each.inputs)
+            features, target = seen.pop(), dense.project(each.dense, each.inputs)
+            cut = len(target) - _held_out(index, len(target))
+            fit.add_batch(features[:cut], target[:cut])
+            held_out.add_batch(features[cut:], target[cut:])
+    place = (len(smaller.layers), "projection")
+    return _repair_linear(final, place, fit, held_out, "reconstruct", 1)
+
+
+def _repair_linear(
+    linear: nn.Linear,
+    place: tuple[int, str],
+    fit: Moments,
+    held_out: Moments,
+    repair: Repair,
+    unit_width: int,
 ) -> SublayerRepair:
-    """Solve for one sublayer's output projection and put the solution in."""
-    weight = output_weight(sublayer)
+    """Solve for one output projection and put the solution in; `place` is its layer and kind."""
+    weight = linear_weight(linear)
     moments = fit + held_out
+    if not (moments.finite and weight.isfinite().all()):
+        raise not_finite(place_of(*place))
     before = moments.error(weight)
-    place = (sublayer.layer, sublayer.kind, before)
-    if repair == "none" or (repair == "rescale" and not sublayer.units):
+    place = (*place, before)
+    if repair == "none" or (repair == "rescale" and not linear.in_features):
         return SublayerRepair(*place, before)
     try:
-        damping = _best_damping(fit, held_out, weight, sublayer.unit_width, repair)
+        damping = _best_damping(fit, held_out, weight, unit_width, repair)
         if damping == inf:
             return SublayerRepair(*place, before)
-        solved = SOLVERS[repair](moments, weight, sublayer.unit_width, damping)
+        solved = SOLVERS[repair](moments, weight, unit_width, damping)
         problem = _wildness(solved, weight) if repair == "rescale" else None
     except LinAlgError as error:
         problem = f"no solution ({error})"
     if problem:
-        name = f"{sublayer.kind} of layer {sublayer.layer}"
-        message = f"{name}: {repair} found {problem}; the weights stay as they are"
+        message = f"{place_of(*place[:2])}: {repair} found {problem}; the weights stay as they are"
         return SublayerRepair(*place, before, problem=message)
-    sublayer.output.weight.copy_(solved[:-1].T)
-    sublayer.output.bias.copy_(solved[-1])
+    linear.weight.copy_(solved[: linear.in_features].T)
+    if linear.bias is not None:
+        linear.bias.copy_(solved[-1])
     return SublayerRepair(*place, moments.error(solved), damping)
 
 

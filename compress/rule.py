@@ -1,242 +1,162 @@
-"""What every pruning rule does around its own choice: load, draw, choose, repair, cut, save.
+"""What every pruning rule does around its own choice: plan, cut, repair, save.
 
-A rule gives a mask; `compress` makes a smaller tower out of it and says how it came about, and
-`write` keeps it as a checkpoint. `run_rule` is the command around both.
+A rule plans a mask for each constraint and tower; `make_smaller` makes smaller towers out of these
+and says how they came about. `run_rule` is the command around it.
 """
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from datasets import Dataset
-from rich.table import Table
 from torch import nn
 
-from compress.calibration import Calibration
-from compress.command import ConfigOption, UserError, check_device, console, finished_directory
-from compress.repair import Repair, SublayerRepair, repair_tower
-from corpora import load_corpus
-from pruning_mechanism import (
-    Compression,
-    Mask,
-    TowerError,
-    is_pruned,
-    load,
-    load_processor,
-    macs,
-    parameters,
-    prune,
-    save,
-)
+from compress.budget import Constraint
+from compress.command import check_output, console, finished_directory
+from compress.dense import Base, DenseTower, open_base
+from compress.options import BaseOptions
+from compress.repair import SublayerRepair, repair_tower
+from compress.smaller import Plan, Smaller, SmallerTower, summary, write
+from compress.structures import USUAL, Structure, check_reach
+from pruning_mechanism import Compression, Mask, Tower, macs, parameters, prune
 from pruning_mechanism.checkpoint import fingerprint, stored_dtype
 
-CALIBRATION_KEYS = "calibration.txt"
-DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
-
 
 @dataclass(frozen=True)
-class BaseOptions(ConfigOption):
-    """Which tower to make smaller, and what to calibrate it on."""
+class Rule:
+    """A way to choose what stays: `plan` gives a tower's mask for one of the constraints.
 
-    model: str = DEMO_MODEL
-    """directory or hub name of a CLIP, or of its vision tower alone"""
-    text_model: str | None = None
-    """a whole CLIP, if --model is a vision tower alone"""
-    corpus: str = "scenes"
-    """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
-    corpus_dir: Path | None = None
-    """where the corpus lies"""
-    calibration_split: str = "train"
-    """split that the calibration images are drawn from"""
-    samples: int = 2048
-    """calibration images for the scores"""
-    repair: Repair = "rescale"
-    """what is done to the weights that stay"""
-    repair_samples: int = 512
-    """calibration images for the repair, the first of the samples"""
-    batch_size: int = 32
-    """images a batch"""
-    seed: int = 0
-    """of the draw of calibration images and captions"""
-    device: str = "cpu"
-    """where to compute: cpu, cuda, mps"""
-
-
-@dataclass(frozen=True)
-class RuleOptions(BaseOptions):
-    """What every pruning command takes."""
-
-    output: Path | None = None
-    """directory to write (default: results/RULE-CONSTRAINT)"""
-    overwrite: bool = False
-    """replace an earlier result"""
-
-
-@dataclass(frozen=True)
-class Base:
-    """A tower to be made smaller, with what is needed to score, repair and save it."""
-
-    path: str
-    model: nn.Module
-    texts: nn.Module
-    processor: object
-    calibration: Calibration
-
-
-@dataclass(frozen=True)
-class Smaller:
-    """A smaller tower in memory, with how it was made."""
-
-    model: nn.Module
-    mask: Mask
-    compression: Compression
-    repairs: list[SublayerRepair] = field(default_factory=list)
-
-
-def open_base(options: BaseOptions) -> Base:
-    """Load the tower and draw the calibration images, having checked what can be checked first.
-
-    Raises:
-        UserError, TowerError, CorpusError: an option names something that can't be used.
+    `captions` says whether the rule needs some, and the other tower; `structures` what may go.
     """
-    for name in ("samples", "repair_samples", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    check_device(options.device)
-    model = load(options.model, options.device)
-    if is_pruned(model):
-        raise TowerError(f"{options.model} is pruned already: name the dense checkpoint")
-    processor = load_processor(options.model)
-    texts, tokenizer = model, getattr(processor, "tokenizer", None)
-    if options.text_model:
-        texts = load(options.text_model, options.device)
-        tokenizer = getattr(load_processor(options.text_model), "tokenizer", None)
-    if not hasattr(texts, "text_model") or tokenizer is None:
-        raise UserError(
-            f"{options.text_model or options.model} has no text tower, or no tokenizer for it: "
-            "pass a whole CLIP that it belongs to as --text-model"
-        )
-    corpus = load_corpus(options.corpus, options.corpus_dir, options.calibration_split)
-    calibration = Calibration.draw(
-        corpus, options.samples, options.seed, processor, tokenizer, options.batch_size,
-        options.device,
-    )  # fmt: skip
-    if len(calibration) < 2:
-        raise UserError(f"{options.corpus} has {len(calibration)} readable images: too few")
-    return Base(options.model, model, texts, processor, calibration)
+
+    name: str
+    constraints: tuple[Constraint, ...]
+    plan: Callable[[DenseTower, Constraint], Plan]
+    captions: bool = False
+    structures: Collection[Structure] = USUAL
+
+    def check(self, dense: DenseTower) -> None:
+        """Raise `UserError` unless the tower can meet the constraints."""
+        for each in self.constraints:
+            each.check_tower(dense.model.config, dense.kind)
+            check_reach(self.structures, each, dense.model.config, dense.kind)
 
 
-def calibrate(
-    model: nn.Module, corpus: Dataset | Calibration, samples: int, seed: int
-) -> Calibration:
-    """The calibration sample that `corpus` is, or one drawn from it for `model`."""
-    if isinstance(corpus, Calibration):
-        return corpus
-    processor = load_processor(model.config._name_or_path)
-    return Calibration.draw(corpus, samples, seed, processor, device=str(model.device))
+def make_smaller(base: Base, rule: Rule, constraint: Constraint, options: BaseOptions) -> Smaller:
+    """Plan, cut and repair for one constraint, tower by tower; the base stays as it is.
 
-
-def compress(
-    base: Base,
-    mask: Mask,
-    rule: str,
-    constraint: str,
-    options: BaseOptions,
-    seconds: float = 0.0,
-) -> Smaller:
-    """Cut `mask` out of the base tower and repair what stays.
-
-    Args:
-        base: the tower; it stays as it is.
-        mask: what to keep.
-        rule: the rule's name, for the record.
-        constraint: what it was asked for, for the record and for people.
-        options: how to repair.
-        seconds: what finding the mask took; the repair's own are added.
+    The seconds on record are what this result alone would have taken: whatever was made once, for
+    an earlier constraint, is counted again.
     """
-    start = time.perf_counter()
-    model = prune(base.model, mask)
-    calibration = base.calibration.first(options.repair_samples)
-    repairs = (
-        repair_tower(base.model, model, calibration, options.repair, f"{rule} {constraint}: repair")
-        if options.repair != "none"
-        else []
-    )
+    base.ledger.open_bill()
+    title = f"{rule.name} {constraint.label}: repair"
+    model, towers = base.model, []
+    for dense in base.towers:
+        plan = rule.plan(dense, constraint)
+        if plan.made and model is base.model:
+            model, repairs = plan.made
+        else:
+            model, repairs = cut(dense, plan.mask, options, title, model, plan.model)
+        towers.append(SmallerTower(dense.kind, plan, repairs))
     model = model.to(stored_dtype(base.path))
-    cost = macs(model)
     compression = Compression(
-        rule=rule,
-        constraint=constraint,
+        rule=rule.name,
+        constraint=constraint.label,
         repair=options.repair,
         base=base.path,
         base_fingerprint=fingerprint(base.path, base.model),
         corpus=f"{options.corpus} {options.calibration_split}",
         samples=len(base.calibration),
         seed=options.seed,
-        macs=cost.encoder,
-        mac_fraction=cost.fraction,
-        tower_macs=cost.tower,
-        parameters=parameters(model),
-        seconds=seconds + time.perf_counter() - start,
-        notes=tuple(repair.problem for repair in repairs if repair.problem),
+        **_costs(base, model),
+        seconds=base.ledger.bill(),
+        tower=options.tower,
+        notes=tuple(
+            f"{each.kind} tower, {repair.problem}"
+            for each in towers
+            for repair in each.repairs
+            if repair.problem
+        ),
         unreadable_images=base.calibration.unreadable,
         settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
     )
-    return Smaller(model, mask, compression, repairs)
+    return Smaller(model, tuple(towers), compression)
 
 
-def write(smaller: Smaller, base: Base, directory: Path) -> None:
-    """Write a smaller tower, its mask, its record and what it has seen into a directory."""
-    save(smaller.model, directory, base.processor, smaller.compression)
-    smaller.mask.save(directory / "mask.safetensors")
-    keys = "".join(f"{key}\n" for key in base.calibration.corpus["key"])
-    (directory / CALIBRATION_KEYS).write_text(keys)
-    repairs = [asdict(repair) for repair in smaller.repairs]
-    (directory / "repair.json").write_text(json.dumps(repairs, indent=1, allow_nan=False) + "\n")
+def _costs(base: Base, model: nn.Module) -> dict[str, float]:
+    """What `Compression` says of the towers' costs, summed over those that were made smaller."""
+    kinds = [each.kind for each in base.towers]
+    costs = [macs(model, kind) for kind in kinds]
+    encoder = sum(each.encoder for each in costs)
+    return {
+        "macs": encoder,
+        "mac_fraction": encoder / sum(macs(base.model, kind).encoder for kind in kinds),
+        "tower_macs": sum(each.tower for each in costs),
+        "parameters": sum(parameters(model, kind) for kind in kinds),
+    }
 
 
-def run_rule(
-    rule: str,
-    constraint: str,
-    options: RuleOptions,
-    choose: Callable[[nn.Module, Calibration, nn.Module], Mask],
-) -> None:
-    """The command of a pruning rule: `choose` gives the mask for (model, calibration, texts)."""
-    output = options.output or Path("results") / f"{rule}-{constraint.replace(' ', '-').lower()}"
-    with finished_directory(output, options.overwrite) as directory:
-        base = open_base(options)
-        start = time.perf_counter()
-        mask = choose(base.model, base.calibration, base.texts)
-        smaller = compress(
-            base, mask, rule, constraint, options, seconds=time.perf_counter() - start
-        )
-        write(smaller, base, directory)
-    for note in smaller.compression.notes:
-        console().print(f"note: {note}")
-    if smaller.compression.unreadable_images:
-        names = ", ".join(smaller.compression.unreadable_images)
+def cut(
+    dense: DenseTower,
+    mask: Mask,
+    options: BaseOptions,
+    progress: str | None = None,
+    model: nn.Module | None = None,
+    turned: nn.Module | None = None,
+) -> tuple[nn.Module, list[SublayerRepair]]:
+    """A model with the dense tower pruned to `mask` and repaired as the options say.
+
+    `model` is the dense tower's own, or one whose other tower has been made smaller already;
+    `turned` the dense one in the coordinates that the mask is of, if these are others.
+    """
+    model = model or dense.model
+    if turned is not None:
+        model = turned if model is dense.model else _with_tower(model, Tower.of(turned, dense.kind))
+    smaller = prune(model, mask, dense.kind)
+    if options.repair == "none":
+        return smaller, []
+    weights = dense.weights() if options.repair == "reconstruct" else None
+    calibration = dense.calibration.first(options.repair_samples)
+    tower = Tower.of(smaller, dense.kind)
+    return smaller, repair_tower(dense.tower, tower, calibration, options.repair, progress, weights)
+
+
+def _with_tower(model: nn.Module, tower: Tower) -> nn.Module:
+    """A copy of a model with the weights of a tower of the same shape as its own."""
+    copied = copy.deepcopy(model)
+    for own, given in zip(Tower.of(copied, tower.kind).modules, tower.modules, strict=True):
+        own.load_state_dict(given.state_dict())
+    return copied
+
+
+def run_rule(rule: Rule, options: BaseOptions) -> None:
+    """The command of a pruning rule, whose options have `output` and `overwrite`."""
+    places = _places(rule, options)
+    for place in places.values():
+        check_output(place, options.overwrite)
+    base = open_base(options, rule.captions)
+    for dense in base.towers:
+        rule.check(dense)
+    if base.calibration.unreadable:
+        names = ", ".join(base.calibration.unreadable)
         console().print(f"skipped, because they can't be read: {names}")
-    console().print(_summary(base, smaller))
-    console().print(f"wrote {output}", soft_wrap=True)
+    for constraint, place in places.items():
+        with finished_directory(place, options.overwrite) as directory:
+            smaller = make_smaller(base, rule, constraint, options)
+            write(smaller, base, directory)
+        for note in smaller.compression.notes:
+            console().print(f"note: {note}")
+        console().print(summary(base, smaller))
+        console().print(f"wrote {place}", soft_wrap=True)
 
 
-def _summary(base: Base, smaller: Smaller) -> Table:
-    """The short table that a rule's command ends with."""
-    table = Table(title=f"{smaller.compression.rule}, {smaller.compression.constraint}")
-    for heading in ("", "heads", "neurons", "GMACs", "share", "parameters"):
-        table.add_column(heading, justify="right")
-    dense = Mask.dense(base.model.config)
-    rows = (("dense", base.model, dense), ("smaller", smaller.model, smaller.mask))
-    for name, model, mask in rows:
-        cost = macs(model)
-        table.add_row(
-            name,
-            f"{int(mask.heads.sum()):,}",
-            f"{int(mask.neurons.sum()):,}",
-            f"{cost.encoder / 1e9:.3f}",
-            f"{cost.fraction:.3f}",
-            f"{parameters(model):,}",
-        )
-    return table
+def _places(rule: Rule, options: BaseOptions) -> dict[Constraint, Path]:
+    """The directory that each constraint's result is written into."""
+    output: Path | None = options.output
+    names = {each: each.label.replace(" ", "-").lower() for each in rule.constraints}
+    if output is None:
+        name = rule.name if options.tower == "vision" else f"{rule.name}-{options.tower}"
+        return {each: Path("results") / f"{name}-{label}" for each, label in names.items()}
+    if len(names) == 1:
+        return dict.fromkeys(names, output)
+    return {each: output / name for each, name in names.items()}

@@ -15,12 +15,16 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from compress.calibration import Calibration
+from compress.budget import Constraint, check_heads
+from compress.calibration import Calibration, calibrate
 from compress.command import UserError, run_command
+from compress.dense import DenseTower
 from compress.importance import Importance, MaskGradients, mask_gradients
-from compress.rule import RuleOptions, calibrate, run_rule
-from pruning_mechanism import Mask, masked
-from pruning_mechanism.tower import vision_config
+from compress.objective import Contrastive
+from compress.options import BaseOptions, OutputOptions
+from compress.rule import Rule, run_rule
+from compress.smaller import Plan
+from pruning_mechanism import Mask, Tower, TowerKind, masked
 
 
 def scores(
@@ -29,19 +33,21 @@ def scores(
     samples: int = 2048,
     seed: int = 0,
     *,
+    tower: TowerKind = "vision",
     texts: nn.Module | None = None,
     progress: bool = False,
 ) -> Importance:
-    """Normalised sensitivity of every head and neuron of `model`'s vision tower.
+    """Normalised sensitivity of every head and neuron of one of `model`'s towers.
 
     The arguments are those of `compress.fisher.scores`.
 
     Returns:
         Importance with `heads[l, h] = mean_i |g_i[l, h]| / ‖mean_i |g_i[l]|‖₂`, `neurons` likewise.
     """
-    calibration = calibrate(model, corpus, samples, seed)
+    calibration = calibrate(model, corpus, samples, seed, texts)
     batches = calibration.batches("sensitivity: gradients" if progress else None)
-    return mean_sensitivity(mask_gradients(model, batches, texts))
+    objective = Contrastive(texts or model, tower)
+    return mean_sensitivity(mask_gradients(Tower.of(model, tower), batches, objective))
 
 
 def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
@@ -53,21 +59,23 @@ def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
     return Importance(*(nn.functional.normalize(sums, dim=1).cpu() for sums in (heads, neurons)))
 
 
-def select(importance: Importance, heads: int, config) -> Mask:
+def select(importance: Importance, heads: int, config, tower: TowerKind = "vision") -> Mask:
     """The mask without the `heads` least important heads of the tower; every neuron stays.
 
     Raises:
         UserError: the tower has fewer heads.
     """
-    dense = Mask.dense(config)
-    check_heads(heads, config)
+    dense = Mask.dense(config, tower)
+    check_heads(heads, config, tower)
     lowest = importance.heads.flatten().sort(stable=True).indices[:heads]
     keep = torch.ones(importance.heads.numel(), dtype=torch.bool)
     keep[lowest] = False
     return Mask(keep.view(importance.heads.shape), dense.neurons)
 
 
-def select_all_but_one(score: Callable[[Mask], Importance], heads: int, config) -> Mask:
+def select_all_but_one(
+    score: Callable[[Mask], Importance], heads: int, config, tower: TowerKind = "vision"
+) -> Mask:
     """The mask that the all-but-one protocol reaches when `heads` heads are gone.
 
     Repeats: score the tower as masked so far; in the layer that holds the most important head among
@@ -76,13 +84,14 @@ def select_all_but_one(score: Callable[[Mask], Importance], heads: int, config) 
     Args:
         score: gives the importance of the tower under a mask.
         heads: how many heads go, a multiple of (heads a layer - 1).
-        config: the tower's configuration.
+        config: the model's configuration, or the tower's.
+        tower: which one of the model's.
 
     Raises:
         UserError: no number of layers gives up that many heads.
     """
-    mask = Mask.dense(config)
-    check_heads(heads, config)
+    mask = Mask.dense(config, tower)
+    check_heads(heads, config, tower)
     layers, per_layer = mask.heads.shape
     steps, rest = divmod(heads, per_layer - 1)
     if rest or steps > layers:
@@ -101,41 +110,50 @@ def select_all_but_one(score: Callable[[Mask], Importance], heads: int, config) 
     return mask
 
 
-def check_heads(heads: int, config) -> None:
-    """Raise `UserError` unless the tower has that many heads to give up."""
-    vision = vision_config(config)
-    available = vision.num_hidden_layers * vision.num_attention_heads
-    if not 0 <= heads <= available:
-        raise UserError(f"--heads {heads}: the tower has {available} heads")
-
-
 @dataclass(frozen=True)
-class SensitivityOptions(RuleOptions):
-    """Prune the least sensitive heads of a CLIP vision tower (arXiv 1905.10650).
+class HeadOptions(BaseOptions):
+    """How many heads go, and by which protocol."""
 
-    Example: python -m compress.sensitivity --heads 77
-    """
-
-    heads: int = 77
-    """how many heads of the tower go"""
+    heads: tuple[int, ...] = (77,)
+    """how many heads of the tower go; several numbers share one scoring"""
     rule: Literal["lowest", "all-but-one"] = "lowest"
     """the lowest heads of the tower, or all but the best of one layer after another"""
 
 
+@dataclass(frozen=True)
+class SensitivityOptions(HeadOptions, OutputOptions):
+    """Prune the least sensitive heads of a CLIP tower (arXiv 1905.10650).
+
+    Example: python -m compress.sensitivity --heads 77
+    """
+
+
+def rule(options: HeadOptions) -> Rule:
+    """Head pruning by sensitivity, by the options' protocol."""
+
+    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
+        def score(mask: Mask) -> Importance:
+            model, kind = dense.model, dense.kind
+            with masked(model, mask, kind):
+                return scores(
+                    model, dense.calibration, tower=kind, texts=dense.texts, progress=True
+                )
+
+        of_tower = (int(constraint.value), dense.model.config, dense.kind)
+        if options.rule == "all-but-one":
+            return Plan(select_all_but_one(score, *of_tower))
+        importance = dense.once("sensitivity", lambda: score(Mask.dense(*of_tower[1:])))
+        return Plan(select(importance, *of_tower))
+
+    constraints = tuple(Constraint("heads", each) for each in dict.fromkeys(options.heads))
+    if not constraints:
+        raise UserError("name how many --heads go")
+    return Rule("sensitivity", constraints, plan, captions=True)
+
+
 def main(options: SensitivityOptions) -> None:
     """Score, select, repair, cut and save."""
-
-    def choose(model: nn.Module, calibration: Calibration, texts: nn.Module) -> Mask:
-        def score(mask: Mask) -> Importance:
-            with masked(model, mask):
-                return scores(model, calibration, texts=texts, progress=True)
-
-        check_heads(options.heads, model.config)
-        if options.rule == "all-but-one":
-            return select_all_but_one(score, options.heads, model.config)
-        return select(score(Mask.dense(model.config)), options.heads, model.config)
-
-    run_rule("sensitivity", f"{options.heads} heads", options, choose)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from compress.allocate import split_budget
+from compress.budget import Prices
 from compress.calibration import Batch
-from compress.fisher import fisher_information, split_budget
-from compress.importance import Importance, contrastive_loss, mask_gradients
-from pruning_mechanism import Mask, image_embeddings, macs, prune
+from compress.fisher import fisher_information
+from compress.importance import Importance, mask_gradients
+from compress.objective import contrastive_loss, objective_named
+from pruning_mechanism import Mask, Tower, image_embeddings, macs, prune
 from pruning_mechanism.tower import text_embeddings
 
 BATCH, ROUNDS = 32, 3
@@ -33,12 +36,12 @@ def seconds(work) -> float:
     return time.perf_counter() - start
 
 
-def against(benchmark, baseline, work) -> list[float]:
+def against(benchmark, baseline, work, rounds: int = ROUNDS) -> list[float]:
     """Seconds of `baseline`, run before every round of `work`, which is what is benchmarked."""
     turns = []
     baseline(), work()
     benchmark.pedantic(
-        work, setup=lambda: turns.append(seconds(baseline)), rounds=ROUNDS, iterations=1
+        work, setup=lambda: turns.append(seconds(baseline)), rounds=rounds, iterations=1
     )
     return turns
 
@@ -51,7 +54,7 @@ def mask_of(model: CLIPModel, name: str, shared) -> Mask:
     importance = Importance(
         torch.rand(12, 12, generator=generator), torch.rand(12, 3072, generator=generator)
     )
-    return split_budget(importance, float(name.split()[1]), model.config)
+    return split_budget(importance, Prices.in_macs(model.config, float(name.split()[1])))
 
 
 @pytest.mark.parametrize("name", ["random 0.65", "random 0.40", "published 0.65", "published 0.40"])
@@ -74,7 +77,8 @@ def test_realised_speedup_against_mac_ratio(benchmark, vit_b16, name, request):
     }
 
 
-def test_scoring_pass_against_plain_forward_and_backward(benchmark, vit_b16):
+@pytest.mark.parametrize("objective", ["contrastive", "embedding"])
+def test_scoring_pass_against_plain_forward_and_backward(benchmark, vit_b16, objective):
     tokens = torch.randint(2, 100, (BATCH, 8))
     tokens[:, -1] = 1
     batch = Batch(torch.randn(BATCH, 3, 224, 224), {"input_ids": tokens})
@@ -87,8 +91,10 @@ def test_scoring_pass_against_plain_forward_and_backward(benchmark, vit_b16):
         contrastive_loss(images, texts, vit_b16.logit_scale.exp()).backward()
         vit_b16.zero_grad()
 
+    losses = objective_named(objective, vit_b16)
+
     def score():
-        return fisher_information(mask_gradients(vit_b16, [batch]))
+        return fisher_information(mask_gradients(Tower.of(vit_b16), [batch], losses))
 
     turns = against(benchmark, plain, score)
     ratio = benchmark.stats.stats.median / statistics.median(turns)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import CLIPVisionConfig
 
 from compress.allocate import Choices, Curve, best_units, by_curves, cheapest_loss, uniform
+from compress.budget import Prices
 from compress.command import UserError
 from compress.importance import Importance
 from pruning_mechanism import Shape
@@ -62,7 +63,7 @@ def importance(seed=0):
 
 def curves(weights=(1.0, 1.0, 1.0)):
     return [
-        Curve(layer, kind, (0, units // 4, units), (weight, weight / 5, 0.0))
+        Curve(layer, kind, units, (0, units // 4, units), (weight, weight / 5, 0.0))
         for layer, weight in enumerate(weights)
         for kind, units in (("heads", 4), ("neurons", 40))
     ]
@@ -73,32 +74,32 @@ def curves(weights=(1.0, 1.0, 1.0)):
 def test_the_budget_is_kept(constraint):
     budget = Shape.of(CONFIG).encoder_macs * constraint * (1 + 1e-9)
     for mask in (
-        by_curves(importance(), curves(), constraint, CONFIG),
-        uniform(importance(), constraint, CONFIG),
+        by_curves(importance(), curves(), Prices.in_macs(CONFIG, constraint)),
+        uniform(importance(), Prices.in_macs(CONFIG, constraint)),
     ):
         assert mask.shape(CONFIG).encoder_macs <= budget
 
 
 def test_the_budget_goes_where_the_loss_is():
-    mask = by_curves(importance(), curves((0.01, 0.01, 10.0)), 0.4, CONFIG)
+    mask = by_curves(importance(), curves((0.01, 0.01, 10.0)), Prices.in_macs(CONFIG, 0.4))
     assert mask.heads[2].all()
     assert mask.neurons[2].sum() > 2 * mask.neurons[:2].sum(1).max()
 
 
 def test_everything_stays_if_all_of_the_budget_does():
-    mask = by_curves(importance(), curves(), 1.0, CONFIG)
+    mask = by_curves(importance(), curves(), Prices.in_macs(CONFIG, 1.0))
     assert mask.heads.all()
     assert mask.neurons.all()
 
 
 def test_uniform_keeps_the_same_number_in_every_layer():
-    mask = uniform(importance(), 0.5, CONFIG)
+    mask = uniform(importance(), Prices.in_macs(CONFIG, 0.5))
     assert mask.heads.sum(1).tolist() == [2, 2, 2]
     assert len(set(mask.neurons.sum(1).tolist())) == 1
 
 
 def test_a_curve_never_rises_with_size_and_passes_through_its_points():
-    curve = Curve(0, "heads", (0, 2, 4, 8), (1.0, 0.2, 0.3, 0.0))
+    curve = Curve(0, "heads", 8, (0, 2, 4, 8), (1.0, 0.2, 0.3, 0.0))
     found = curve.at(np.arange(9))
     assert (np.diff(found) <= 1e-12).all()
     assert found[[0, 4, 8]].tolist() == pytest.approx([1.0, 0.3, 0.0])
@@ -113,6 +114,6 @@ def test_the_best_units_of_each_layer_are_kept():
 
 
 def test_a_constraint_outside_0_to_1_is_refused():
-    for allocate in (uniform, lambda *args: by_curves(args[0], curves(), *args[1:])):
+    for constraint in (0.0, 1.2, float("nan")):
         with pytest.raises(UserError, match=r"must be in \(0, 1\]"):
-            allocate(importance(), 1.2, CONFIG)
+            Prices.in_macs(CONFIG, constraint)

@@ -4,8 +4,9 @@ from torch.nn.functional import cosine_similarity
 
 from compress.allocate import best_units
 from compress.curves import compensated, measure_curves
-from compress.recover import dense_moments, importance_of
-from pruning_mechanism import image_embeddings, sublayers
+from compress.moments import dense_moments
+from compress.recover import importance_of
+from pruning_mechanism import Tower, image_embeddings, sublayers
 from tests.compress.test_repair import Images
 from tests.conftest import tiny_clip
 
@@ -13,9 +14,10 @@ from tests.conftest import tiny_clip
 @pytest.fixture(scope="module")
 def measured():
     model, images = tiny_clip(1), Images(40, 1)
-    moments = dense_moments(model, images.batches())
-    importance = importance_of(model, moments)
-    return model, images, moments, importance, measure_curves(model, importance, moments, images)
+    tower = Tower.of(model)
+    moments = dense_moments(tower, images.batches())
+    importance = importance_of(tower, moments)
+    return model, images, moments, importance, measure_curves(tower, importance, moments, images)
 
 
 def test_there_is_a_curve_for_every_sublayer_that_ends_in_no_loss(measured):

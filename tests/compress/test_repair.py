@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.calibration import Batch
-from compress.repair import Moments, reconstruct, repair_tower, rescale
-from pruning_mechanism import Mask, image_embeddings, prune, sublayers
+from compress.command import UserError
+from compress.moments import Moments
+from compress.repair import reconstruct, repair_tower, rescale
+from pruning_mechanism import Mask, Tower, image_embeddings, prune, sublayers
 from tests.conftest import tiny_clip
 
 
@@ -99,7 +101,7 @@ def drop_some(model, seed: int) -> Mask:
 def test_on_calibration_data_no_sublayer_is_left_with_more_error(kind, seed):
     model = tiny_clip(seed)
     smaller = prune(model, drop_some(model, seed))
-    for repair in repair_tower(model, smaller, Images(16, seed), kind):
+    for repair in repair_tower(Tower.of(model), Tower.of(smaller), Images(16, seed), kind):
         assert repair.error_after <= repair.error_before * (1 + 1e-6) + 1e-9
 
 
@@ -110,7 +112,7 @@ def test_repair_brings_the_embedding_back_towards_the_dense_one():
 
     def distance(kind):
         tower = copy.deepcopy(cut)
-        repair_tower(model, tower, images, kind)
+        repair_tower(Tower.of(model), Tower.of(tower), images, kind)
         with torch.no_grad():
             return (image_embeddings(tower, unseen) - image_embeddings(model, unseen)).norm()
 
@@ -121,7 +123,7 @@ def test_none_measures_and_changes_nothing():
     model = tiny_clip(5)
     smaller = prune(model, drop_some(model, 5))
     before = {name: tensor.clone() for name, tensor in smaller.state_dict().items()}
-    repairs = repair_tower(model, smaller, Images(8, 5), "none")
+    repairs = repair_tower(Tower.of(model), Tower.of(smaller), Images(8, 5), "none")
     assert [(each.layer, each.kind) for each in repairs[:2]] == [(0, "heads"), (0, "neurons")]
     assert all(torch.equal(before[name], each) for name, each in smaller.state_dict().items())
     assert all(each.error_before == each.error_after for each in repairs)
@@ -130,7 +132,7 @@ def test_none_measures_and_changes_nothing():
 def test_nothing_pruned_nothing_repaired():
     model = tiny_clip(6)
     smaller = prune(model, Mask.dense(model.config))
-    for repair in repair_tower(model, smaller, Images(8, 6), "rescale"):
+    for repair in repair_tower(Tower.of(model), Tower.of(smaller), Images(8, 6), "rescale"):
         assert repair.error_after < 1e-6
     for dense, kept in zip(sublayers(model), sublayers(smaller), strict=True):
         torch.testing.assert_close(kept.output.weight, dense.output.weight, atol=1e-4, rtol=1e-3)
@@ -146,20 +148,20 @@ def test_a_wild_solve_is_reported_and_leaves_factor_1():
     neurons[1, 0] = False
     smaller = prune(model, Mask(dense.heads, neurons))
     before = smaller.vision_model.encoder.layers[1].mlp.fc2.weight.clone()
-    repairs = repair_tower(model, smaller, Images(16, 7), "rescale")
+    repairs = repair_tower(Tower.of(model), Tower.of(smaller), Images(16, 7), "rescale")
     (wild,) = [each for each in repairs if (each.layer, each.kind) == (1, "neurons")]
     assert "the weights stay as they are" in wild.problem
     assert wild.error_after == wild.error_before
     assert torch.equal(smaller.vision_model.encoder.layers[1].mlp.fc2.weight, before)
 
 
-def test_moments_that_are_not_finite_are_reported():
+def test_activations_that_are_not_finite_are_refused_by_name():
     model = tiny_clip(8)
     smaller = prune(model, Mask.dense(model.config))
     with torch.no_grad():
         smaller.vision_model.encoder.layers[2].mlp.fc1.weight[0] = float("nan")
-    repairs = repair_tower(model, smaller, Images(8, 8), "rescale")
-    assert "not finite" in repairs[-1].problem
+    with pytest.raises(UserError, match="not finite from the neurons of layer 2"):
+        repair_tower(Tower.of(model), Tower.of(smaller), Images(8, 8), "rescale")
 
 
 def test_layers_without_units_are_passed_over():
@@ -168,7 +170,7 @@ def test_layers_without_units_are_passed_over():
     heads, neurons = dense.heads.clone(), dense.neurons.clone()
     heads[1], neurons[2] = False, False
     smaller = prune(model, Mask(heads, neurons))
-    repairs = repair_tower(model, smaller, Images(8, 9), "rescale")
+    repairs = repair_tower(Tower.of(model), Tower.of(smaller), Images(8, 9), "rescale")
     assert [each.problem for each in (repairs[2], repairs[5])] == [None, None]
     assert len(repairs) == 6
 
@@ -179,5 +181,57 @@ def test_reconstruct_gives_a_layer_without_units_the_best_bias():
     neurons = dense.neurons.clone()
     neurons[2] = False
     smaller = prune(model, Mask(dense.heads, neurons))
-    last = repair_tower(model, smaller, Images(16, 10), "reconstruct")[-1]
+    last = repair_tower(Tower.of(model), Tower.of(smaller), Images(16, 10), "reconstruct")[-1]
     assert last.error_after < last.error_before
+
+
+def pooled(model, pixels) -> torch.Tensor:
+    """What the projection into the embedding space gets, float64 [images, d]."""
+    with torch.no_grad():
+        return model.vision_model(pixel_values=pixels).pooler_output.double()
+
+
+def test_the_projection_is_solved_last_for_the_dense_embeddings():
+    model, images = tiny_clip(11), Images(512, 11, batch_size=64)
+    smaller = prune(model, drop_some(model, 11))
+    prior = model.visual_projection.weight.T.detach().double()
+    last = repair_tower(Tower.of(model), Tower.of(smaller), images)[-1]
+    assert (last.layer, last.kind) == (3, "projection")
+    assert last.damping is not None
+    features = pooled(smaller, images.pixels)  # the projection is above all that it depends on
+    with torch.no_grad():
+        targets = image_embeddings(model, images.pixels).double()
+    strength = last.damping * features.square().sum(0).mean()
+    expected = torch.linalg.lstsq(
+        torch.cat([features, strength.sqrt() * torch.eye(16)]),
+        torch.cat([targets, strength.sqrt() * prior]),
+    ).solution
+    torch.testing.assert_close(
+        smaller.visual_projection.weight.T.double(), expected, rtol=1e-3, atol=1e-4
+    )
+    left = (features @ expected - targets).square().sum() / targets.square().sum()
+    assert last.error_after == pytest.approx(left.item(), rel=1e-3)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6))
+def test_the_solved_projection_takes_no_embedding_further_away_on_calibration_data(seed):
+    model, images = tiny_clip(seed), Images(32, seed)
+    smaller = prune(model, drop_some(model, seed))
+    repair_tower(Tower.of(model), Tower.of(smaller), images)
+    kept = copy.deepcopy(smaller)
+    kept.visual_projection.load_state_dict(model.visual_projection.state_dict())
+    with torch.no_grad():
+        dense, solved, as_before = (
+            image_embeddings(each, images.pixels) for each in (model, smaller, kept)
+        )
+    assert (solved - dense).norm() <= (as_before - dense).norm() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "rescale"])
+def test_only_reconstruct_solves_the_projection(kind):
+    model = tiny_clip(12)
+    smaller = prune(model, drop_some(model, 12))
+    repairs = repair_tower(Tower.of(model), Tower.of(smaller), Images(16, 12), kind)
+    assert {each.kind for each in repairs} == {"heads", "neurons"}
+    assert torch.equal(smaller.visual_projection.weight, model.visual_projection.weight)

@@ -17,6 +17,7 @@ from transformers import CLIPVisionModelWithProjection
 from compress import fisher, recover, sensitivity
 from compress.command import run_command
 from corpora import load_corpus
+from figures.result import load_curves
 from pruning_mechanism import Mask, load
 from tests.conftest import tiny_clip, tiny_processor
 
@@ -81,8 +82,8 @@ def test_recover_keeps_the_budget_and_repairs(clip_directory, folder, tmp_path, 
     assert 0.35 < record["mac_fraction"] <= 0.5
     assert record["repair"] == "reconstruct"
     repairs = json.loads((tmp_path / "out" / "repair.json").read_text())
-    assert len(repairs) == 6
-    assert repairs[-1]["error_after"] < repairs[-1]["error_before"]
+    assert [each["kind"] for each in repairs] == ["heads", "neurons"] * 3 + ["projection"]
+    assert repairs[-2]["error_after"] < repairs[-2]["error_before"]
 
 
 def test_all_but_one_leaves_single_heads(clip_directory, folder, tmp_path):
@@ -139,7 +140,7 @@ def test_an_unreadable_image_is_left_out_and_named(clip_directory, folder, tmp_p
     [
         ("fisher", ("--mac-constraint", 0), "--mac-constraint must be in (0, 1]"),
         ("fisher", ("--mac-constraint", 1.5), "--mac-constraint must be in (0, 1]"),
-        ("sensitivity", ("--heads", 13), "the tower has 12 heads"),
+        ("sensitivity", ("--heads", 13), "the vision tower has 12 heads"),
         ("fisher", ("--device", "cuda:7"), "--device cuda:7"),
         ("fisher", ("--samples", 0), "--samples must be at least 1"),
         ("fisher", ("--corpus", "imagenet"), "imagenet"),
@@ -187,8 +188,9 @@ def test_an_interrupted_run_leaves_nothing(clip_directory, folder, tmp_path, sen
     command += ["--corpus", "folder", "--corpus-dir", folder, "--output", tmp_path / "out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not that of a job
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -197,3 +199,37 @@ def test_an_interrupted_run_leaves_nothing(clip_directory, folder, tmp_path, sen
     assert process.returncode == 130
     assert b"interrupted" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_heads_shrink_where_their_dimensions_may_go(clip_directory, folder, tmp_path):
+    flags = ("--structures", "heads", "neurons", "head_dims", "sublayers", "--rounds", 1)
+    run("recover", clip_directory, folder, tmp_path / "out", *flags, "--mac-constraint", 0.3)
+    mask, model = Mask.load(tmp_path / "out" / "mask.safetensors"), load(tmp_path / "out")
+    vision = model.config.vision_config
+    assert 0.2 < mask.mac_fraction(tiny_clip().config) <= 0.3
+    assert not mask.qk_dims.all()
+    assert vision.query_key_sizes == mask.qk_dims.sum(1).tolist()
+    assert vision.value_sizes == mask.value_dims.sum(1).tolist()
+    curves = json.loads((tmp_path / "out" / "curves.json").read_text())["curves"]
+    chosen = {(each["layer"], each["kind"]): each["chosen"] for each in curves}
+    assert [chosen[layer, "qk_dims"] for layer in range(3)] == vision.query_key_sizes
+    assert [chosen[layer, "value_dims"] for layer in range(3)] == vision.value_sizes
+    assert load_curves(tmp_path / "out", mask)[0].kind == "heads"
+
+
+def test_what_may_not_go_stays(clip_directory, folder, tmp_path, capsys):
+    flags = ("--mac-constraint", 0.7, "--rounds", 1, "--structures")
+    run("fisher", clip_directory, folder, tmp_path / "a", *flags, "neurons")
+    mask = Mask.load(tmp_path / "a" / "mask.safetensors")
+    assert mask.heads.all()
+    assert mask.neurons.any(1).all()
+    run("fisher", clip_directory, folder, tmp_path / "b", *flags, "sublayers")
+    mask = Mask.load(tmp_path / "b" / "mask.safetensors")
+    for units in (mask.heads, mask.neurons):
+        assert torch.equal(units.any(1), units.all(1))
+    few = ("--mac-constraint", 0.1, "--structures", "heads")
+    message = refused(capsys, "fisher", clip_directory, folder, tmp_path / "c", *few)
+    assert "allow more structures" in message
+    dims = ("--latency-constraint", 0.5, "--structures", "head_dims")
+    message = refused(capsys, "recover", clip_directory, folder, tmp_path / "c", *dims)
+    assert "latency table has no seconds of heads of other sizes" in message

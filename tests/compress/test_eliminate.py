@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import recover
-from compress.recover import eliminate, eliminate_units
-from compress.repair import Moments
+from compress import eliminate as elimination
+from compress.eliminate import eliminate, eliminate_units
+from compress.moments import Moments, output_weight
 from pruning_mechanism import sublayers
 from tests.conftest import tiny_clip
 
@@ -56,7 +56,7 @@ def test_each_step_removes_the_unit_whose_loss_costs_least(seed, units, width):
 
 
 def test_blocks_leave_errors_exact(monkeypatch):
-    monkeypatch.setattr(recover, "BLOCK", 4)
+    monkeypatch.setattr(elimination, "BLOCK", 4)
     x, weight = case(0, 30, tokens=200)
     order, costs = eliminate(torch.linalg.inv(x.T @ x), weight, 1)
     assert sorted(order.tolist()) == list(range(30))
@@ -72,9 +72,9 @@ def test_the_bias_compensates_for_a_constant_unit():
     features[:, 7] = 3.0
     moments = Moments(24, 16)
     moments.add_batch(features, part.output(features))
-    found = eliminate_units(part, moments)
+    found = eliminate_units(moments, output_weight(part), 1)
     assert found.order[0] == 7
-    assert found.errors[0] < recover.DAMPING
+    assert found.errors[0] < elimination.DAMPING
     assert found.errors[-1] == pytest.approx(1, rel=1e-3)
 
 
@@ -84,6 +84,6 @@ def test_one_of_two_equal_units_goes_for_nothing():
     features[:, 5] = features[:, 9]
     moments = Moments(24, 16)
     moments.add_batch(features, part.output(features))
-    found = eliminate_units(part, moments)
+    found = eliminate_units(moments, output_weight(part), 1)
     assert found.order[0] in (5, 9)
     assert found.errors[0] < 1e-3 < found.errors[3]

@@ -1,0 +1,37 @@
+"""Stopping at activations that are not finite, with the place where they begin.
+
+Stands beside every pass over the calibration images: a NaN in a checkpoint makes moments, weights
+of tokens and curves of NaN, from which a mask follows all the same.
+"""
+
+from torch import Tensor
+
+from compress.command import UserError
+from pruning_mechanism import Tower
+
+
+def not_finite(place: str) -> UserError:
+    """The error to raise where a tower's answer at `place` is infinite or undefined."""
+    return UserError(
+        f"the tower's activations are not finite from {place} on: is the checkpoint damaged, or "
+        "half precision too narrow for it?"
+    )
+
+
+def place_of(layer: int, kind: str) -> str:
+    """How messages name a sublayer, or the projection above all of them."""
+    return "the projection" if kind == "projection" else f"the {kind} of layer {layer}"
+
+
+def first_break(tower: Tower, hidden: Tensor) -> str:
+    """The first place where a stream [b, n, d] that enters the tower's layers is not finite.
+
+    It is the projection if none of the sublayers is to blame.
+    """
+    if not hidden.isfinite().all():
+        return {"vision": "the patch embedding", "text": "the token embedding"}[tower.kind]
+    for part in tower.sublayers:
+        hidden = part(hidden)
+        if not hidden.isfinite().all():
+            return place_of(part.layer, part.kind)
+    return "the projection"

@@ -1,0 +1,96 @@
+"""Gradients of the contrastive loss with respect to weights, for scores that are made of those.
+
+Stands between corpus and importance, beside `compress.importance`, whose gradients are those of
+masks. The project's own rules need none of weights; torch-pruning's estimators do.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from compress.calibration import Batch
+from compress.objective import Objective
+from pruning_mechanism import Tower
+from pruning_mechanism.tower import Inputs
+
+
+def summed_gradients(
+    tower: Tower, batches: Iterable[Batch], objective: Objective, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradient of the loss, summed over all images, one tensor for each of `weights`.
+
+    Args:
+        tower: `weights` are some of its, and ask for gradients.
+        batches: images with one caption each.
+        objective: of a single loss.
+        weights: what to derive by.
+    """
+    sums = [torch.zeros_like(weight) for weight in weights]
+    for batch in batches:
+        inputs = batch.inputs(tower.kind)
+        hidden = tower.embed(inputs)
+        for sublayer in tower.sublayers:  # computed twice, held once, as in mask_gradients
+            hidden = checkpoint(sublayer, hidden, use_reentrant=False)
+        (loss,) = objective(tower.project(hidden, inputs), batch)
+        gradients = torch.autograd.grad(loss, weights)
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.add_(gradient)
+    return sums
+
+
+def mean_squared_gradients(
+    tower: Tower, batches: Iterable[Batch], objective: Objective, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """The squared gradient through one image's embedding, averaged over the images.
+
+    As for masks, an image's gradient is that of its batch's loss by way of this image alone, so
+    that a batch's gradients add up to the gradient of its loss. Each image has its own forward and
+    backward pass. The arguments are those of `summed_gradients`.
+    """
+    squares = [torch.zeros_like(weight) for weight in weights]
+    images = 0
+    for batch in batches:
+        inputs = batch.inputs(tower.kind)
+        with torch.no_grad():
+            embeddings = tower.embeddings(inputs)
+        (loss,) = objective(embeddings.requires_grad_(), batch)
+        pulls = torch.autograd.grad(loss, embeddings)[0]
+        for one, pull in zip(_one_by_one(inputs), pulls.split(1), strict=True):
+            gradients = torch.autograd.grad(tower.embeddings(one), weights, pull)
+            for square, gradient in zip(squares, gradients, strict=True):
+                square.addcmul_(gradient, gradient)
+        images += len(pulls)
+    return [square / images for square in squares]
+
+
+def _one_by_one(inputs: Inputs) -> Iterator[Inputs]:
+    """Inputs of a single image or text each, in order."""
+    if isinstance(inputs, Tensor):
+        yield from inputs.split(1)
+        return
+    for rows in zip(*(tensor.split(1) for tensor in inputs.values()), strict=True):
+        yield dict(zip(inputs, rows, strict=True))
+
+
+@contextmanager
+def borrowed(tower: Tower) -> Iterator[None]:
+    """Within the context every weight asks for a gradient and has none; after it all is as before.
+
+    Restored are the weights' `.grad` and `requires_grad`, and the tower's training mode.
+    """
+    root, training = tower.root, tower.root.training
+    before = [(weight, weight.requires_grad, weight.grad) for weight in tower.model.parameters()]
+    for weight, _, _ in before:
+        weight.requires_grad_(True)
+        weight.grad = None
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        root.train(training)
+        for weight, asks, gradient in before:
+            weight.requires_grad_(asks)
+            weight.grad = gradient
