@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from transformers.image_processing_base import ImageProcessingMixin
 
 from cascade.images import ImageSource, open_image
-from pruning_mechanism import TowerError, image_embeddings, load, load_processor
-from pruning_mechanism.tower import text_embeddings, vision_config
+from pruning_mechanism import (
+    WIDTHS,
+    Tower,
+    TowerError,
+    image_embeddings,
+    load,
+    load_processor,
+    text_embeddings,
+    tokenise,
+)
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
 _PROVENANCE = (
@@ -122,38 +130,38 @@ class Stage:
 
         SHA-256 in hexadecimal, the same in every process and on every device.
         """
-        towers = (self.model.vision_model, self.model.visual_projection)
-        preparation = self._image_processor.to_dict()
-        return _fingerprint(towers, vision_config(self.model.config), preparation)
+        tower = Tower.of(self.model)
+        return _fingerprint(tower.modules, tower.config, self._image_processor.to_dict())
 
     @cached_property
     def text_name(self) -> str:
         """Fingerprint of all that text embeddings depend on: text tower and tokenizer."""
         if self._texts is not None:
             return self._texts.text_name
-        towers = (self.model.text_model, self.model.text_projection)
         tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
         preparation = {  # truncation and padding are set by whatever call came last
             part: value
             for part, value in tokenizer.items()
             if part not in ("truncation", "padding")
         }
-        return _fingerprint(towers, self.model.config.text_config, preparation)
+        names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]
+        modules = [getattr(self.model, name) for name in names]
+        return _fingerprint(modules, self.model.config.text_config, preparation)
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return self.model.visual_projection.out_features
+        return Tower.of(self.model).dimension
 
     @property
     def device(self) -> torch.device:
         """Where the towers run."""
-        return self.model.visual_projection.weight.device
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the towers are computed in."""
-        return self.model.visual_projection.weight.dtype
+        return self.model.dtype
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
         """Embed images: bytes, files or pictures in, L2-normalised float32 [n, d] on the CPU out.
@@ -197,13 +205,7 @@ class Stage:
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
 
     def _encode_text_batch(self, texts: list[str]) -> Tensor:
-        tokens = self._tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self.model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(self.device)
+        tokens = tokenise(self.model, self._tokenizer, texts)
         return _normalised(text_embeddings(self.model, tokens))
 
 
@@ -214,6 +216,9 @@ def _normalised(embeddings: Tensor) -> Tensor:
 def _fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:
     digest = hashlib.sha256()
     shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
+    # an unpruned tower of a model whose other tower was pruned is what it was before
+    shape = {name: value for name, value in shape.items() if name not in WIDTHS or value}
+    shape["model_type"] = shape["model_type"].removeprefix("pruned_")
     for described in (shape, preparation):
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for tower in towers:

@@ -22,42 +22,44 @@ from tqdm import tqdm
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
 from compress.command import UserError, console, finished_directory, run_command
-from compress.rule import Base, BaseOptions, open_base
+from compress.dense import open_base
+from compress.options import BudgetOptions
 from corpora import drop_unreadable, load_corpus
 from evaluation.bootstrap import Bootstrap, Interval
 from evaluation.clock import StageTiming, speedup_interval, stage_timings
 from evaluation.first_stages import (
     FirstStage,
-    Method,
-    fisher_method,
     made_before,
     make,
-    recover_method,
+    parse_method,
     refuse_overlap,
     seen,
-    sensitivity_method,
 )
 from evaluation.machine import this_machine, versions
 from evaluation.quality import Answers, Queries, Remembered, answers_alone, answers_of, result
 from evaluation.report import Report, Row
-from pruning_mechanism import macs, parameters
+from pruning_mechanism import is_pruned, macs, parameters
 
 
 @dataclass(frozen=True)
-class CascadeOptions(BaseOptions):
+class CascadeOptions(BudgetOptions):
     """Compress first stages, put each in front of the full tower, measure recall and seconds.
 
     Example: python -m evaluation.cascade --methods fisher --mac-constraint 0.5 --m 50
     """
 
-    methods: tuple[Literal["fisher", "sensitivity", "recover"], ...] = ("fisher", "sensitivity")
-    """rules that make first stages"""
-    mac_constraint: tuple[float, ...] = (0.25, 0.4, 0.5, 0.65, 0.8)
-    """MAC constraints for fisher and recover"""
+    methods: tuple[str, ...] = ("recover", "fisher", "sensitivity")
+    """rules that make first stages, with changes to their options, as in fisher+rescale"""
+    mac_constraint: tuple[float, ...] = (0.2, 0.3, 0.5)
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]"""
     heads: tuple[int, ...] = (22, 77, 132)
     """numbers of heads that go, for sensitivity"""
     stage: tuple[Path, ...] = ()
     """first stages made before, instead of the methods"""
+    samples: int = 1024
+    """calibration images for the scores"""
+    curve_samples: int = 128
+    """calibration images for the curves"""
     split: str = "validation"
     """split that is searched"""
     images: int | None = None
@@ -93,7 +95,8 @@ class Search:
 def main(options: CascadeOptions) -> None:
     """Run the experiment and write report.json, report.md and the first stages."""
     _check(options)
-    methods = [] if options.stage else _methods(options)
+    names = () if options.stage else dict.fromkeys(options.methods)
+    methods = [parse_method(name, options) for name in names]
     with finished_directory(options.output, options.overwrite) as directory:
         collection, skipped = _collection(options)
         keys = set(collection["key"])
@@ -102,11 +105,13 @@ def main(options: CascadeOptions) -> None:
             refuse_overlap(set().union(*map(seen, stages)), keys)
             calibration = "first stages made before; see their compression.json"
         else:
-            base = open_base(options)
+            base = open_base(options, any(method.rule.captions for method in methods))
             for method in methods:
-                method.check(base.model.config)
+                method.rule.check(base.towers[0])
             refuse_overlap(set(base.calibration.corpus["key"]), keys)
-            stages = _make_all(methods, base, options, directory)
+            stages = [
+                stage for method in methods for stage in make(method, base, directory / "stages")
+            ]
             calibration = _calibration(options, len(base.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
@@ -118,6 +123,11 @@ def main(options: CascadeOptions) -> None:
 
 
 def _check(options: CascadeOptions) -> None:
+    if options.tower != "vision":
+        raise UserError(
+            f"--tower {options.tower}: first stages are searched with the full text tower, so "
+            "only vision towers are measured"
+        )
     if options.repetitions < 1:
         raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
     if options.m < 10:
@@ -128,15 +138,6 @@ def _check(options: CascadeOptions) -> None:
         raise UserError(f"--images must be at least 1, found {options.images}")
 
 
-def _methods(options: CascadeOptions) -> list[Method]:
-    known = {
-        "fisher": lambda: fisher_method(options.mac_constraint),
-        "recover": lambda: recover_method(options.mac_constraint),
-        "sensitivity": lambda: sensitivity_method(options.heads),
-    }
-    return [known[name]() for name in dict.fromkeys(options.methods)]
-
-
 def _collection(options: CascadeOptions) -> tuple[Dataset, tuple[str, ...]]:
     """The readable images that are searched, and the keys of the others."""
     corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
@@ -144,14 +145,6 @@ def _collection(options: CascadeOptions) -> tuple[Dataset, tuple[str, ...]]:
         corpus = corpus.select(range(min(options.images, len(corpus))))
     corpus, unreadable = drop_unreadable(corpus)
     return corpus, tuple(unreadable)
-
-
-def _make_all(
-    methods: list[Method], base: Base, options: CascadeOptions, directory: Path
-) -> list[FirstStage]:
-    return [
-        stage for method in methods for stage in make(method, base, options, directory / "stages")
-    ]
 
 
 def _measure(
@@ -210,6 +203,11 @@ def _calibration(options: CascadeOptions, images: int) -> str:
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     """A first stage; one without a text tower borrows the full tower's."""
     loaded = Stage.load(stage.directory, options.device, options.batch_size, texts=tower)
+    if hasattr(loaded.model, "text_model") and is_pruned(loaded.model, "text"):
+        raise UserError(
+            f"--stage {stage.directory}: its text tower is smaller too, but first stages are "
+            "searched with the full text tower"
+        )
     if loaded.dimension != tower.dimension:
         raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
     return loaded

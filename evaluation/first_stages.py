@@ -1,21 +1,26 @@
-"""The first stages of an experiment: compressed here by the rules asked for, or made before.
+"""The first stages of an experiment: compressed here by the methods asked for, or made before.
 
 Stands between the rules and the cascade. A rule scores the tower once, and all its constraints
-share the scores.
+and variants share the scores.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
-from compress import fisher, recover, sensitivity
+from compress import baseline, fisher, recover, sensitivity
 from compress.command import UserError
-from compress.rule import CALIBRATION_KEYS, Base, BaseOptions, compress, write
-from pruning_mechanism import Mask
+from compress.dense import Base
+from compress.objective import ObjectiveName
+from compress.options import Allocation, BaseOptions, BudgetOptions
+from compress.repair import Repair
+from compress.rule import Rule, make_smaller
+from compress.smaller import CALIBRATION_KEYS, write
+from compress.structures import Structure
 
 
 @dataclass(frozen=True)
@@ -30,90 +35,96 @@ class FirstStage:
 
 
 @dataclass(frozen=True)
-class Method:
-    """A rule with its constraints: `masks` scores the tower and gives a mask for each of them.
+class Kind:
+    """A rule that an experiment can name: its options, and what makes a `Rule` of them."""
 
-    `check` raises `UserError` if a tower of some configuration can't meet the constraints.
-    """
+    options: type[BaseOptions]
+    rule: Callable[[BaseOptions], Rule]
+    importance: str | None = None
+
+
+KINDS = {
+    "recover": Kind(BudgetOptions, recover.rule),
+    "fisher": Kind(fisher.ScoreOptions, fisher.rule),
+    "sensitivity": Kind(sensitivity.HeadOptions, sensitivity.rule),
+    **{
+        name: Kind(baseline.EstimatorOptions, baseline.rule, name)
+        for name in get_args(baseline.Estimator)
+    },
+}
+WORDS = {
+    **dict.fromkeys(get_args(Repair), "repair"),
+    **dict.fromkeys(get_args(Allocation), "allocate"),
+    **dict.fromkeys(get_args(ObjectiveName), "objective"),
+    "head_dims": "structures",
+}
+VALUES = {"head_dims": get_args(Structure)}
+"""What a word stands for, if not for itself."""
+NUMBERS = ("rounds", "steps")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A rule with the options that it runs with, under the name that the report gives it."""
 
     name: str
-    constraints: dict[str, float]
-    check: Callable[[object], None]
-    masks: Callable[[Base], Iterator[Mask]]
+    rule: Rule
+    options: BaseOptions
 
 
-def _mac_labels(constraints: tuple[float, ...]) -> dict[str, float]:
-    return {f"MAC {each:g}": each for each in constraints}
+def parse_method(name: str, options: BaseOptions) -> Method:
+    """The method that `fisher`, `fisher+rescale`, `recover+uniform`, `recover+rounds=0` … mean.
+
+    The first word is a rule; the others change its options: a repair, an allocation, an objective,
+    a number of rounds or steps, `head_dims` for all structures that may go, or `heads` for the
+    --heads in the place of the --mac-constraint.
+
+    Raises:
+        UserError: a word is none of these, or the rule has no such option.
+    """
+    first, *words = name.split("+")
+    if first not in KINDS:
+        raise UserError(f"--methods {name}: {first!r} is none of {', '.join(KINDS)}")
+    kind = KINDS[first]
+    known = {each.name for each in fields(kind.options)}
+    chosen = {each: getattr(options, each) for each in known if hasattr(options, each)}
+    if "heads" in words and kind.options is not sensitivity.HeadOptions:
+        words.remove("heads")
+    elif issubclass(kind.options, BudgetOptions):
+        chosen["heads"] = ()
+    if kind.importance:
+        chosen["importance"] = kind.importance
+    for word in words:
+        option, _, number = word.partition("=")
+        if option in NUMBERS and number.isdecimal():
+            changed, value = option, int(number)
+        else:
+            changed, value = WORDS.get(word), VALUES.get(word, word)
+        if changed not in known:
+            allowed = [each for each, option in WORDS.items() if option in known]
+            allowed += [f"{each}=N" for each in NUMBERS if each in known]
+            raise UserError(f"--methods {name}: {word!r} is none of {', '.join(allowed)}")
+        chosen[changed] = value
+    made = kind.options(**chosen)
+    return Method(name, replace(kind.rule(made), name=name), made)
 
 
-def _mac_check(constraints: tuple[float, ...]) -> Callable[[object], None]:
-    def check(_config) -> None:
-        for constraint in constraints:
-            fisher.check_mac_constraint(constraint)
-
-    return check
-
-
-def fisher_method(constraints: tuple[float, ...]) -> Method:
-    """Fisher pruning at these MAC constraints."""
-
-    def masks(base: Base) -> Iterator[Mask]:
-        importance = fisher.scores(base.model, base.calibration, texts=base.texts, progress=True)
-        for constraint in constraints:
-            yield fisher.select(importance, constraint, base.model.config)
-
-    return Method("fisher", _mac_labels(constraints), _mac_check(constraints), masks)
-
-
-def sensitivity_method(heads: tuple[int, ...]) -> Method:
-    """Head pruning by sensitivity, this many heads gone."""
-
-    def check(config) -> None:
-        for count in heads:
-            sensitivity.check_heads(count, config)
-
-    def masks(base: Base) -> Iterator[Mask]:
-        importance = sensitivity.scores(
-            base.model, base.calibration, texts=base.texts, progress=True
-        )
-        for count in heads:
-            yield sensitivity.select(importance, count, base.model.config)
-
-    return Method("sensitivity", {f"{each} heads": float(each) for each in heads}, check, masks)
-
-
-def recover_method(constraints: tuple[float, ...]) -> Method:
-    """Recoverable pruning, allocated by measured curves, at these MAC constraints."""
-
-    def masks(base: Base) -> Iterator[Mask]:
-        importance, curves = recover.ordered(
-            base.model, base.calibration, "curves", recover.RecoverOptions.curve_samples
-        )
-        for constraint in constraints:
-            yield recover.select(importance, constraint, base.model.config, "curves", curves)
-
-    return Method("recover", _mac_labels(constraints), _mac_check(constraints), masks)
-
-
-def make(method: Method, base: Base, options: BaseOptions, directory: Path) -> list[FirstStage]:
+def make(method: Method, base: Base, directory: Path) -> list[FirstStage]:
     """Compress the base tower by one method at all its constraints, and keep the results."""
     stages = []
-    start = time.perf_counter()
-    masks = method.masks(base)
-    for label, value in method.constraints.items():
-        mask = next(masks)
-        if not stages:  # the scoring is shared; each constraint is charged with all of it
-            scoring = time.perf_counter() - start
-        smaller = compress(base, mask, method.name, label, options, seconds=scoring)
-        if wild := len(smaller.compression.notes):
+    for constraint in method.rule.constraints:
+        smaller = make_smaller(base, method.rule, constraint, method.options)
+        label, record = constraint.label, smaller.compression
+        if record.notes:
             tqdm.write(
-                f"note: {method.name}, {label}: {options.repair} had no tame solution in {wild} of "
-                f"{len(smaller.repairs)} sublayers, which stay as cut; compression.json names them"
+                f"note: {method.name}, {label}: {record.repair} had no tame solution in "
+                f"{len(record.notes)} of {len(smaller.repairs)} sublayers, which stay as cut; "
+                "compression.json names them"
             )
         place = directory / f"{method.name}-{label.replace(' ', '-').lower()}"
         place.mkdir(parents=True)
         write(smaller, base, place)
-        stages.append(FirstStage(method.name, label, value, place, smaller.compression.seconds))
+        stages.append(FirstStage(method.name, label, constraint.value, place, record.seconds))
     return stages
 
 

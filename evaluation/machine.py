@@ -3,12 +3,12 @@
 import importlib.metadata
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from pruning_mechanism.processor import processor_name
 
 PACKAGES = ("torch", "torchvision", "transformers", "torch-pruning", "datasets", "pillow")
 
@@ -42,7 +42,7 @@ def this_machine(device: str | torch.device, dtype: torch.dtype) -> Machine:
         name = f"cuda ({torch.cuda.get_device_name(device)})"
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return Machine(
-        cpu=_cpu(),
+        cpu=processor_name(),
         cores=len(usable(0)) if usable else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         device=name,
@@ -60,17 +60,3 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _cpu() -> str:
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
-            return asked.stdout.strip()
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,15 +1,15 @@
 """Recall against measured speedup, drawn from reports: what a first stage costs and what it saves.
 
 The last step of the project. Above, each first stage in front of the full tower; below, the same
-first stages as ordinary searches, at the same speedups.
+first stages as ordinary searches, at the same speedups. `--y agreement --x macs` compares rules by
+what they are asked for instead.
 
     python -m figures.pareto --report results/demo/report.json
 """
 
-import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.style
@@ -19,33 +19,42 @@ from matplotlib.figure import Figure
 
 from compress.command import ConfigOption, UserError, run_command
 from evaluation.bootstrap import Interval
-from evaluation.report import Report, ReportError, Result, Row
+from evaluation.report import Report, ReportError, Row
 from figures.labels import Point, place_labels
+from figures.picture import refuse_existing, write_picture
 from figures.style import FAINT, INK, SETTINGS, SeriesStyle, series_style
+from figures.view import Quality, Saving, View
 
 _LABEL_SIZE = 10.5
+_FEW = 4  # series; more of them take their bars in their own colours, under the markers
 
 
 @dataclass(frozen=True)
 class ParetoOptions(ConfigOption):
-    """Draw Recall@k of cascades against their measured lifetime speedup, from reports.
+    """Draw what first stages and cascades find against what they save, from reports.
 
     Example: python -m figures.pareto --report results/demo/report.json --k 10
     """
 
     report: tuple[Path, ...] = (Path("results/demo/report.json"),)
     """one or more reports, as evaluation.cascade writes them"""
+    y: Quality = "recall"
+    """draw Recall@k, or agreement@10 with the uncascaded tower"""
+    x: Saving = "speedup"
+    """against measured lifetime speedup, or against MACs kept"""
     k: int = 10
-    """draw Recall@k"""
+    """of Recall@k"""
+    methods: tuple[str, ...] = ()
+    """draw these methods only, in this order (default: all)"""
     output: Path | None = None
-    """directory for pareto.png and pareto.svg (default: beside the first report)"""
+    """directory for pareto.png and .svg, or Y-X.png and .svg (default: beside the first report)"""
     overwrite: bool = False
     """replace pictures that are there already"""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The rows of one method in one report, by speedup."""
+    """The rows of one method in one report."""
 
     name: str
     style: SeriesStyle
@@ -70,53 +79,46 @@ def front(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]
 
 
-def draw(reports: Sequence[Report], names: Sequence[str], k: int) -> Figure:
+def draw(
+    reports: Sequence[Report],
+    names: Sequence[str],
+    k: int,
+    y: Quality = "recall",
+    x: Saving = "speedup",
+) -> Figure:
     """Draw the figure.
 
     Args:
         reports: at least one; each must hold Recall@k.
         names: one a report, to tell their series apart if there are several.
         k: of Recall@k.
+        y: what is drawn upwards.
+        x: what is drawn to the right; MACs fall, so that to the right is cheaper.
     """
+    series = _series(reports, names)
+    columns = 4 if max(len(each.name) for each in series) <= 11 else 3
+    lines = -(-(len(series) + 2) // columns)
     with matplotlib.style.context(SETTINGS, after_reset=True):
-        figure = Figure(figsize=(7.2, 7.0), layout="constrained")
+        figure = Figure(figsize=(7.2, 6.5 + 0.25 * lines), layout="constrained")
         FigureCanvasAgg(figure)  # measures text, with no screen
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        series = _series(reports, names)
+        tall_first = (3, 2) if y == "recall" else (2, 3)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=tall_first)
         above.set_title(_description(reports), color=INK, fontsize=11)
-        _panel(above, reports, series, k, alone=False)
-        _panel(below, reports, series, k, alone=True)
-        above.set_ylabel(f"Recall@{k} (%)\ncascade")
-        below.set_ylabel(f"Recall@{k} (%)\nfirst stage alone")
-        below.set_xlabel(_speedup_label(reports))
+        panels = [(above, View(y, x, k, alone=False)), (below, View(y, x, k, alone=True))]
+        for axes, view in panels:
+            _panel(axes, reports, series, view)
+            axes.set_ylabel(view.y_label())
+        below.set_xlabel(panels[1][1].x_label(reports))
+        if x == "macs":
+            below.invert_xaxis()
         handles, texts = above.get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
         figure.draw_without_rendering()  # the layout settles here
-        for axes, alone in ((above, False), (below, True)):
-            lines = [_corners(each, k, alone) for each in series]
-            place_labels(axes, _points(reports, series, k, alone), lines, _LABEL_SIZE)
+        for axes, view in panels:
+            corners = [_corners(each, view) for each in series]
+            place_labels(axes, _points(reports, series, view), corners, _LABEL_SIZE)
         figure.set_layout_engine("none")  # labels were placed for this layout
     return figure
-
-
-def save(figure: Figure, directory: Path) -> list[Path]:
-    """Write pareto.png and pareto.svg, each whole or not at all; the same figure, the same bytes.
-
-    Raises:
-        OSError: the directory can't be written.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    with matplotlib.style.context(SETTINGS, after_reset=True):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            picture = io.BytesIO()
-            figure.savefig(picture, format=kind, metadata=metadata)
-            path = directory / f"pareto.{kind}"
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(picture.getvalue())
-            partial.replace(path)
-            written.append(path)
-    return written
 
 
 def main(options: ParetoOptions) -> None:
@@ -124,19 +126,15 @@ def main(options: ParetoOptions) -> None:
     if not options.report:
         raise UserError("name at least one --report")
     output = options.output or options.report[0].parent
-    for path in (output / "pareto.png", output / "pareto.svg"):
-        if path.exists() and not options.overwrite:
-            raise UserError(f"{path} exists already: name another --output or pass --overwrite")
-    reports = [_load(path, options.k) for path in options.report]
-    try:
-        written = save(draw(reports, _names(options.report), options.k), output)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}") from error
-    for path in written:
-        print(f"wrote {path}")
+    usual = (options.y, options.x) == ("recall", "speedup")
+    name = "pareto" if usual else f"{options.y}-{options.x}"
+    refuse_existing(output, name, options.overwrite)
+    reports = [_load(path, options) for path in options.report]
+    figure = draw(reports, _names(options.report), options.k, options.y, options.x)
+    write_picture(figure, output, name)
 
 
-def _load(path: Path, k: int) -> Report:
+def _load(path: Path, options: ParetoOptions) -> Report:
     try:
         report = Report.load(path)
     except ReportError as error:
@@ -146,11 +144,20 @@ def _load(path: Path, k: int) -> Report:
             f"--report {path}: {error.strerror}; make one with python -m evaluation.cascade"
         ) from error
     known = sorted(report.reference.alone.recall)
-    if k not in known:
-        raise UserError(f"--k {k}: {path} holds Recall@{', @'.join(map(str, known))} only")
+    if options.k not in known:
+        raise UserError(f"--k {options.k}: {path} holds Recall@{', @'.join(map(str, known))} only")
     if not report.rows:
         raise UserError(f"--report {path} has no first stage to draw")
-    return report
+    return _of_methods(report, options.methods) if options.methods else report
+
+
+def _of_methods(report: Report, methods: Sequence[str]) -> Report:
+    """The report with the rows of these methods alone, in their order."""
+    found = {row.method for row in report.rows}
+    if missing := [name for name in methods if name not in found]:
+        raise UserError(f"--methods {missing[0]}: the report has {', '.join(sorted(found))}")
+    rows = [row for name in dict.fromkeys(methods) for row in report.rows if row.method == name]
+    return replace(report, rows=tuple(rows))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -160,60 +167,60 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
-    found = []
+    """One series a method and report; a rule's variants, as fisher and fisher+rescale, go alike."""
+    found, variants = [], {}
     for report, name in zip(reports, names, strict=True):
         for method in dict.fromkeys(row.method for row in report.rows):
             rows = [row for row in report.rows if row.method == method]
-            rows.sort(key=lambda row: row.lifetime_speedup.value)
             title = method if len(reports) == 1 else f"{method}, {name}"
-            found.append(Series(title, series_style(len(found)), tuple(rows)))
+            rule, changed, _ = method.partition("+")
+            number = variants[rule, name] = variants.get((rule, name), 0) + bool(changed)
+            style = series_style(list(variants).index((rule, name)), number if changed else 0)
+            found.append(Series(title, style, tuple(rows)))
     return found
 
 
-def _result(row: Row, alone: bool) -> Result:
-    return row.alone if alone or row.cascade is None else row.cascade
+def _corners(series: Series, view: View) -> list[tuple[float, float]]:
+    """The line of a series: the spots of its rows, from left to right."""
+    return sorted(map(view.spot, series.rows))
 
 
-def _corners(series: Series, k: int, alone: bool) -> list[tuple[float, float]]:
-    """The line of a series: (speedup, recall) of each row."""
-    return [
-        (row.lifetime_speedup.value, _result(row, alone).recall[k].value) for row in series.rows
-    ]
-
-
-def _panel(
-    axes: Axes, reports: Sequence[Report], series: Sequence[Series], k: int, alone: bool
-) -> None:
+def _panel(axes: Axes, reports: Sequence[Report], series: Sequence[Series], view: View) -> None:
     for report in reports:
-        recall = report.reference.alone.recall[k]
-        speedup = report.reference.lifetime_speedup
-        axes.axhline(recall.value, color=FAINT, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
-        _bars(axes, speedup, recall)
+        saving, quality = view.saving(report.reference), view.quality(report.reference)
+        axes.axhline(quality.value, color=FAINT, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
+        _bars(axes, saving, quality, INK, above=True)
         label = "uncascaded tower" if report is reports[0] else None
-        axes.plot(speedup.value, recall.value, "*", color=INK, markersize=14, label=label, zorder=4)
+        axes.plot(saving.value, quality.value, "*", color=INK, markersize=14, label=label, zorder=4)
+    few = len(series) <= _FEW
     for each in series:
+        color = INK if few else each.style.color
         for row in each.rows:
-            _bars(axes, row.lifetime_speedup, _result(row, alone).recall[k])
+            _bars(axes, view.saving(row), view.quality(row), color, above=few)
         axes.plot(
-            *zip(*_corners(each, k, alone), strict=True),
+            *zip(*_corners(each, view), strict=True),
             color=each.style.color,
             marker=each.style.marker,
             linestyle=each.style.line,
-            markeredgecolor="white",
+            linewidth=each.style.width,
+            fillstyle=each.style.fill,
+            markerfacecoloralt="white",
+            markeredgecolor="white" if each.style.fill == "full" else each.style.color,
             label=each.name,
             zorder=3,
         )
-    _ring_front(axes, reports, k, alone)
+    _ring_front(axes, reports, view)
     axes.margins(x=0.08, y=0.1)
 
 
-def _bars(axes: Axes, speedup: Interval, recall: Interval) -> None:
-    """Both intervals as thin bars over the point, so that those smaller than a marker show too."""
-    axes.hlines(recall.value, speedup.low, speedup.high, color=INK, linewidth=1.0, zorder=4)
-    axes.vlines(speedup.value, recall.low, recall.high, color=INK, linewidth=1.0, zorder=4)
+def _bars(axes: Axes, saving: Interval, quality: Interval, color: str, above: bool) -> None:
+    """Both intervals as thin bars; above the markers those that are smaller show as well."""
+    style = {"color": color, "linewidth": 1.0, "zorder": 4 if above else 2}
+    axes.hlines(quality.value, saving.low, saving.high, **style)
+    axes.vlines(saving.value, quality.low, quality.high, **style)
 
 
-def _ring_front(axes: Axes, reports: Sequence[Report], k: int, alone: bool) -> None:
+def _ring_front(axes: Axes, reports: Sequence[Report], view: View) -> None:
     """A ring around each first stage on the front of what was measured on the same queries."""
     groups: dict[tuple, list[Row]] = {}
     for report in reports:
@@ -221,12 +228,11 @@ def _ring_front(axes: Axes, reports: Sequence[Report], k: int, alone: bool) -> N
         groups.setdefault(same, []).extend([report.reference, *report.rows])
     ringed = []
     for rows in groups.values():
-        points = [(row.lifetime_speedup.value, _result(row, alone).recall[k].value) for row in rows]
-        best = zip(rows, points, front(points), strict=True)
-        ringed += [point for row, point, on in best if on and row.cascade is not None]
+        best = zip(rows, front([view.worth(row) for row in rows]), strict=True)
+        ringed += [view.spot(row) for row, on in best if on and row.cascade is not None]
     axes.plot(
-        [speedup for speedup, _ in ringed],
-        [recall for _, recall in ringed],
+        [x for x, _ in ringed],
+        [y for _, y in ringed],
         "o",
         markersize=15,
         markerfacecolor="none",
@@ -237,16 +243,14 @@ def _ring_front(axes: Axes, reports: Sequence[Report], k: int, alone: bool) -> N
     )
 
 
-def _points(
-    reports: Sequence[Report], series: Sequence[Series], k: int, alone: bool
-) -> list[Point]:
+def _points(reports: Sequence[Report], series: Sequence[Series], view: View) -> list[Point]:
     """All that a panel shows, for labels to keep clear of; the uncascaded tower has no label."""
     named = [(row, row.constraint) for each in series for row in each.rows]
     points = []
     for row, text in [*((report.reference, "") for report in reports), *named]:
-        speedup, recall = row.lifetime_speedup, _result(row, alone).recall[k]
-        low, high = (speedup.low, recall.low), (speedup.high, recall.high)
-        points.append(Point(speedup.value, recall.value, low, high, text))
+        saving, quality = view.saving(row), view.quality(row)
+        low, high = (saving.low, quality.low), (saving.high, quality.high)
+        points.append(Point(*view.spot(row), low, high, text))
     return points
 
 
@@ -259,15 +263,6 @@ def _description(reports: Sequence[Report]) -> str:
         f"{report.queries:,} queries, m = {', '.join(map(str, report.m))}"
     )
     return textwrap.fill(text, 76)
-
-
-def _speedup_label(reports: Sequence[Report]) -> str:
-    assumed = {row.f_assumed for report in reports for row in report.rows}
-    at = f" at f = {assumed.pop():g}" if len(assumed) == 1 and None not in assumed else ""
-    return (
-        f"measured lifetime speedup of the cascade{at} (×)\n"
-        "bars: quartiles of the clock; 95 % interval of recall"
-    )
 
 
 if __name__ == "__main__":

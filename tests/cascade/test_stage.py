@@ -9,7 +9,9 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
 
 from cascade import Stage, UnreadableImage
-from pruning_mechanism import TowerError, load_processor
+from pruning_mechanism import Mask, TowerError, load_processor, prune
+from tests.conftest import tiny_processor
+from tests.pruning_mechanism.conftest import tiny_model
 
 TEXTS = ["a red disc", "a big blue star on the left of a small green square", "disc"]
 
@@ -106,6 +108,15 @@ def test_a_changed_text_tower_changes_the_text_name_only(stage, clip_directory):
     assert changed.text_name != stage.text_name
 
 
+def test_pruning_one_tower_leaves_the_name_of_the_other(stage, clip_directory):
+    processor = load_processor(clip_directory)
+    dense = Mask.dense(stage.model.config)
+    mask = Mask(dense.heads, dense.neurons.clone().fill_(False))
+    smaller = Stage(prune(stage.model, mask), processor)
+    assert smaller.name != stage.name
+    assert smaller.text_name == stage.text_name
+
+
 def test_preprocessing_and_shape_are_part_of_the_name(stage, clip_directory):
     processor = load_processor(clip_directory)
     processor.image_processor.image_mean = [0.5, 0.5, 0.5]
@@ -131,6 +142,34 @@ def test_a_lent_text_tower_must_have_the_same_dimension(stage, vision_only):
     stage.model.visual_projection = torch.nn.Linear(16, 4, bias=False)
     with pytest.raises(TowerError, match="4 dimensions"):
         Stage.load(vision_only, texts=stage)
+
+
+def test_a_tower_that_sees_its_padding_gets_the_whole_context(pictures):
+    """SigLIP reads the last token, so a text must not depend on those it is batched with."""
+    model = tiny_model("siglip")
+    processor = tiny_processor()
+    stage = Stage(model, processor, batch_size=3)
+    together = stage.encode_texts(TEXTS)
+    alone = torch.cat([stage.encode_texts([text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone)
+    tokens = processor.tokenizer(TEXTS, padding="max_length", max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.get_text_features(input_ids=tokens["input_ids"]).pooler_output
+        torch.testing.assert_close(together, torch.nn.functional.normalize(expected))
+    assert stage.encode_images(pictures).shape == (5, stage.dimension) == (5, 16)
+
+
+@pytest.mark.parametrize("family", ["altclip", "chinese_clip"])
+def test_text_towers_that_cannot_be_pruned_encode_too(family):
+    model, processor = tiny_model(family), tiny_processor()
+    processor.tokenizer.model_max_length = 12  # a RoBERTa has fewer places than embeddings
+    tokens = processor.tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.get_text_features(**tokens).pooler_output
+    stage = Stage(model, processor)
+    found = stage.encode_texts(TEXTS)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected))
+    assert stage.text_name == Stage(model, processor).text_name
 
 
 def test_what_is_no_clip_is_refused(tmp_path):

@@ -16,7 +16,8 @@ from tests.conftest import tiny_clip, tiny_processor
 def run(model, folder, output, *flags):
     given = ["--model", model, "--corpus", "folder", "--corpus-dir", folder, "--output", output]
     given += ["--samples", 12, "--repair-samples", 8, "--batch-size", 4, "--m", 10]
-    given += ["--repetitions", 2, "--mac-constraint", 0.5, 0.8, "--heads", 3, *flags]
+    given += ["--repetitions", 2, "--mac-constraint", 0.5, 0.8, "--heads", 3]
+    given += ["--methods", "fisher", "sensitivity", *flags]
     run_command(main, CascadeOptions, "evaluation.cascade", [str(each) for each in given])
 
 
@@ -117,7 +118,7 @@ def test_the_report_says_how_many_images_were_really_calibrated_on(
     flags = ("--samples", 99, "--repair-samples", 50, "--methods", "sensitivity")
     run(clip_directory, folder, tmp_path / "out", *flags)
     found = Report.load(tmp_path / "out" / "report.json").calibration
-    assert found == "16 images of folder (train), 16 of them for the repair (rescale)"
+    assert found == "16 images of folder (train), 16 of them for the repair (reconstruct)"
 
 
 def test_one_caption_an_image_is_a_protocol(clip_directory, folder, tmp_path):
@@ -157,7 +158,7 @@ def test_a_stage_calibrated_on_the_evaluation_data_is_refused(
         (("--m", 0), "--m must be at least"),
         (("--f", 2), "--f must be in [0, 1]"),
         (("--mac-constraint", 0.5, 3), "--mac-constraint must be in (0, 1]"),
-        (("--heads", 40), "the tower has 12 heads"),
+        (("--heads", 40), "the vision tower has 12 heads"),
         (("--stage", "nowhere"), "--stage nowhere: no such directory"),
         (("--images", 0), "--images must be at least 1"),
     ],

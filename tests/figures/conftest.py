@@ -1,18 +1,23 @@
-"""A report to draw; its numbers are made up and describe no measurement."""
+"""A report and results to draw; their numbers are made up and describe no measurement."""
+
+import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing
 from evaluation.machine import Machine
 from evaluation.report import Report, Result, Row
+from pruning_mechanism import Mask
 
 
 def around(value, width):
     return Interval(value, value - width, value + width)
 
 
-def result(recall):
+def measured(recall):
     recalls = {1: around(recall / 2, 1.4), 5: around(recall * 0.9, 1.2), 10: around(recall, 1.1)}
     return Result(recalls, {k: around(0.0, 0.3) for k in recalls}, around(90.0, 0.5))
 
@@ -28,8 +33,8 @@ def row(method, constraint, value, speedup, alone, cascade):
         mac_fraction=0.5,
         tower_macs=10**9,
         parameters=10**6,
-        alone=result(alone),
-        cascade=None if cascade is None else result(cascade),
+        alone=measured(alone),
+        cascade=None if cascade is None else measured(cascade),
         one_minus_cosine=None,
         encoder_seconds=timing,
         end_to_end_seconds=timing,
@@ -82,3 +87,54 @@ def report():
         versions={},
         date="2026-01-01T00:00:00+00:00",
     )
+
+
+def write_result(directory: Path) -> Path:
+    """What a compression command writes of a tower of 3 layers, all but the checkpoint itself."""
+    directory.mkdir()
+    heads = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool()
+    neurons = torch.arange(24) < torch.tensor([[7], [24], [0]])
+    Mask(heads, neurons).save(directory / "mask.safetensors")
+    record = {
+        "rule": "recover", "constraint": "MAC 0.5", "repair": "reconstruct", "base": "some/clip",
+        "corpus": "scenes train", "samples": 2048, "mac_fraction": 0.4987, "seconds": 12.0,
+    }  # fmt: skip
+    repairs, curves = [], []
+    for layer in range(3):
+        for kind, mask, units in (("heads", heads, 4), ("neurons", neurons, 24)):
+            worth = 0.3 / (1 + layer)
+            sizes = [0, units // 4, units // 2, units]
+            losses = [worth, worth / 8, worth / 50, 0.0]
+            chosen = int(mask[layer].sum())
+            curves.append(
+                {"layer": layer, "kind": kind, "sizes": sizes, "losses": losses, "chosen": chosen}
+            )
+            repairs.append(write_repair(layer, kind, worth))
+    files = {
+        "compression.json": record,
+        "repair.json": repairs,
+        "curves.json": {"schema": 1, "metric": "1 - cos to the dense embedding", "curves": curves},
+    }
+    for name, content in files.items():
+        (directory / name).write_text(json.dumps(content))
+    return directory
+
+
+def write_repair(layer: int, kind: str, error: float) -> dict:
+    """A repaired sublayer; the heads of layer 1 needed nothing, the neurons of 2 had a problem."""
+    entry = {"layer": layer, "kind": kind, "error_before": error, "error_after": error / 10}
+    if (layer, kind) == (1, "heads"):
+        return {**entry, "error_before": 0.0, "error_after": 0.0, "damping": None, "problem": None}
+    if (layer, kind) == (2, "neurons"):
+        return {**entry, "error_after": error, "damping": None, "problem": "a factor of 12"}
+    return {**entry, "damping": 0.01, "problem": None}
+
+
+@pytest.fixture
+def result(tmp_path) -> Path:
+    return write_result(tmp_path / "recover-mac-0.5")
+
+
+@pytest.fixture
+def other(tmp_path) -> Path:
+    return write_result(tmp_path / "fisher-mac-0.5")

@@ -12,7 +12,8 @@ from PIL import Image
 
 from compress.command import run_command
 from evaluation.bootstrap import Interval
-from figures.pareto import ParetoOptions, draw, front, main, save
+from figures.pareto import ParetoOptions, draw, front, main
+from figures.picture import save_picture
 from figures.style import series_style
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
@@ -121,6 +122,61 @@ def test_several_reports_keep_their_series_apart(report):
     assert len(corners(line(again, "on the front"))) == 10  # equal points are on it together
 
 
+def variants(report):
+    """The report with two variants of fisher, as `evaluation.cascade --methods` names them."""
+    fisher = [row for row in report.rows if row.method == "fisher"]
+    more = [
+        dataclasses.replace(row, method=name)
+        for name in ("fisher+rescale", "fisher+none")
+        for row in fisher
+    ]
+    return dataclasses.replace(report, rows=(*more, *report.rows))
+
+
+def test_variants_of_a_rule_share_its_colour_and_marker_and_differ_in_their_fill(report):
+    axes = draw([variants(report)], ["demo"], k=10).axes[0]
+    drawn = [line(axes, name) for name in ("fisher", "fisher+rescale", "fisher+none")]
+    assert len({each.get_color() for each in drawn}) == 1
+    assert len({each.get_marker() for each in drawn}) == 1
+    assert [each.get_fillstyle() for each in drawn] == ["full", "none", "left"]
+    assert line(axes, "sensitivity").get_color() != drawn[0].get_color()
+    assert line(axes, "sensitivity").get_fillstyle() == "full"
+
+
+def test_agreement_is_drawn_against_macs_with_the_cheaper_to_the_right(report):
+    rows = [
+        dataclasses.replace(
+            row,
+            mac_fraction=0.1 * number,
+            alone=dataclasses.replace(row.alone, agreement=Interval(9.0 * number, 1.0, 99.0)),
+            cascade=dataclasses.replace(row.cascade, agreement=Interval(90 + number, 1.0, 99.5)),
+        )
+        for number, row in enumerate(report.rows[:5], start=1)
+    ]
+    reference = dataclasses.replace(report.reference, mac_fraction=1.0)
+    changed = dataclasses.replace(report, rows=tuple(rows), reference=reference)
+    above, below = draw([changed], ["demo"], k=10, y="agreement", x="macs").axes
+    expected = [(row.mac_fraction, row.alone.agreement.value) for row in rows]
+    assert corners(line(below, "fisher")) == expected
+    assert corners(line(above, "fisher")) == [
+        (row.mac_fraction, row.cascade.agreement.value) for row in rows
+    ]
+    assert set(corners(line(below, "on the front"))) == set(expected)  # fewer MACs or more found
+    assert below.get_xlim()[0] > below.get_xlim()[1]
+    assert "agreement" in below.get_ylabel()
+    assert "MACs" in below.get_xlabel()
+
+
+def test_dearer_rows_that_find_no_more_are_off_the_front_of_macs(report):
+    cheap, dear = (
+        dataclasses.replace(report.rows[0], constraint=name, mac_fraction=fraction)
+        for name, fraction in (("cheap", 0.2), ("dear", 0.6))
+    )
+    changed = dataclasses.replace(report, rows=(cheap, dear))
+    below = draw([changed], ["demo"], k=10, y="agreement", x="macs").axes[1]
+    assert corners(line(below, "on the front")) == [(0.2, 90.0)]
+
+
 def test_series_differ_in_marker_line_and_grey():
     styles = [series_style(number) for number in range(4)]
     assert len({style.marker for style in styles}) == len({str(s.line) for s in styles}) == 4
@@ -131,7 +187,7 @@ def test_series_differ_in_marker_line_and_grey():
 def test_the_same_report_is_the_same_file(report, tmp_path):
     for name in ("one", "two"):
         with matplotlib.rc_context({"font.size": 30 if name == "two" else 10}):
-            save(draw([report], ["demo"], 10), tmp_path / name)
+            save_picture(draw([report], ["demo"], 10), tmp_path / name, "pareto")
     for file in ("pareto.png", "pareto.svg"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
@@ -159,6 +215,20 @@ def test_the_command_writes_beside_the_report_and_overwrites_only_when_told(save
     assert picture.read_bytes() == b"mine"
     main(ParetoOptions(report=(saved,), overwrite=True))
     assert Image.open(picture).width > 1000
+
+
+def test_another_view_is_another_file_and_methods_pick_their_series(saved, report, capsys):
+    variants(report).save(saved)
+    main(ParetoOptions(report=(saved,)))
+    main(ParetoOptions(report=(saved,), y="agreement", x="macs", methods=("fisher+none",)))
+    assert saved.with_name("pareto.png").exists()
+    drawn = saved.with_name("agreement-macs.svg").read_text()
+    assert "fisher+none" in drawn
+    assert "sensitivity" not in drawn
+    assert "fisher+rescale" not in drawn
+    assert "absent: the report has fisher, " in complaint(
+        ["--report", str(saved), "--overwrite", "--methods", "absent"], capsys
+    )
 
 
 def complaint(arguments, capsys):

@@ -1,0 +1,185 @@
+"""What a result directory says of itself: the files beside a smaller tower that pictures show.
+
+Read before anything is drawn; the tower's weights are never touched. A compression command writes
+the directory, `figures.mask` and `figures.repair` draw it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.interpolate import PchipInterpolator
+
+from compress.command import UserError
+from compress.repair import SublayerRepair
+from pruning_mechanism import Mask
+
+KINDS = {"heads": "attention", "neurons": "MLP"}
+"""The kinds of sublayer, in the order in which a layer runs them, and what pictures call them."""
+DIM_KINDS = ("qk_dims", "value_dims")
+"""Kinds of curves that no picture shows yet: those of the sizes of heads."""
+CURVES_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a smaller tower was made, as far as a picture's title says."""
+
+    rule: str
+    constraint: str
+    repair: str
+    base: str
+    corpus: str
+    samples: int
+    mac_fraction: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rule} {self.constraint}, repair {self.repair}: {Path(self.base).name} on "
+            f"{self.corpus}, {self.samples:,} images, {self.mac_fraction:.1%} of MACs kept"
+        )
+
+
+@dataclass(frozen=True)
+class ChosenCurve:
+    """A sublayer's measured curve and the number of units that the allocation kept of it.
+
+    `sizes` ascend, each with its loss; they need not reach from none to all.
+    """
+
+    layer: int
+    kind: str
+    sizes: tuple[int, ...]
+    losses: tuple[float, ...]
+    chosen: int
+
+    def at(self, sizes: ArrayLike) -> np.ndarray:
+        """Losses between the measured sizes, read as an allocation does: monotone and cubic."""
+        falling = np.maximum.accumulate(np.asarray(self.losses)[::-1])[::-1]
+        within = np.clip(sizes, self.sizes[0], self.sizes[-1])
+        return PchipInterpolator(self.sizes, falling)(within)
+
+    @property
+    def loss(self) -> float:
+        """The loss at the chosen size."""
+        return float(self.at(self.chosen))
+
+
+def load_record(directory: Path) -> Record:
+    """Read `compression.json`.
+
+    Raises:
+        UserError: the directory is no result.
+    """
+    path = directory / "compression.json"
+    if not path.is_file():
+        raise UserError(
+            f"--result {directory} is no result: it has no compression.json; "
+            "make one with python -m compress.recover"
+        )
+    return _parse(path, lambda entry: Record(**_only(Record, entry)))
+
+
+def load_mask(directory: Path) -> Mask:
+    """Read `mask.safetensors`.
+
+    Raises:
+        TowerError: it isn't there or is no mask.
+    """
+    return Mask.load(directory / "mask.safetensors")
+
+
+def load_repairs(directory: Path) -> list[SublayerRepair]:
+    """Read `repair.json`: one entry a sublayer, going up the tower; the projection is left out.
+
+    Raises:
+        UserError: it isn't there, is something else, or the tower was not repaired.
+    """
+    path = directory / "repair.json"
+    if not path.is_file():
+        raise UserError(f"--result {directory} has no repair.json: it can't be drawn")
+    repairs = _parse(
+        path,
+        lambda entries: [_repair(each) for each in entries if each["kind"] != "projection"],
+    )
+    if not repairs:
+        raise UserError(
+            f"--result {directory} was not repaired: make it with --repair rescale or reconstruct"
+        )
+    return repairs
+
+
+def load_curves(directory: Path, mask: Mask) -> list[ChosenCurve]:
+    """Read `curves.json`; none where the rule measured none.
+
+    Raises:
+        UserError: the file is something else, or of another tower than the mask.
+    """
+    path = directory / "curves.json"
+    if not path.is_file():
+        return []
+    curves = _parse(path, _curves)
+    for curve in curves:
+        layers, units = getattr(mask, curve.kind).shape
+        if curve.layer >= layers or not 0 <= curve.chosen <= units or curve.sizes[-1] > units:
+            raise UserError(
+                f"{path}: layer {curve.layer} keeps {curve.chosen} {curve.kind}, its curve reaches "
+                f"to {curve.sizes[-1]}, but the mask is of {layers} layers x {units}"
+            )
+    return curves
+
+
+def _parse(path: Path, build):
+    """What `build` makes of a JSON file, and one line if it can't."""
+    try:
+        return build(json.loads(path.read_text()))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not what a compression command writes ({reason})") from error
+
+
+def _only(kind: type, entry: dict) -> dict:
+    """The fields of `kind` in an entry, which may hold more than a picture shows."""
+    return {name: entry[name] for name in kind.__dataclass_fields__}
+
+
+def _repair(entry: dict) -> SublayerRepair:
+    repair = SublayerRepair(**_only(SublayerRepair, entry))
+    _check_place(repair.layer, repair.kind)
+    if not (repair.error_before >= 0 and repair.error_after >= 0):
+        raise ValueError(f"the errors of layer {repair.layer} are not numbers from 0 up")
+    return repair
+
+
+def _curves(content: dict) -> list[ChosenCurve]:
+    if content["schema"] != CURVES_SCHEMA:
+        raise ValueError(f"schema {content['schema']}, expected {CURVES_SCHEMA}")
+    return [_curve(entry) for entry in content["curves"] if entry["kind"] not in DIM_KINDS]
+
+
+def _curve(entry: dict) -> ChosenCurve:
+    losses = tuple(map(float, entry["losses"]))
+    curve = ChosenCurve(
+        entry["layer"], entry["kind"], tuple(entry["sizes"]), losses, entry["chosen"]
+    )
+    _check_place(curve.layer, curve.kind)
+    if len(curve.sizes) != len(losses) or not _ascending((-1, *curve.sizes)) or len(losses) < 2:
+        raise ValueError(f"the sizes and losses of layer {curve.layer} make no curve")
+    if not np.isfinite(losses).all():
+        raise ValueError(f"the losses of layer {curve.layer} are not all numbers")
+    return curve
+
+
+def _check_place(layer: int, kind: str) -> None:
+    if not isinstance(layer, int) or layer < 0 or kind not in KINDS:
+        raise ValueError(f"no sublayer is called {kind!r} of layer {layer!r}")
+
+
+def _ascending(sizes: Sequence[int]) -> bool:
+    return all(low < high for low, high in pairwise(sizes))
