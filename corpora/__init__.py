@@ -12,6 +12,7 @@ nothing here knows of models. Files are read as their publishers ship them:
 | | … and `Flickr_8k.{train,dev,test}Images.txt` | the publisher's |
 | folder | `train/`, `validation/`, `test/`, each with images and `metadata.jsonl` | these |
 | | … or images and `metadata.jsonl` (`file_name`, `captions`) right in it | by hash |
+| | … or, where no captions are asked for, images alone, in folders of any name | like these |
 | hub:owner/name | none; `hub:owner/name@config` for one of its configs | the publisher's |
 | hub | the hub's layout: parquet files or an imagefolder | the publisher's |
 
@@ -51,21 +52,27 @@ PARSERS = {
     "flickr8k": (flickr.load_flickr8k, flickr.LAYOUT_8K),
     "folder": (folder.load_folder, folder.LAYOUT),
 }
+# Those that can do without captions.
+UNCAPTIONED = {"folder": folder.load_images}
 CORPORA = ("scenes", *PARSERS, "hub")
 
 
 def load_corpus(
-    name: str, directory: str | Path | None = None, split: str | None = None
+    name: str,
+    directory: str | Path | None = None,
+    split: str | None = None,
+    captions: bool = True,
 ) -> Dataset:
     """Load one split of a corpus: columns image (decoded when asked for), captions, key (unique).
 
     `name` is one of `CORPORA`, `hub:owner/name`, or `owner/name` alone; `directory` is where its
     files lie (for a hub name, a local copy to use instead); `split` is train, validation (the
     default) or test. Train and the held-out splits share no image, and each is the same every time.
+    With `captions` False, folder and hub give images without a caption too; their list is empty.
 
     Malformed lines and images that aren't on disk are left out and reported as `CorpusWarning`,
     with file and line. Raises CorpusError, in one line, if the name or split is unknown, files are
-    missing, or no image with a caption is left.
+    missing, or no image (with a caption, if these are asked for) is left.
     """
     split = checked(split)
     if name == "scenes":
@@ -77,12 +84,13 @@ def load_corpus(
         )
     with Problems() as problems:
         if is_hub:
-            corpus = load_hub(_source(name, directory), split, problems)
+            corpus = load_hub(_source(name, directory), split, problems, captions)
         else:
-            corpus = _from_directory(name, directory, split, problems)
+            corpus = _from_directory(name, directory, split, problems, captions)
         if len(corpus) == 0:
             raise CorpusError(
-                f"{name} ({directory or 'hub'}): no image with a caption is left in {split}: "
+                f"{name} ({directory or 'hub'}): no image{' with a caption' * captions} is left in "
+                f"{split}: "
                 f"{len(problems.lines):,} malformed lines, {problems.missing:,} images that aren't "
                 f"on disk; the warnings name them"
             )
@@ -96,9 +104,11 @@ def _scenes(directory: str | Path | None, split: str) -> Dataset:
 
 
 def _from_directory(
-    name: str, directory: str | Path | None, split: str, problems: Problems
+    name: str, directory: str | Path | None, split: str, problems: Problems, captions: bool
 ) -> Dataset:
     parse, layout = PARSERS[name]
+    if not captions:
+        parse = UNCAPTIONED.get(name, parse)
     if directory is None:
         raise CorpusError(f"{name} needs a directory that holds {layout}")
     if not Path(directory).is_dir():

@@ -35,12 +35,13 @@ IMAGE_NAMES = ("file_name", "filename", "image_name", "image_id", "img_id", "img
 ROW_NAMES = ("key", "id")  # these may number the captions
 
 
-def load_hub(source: str, split: str, problems: Problems) -> Dataset:
+def load_hub(source: str, split: str, problems: Problems, captions: bool = True) -> Dataset:
     """One split of a hub data set: `owner/name`, `owner/name@config` or a local directory.
 
     The publisher's splits are used, or a column `split`; a data set that has nothing but `train` is
     split by a hash (see `corpora.splits`). A row for each caption becomes a row for each image. The
-    key is the publisher's split and what names the image, else the number of the row.
+    key is the publisher's split and what names the image, else the number of the row. With
+    `captions` False images without one stay, and the data set need not have any.
 
     Raises CorpusError if it can't be loaded, or has no image column, captions or such split.
     """
@@ -48,15 +49,15 @@ def load_hub(source: str, split: str, problems: Problems) -> Dataset:
     available = {name: split_name(name) for name in published}
     if len(published) == 1:
         (name, whole), *_ = published.items()
-        corpus = _columns(whole, name, source, problems)
+        corpus = _columns(whole, name, source, problems, captions)
         rows = _split_of_one(whole, corpus["key"], available[name], split, source)
-        return _with_captions(corpus, rows)
+        return _images_once(corpus, rows, captions)
     wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
     parts = []
     for name, ours in available.items():
         if ours == wanted:
-            part = _columns(published[name], name, source, problems)
-            parts.append(_with_captions(part, range(len(part))))
+            part = _columns(published[name], name, source, problems, captions)
+            parts.append(_images_once(part, range(len(part)), captions))
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
@@ -93,14 +94,14 @@ def _no_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _columns(part: Dataset, name: str, source: str, problems: Problems) -> Dataset:
+def _columns(part: Dataset, name: str, source: str, problems: Problems, captioned: bool) -> Dataset:
     """The part with our three columns; the first row of an image has all of its captions."""
     image = _image_column(part, source)
-    texts = _captions(part, source)
+    texts = _captions(part, source, captioned)
     keys = [f"{name}/{key}" for key in _keys(part, image)]
     gathered: dict[str, list[str]] = {}
     for row, (key, captions) in enumerate(zip(keys, texts, strict=True)):
-        if not captions:
+        if captioned and not captions:
             problems.add(f"{source} ({name})", row, "no caption in this row")
         gathered.setdefault(key, []).extend(captions)
     texts = [gathered.pop(key, []) for key in keys]
@@ -111,9 +112,14 @@ def _columns(part: Dataset, name: str, source: str, problems: Problems) -> Datas
     return corpus.add_column("key", keys, feature=Value("string"))
 
 
-def _with_captions(corpus: Dataset, rows: range | list[int]) -> Dataset:
-    captions = corpus["captions"][:]
-    kept = [row for row in rows if captions[row]]
+def _images_once(corpus: Dataset, rows: range | list[int], captioned: bool) -> Dataset:
+    """Those of the rows that have captions, or, without `captioned`, the first of each image."""
+    if captioned:
+        captions = corpus["captions"][:]
+        kept = [row for row in rows if captions[row]]
+    else:
+        keys = corpus["key"][:]
+        kept = sorted({keys[row]: row for row in reversed(rows)}.values())
     return corpus if len(kept) == len(corpus) else corpus.select(kept)
 
 
@@ -142,11 +148,16 @@ def _image_column(part: Dataset, source: str) -> str:
     return "image" if "image" in images else images[0]
 
 
-def _captions(part: Dataset, source: str) -> list[list[str]]:
-    """The captions of each row, from the first column known to hold them."""
+def _captions(part: Dataset, source: str, captioned: bool) -> list[list[str]]:
+    """The captions of each row, from the first column known to hold them.
+
+    Raises CorpusError if none does and there must be some.
+    """
     named = {name.lower(): name for name in part.column_names}
     columns = [named[name] for name in CAPTION_COLUMNS if name in named][:1]
     columns = columns or [name for lower, name in named.items() if NUMBERED.fullmatch(lower)]
+    if not columns and not captioned:
+        return [[] for _ in range(len(part))]
     if not columns:
         raise CorpusError(
             f"{source}: no captions (columns: {', '.join(part.column_names)}); "

@@ -5,6 +5,7 @@ import tyro
 
 from compress.command import read_config
 from evaluation.cascade import CascadeOptions
+from evaluation.first_stages import parse_method
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE_1 = {
@@ -34,11 +35,28 @@ def test_table_1_files_say_what_their_names_say(name):
     options = parsed(CONFIGS / f"{name}.toml")
     assert options.model == "openai/clip-vit-base-patch16"
     assert (options.corpus, options.methods) == (corpus, (method,))
+    assert options.repair == {"fisher": "rescale", "sensitivity": "none"}[method]
     if heads:
         assert options.heads == (int(heads[0]),)
 
 
+def test_the_comparison_has_every_baseline_with_and_without_repair():
+    options = parsed(CONFIGS / "recover-photos.toml")
+    methods = {name: parse_method(name, options).options for name in options.methods}
+    assert {
+        "recover",
+        "recover+rounds=2",
+        "recover+head_dims",
+        "recover+uniform",
+        "fisher+rescale",
+    } <= set(methods)
+    for name in ("random", "magnitude", "taylor", "sensitivity"):
+        assert methods[name].repair == "reconstruct"
+        assert methods[f"{name}+none"].repair == "none"
+
+
 def test_the_demo_file_is_the_default_experiment():
     default, demo = CascadeOptions(), parsed(CONFIGS / "demo.toml")
-    for name in ("model", "corpus", "methods", "mac_constraint", "heads", "m", "f", "samples"):
+    names = ("model", "corpus", "methods", "mac_constraint", "heads", "repair", "m", "f", "samples")
+    for name in names:
         assert getattr(demo, name) == getattr(default, name)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from corpora import CorpusError, CorpusWarning, load_corpus
+from corpora import SPLITS, CorpusError, CorpusWarning, load_corpus
 
 
 def fill(directory, paint, write, names, **fields):
@@ -121,3 +121,56 @@ def test_without_metadata_the_layout_is_named(tmp_path, write):
     write(tmp_path / "train/metadata.csv", "file_name,text\n")
     with pytest.raises(CorpusError, match=r"found metadata\.csv: the corpus `hub:"):
         load_corpus("folder", tmp_path)
+
+
+def test_without_captions_images_that_lie_in_split_folders_are_enough(tmp_path, paint):
+    for name in ("train/a.png", "train/deeper/b.JPG", "val/c.png", "train/notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("no image")
+        else:
+            paint(tmp_path / name)
+    corpus = load_corpus("folder", tmp_path, "train", captions=False)
+    assert corpus["key"][:] == ["train/a.png", "train/deeper/b.JPG"]
+    assert corpus["captions"][:] == [[], []]
+    assert load_corpus("folder", tmp_path, captions=False)["key"][:] == ["val/c.png"]
+    with pytest.raises(CorpusError, match=r"no metadata\.jsonl"):
+        load_corpus("folder", tmp_path, "train")
+
+
+def test_without_captions_a_tree_of_images_is_split_by_hash(tmp_path, paint):
+    names = [f"{part}/{n}.png" for part in ("cats", "dogs") for n in range(10)]
+    for name in names:
+        paint(tmp_path / name)
+    parts = [load_corpus("folder", tmp_path, s, captions=False)["key"][:] for s in SPLITS]
+    assert sorted(parts[0] + parts[1]) == sorted(names)
+    assert parts[1] == parts[2]
+    assert len(parts[1]) == 4
+
+
+def test_rows_without_captions_are_loaded_where_none_are_asked_for(
+    tmp_path, paint, write, quiet_load
+):
+    entries = [{"file_name": f"{n}.png", "captions": ["one"] * (n % 2)} for n in range(40)]
+    for entry in entries:
+        paint(tmp_path / entry["file_name"])
+    write(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, entries)))
+    all_of = {s: quiet_load("folder", tmp_path, s, captions=False) for s in ("train", "test")}
+    captioned = {s: quiet_load("folder", tmp_path, s) for s in ("train", "test")}
+    assert sum(len(corpus) for corpus, _ in all_of.values()) == 40
+    assert not any(warned for _, warned in all_of.values())
+    for split, (corpus, warned) in captioned.items():
+        expected = {row["key"]: row["captions"] for row in all_of[split][0] if row["captions"]}
+        assert dict(zip(corpus["key"], corpus["captions"], strict=True)) == expected
+        assert len(warned) == 11  # ten lines, and a count of the others
+
+
+def test_a_folder_without_any_image_is_one_clear_line(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(CorpusError, match="no image is left in train"):
+        load_corpus("folder", tmp_path, "train", captions=False)
+
+
+def test_a_split_without_metadata_beside_one_with_it_is_loaded(split_folder, paint):
+    paint(split_folder / "test" / "c.png")
+    assert load_corpus("folder", split_folder, "test", captions=False)["key"][:] == ["test/c.png"]
+    assert load_corpus("folder", split_folder, "test")["key"][:] == ["validation/a.png"]

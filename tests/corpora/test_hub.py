@@ -196,3 +196,28 @@ def test_nothing_is_printed(tmp_path, pictures, capfd):
     finally:
         datasets.disable_progress_bars()
     assert capfd.readouterr() == ("", "")
+
+
+def test_without_captions_a_data_set_of_images_is_enough(tmp_path, pictures, quiet_load):
+    features = Features({"image": Image()})
+    parquet(tmp_path, "train", {"image": pictures}, features)
+    parquet(tmp_path, "test", {"image": pictures[:2]}, features)
+    corpus, warned = quiet_load("hub", tmp_path, "train", captions=False)
+    assert corpus["captions"][:] == [[]] * 10
+    assert corpus["key"][3] == "train/3.png"
+    assert not warned
+    with pytest.raises(CorpusError, match="no captions"):
+        load_corpus("hub", tmp_path, "train")
+
+
+def test_without_captions_each_image_still_comes_once(tmp_path, pictures):
+    columns = {
+        "image": [pictures[n // 2] for n in range(8)],
+        "caption": [[], ["a"], ["b"], ["c"], [], [], [], ["d"]],
+        "filename": [f"{n // 2}.png" for n in range(8)],
+    }
+    parquet(tmp_path, "train", columns)
+    parquet(tmp_path, "test", rows(pictures[:1]))
+    corpus = load_corpus("hub", tmp_path, "train", captions=False)
+    assert corpus["key"][:] == [f"train/{n}.png" for n in range(4)]
+    assert corpus["captions"][:] == [["a"], ["b", "c"], [], ["d"]]
