@@ -88,8 +88,8 @@ class Prices:
         Constraint("MAC", mac_constraint).check()
         shape = Shape.of(config, dense=True, tower=tower)
         return cls(
-            np.arange(shape.heads[0] + 1) * shape.head_macs,
-            np.arange(shape.neurons[0] + 1) * shape.neuron_macs,
+            np.arange(shape.heads[0] + 1) * shape.head_macs(),
+            np.arange(shape.neurons[0] + 1) * shape.neuron_macs(),
             shape.budget(mac_constraint),
             mac_constraint,
             shape.sized_head_macs(1, 0),

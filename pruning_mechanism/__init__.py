@@ -7,6 +7,7 @@ from pruning_mechanism.checkpoint import Compression, load, load_processor, regi
 from pruning_mechanism.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
+from pruning_mechanism.reduction import Reduction, align, is_smaller, pooled_only, reduce
 from pruning_mechanism.surgery import is_pruned, masked, prune
 from pruning_mechanism.tower import (
     Sublayer,
@@ -27,21 +28,26 @@ __all__ = [
     "Family",
     "Macs",
     "Mask",
+    "Reduction",
     "Shape",
     "Sublayer",
     "Tower",
     "TowerError",
     "TowerKind",
+    "align",
     "embed",
     "image_embeddings",
     "is_pruned",
+    "is_smaller",
     "load",
     "load_processor",
     "macs",
     "masked",
     "parameters",
+    "pooled_only",
     "project",
     "prune",
+    "reduce",
     "save",
     "sublayers",
     "text_embeddings",

@@ -3,29 +3,43 @@
 The MACs of a head and of a neuron follow arXiv 2204.09656: for one image of n tokens, hidden size
 d and head dimension h, a head costs 3ndh (queries, keys, values) + 2n²h (logits, weighted sum) +
 nhd (output projection), a neuron 2nd (its row of fc1, its column of fc2). A head whose queries and
-keys have size a and whose values have size v costs nd(2a + v) + n²(a + v) + nvd.
+keys have size a and whose values have size v costs nd(2a + v) + n²(a + v) + nvd. Where tokens get
+fewer from layer to layer n is what enters the attention, or the MLP; where images have different
+sizes, n and n² are means over the images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from operator import mul
 
 from torch import nn
 
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
+from pruning_mechanism.reduced_tower import Reducing
 from pruning_mechanism.tower import Tower
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """Tokens that enter a layer's attention, their square, and those that enter its MLP."""
+
+    attention: float
+    pairs: float
+    mlp: float
 
 
 @dataclass(frozen=True)
 class Shape:
     """The sizes of a tower that its cost depends on.
 
-    `surrounding_macs` are those of what stands around the encoder layers: patch embedding, and head
-    or projection.
+    `tokens` enter the first layer. `surrounding_macs` are those of what stands around the encoder
+    layers: patch embedding, and head or projection.
     """
 
-    tokens: int
+    tokens: float
     hidden: int
     head_dim: int
     surrounding_macs: int
@@ -33,6 +47,7 @@ class Shape:
     neurons: tuple[int, ...]
     query_key_sizes: tuple[int, ...]
     value_sizes: tuple[int, ...]
+    layer_tokens: tuple[LayerTokens, ...]
 
     @classmethod
     def of(cls, config, dense: bool = False, tower: TowerKind = "vision") -> "Shape":
@@ -45,29 +60,32 @@ class Shape:
         """
         own, parts = tower_config(config, tower), parts_of(config, tower)
         head_dim = own.hidden_size // own.num_attention_heads
+        layers = (dense and getattr(own, "dense_layers", None)) or own.num_hidden_layers
 
         def widths(name: str, most: int) -> tuple[int, ...]:
             kept = None if dense else getattr(own, name, None)
-            return tuple(kept or [most] * own.num_hidden_layers)
+            return tuple(kept or [most] * layers)
 
         if tower == "text":
             tokens, before = own.max_position_embeddings, 0
+            of_layers = (LayerTokens(tokens, tokens**2, tokens),) * layers
         else:
-            (image_height, image_width), (height, width) = map(
-                _pair, (own.image_size, own.patch_size)
-            )
-            patches = (image_height // height) * (image_width // width)
-            tokens = patches + (parts.pooling == "first")  # the class token
+            counts = _counts(own, parts, layers, dense)
+            of_layers = tuple(_mean(counts, layer) for layer in range(layers))
+            tokens = of_layers[0].attention if layers else 0
+            height, width = _pair(own.patch_size)
+            patches = tokens - (parts.pooling == "first")  # the class token
             before = patches * own.num_channels * height * width * own.hidden_size
         return cls(
             tokens=tokens,
             hidden=own.hidden_size,
             head_dim=head_dim,
-            surrounding_macs=before + _final_macs(config, own, parts, tokens),
+            surrounding_macs=round(before) + _final_macs(config, own, parts, tokens, dense),
             heads=widths("heads_per_layer", own.num_attention_heads),
             neurons=widths("neurons_per_layer", own.intermediate_size),
             query_key_sizes=widths("query_key_sizes", head_dim),
             value_sizes=widths("value_sizes", head_dim),
+            layer_tokens=of_layers,
         )
 
     def keep(
@@ -89,31 +107,30 @@ class Shape:
             value_sizes=tuple(value_sizes or self.value_sizes),
         )
 
-    def sized_head_macs(self, query_key_size: int, value_size: int) -> int:
-        """MACs of a head whose queries and keys, and whose values, have these sizes."""
-        n, d, a, v = self.tokens, self.hidden, query_key_size, value_size
-        return n * d * (2 * a + v) + n**2 * (a + v) + n * v * d
+    def sized_head_macs(self, query_key_size: int, value_size: int, layer: int = 0) -> float:
+        """MACs of one of a layer's heads whose queries and keys, and values, have these sizes."""
+        tokens, d, a, v = self.layer_tokens[layer], self.hidden, query_key_size, value_size
+        return tokens.attention * d * (2 * a + 2 * v) + tokens.pairs * (a + v)
 
-    @cached_property
-    def head_macs(self) -> int:
-        """MACs of one head of the dense head dimension."""
-        return self.sized_head_macs(self.head_dim, self.head_dim)
+    def head_macs(self, layer: int = 0) -> float:
+        """MACs of one of a layer's heads of the dense head dimension."""
+        return self.sized_head_macs(self.head_dim, self.head_dim, layer)
 
-    @cached_property
-    def neuron_macs(self) -> int:
-        """MACs of one neuron."""
-        return 2 * self.tokens * self.hidden
+    def neuron_macs(self, layer: int = 0) -> float:
+        """MACs of one of a layer's neurons."""
+        return 2 * self.layer_tokens[layer].mlp * self.hidden
 
     @cached_property
     def encoder_macs(self) -> int:
         """MACs of the encoder layers for one image."""
         attention = sum(
-            count * self.sized_head_macs(query_key, value)
-            for count, query_key, value in zip(
-                self.heads, self.query_key_sizes, self.value_sizes, strict=True
+            count * self.sized_head_macs(query_key, value, layer)
+            for layer, (count, query_key, value) in enumerate(
+                zip(self.heads, self.query_key_sizes, self.value_sizes, strict=True)
             )
         )
-        return attention + self.neuron_macs * sum(self.neurons)
+        mlps = sum(count * self.neuron_macs(layer) for layer, count in enumerate(self.neurons))
+        return round(attention + mlps)
 
     def budget(self, mac_constraint: float) -> int:
         """The most MACs that the encoder layers may cost under a MAC constraint.
@@ -128,14 +145,59 @@ class Shape:
         return self.surrounding_macs + self.encoder_macs
 
 
-def _final_macs(config, own, parts: TowerParts, tokens: int) -> int:
+def _counts(
+    own, parts: TowerParts, layers: int, dense: bool
+) -> list[tuple[float, list[tuple[int, int]]]]:
+    """For each size that images have: its share, and the tokens of each layer.
+
+    These are those that enter the attention, and those that enter the MLP.
+    """
+    height, width = _pair((dense and getattr(own, "dense_image_size", None)) or own.image_size)
+    sides, shares = [(height, width)], [1.0]
+    if not dense and getattr(own, "resolutions", None):
+        sides, shares = [_pair(size) for size in own.resolutions], own.resolution_shares
+    counts = []
+    for share, side in zip(shares, sides, strict=True):
+        patches = math.prod(
+            length // patch for length, patch in zip(side, _pair(own.patch_size), strict=True)
+        )
+        kept = None if dense else getattr(own, "kept_patches", None)
+        tokens = (kept or patches) + (parts.pooling == "first")
+        path = []
+        for layer in range(layers):
+            left = tokens if dense else Reducing.of(own, layer, tokens).left
+            path.append((tokens, left))
+            tokens = left
+        counts.append((share, path))
+    return counts
+
+
+def _mean(counts: list[tuple[float, list[tuple[int, int]]]], layer: int) -> LayerTokens:
+    """Means over images of different sizes; whole numbers where all have one."""
+    if len(counts) == 1:
+        attention, mlp = counts[0][1][layer]
+        return LayerTokens(attention, attention**2, mlp)
+    shares = [share for share, _ in counts]
+    attention, mlp = zip(*(path[layer] for _, path in counts), strict=True)
+    return LayerTokens(
+        sum(map(mul, shares, attention)),
+        sum(share * tokens**2 for share, tokens in zip(shares, attention, strict=True)),
+        sum(map(mul, shares, mlp)),
+    )
+
+
+def _final_macs(config, own, parts: TowerParts, tokens: float, dense: bool) -> int:
     """MACs of the head or projection that the embedding comes out of."""
     d = own.hidden_size
     if parts.pooling == "attention":  # one query: its projections, logits and sum, and an MLP
-        return 2 * d**2 + 2 * tokens * d**2 + 2 * tokens * d + 2 * d * own.intermediate_size
+        return round(2 * d**2 + 2 * tokens * d**2 + 2 * tokens * d + 2 * d * own.intermediate_size)
     if parts.head:
         return d * own.projection_size
-    return d * getattr(config, "projection_dim", own.projection_dim)
+    outputs = getattr(config, "projection_dim", own.projection_dim)
+    features = None if dense else getattr(own, "aligned_features", None)
+    if features is None:
+        return d * outputs
+    return 2 * d * features + (2 * d + features) * outputs
 
 
 def _pair(size) -> tuple[int, int]:

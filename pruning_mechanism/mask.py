@@ -74,9 +74,14 @@ class Mask:
 
     def shape(self, config, tower: TowerKind = "vision") -> Shape:
         """The shape of `config`'s tower once this mask is cut out of it."""
+        shape = Shape.of(config, tower=tower)
         widths = {name: tensor.sum(1).tolist() for name, tensor in self.tensors.items()}
-        return Shape.of(config, dense=True, tower=tower).keep(
-            widths["heads"], widths["neurons"], widths.get("qk_dims"), widths.get("value_dims")
+        every = [shape.head_dim] * len(self.heads)
+        return shape.keep(
+            widths["heads"],
+            widths["neurons"],
+            widths.get("qk_dims", every),
+            widths.get("value_dims", every),
         )
 
     def mac_fraction(self, config, tower: TowerKind = "vision") -> float:

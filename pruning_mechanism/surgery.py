@@ -86,28 +86,32 @@ def prune(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> nn.Modul
     cut = copy.deepcopy(model)
     for index, layer in enumerate(Tower.of(cut, tower).layers):
         _cut_layer(layer, mask, index)
-    # on the meta device the new model costs nothing; it then takes over the cut one's tensors
-    with torch.device("meta"):
-        smaller = _empty(model, mask, tower)
-    smaller.load_state_dict(cut.state_dict(), assign=True)
-    for name, buffer in cut.named_buffers():  # position ids are not in the state dictionary
-        owner, _, leaf = name.rpartition(".")
-        setattr(smaller.get_submodule(owner), leaf, buffer)
-    for new, old in zip(smaller.parameters(), cut.parameters(), strict=True):
-        new.requires_grad_(old.requires_grad)
-    return smaller.train(model.training)
-
-
-def _empty(model: nn.Module, mask: Mask, tower: TowerKind) -> nn.Module:
-    """A pruned model of the right class and shape, its weights not set."""
     kept = dict(zip(WIDTHS, (mask.heads, mask.neurons, mask.qk_dims, mask.value_dims), strict=True))
     widths = {name: bits if bits is None else bits.sum(1).tolist() for name, bits in kept.items()}
-    own = _settings(tower_config(model.config, tower)) | widths
+    return rebuilt(cut, widths, tower)
+
+
+def rebuilt(model: nn.Module, entries: dict, tower: TowerKind = "vision") -> nn.Module:
+    """A model of the pruned classes whose tower's configuration has other entries.
+
+    It takes over the tensors of `model`, which must fit: they are not copied.
+    """
+    own = _settings(tower_config(model.config, tower)) | entries
     settings = _settings(model.config) | {f"{tower}_config": own} if _is_whole(model) else own
-    smaller = pruned_class(model.config)
-    return smaller._from_config(
-        smaller.config_class(**settings), attn_implementation=model.config._attn_implementation
-    )
+    new = pruned_class(model.config)
+    # on the meta device the new model costs nothing
+    with torch.device("meta"):
+        made = new._from_config(
+            new.config_class(**settings), attn_implementation=model.config._attn_implementation
+        )
+    made.load_state_dict(model.state_dict(), assign=True)
+    for name, buffer in model.named_buffers():  # position ids are not in the state dictionary
+        owner, _, leaf = name.rpartition(".")
+        setattr(made.get_submodule(owner), leaf, buffer)
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(wanted[name])
+    return made.train(model.training)
 
 
 def _is_whole(model: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
+from pruning_mechanism.reduced_tower import ReducedTower
 
 Inputs = Tensor | Mapping[str, Tensor]
 """Pixels [b, 3, height, width], or a tokeniser's dictionary with `input_ids` [b, n]."""
@@ -194,6 +195,8 @@ class Tower:
         `inputs` are those of `embed`; a tower that reads its embedding off the end of a text needs
         them, the others don't.
         """
+        if isinstance(self.root, ReducedTower):
+            return self.final(self.root.pool(hidden))
         if self.parts.pooling == "first":
             hidden = hidden[:, 0]
         elif self.parts.pooling == "last":

@@ -66,8 +66,8 @@ def best_by_brute_force(importance, budget, shape) -> float:
     """The most importance that any of all masks keeps within the budget."""
     scores = torch.cat([importance.heads.flatten(), importance.neurons.flatten()]).double()
     heads = importance.heads.numel()
-    costs = torch.full((len(scores),), float(shape.neuron_macs), dtype=torch.float64)
-    costs[:heads] = shape.head_macs
+    costs = torch.full((len(scores),), float(shape.neuron_macs()), dtype=torch.float64)
+    costs[:heads] = shape.head_macs()
     masks = torch.tensor(
         list(itertools.product([0.0, 1.0], repeat=len(scores))), dtype=torch.float64
     )
@@ -97,7 +97,7 @@ def test_the_budget_is_kept_and_less_than_a_head_left_over(seed, constraint):
     shape = Shape.of(config)
     used = select(importance, constraint, config).shape(config).encoder_macs
     left = Fraction(repr(constraint)) * shape.encoder_macs - used
-    assert 0 <= left < shape.head_macs
+    assert 0 <= left < shape.head_macs()
 
 
 def test_equal_scores_use_the_budget_up():

@@ -121,7 +121,7 @@ def test_sizes_are_allocated_as_brute_force_does(curves, constraint):
         for sizes in itertools.product(range(4), range(4), range(1, 5), range(1, 5)):
             heads, neurons, query_key, value = sizes
             macs_of_heads = heads * dense.sized_head_macs(query_key, value)
-            found.append((macs_of_heads + neurons * dense.neuron_macs, loss(layer, sizes)))
+            found.append((macs_of_heads + neurons * dense.neuron_macs(), loss(layer, sizes)))
         layers.append(sorted(found))
     best = min(
         lost + min(also for price, also in layers[1] if price <= budget - cost)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from pruning_mechanism import Mask, image_embeddings, modeling_pruned_clip, prune
+from pruning_mechanism import Mask, image_embeddings, prune, pruned_layers
 from pruning_mechanism.modeling_pruned_clip import PrunedCLIPModel, PrunedCLIPVisionConfig
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
@@ -78,7 +78,7 @@ def test_widths_must_fit_the_number_of_layers():
 def test_large_batches_of_odd_widths_give_the_same_answer(smaller, monkeypatch):
     with torch.no_grad():
         expected = image_embeddings(smaller, PIXELS)
-        monkeypatch.setattr(modeling_pruned_clip, "LARGE_BATCH", 1)
+        monkeypatch.setattr(pruned_layers, "LARGE_BATCH", 1)
         found = image_embeddings(smaller, PIXELS)
     assert any(width % 16 for width in smaller.config.vision_config.neurons_per_layer)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,173 @@
+"""Encoder layers that keep heads, head sizes and neurons of their own; part of every checkpoint.
+
+Modifications to transformers' layers, the same for every family:
+- projections are as wide as `PrunedWidths` asks for; the scale of the logits stays the dense one's;
+- attention also tells its queries and keys, which merging and ranking of tokens go by;
+- queries and keys of another size than the values are filled up with zeros for fused attention,
+  whose fast kernels want one size: 3 to 6 times faster on a CPU than going without them;
+- a sublayer with no unit left adds the bias of its output projection; its layer norm is gone;
+- on the CPU, large batches compute an MLP of odd width a few zero neurons wider: a matrix product
+  whose result is 1237 columns wide takes a third longer than one of 1248.
+"""
+
+import functools
+import warnings
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.modeling_clip import eager_attention_forward
+
+EVEN_WIDTH = 16  # float32 numbers in a cache line
+LARGE_BATCH = 2048  # tokens from which on a copy of fc1's weight costs less than it saves
+
+
+@dataclass(init=False, repr=False, eq=False)
+class PrunedWidths:
+    """What each layer of a tower keeps; None: all that the dense tower has.
+
+    The sizes are those of each of a layer's heads: of its queries and keys, and of its values.
+    """
+
+    heads_per_layer: list[int] | None = None
+    neurons_per_layer: list[int] | None = None
+    query_key_sizes: list[int] | None = None
+    value_sizes: list[int] | None = None
+
+
+class Attended(NamedTuple):
+    """What attention gives: its output [b, n, d], and what it was made of.
+
+    `weights` [b, heads, n, n] are there if the implementation gives them; `queries` and `keys` are
+    [b, heads, n, size]. A layer without heads has none of these.
+    """
+
+    output: Tensor
+    weights: Tensor | None = None
+    queries: Tensor | None = None
+    keys: Tensor | None = None
+
+
+class PrunedAttention:
+    """Attention of `num_heads` heads of any sizes; over a family's own attention."""
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs
+    ) -> tuple[Tensor, Tensor | None]:
+        """What attention adds to the residual stream [batch, tokens, hidden], and its weights."""
+        return self.attend(hidden_states, attention_mask, **kwargs)[:2]
+
+    def attend(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs
+    ) -> Attended:
+        """The same with queries and keys; arguments as in `forward`."""
+        if not self.num_heads:
+            return Attended(self.out_proj.bias.expand_as(hidden_states))
+        queries = self._heads(self.q_proj(hidden_states))
+        keys = self._heads(self.k_proj(hidden_states))
+        inputs = (queries, keys, self._heads(self.v_proj(hidden_states)))
+        kind = self.config._attn_implementation
+        if kind != "eager" and self.query_key_size != self.value_size:
+            even = max(self.query_key_size, self.value_size)
+            inputs = (pad(each, (0, even - each.shape[-1])) for each in inputs)
+        context, weights = ALL_ATTENTION_FUNCTIONS.get(kind, eager_attention_forward)(
+            self,
+            *inputs,
+            attention_mask,
+            scaling=self.scale,
+            dropout=self.dropout if self.training else 0.0,
+            **kwargs,
+        )
+        output = self.out_proj(context[..., : self.value_size].flatten(2))
+        return Attended(output, weights, queries, keys)
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """[batch, heads, tokens, size] of [batch, tokens, heads * size]."""
+        return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class PrunedMLP:
+    """An MLP of any width; over a family's own MLP."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream, [batch, tokens, hidden] for as much."""
+        width = self.fc1.out_features
+        if not width:
+            return self.fc2.bias.expand_as(hidden_states)
+        extra = -width % EVEN_WIDTH
+        if not extra or not self._worth_padding(hidden_states):
+            return super().forward(hidden_states)
+        weight, bias = pad(self.fc1.weight, (0, 0, 0, extra)), pad(self.fc1.bias, (0, extra))
+        return self.fc2(self.activation_fn(linear(hidden_states, weight, bias))[..., :width])
+
+    def _worth_padding(self, hidden_states: Tensor) -> bool:
+        """Only plain inference in large batches; whoever adapts or traces fc1 finds it in use."""
+        return (
+            hidden_states.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and type(self.fc1) is nn.Linear
+            and hidden_states.shape[:-1].numel() >= LARGE_BATCH
+        )
+
+
+def narrow_tower(tower: nn.Module, always: bool = False) -> None:
+    """Make the layers of a dense tower as wide as its configuration says.
+
+    If it says nothing they stay as transformers has them, unless `always`.
+    """
+    config, kept = tower.config, {field.name: None for field in fields(PrunedWidths)}
+    kept = {name: getattr(config, name, None) for name in kept}
+    if all(widths is None for widths in kept.values()) and not always:
+        return
+    layers, head_dim = tower.encoder.layers, config.hidden_size // config.num_attention_heads
+    dense = (config.num_attention_heads, config.intermediate_size, head_dim, head_dim)
+    for (name, widths), most in zip(kept.items(), dense, strict=True):
+        if widths is None:
+            kept[name] = [most] * len(layers)
+        elif len(widths) != len(layers):
+            raise ValueError(
+                f"the tower has {len(layers)} layers, but {name} has {len(widths)} entries"
+            )
+    for layer, *widths in zip(layers, *kept.values(), strict=True):
+        _narrow_layer(layer, *widths)
+
+
+def _narrow_layer(
+    layer: nn.Module, heads: int, neurons: int, query_key_size: int, value_size: int
+) -> None:
+    """Give a dense layer these many heads, of these sizes, and neurons; either may be 0."""
+    if heads and not (query_key_size and value_size):
+        raise ValueError("a layer that keeps heads must keep a query-key and a value dimension")
+    attention, mlp, hidden = layer.self_attn, layer.mlp, layer.embed_dim
+    attention.__class__ = mixed(PrunedAttention, type(attention))
+    attention.num_heads = heads
+    attention.query_key_size, attention.value_size = query_key_size, value_size
+    attention.q_proj = _linear(hidden, heads * query_key_size)
+    attention.k_proj = _linear(hidden, heads * query_key_size)
+    attention.v_proj = _linear(hidden, heads * value_size)
+    attention.out_proj = _linear(heads * value_size, hidden)
+    mlp.__class__ = mixed(PrunedMLP, type(mlp))
+    mlp.fc1, mlp.fc2 = _linear(hidden, neurons), _linear(neurons, hidden)
+    if not heads:
+        layer.layer_norm1 = nn.Identity()
+    if not neurons:
+        layer.layer_norm2 = nn.Identity()
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        made = nn.Linear(inputs, outputs)
+    if not made.weight.numel():  # some families' initial values divide by a width
+        made._is_hf_initialized = True
+    return made
+
+
+@functools.cache
+def mixed(mixin: type, own: type) -> type:
+    """A family's own class with `mixin` over it: still an instance of what transformers knows."""
+    return type(f"Pruned{own.__name__}", (mixin, own), {"__module__": __name__})

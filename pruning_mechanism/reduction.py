@@ -1,0 +1,185 @@
+"""Reduction + tower → the tower with fewer tokens, fewer layers or an aligned projection.
+
+What `Mask` and `prune` are to widths, `Reduction` and `reduce` are to all else that makes a vision
+tower cheaper. Each reduction is made on top of those before, and on top of pruning, so a chain of
+rules is one model.
+"""
+
+import copy
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
+from pruning_mechanism.reduced_tower import AlignedProjection, FewerTokens, is_reduced
+from pruning_mechanism.surgery import rebuilt
+from pruning_mechanism.tower import Tower
+
+PER_LAYER = (*WIDTHS, "merged_per_layer", "ranked_per_layer")
+"""Entries of a configuration that have one number a layer."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a vision tower is to do from now on; None: as it did.
+
+    `layers` is how many stay, from the first, `image_size` the side of the images that it takes,
+    in pixels. The others are the entries of `FewerTokens`.
+    """
+
+    layers: int | None = None
+    image_size: int | None = None
+    kept_patches: int | None = None
+    patch_rule: str | None = None
+    patch_seed: int | None = None
+    merged_per_layer: tuple[int, ...] | None = None
+    ranked_per_layer: tuple[int, ...] | None = None
+    ranker: str | None = None
+    resolutions: tuple[int, ...] | None = None
+    resolution_bounds: tuple[float, ...] | None = None
+    resolution_shares: tuple[float, ...] | None = None
+
+    def check(self, config) -> None:
+        """Raise `TowerError` unless the vision tower that `config` describes can be reduced so."""
+        own, parts = tower_config(config, "vision"), parts_of(config, "vision")
+        if parts.pooling != "first":
+            raise TowerError(
+                f"a {config.model_type!r} vision tower has no class token, which rules that leave "
+                "out tokens or layers read the embedding off; towers of CLIP, MetaCLIP 2, AltCLIP "
+                "and Chinese-CLIP have one"
+            )
+        layers = own.num_hidden_layers
+        if self.layers is not None and not 1 <= self.layers <= layers:
+            raise TowerError(f"an exit after layer {self.layers}: the tower has {layers} layers")
+        for name in ("merged_per_layer", "ranked_per_layer"):
+            given = getattr(self, name)
+            if given is not None and (len(given) != layers or min(given) < 0):
+                raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
+        self._check_patches(own)
+
+    def _check_patches(self, own) -> None:
+        together = replace(self, **{
+            name: getattr(self, name) or getattr(own, name, None)
+            for name in ("kept_patches", "resolutions")
+        })  # fmt: skip
+        if together.kept_patches is not None and together.resolutions is not None:
+            raise TowerError("patches are left out of images of one size only, not of several")
+        patch = own.patch_size
+        for size in (self.image_size, *(self.resolutions or ())):
+            if size is not None and (size < patch or size % patch):
+                raise TowerError(
+                    f"images of {size} pixels can't be cut into patches of {patch}: the side must "
+                    "be a multiple"
+                )
+        patches = (own.image_size // patch) ** 2
+        if self.kept_patches is not None and not 1 <= self.kept_patches <= patches:
+            raise TowerError(f"{self.kept_patches} kept patches: images have {patches}")
+
+
+def is_smaller(model: nn.Module) -> bool:
+    """Whether the vision tower of a model is anything but the dense one it started as."""
+    own = tower_config(model.config, "vision")
+    return is_reduced(own) or any(getattr(own, name, None) is not None for name in WIDTHS)
+
+
+def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
+    """A new model whose vision tower does what `reduction` says; `model` stays as it is.
+
+    Args:
+        model: a whole model or a vision tower with a class token, dense, pruned or reduced.
+        reduction: what is to change.
+
+    Raises:
+        TowerError: the tower can't be reduced so.
+    """
+    reduction.check(model.config)
+    own = tower_config(model.config, "vision")
+    entries = _settings_of(reduction)
+    changed = copy.deepcopy(model)
+    root = Tower.of(changed).root
+    if reduction.layers is not None:
+        entries = _exit(root, own, entries, reduction.layers)
+    if reduction.image_size is not None:
+        entries |= _resize(root, own, reduction.image_size)
+    if reduction.ranker == "learned":
+        for layer, keep in zip(root.encoder.layers, entries["ranked_per_layer"], strict=True):
+            if keep and not hasattr(layer, "ranker"):
+                layer.ranker = nn.Linear(own.hidden_size, 1).to(changed.device, changed.dtype)
+    return rebuilt(changed, entries)
+
+
+def align(model: nn.Module, projection: AlignedProjection) -> nn.Module:
+    """A new model whose vision tower has this projection; `model` stays as it is.
+
+    Raises:
+        TowerError: the tower has no class token.
+    """
+    Reduction().check(model.config)
+    changed = copy.deepcopy(model)
+    changed.visual_projection = copy.deepcopy(projection).to(changed.device, changed.dtype)
+    features = 0 if projection.random is None else projection.random.out_features
+    whole = changed.config is not tower_config(changed.config, "vision")
+    if whole and projection.out_features != changed.config.projection_dim:
+        raise TowerError(
+            f"the projection gives {projection.out_features} dimensions, but the model's texts "
+            f"have {changed.config.projection_dim}"
+        )
+    return rebuilt(changed, {"aligned_features": features})
+
+
+def pooled_only(model: nn.Module) -> nn.Module:
+    """A new model that gives [class token, mean of patches] [b, 2d] in place of embeddings.
+
+    What an alignment is solved from; `model` may have been aligned before.
+    """
+    own = tower_config(model.config, "vision")
+    placeholder = AlignedProjection(2 * own.hidden_size, 0, Tower.of(model).dimension)
+    made = align(model, placeholder)
+    made.visual_projection = nn.Identity()
+    return made
+
+
+def _settings_of(reduction: Reduction) -> dict:
+    """The entries of `FewerTokens` that a reduction sets."""
+    given = {field.name: getattr(reduction, field.name, None) for field in fields(FewerTokens)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _exit(root: nn.Module, own, entries: dict, layers: int) -> dict:
+    """The entries of a tower that ends after so many layers, which are all that it keeps."""
+    root.encoder.layers = root.encoder.layers[:layers]
+    known = {name: getattr(own, name, None) for name in PER_LAYER} | entries
+    cut = {name: known[name][:layers] for name in PER_LAYER if known.get(name) is not None}
+    dense = getattr(own, "dense_layers", None) or own.num_hidden_layers
+    return entries | cut | {"num_hidden_layers": layers, "dense_layers": dense}
+
+
+def _resize(root: nn.Module, own, size: int) -> dict:
+    """The entries of a tower that takes images of another size; its positions are interpolated."""
+    embeddings = root.embeddings
+    table = embeddings.position_embedding.weight
+    positions = torch.cat([table[:1], interpolated(table[1:], size // own.patch_size)])
+    embeddings.position_embedding = nn.Embedding.from_pretrained(positions, freeze=False)
+    embeddings.position_embedding.weight.requires_grad_(table.requires_grad)
+    embeddings.position_ids = torch.arange(len(positions), device=table.device)[None]
+    dense = getattr(own, "dense_image_size", None) or own.image_size
+    return {"image_size": size, "dense_image_size": dense}
+
+
+def interpolated(positions: Tensor, side: int) -> Tensor:
+    """Positions [s * s, d] of a square grid at another one, [side * side, d]: bicubic.
+
+    As transformers interpolates them when it is given images of another size.
+    """
+    old = round(len(positions) ** 0.5)
+    if old == side:
+        return positions
+    grid = positions.detach().float().T.reshape(1, -1, old, old)
+    grid = interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    return grid[0].flatten(1).T.to(positions.dtype)

@@ -1,0 +1,170 @@
+"""Which tokens of an image stay, and which become one: pure functions on tensors.
+
+Part of every checkpoint, beside `reduced_tower`, which calls them. Everywhere token 0 is the class
+token, which always stays, and the others, from 1 on, stand for patches, row by row.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, normalize
+
+BAYER_ORDER = 6
+"""Bayer matrices of side 2**6 are larger than any grid of patches."""
+
+
+def random_patches(rows: int, columns: int, keep: int, seed: int) -> Tensor:
+    """A seeded subset of the patches, ascending, int64 [keep]; the same for all images.
+
+    The rule of FLIP (arXiv 2212.00794), with one subset for all batches, so that the embedding of
+    an image doesn't depend on the batch that it comes in.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(rows * columns, generator=generator)[:keep].sort().values
+
+
+@functools.cache
+def bayer(order: int) -> Tensor:
+    """The Bayer matrix of side 2**order, int64: 0, 1, … in the order of ordered dithering.
+
+    Whatever part of its entries is below a threshold lies evenly spread (Bayer 1973).
+    """
+    matrix = torch.zeros(1, 1, dtype=torch.long)
+    for _ in range(order):
+        top = torch.cat([4 * matrix, 4 * matrix + 2], dim=1)
+        matrix = torch.cat([top, torch.cat([4 * matrix + 3, 4 * matrix + 1], dim=1)])
+    return matrix
+
+
+def grid_patches(rows: int, columns: int, keep: int) -> Tensor:
+    """The patches that lie most evenly spread, ascending, int64 [keep]; the same for all images.
+
+    Those of the lowest entries in a Bayer matrix laid over the grid: half of them is a chequered
+    board, a quarter every second patch of every second row.
+    """
+    side = 2**BAYER_ORDER
+    if max(rows, columns) > side:
+        raise ValueError(f"grids of up to {side} x {side} patches only, found {rows} x {columns}")
+    return bayer(BAYER_ORDER)[:rows, :columns].flatten().argsort()[:keep].sort().values
+
+
+def salient_patches(pixels: Tensor, patch: tuple[int, int], keep: int) -> Tensor:
+    """The patches of most local contrast, ascending, int64 [b, keep]: each image its own.
+
+    Contrast is the variance of a patch's pixels, summed over the channels.
+
+    Args:
+        pixels: [b, c, height, width].
+        patch: height and width of a patch.
+        keep: how many stay.
+    """
+    mean = avg_pool2d(pixels, patch)
+    variance = avg_pool2d(pixels.square(), patch) - mean.square()
+    return variance.sum(1).flatten(1).topk(keep, dim=1).indices.sort(dim=1).values
+
+
+class Matching(NamedTuple):
+    """Which tokens merge, by their places: int64 [b, ·].
+
+    `source` [b, r] merge into `target` [b, r], several possibly into one; `stay` [b, n - r] are all
+    others, ascending.
+    """
+
+    source: Tensor
+    target: Tensor
+    stay: Tensor
+
+
+def match(metric: Tensor, merged: int) -> Matching:
+    """Bipartite soft matching (ToMe, arXiv 2210.09461, section 3).
+
+    Every second token, the class token apart, is matched with the most similar of those between;
+    the `merged` most similar pairs are taken.
+
+    Args:
+        metric: what similarity is the cosine of, [b, n, c].
+        merged: r, at most the number of tokens at even places, without the class token.
+    """
+    metric = normalize(metric.float(), dim=-1)
+    even, odd = metric[:, 2::2], metric[:, 1::2]
+    best, partner = (even @ odd.transpose(1, 2)).max(-1)
+    chosen = best.topk(merged, dim=1).indices
+    source = 2 * chosen + 2
+    gone = torch.zeros(metric.shape[:2], dtype=torch.bool, device=metric.device)
+    gone.scatter_(1, source, True)
+    # a stable sort brings those that stay to the front in their order: static shapes
+    stay = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : metric.shape[1] - merged]
+    return Matching(source, 2 * partner.gather(1, chosen) + 1, stay)
+
+
+def mergeable(tokens: int) -> int:
+    """The most that `match` can merge of so many tokens, class token included."""
+    return (tokens - 1) // 2
+
+
+def merge(hidden: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """Tokens [b, n - r, d] and their sizes [b, n - r] after merging: means weighted by size.
+
+    Args:
+        hidden: tokens [b, n, d].
+        sizes: how many patches each stands for, [b, n].
+        matching: of `match`.
+    """
+    source, target, stay = matching
+    weighted = hidden * sizes[..., None]
+    moved = weighted.gather(1, _spread(source, hidden))
+    weighted = weighted.scatter_add(1, _spread(target, hidden), moved)
+    sizes = sizes.scatter_add(1, target, sizes.gather(1, source)).gather(1, stay)
+    return weighted.gather(1, _spread(stay, hidden)) / sizes[..., None], sizes
+
+
+def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """The class token, the `keep` patches of highest rank, and the others as one token.
+
+    The fused token is the mean of the others weighted by the exponential of their ranks, as EViT
+    (arXiv 2202.07800, equation 4) weights by attention, whose logarithm the ranks are there.
+
+    Args:
+        hidden: tokens [b, n, d].
+        sizes: how many patches each stands for, [b, n].
+        ranks: of the tokens but the class token, [b, n - 1].
+        keep: how many patches stay, less than n - 1.
+
+    Returns:
+        tokens [b, keep + 2, d] and their sizes [b, keep + 2].
+    """
+    order = ranks.argsort(dim=1, descending=True) + 1
+    kept, others = order[:, :keep].sort(dim=1).values, order[:, keep:]
+    stay = torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1)
+    shares = ranks.gather(1, others - 1).softmax(dim=1)[..., None]
+    fused = (hidden.gather(1, _spread(others, hidden)) * shares).sum(1, keepdim=True)
+    left = sizes.gather(1, others).sum(1, keepdim=True)
+    return (
+        torch.cat([hidden.gather(1, _spread(stay, hidden)), fused], dim=1),
+        torch.cat([sizes.gather(1, stay), left], dim=1),
+    )
+
+
+def complexity(pixels: Tensor, size: int) -> Tensor:
+    """What images lose if they are made `size` pixels wide: mean squared difference, [b].
+
+    Args:
+        pixels: square images, [b, c, s, s].
+        size: the side that they are reduced to and enlarged from.
+    """
+    back = interpolate(resized(pixels, size), pixels.shape[2:], mode="bilinear")
+    return (pixels - back).square().mean((1, 2, 3))
+
+
+def resized(pixels: Tensor, size: int) -> Tensor:
+    """Square images at another size, [b, c, size, size]; themselves if it is their own."""
+    if pixels.shape[-1] == size:
+        return pixels
+    return interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+
+
+def _spread(places: Tensor, hidden: Tensor) -> Tensor:
+    """Places [b, k] for `gather` along the tokens of [b, n, d]."""
+    return places[..., None].expand(-1, -1, hidden.shape[-1])
