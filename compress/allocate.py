@@ -123,7 +123,7 @@ def by_curves(
     tables = [_combinations(group, round_to, structures) for group in groups]
     choices = [
         Choices(
-            prices.of(group[0].kind, *table.T),
+            prices.of(group[0].kind, *table.T, layer=group[0].layer),
             sum(curve.at(sizes) for curve, sizes in zip(group, table.T, strict=True)),
         )
         for group, table in zip(groups, tables, strict=True)

@@ -7,7 +7,6 @@ costs in that currency, in whole units, so that sums are exact.
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 
@@ -21,14 +20,20 @@ LATENCY_STEPS = 20_000
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a rule is asked for: a share of the dense cost, or how many heads go."""
+    """What a rule is asked for: a share of the dense cost, or a number of its own.
 
-    kind: Literal["MAC", "latency", "heads"]
-    value: float
+    Of pruning rules it is how many heads go; of others the share of patches that is masked, the
+    tokens merged in a layer, the layer to exit after ….
+    """
+
+    kind: str
+    value: float | None = None
 
     @property
     def label(self) -> str:
         """How reports and directories name it."""
+        if self.value is None:
+            return self.kind
         if self.kind == "heads":
             return f"{int(self.value)} heads"
         return f"{self.kind} {self.value:g}"
@@ -49,8 +54,8 @@ class Constraint:
             check_heads(int(self.value), config, tower)
 
     def check(self) -> None:
-        """Raise `UserError` if a share is outside (0, 1]."""
-        if self.kind != "heads" and not 0 < self.value <= 1:
+        """Raise `UserError` if a share of the cost is outside (0, 1]."""
+        if self.kind in ("MAC", "latency") and not 0 < self.value <= 1:
             flag = f"--{self.kind.lower()}-constraint"
             raise UserError(f"{flag} must be in (0, 1], found {self.value}")
 
@@ -142,9 +147,29 @@ class Prices:
         """The constraint's share of so many units, rounded down; 0.29 of 100 are 29."""
         return int(Fraction(repr(float(self.constraint))) * units)
 
-    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray) -> np.ndarray:
+    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int = 0) -> np.ndarray:
         """What a sublayer of that kind costs at these sizes, arrays of equal length.
 
         `dims` are the query-key and the value sizes of its heads, if they are not the dense ones.
+        All layers cost the same.
         """
+        del layer
         return units * sum(dims) * self.head_dim if dims else getattr(self, kind)[units]
+
+
+@dataclass(frozen=True)
+class LayerPrices:
+    """What each layer's attention and MLP cost where tokens get fewer from layer to layer.
+
+    In MACs, for as many heads and neurons as by `Prices`; `budget` is for all layers together.
+    """
+
+    shape: Shape
+    budget: float
+
+    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+        """What a layer's sublayer of that kind costs at these sizes, arrays of equal length."""
+        if kind == "neurons":
+            return units * self.shape.neuron_macs(layer)
+        sizes = dims or (np.full(len(units), self.shape.head_dim),) * 2
+        return units * self.shape.sized_head_macs(*sizes, layer)

@@ -16,18 +16,15 @@ from pruning_mechanism import TowerKind
 DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
 Towers = Literal["vision", "text", "both"]
 Allocation = Literal["curves", "scores", "uniform"]
+Align = Literal["none", "ridge"]
 
 
 @dataclass(frozen=True)
-class BaseOptions(ConfigOption):
-    """Which tower to make smaller, and what to calibrate it on."""
+class SourceOptions(ConfigOption):
+    """Which checkpoint to make smaller, and what to calibrate it on."""
 
     model: str = DEMO_MODEL
     """directory or hub name of a CLIP, or of its vision tower alone"""
-    text_model: str | None = None
-    """a whole CLIP, if --model is a vision tower alone"""
-    tower: Towers = "vision"
-    """which to make smaller; both: each under the same constraint"""
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: Path | None = None
@@ -35,17 +32,27 @@ class BaseOptions(ConfigOption):
     calibration_split: str = "train"
     """split that the calibration images are drawn from"""
     samples: int = 2048
-    """calibration images for the scores"""
-    repair: Repair = "reconstruct"
-    """what is done to the weights that stay"""
-    repair_samples: int = 1024
-    """calibration images for the repair, the first of the samples"""
+    """calibration images"""
     batch_size: int = 32
     """images a batch"""
     seed: int = 0
     """of the draw of calibration images and captions"""
     device: str = "cpu"
     """where to compute: cpu, cuda, mps"""
+
+
+@dataclass(frozen=True)
+class BaseOptions(SourceOptions):
+    """Which tower to prune, how to repair it, and what to calibrate it on."""
+
+    text_model: str | None = None
+    """a whole CLIP, if --model is a vision tower alone"""
+    tower: Towers = "vision"
+    """which to make smaller; both: each under the same constraint"""
+    repair: Repair = "reconstruct"
+    """what is done to the weights that stay"""
+    repair_samples: int = 1024
+    """calibration images for the repair, the first of the samples"""
 
     @property
     def towers(self) -> tuple[TowerKind, ...]:
@@ -126,6 +133,20 @@ class BudgetOptions(BaseOptions):
     def usual_structures(self) -> bool:
         """Whether heads, neurons and sublayers may go, as every allocation supposes."""
         return set(self.structures) == set(USUAL)
+
+
+@dataclass(frozen=True)
+class AlignOptions(SourceOptions):
+    """Which first stage to make cheaper, and how to align it to the last stage."""
+
+    target: str | None = None
+    """whose embeddings to come close to (default: what --model was made from, or itself)"""
+    samples: int = 4096
+    """calibration images"""
+    align: Align = "ridge"
+    """read the embedding off class token and patches by ridge regression, or as before"""
+    align_features: int | None = None
+    """random features of the alignment (default: four times the hidden size)"""
 
 
 @dataclass(frozen=True)

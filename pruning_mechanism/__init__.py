@@ -7,7 +7,14 @@ from pruning_mechanism.checkpoint import Compression, load, load_processor, regi
 from pruning_mechanism.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
-from pruning_mechanism.reduction import Reduction, align, is_smaller, pooled_only, reduce
+from pruning_mechanism.reduction import (
+    Reduction,
+    align,
+    is_smaller,
+    mac_fraction,
+    pooled_only,
+    reduce,
+)
 from pruning_mechanism.surgery import is_pruned, masked, prune
 from pruning_mechanism.tower import (
     Sublayer,
@@ -41,6 +48,7 @@ __all__ = [
     "is_smaller",
     "load",
     "load_processor",
+    "mac_fraction",
     "macs",
     "masked",
     "parameters",

@@ -130,8 +130,9 @@ class Compression:
     """How a smaller tower was made; `compression.json` holds just these entries.
 
     `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
-    both, the sums for one image and one text as long as the context. `settings` are the command's
-    flags; `notes` say what didn't go as planned.
+    both, the sums for one image and one text as long as the context. `align` says how the
+    projection was aligned to the last stage's embeddings, `chain` all that was done to the base,
+    this rule included. `settings` are the command's flags; `notes` say what didn't go as planned.
     """
 
     rule: str
@@ -148,6 +149,8 @@ class Compression:
     parameters: int
     seconds: float
     tower: str = "vision"
+    align: str = "none"
+    chain: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unreadable_images: tuple[str, ...] = ()

@@ -227,23 +227,31 @@ class ReducedTower:
         self, index: int, hidden: Tensor, sizes: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The stream [b, n, d] and its tokens' sizes [b, n] after a layer; sizes None: all 1."""
-        layer = self.encoder.layers[index]
-        bias = None if sizes is None else sizes.log()[:, None, None].to(hidden.dtype)
-        now = Reducing.of(self.config, index, hidden.shape[1])
+        layer, now = self.encoder.layers[index], Reducing.of(self.config, index, hidden.shape[1])
         if now.left == hidden.shape[1]:
-            return layer(hidden, bias), sizes
-        if sizes is None:
-            sizes = hidden.new_ones(hidden.shape[:2])
-        normed = layer.layer_norm1(hidden)
-        attended = layer.self_attn.attend(normed, bias)
-        hidden = hidden + attended.output
+            return layer(hidden, _bias(hidden, sizes)), sizes
+        hidden, normed, attended = self.attend(index, hidden, sizes)
         if now.keep:
-            ranks = self._ranks(layer, hidden, normed, attended, bias)
-            hidden, sizes = keep_ranked(hidden, sizes, ranks, now.keep)
+            ranks = self._ranks(layer, hidden, normed, attended, sizes)
+            hidden, sizes = keep_ranked(hidden, _known(sizes, hidden), ranks, now.keep)
         if now.merged:
             metric = hidden if now.keep else _metric(attended, normed)
-            hidden, sizes = merge(hidden, sizes, match(metric, now.merged))
-        return hidden + layer.mlp(layer.layer_norm2(hidden)), sizes
+            hidden, sizes = merge(hidden, _known(sizes, hidden), match(metric, now.merged))
+        return self.feed(index, hidden), sizes
+
+    def attend(
+        self, index: int, hidden: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Attended]:
+        """The stream after a layer's attention, what that was given, and what it gave."""
+        layer = self.encoder.layers[index]
+        normed = layer.layer_norm1(hidden)
+        attended = layer.self_attn.attend(normed, _bias(hidden, sizes))
+        return hidden + attended.output, normed, attended
+
+    def feed(self, index: int, hidden: Tensor) -> Tensor:
+        """The stream after a layer's MLP, given that before it."""
+        layer = self.encoder.layers[index]
+        return hidden + layer.mlp(layer.layer_norm2(hidden))
 
     def pool(self, hidden: Tensor, sizes: Tensor | None = None) -> Tensor:
         """What the projection gets of the last stream [b, n, d]: [b, d], or [b, 2d] if aligned."""
@@ -264,7 +272,7 @@ class ReducedTower:
         hidden: Tensor,
         normed: Tensor,
         attended: Attended,
-        bias: Tensor | None,
+        sizes: Tensor | None,
     ) -> Tensor:
         """Ranks of all tokens but the class token, [b, n - 1]."""
         if self.config.ranker == "learned":
@@ -273,11 +281,20 @@ class ReducedTower:
             return cosine_similarity(normed[:, 1:], normed[:, :1], dim=-1)
         logits = attended.queries[:, :, :1] @ attended.keys.transpose(-1, -2)
         logits = logits * layer.self_attn.scale
-        if bias is not None:
-            logits = logits + bias
+        if sizes is not None:
+            logits = logits + _bias(hidden, sizes)
         return logits.float().softmax(-1).mean(1)[:, 0, 1:].log().to(hidden.dtype)
 
 
 def _metric(attended: Attended, normed: Tensor) -> Tensor:
     """What tokens are matched by, [b, n, c]: the mean of the heads' keys, as ToMe has it."""
     return normed if attended.keys is None else attended.keys.mean(1)
+
+
+def _known(sizes: Tensor | None, hidden: Tensor) -> Tensor:
+    return hidden.new_ones(hidden.shape[:2]) if sizes is None else sizes
+
+
+def _bias(hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
+    """What is added to logits [b, heads, n, n] so that a token counts as often as its size says."""
+    return None if sizes is None else sizes.log()[:, None, None].to(hidden.dtype)

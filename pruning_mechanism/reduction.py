@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
 from pruning_mechanism.reduced_tower import AlignedProjection, FewerTokens, is_reduced
 from pruning_mechanism.surgery import rebuilt
@@ -96,13 +97,13 @@ def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
     """
     reduction.check(model.config)
     own = tower_config(model.config, "vision")
-    entries = _settings_of(reduction)
+    entries = _entries(reduction, own)
     changed = copy.deepcopy(model)
     root = Tower.of(changed).root
     if reduction.layers is not None:
-        entries = _exit(root, own, entries, reduction.layers)
+        root.encoder.layers = root.encoder.layers[: reduction.layers]
     if reduction.image_size is not None:
-        entries |= _resize(root, own, reduction.image_size)
+        _resize(root, reduction.image_size // own.patch_size)
     if reduction.ranker == "learned":
         for layer, keep in zip(root.encoder.layers, entries["ranked_per_layer"], strict=True):
             if keep and not hasattr(layer, "ranker"):
@@ -141,35 +142,47 @@ def pooled_only(model: nn.Module) -> nn.Module:
     return made
 
 
-def _settings_of(reduction: Reduction) -> dict:
-    """The entries of `FewerTokens` that a reduction sets."""
+def mac_fraction(config, reduction: Reduction) -> float:
+    """Share of the dense encoder's MACs that the tower of a configuration has if reduced so."""
+    changed = copy.deepcopy(config)
+    own = tower_config(changed, "vision")
+    for name, value in _entries(reduction, own).items():
+        setattr(own, name, value)
+    shapes = [Shape.of(changed, dense=dense) for dense in (False, True)]
+    return shapes[0].encoder_macs / shapes[1].encoder_macs
+
+
+def _entries(reduction: Reduction, own) -> dict:
+    """The entries of a vision tower's configuration that change."""
     given = {field.name: getattr(reduction, field.name, None) for field in fields(FewerTokens)}
-    return {
+    entries = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in given.items()
         if value is not None
     }
+    if reduction.layers is not None:
+        known = {name: getattr(own, name, None) for name in PER_LAYER} | entries
+        entries |= {
+            name: known[name][: reduction.layers]
+            for name in PER_LAYER
+            if known.get(name) is not None
+        }
+        entries["dense_layers"] = getattr(own, "dense_layers", None) or own.num_hidden_layers
+        entries["num_hidden_layers"] = reduction.layers
+    if reduction.image_size is not None:
+        entries["dense_image_size"] = getattr(own, "dense_image_size", None) or own.image_size
+        entries["image_size"] = reduction.image_size
+    return entries
 
 
-def _exit(root: nn.Module, own, entries: dict, layers: int) -> dict:
-    """The entries of a tower that ends after so many layers, which are all that it keeps."""
-    root.encoder.layers = root.encoder.layers[:layers]
-    known = {name: getattr(own, name, None) for name in PER_LAYER} | entries
-    cut = {name: known[name][:layers] for name in PER_LAYER if known.get(name) is not None}
-    dense = getattr(own, "dense_layers", None) or own.num_hidden_layers
-    return entries | cut | {"num_hidden_layers": layers, "dense_layers": dense}
-
-
-def _resize(root: nn.Module, own, size: int) -> dict:
-    """The entries of a tower that takes images of another size; its positions are interpolated."""
+def _resize(root: nn.Module, side: int) -> None:
+    """Interpolate a tower's positions to a square of `side` patches a side, in place."""
     embeddings = root.embeddings
     table = embeddings.position_embedding.weight
-    positions = torch.cat([table[:1], interpolated(table[1:], size // own.patch_size)])
+    positions = torch.cat([table[:1], interpolated(table[1:], side)])
     embeddings.position_embedding = nn.Embedding.from_pretrained(positions, freeze=False)
     embeddings.position_embedding.weight.requires_grad_(table.requires_grad)
     embeddings.position_ids = torch.arange(len(positions), device=table.device)[None]
-    dense = getattr(own, "dense_image_size", None) or own.image_size
-    return {"image_size": size, "dense_image_size": dense}
 
 
 def interpolated(positions: Tensor, side: int) -> Tensor:

@@ -1,0 +1,99 @@
+"""Early exit: the embedding is read off after one of the first layers.
+
+The exit's head is the alignment, a ridge regression in closed form: no gradient descent. One pass
+of the last stage over the calibration images gives the heads of all layers. The layers above are
+gone from the checkpoint; in a cascade the full tower may resume where this one stopped
+(`cascade.resume`).
+
+    python -m compress.early_exit --layer 4
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.budget import Constraint
+from compress.command import UserError, run_command
+from compress.options import AlignOptions, OutputOptions
+from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.source import Source
+from pruning_mechanism import Reduction, Tower, pooled_only, reduce
+from pruning_mechanism.families import tower_config
+
+
+@dataclass(frozen=True)
+class ExitOptions(AlignOptions):
+    """After which layer the embedding is read off."""
+
+    layer: tuple[int, ...] = (4,)
+    """layers that stay, from the first; several share the last stage's pass"""
+    mac_constraint: tuple[float, ...] = ()
+    """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]"""
+
+
+@dataclass(frozen=True)
+class EarlyExitOptions(ExitOptions, OutputOptions):
+    """End a tower after one of its first layers, with a head solved in closed form.
+
+    Example: python -m compress.early_exit --layer 4
+    """
+
+
+def rule(options: ExitOptions) -> ReduceRule:
+    """Early exit after the options' layers or under their constraints.
+
+    Raises:
+        UserError: a layer is below 1.
+    """
+    settings = settings_of("layer", options.layer, options.mac_constraint)
+    for each in settings:
+        if each.kind == "layer" and each.value < 1:
+            raise UserError(f"--layer must be at least 1, found {each.value:g}")
+
+    def step(source: Source, setting: Constraint) -> Step:
+        reduction = _exit(source.model.config, setting)
+        made = reduce(source.model, reduction)
+        if options.align == "none":
+            return Step(made, source.processor)
+        pooled = source.ledger.once("exits", lambda: pooled_after_each(source))
+        return Step(made, source.processor, pooled[reduction.layers - 1])
+
+    return ReduceRule("exit", settings, step)
+
+
+def _exit(config, setting: Constraint) -> Reduction:
+    if setting.kind == "layer":
+        return Reduction(layers=int(setting.value))
+    layers = tower_config(config, "vision").num_hidden_layers
+    return within(config, [Reduction(layers=each + 1) for each in range(layers)], setting)
+
+
+@torch.no_grad()
+def pooled_after_each(source: Source) -> list[Tensor]:
+    """What can be read off the calibration images after each layer, float32 [n, 2d] each.
+
+    If the source is its own target, the same pass gives the embeddings to align to.
+    """
+    tower = Tower.of(pooled_only(source.model))
+    found: list[list[Tensor]] = [[] for _ in tower.layers]
+    for batch in source.calibration.batches("exits"):
+        hidden, sizes = tower.embed(batch.pixels), None
+        for index, each in enumerate(found):
+            hidden, sizes = tower.root.through(index, hidden, sizes)
+            each.append(tower.root.pool(hidden, sizes).float().cpu())
+    pooled = [torch.cat(each) for each in found]
+    if source.target.model is source.model and isinstance(source.target.final, nn.Linear):
+        final = source.target.final
+        top = pooled[-1][:, : final.in_features].to(final.weight)
+        source.ledger.once("targets", lambda: final(top).float().cpu())
+    return pooled
+
+
+def main(options: EarlyExitOptions) -> None:
+    """End the tower, align it and save."""
+    run_reduce(rule(options), options)
+
+
+if __name__ == "__main__":
+    run_command(main, EarlyExitOptions, "compress.early_exit")

@@ -1,0 +1,73 @@
+"""Patch masking: only some of an image's patches are embedded and go through the tower.
+
+The rule of FLIP (arXiv 2212.00794), used here without training: the class token and the patches
+that are kept, each with its own position. `grid` keeps the same evenly spread patches of every
+image, `random` the same seeded subset, `saliency` each image's own patches of most contrast.
+
+    python -m compress.flip --mask 0.5
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compress.budget import Constraint
+from compress.command import UserError, run_command
+from compress.options import AlignOptions, OutputOptions
+from compress.reduced import ReduceRule, by_reduction, run_reduce, settings_of, within
+from pruning_mechanism import Reduction, Shape
+
+PatchRule = Literal["grid", "random", "saliency"]
+
+
+@dataclass(frozen=True)
+class MaskingOptions(AlignOptions):
+    """Which patches are left out, and how many."""
+
+    mask: tuple[float, ...] = (0.5,)
+    """share of the patches that is left out, in [0, 1); several share the last stage's pass"""
+    mac_constraint: tuple[float, ...] = ()
+    """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]"""
+    keep: PatchRule = "grid"
+    """patches evenly spread, a seeded random subset, or those of most contrast"""
+
+
+@dataclass(frozen=True)
+class FlipOptions(MaskingOptions, OutputOptions):
+    """Leave out patches of every image (FLIP, arXiv 2212.00794).
+
+    Example: python -m compress.flip --mask 0.5 --keep grid
+    """
+
+
+def rule(options: MaskingOptions) -> ReduceRule:
+    """Patch masking at the options' shares or under their constraints.
+
+    Raises:
+        UserError: a share is out of range.
+    """
+    settings = settings_of("mask", options.mask, options.mac_constraint)
+    for each in settings:
+        if each.kind == "mask" and not 0 <= each.value < 1:
+            raise UserError(f"--mask must be in [0, 1), found {each.value}")
+
+    def choose(config, setting: Constraint) -> Reduction:
+        patches = int(Shape.of(config, dense=True).tokens) - 1
+        if setting.kind == "mask":
+            return _kept(max(1, round((1 - setting.value) * patches)), options)
+        every = [_kept(count, options) for count in range(1, patches + 1)]
+        return within(config, every, setting)
+
+    return ReduceRule("flip", settings, by_reduction(choose))
+
+
+def _kept(patches: int, options: MaskingOptions) -> Reduction:
+    return Reduction(kept_patches=patches, patch_rule=options.keep, patch_seed=options.seed)
+
+
+def main(options: FlipOptions) -> None:
+    """Leave out, align and save."""
+    run_reduce(rule(options), options)
+
+
+if __name__ == "__main__":
+    run_command(main, FlipOptions, "compress.flip")

@@ -1,0 +1,172 @@
+"""Token ranking: after some layers only the patches that matter most go on, the others as one.
+
+Ranks are the class token's attention (EViT, arXiv 2202.07800), or what a tiny predictor says of a
+patch's effect on the embedding (in the way of Patch Ranking, arXiv 2409.14607). The predictor is
+linear in the layer-normalised token and solved in closed form against the true leave-one-out
+effect: 1 - cos between the embedding with the patch and without it.
+
+    python -m compress.rank --keep 0.7 --ranker learned
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, layer_norm
+
+from compress.alignment import ridge
+from compress.budget import Constraint
+from compress.calibration import Calibration
+from compress.command import UserError, run_command
+from compress.options import AlignOptions, OutputOptions
+from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.source import Source
+from pruning_mechanism import Reduction, Shape, Tower, reduce
+from pruning_mechanism.families import tower_config
+
+Ranker = Literal["attention", "learned"]
+PATCHES_AN_IMAGE = 16
+"""Patches of each image whose effect is measured."""
+LEAST_EFFECT = 1e-9
+"""Effects below it are rounding."""
+
+
+@dataclass(frozen=True)
+class RankingOptions(AlignOptions):
+    """Which patches go on, how many, and from where on."""
+
+    keep: tuple[float, ...] = (0.7,)
+    """share of the patches that goes on, each time, in (0, 1]"""
+    mac_constraint: tuple[float, ...] = ()
+    """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the share"""
+    after: tuple[int, ...] = ()
+    """layers, from 1, after whose attention patches are ranked (default: at each quarter)"""
+    ranker: Ranker = "attention"
+    """rank by the class token's attention, or by a predictor of a patch's effect"""
+    rank_samples: int = 256
+    """calibration images that the predictor is solved on"""
+
+
+@dataclass(frozen=True)
+class RankOptions(RankingOptions, OutputOptions):
+    """Let the highest-ranked patches go on, and fuse the others into one token.
+
+    Example: python -m compress.rank --keep 0.7
+    """
+
+
+def rule(options: RankingOptions) -> ReduceRule:
+    """Token ranking with the options' shares or under their constraints.
+
+    Raises:
+        UserError: a share or a count is out of range.
+    """
+    settings = settings_of("keep", options.keep, options.mac_constraint)
+    for each in settings:
+        if each.kind == "keep" and not 0 < each.value <= 1:
+            raise UserError(f"--keep must be in (0, 1], found {each.value}")
+    if options.rank_samples < 1:
+        raise UserError("--rank-samples must be at least 1")
+
+    def step(source: Source, setting: Constraint) -> Step:
+        config = source.model.config
+        if setting.kind == "keep":
+            reduction = _ranked(config, setting.value, options)
+        else:
+            patches = int(Shape.of(config).tokens) - 1
+            shares = [(count + 1) / patches for count in range(patches)]
+            reduction = within(config, [_ranked(config, each, options) for each in shares], setting)
+        made = reduce(source.model, reduction)
+        if options.ranker == "learned":
+            images = source.calibration.first(options.rank_samples)
+            learn_rankers(made, images, options.seed)
+        return Step(made, source.processor)
+
+    return ReduceRule("rank", settings, step)
+
+
+def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
+    """Each time the share `keep` of what was kept before goes on."""
+    layers = tower_config(config, "vision").num_hidden_layers
+    places = [each - 1 for each in options.after]
+    if not places:
+        places = sorted({layers // 4, layers // 2, 3 * layers // 4} - {layers})
+    if any(not 0 <= each < layers for each in places):
+        raise UserError(f"--after takes layers from 1 to {layers}, found {list(options.after)}")
+    patches, kept = int(Shape.of(config).tokens) - 1, [0] * layers
+    for number, place in enumerate(sorted(places), start=1):
+        kept[place] = max(1, round(keep**number * patches))
+    return Reduction(ranked_per_layer=tuple(kept), ranker=options.ranker)
+
+
+@torch.no_grad()
+def learn_rankers(model: nn.Module, calibration: Calibration, seed: int = 0) -> None:
+    """Solve the predictors of a tower that ranks by them, bottom to top, in place.
+
+    Those above see the tokens that those below let go on.
+    """
+    for index, layer in enumerate(Tower.of(model).layers):
+        if hasattr(layer, "ranker"):
+            tokens, effects = leave_one_out(model, index, calibration, seed)
+            mean, deviation = tokens.mean(0), tokens.std(0).clamp(min=1e-6)
+            nothing = torch.zeros(tokens.shape[1], 1)
+            wanted = effects.clamp(min=LEAST_EFFECT).log()[:, None]
+            solved = ridge((tokens - mean) / deviation, wanted, nothing, wanted.mean(0))
+            weight = (solved.weight[:, 0] / deviation).to(layer.ranker.weight)
+            layer.ranker.weight.copy_(weight[None])
+            layer.ranker.bias.copy_(solved.intercept - weight.cpu().double() @ mean.double())
+
+
+@torch.no_grad()
+def leave_one_out(
+    model: nn.Module, index: int, calibration: Calibration, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """What the embedding loses without one patch, from a layer's attention on.
+
+    No patch is left out above.
+
+    Args:
+        model: its vision tower ranks in layer `index`.
+        index: of the layer, from 0.
+        calibration: images, of each of which `PATCHES_AN_IMAGE` patches are drawn.
+        seed: of the patches.
+
+    Returns:
+        the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p].
+    """
+    ranked = tower_config(model.config, "vision").ranked_per_layer
+    below = [keep if layer < index else 0 for layer, keep in enumerate(ranked)]
+    tower = Tower.of(reduce(model, Reduction(ranked_per_layer=tuple(below))))
+    root, generator = tower.root, torch.Generator().manual_seed(seed)
+
+    def embedded(hidden: Tensor, sizes: Tensor | None) -> Tensor:
+        hidden = root.feed(index, hidden)
+        for above in range(index + 1, len(tower.layers)):
+            hidden, sizes = root.through(above, hidden, sizes)
+        return tower.final(root.pool(hidden, sizes))
+
+    states, effects = [], []
+    for batch in calibration.batches(f"effects in layer {index + 1}"):
+        hidden, sizes = tower.embed(batch.pixels), None
+        for layer in range(index):
+            hidden, sizes = root.through(layer, hidden, sizes)
+        hidden = root.attend(index, hidden, sizes)[0]
+        whole, tokens = embedded(hidden, sizes), layer_norm(hidden, hidden.shape[-1:])
+        order = torch.rand(hidden.shape[0], hidden.shape[1] - 1, generator=generator).argsort(1) + 1
+        for gone in order[:, :PATCHES_AN_IMAGE].T.to(hidden.device):
+            stay = torch.arange(hidden.shape[1], device=hidden.device) != gone[:, None]
+            left = hidden[stay].unflatten(0, (len(hidden), -1))
+            left_sizes = None if sizes is None else sizes[stay].unflatten(0, (len(hidden), -1))
+            effects.append(1 - cosine_similarity(embedded(left, left_sizes), whole))
+            states.append(tokens[torch.arange(len(gone)), gone])
+    return torch.cat(states).float().cpu(), torch.cat(effects).float().cpu()
+
+
+def main(options: RankOptions) -> None:
+    """Rank, align and save."""
+    run_reduce(rule(options), options)
+
+
+if __name__ == "__main__":
+    run_command(main, RankOptions, "compress.rank")

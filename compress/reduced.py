@@ -1,0 +1,227 @@
+"""What every rule that leaves out tokens or layers does around its own choice: reduce, align, save.
+
+Stands where `compress.rule` stands for pruning. Such a rule changes what a tower does rather than
+what it keeps, so it works on towers that are pruned or reduced already, and what comes out is one
+checkpoint whatever was done before.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from rich.table import Table
+from torch import Tensor, nn
+
+from compress.alignment import Ridge, align_features, pooled_features
+from compress.budget import Constraint
+from compress.command import UserError, check_output, console, finished_directory
+from compress.options import DEMO_MODEL, AlignOptions
+from compress.smaller import CALIBRATION_KEYS
+from compress.source import Source, open_source
+from pruning_mechanism import (
+    Compression,
+    Reduction,
+    Shape,
+    TowerError,
+    mac_fraction,
+    macs,
+    parameters,
+    reduce,
+    save,
+)
+from pruning_mechanism.checkpoint import stored_dtype
+from pruning_mechanism.families import tower_config
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule makes of a first stage: the model, and how its images are prepared from now on.
+
+    `pooled` is what it reads off the calibration images, float32 [n, 2d], if that is known already.
+    `notes` are for the reader of the record; `files` writes what else belongs beside the model.
+    """
+
+    model: nn.Module
+    processor: object
+    pooled: Tensor | None = None
+    notes: tuple[str, ...] = ()
+    files: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class ReduceRule:
+    """A way to make a first stage cheaper, at one of several settings."""
+
+    name: str
+    settings: tuple[Constraint, ...]
+    step: Callable[[Source, Constraint], Step]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A first stage in memory, reduced and aligned, and how it was made."""
+
+    step: Step
+    alignment: Ridge | None
+    compression: Compression
+
+
+def by_reduction(
+    choose: Callable[[object, Constraint], Reduction],
+) -> Callable[[Source, Constraint], Step]:
+    """The step of a rule that a configuration and a setting decide, whatever the images."""
+
+    def step(source: Source, setting: Constraint) -> Step:
+        reduction = choose(source.model.config, setting)
+        return Step(reduce(source.model, reduction), source.processor)
+
+    return step
+
+
+def within(config, candidates: Sequence[Reduction], constraint: Constraint) -> Reduction:
+    """The candidate of most MACs that keeps a MAC constraint.
+
+    Raises:
+        UserError: none does.
+    """
+    constraint.check()
+    shares = [mac_fraction(config, each) for each in candidates]
+    fitting = [index for index, share in enumerate(shares) if share <= constraint.value]
+    if not fitting:
+        raise UserError(
+            f"--mac-constraint {constraint.value:g}: the least that this rule leaves of this tower "
+            f"is {min(shares):.3f} of its MACs"
+        )
+    return candidates[max(fitting, key=shares.__getitem__)]
+
+
+def settings_of(
+    kind: str, values: Sequence[float], mac_constraints: Sequence[float]
+) -> tuple[Constraint, ...]:
+    """A rule's own settings, or the MAC constraints if there are any.
+
+    Raises:
+        UserError: a constraint is outside (0, 1], or there is neither.
+    """
+    if not values and not mac_constraints:
+        raise UserError("name a setting of the rule, or a --mac-constraint")
+    if mac_constraints:
+        kind, values = "MAC", mac_constraints
+    found = tuple(Constraint(kind, each) for each in dict.fromkeys(values))
+    for each in found:
+        each.check()
+    return found
+
+
+def make_reduced(
+    source: Source, rule: ReduceRule, setting: Constraint, options: AlignOptions
+) -> Reduced:
+    """Reduce and align for one setting; the source stays as it is."""
+    source.ledger.open_bill()
+    try:
+        step = rule.step(source, setting)
+    except TowerError as error:
+        raise UserError(f"{rule.name} {setting.label}: {error}") from error
+    alignment = None
+    if options.align == "ridge":
+        pooled = step.pooled
+        if pooled is None:
+            images = replace(source.calibration, processor=step.processor)
+            pooled = pooled_features(step.model, images, f"{rule.name} {setting.label}: align")
+        model, alignment = align_features(
+            step.model, pooled, source.targets(), options.align_features, options.seed
+        )
+        step = replace(step, model=model)
+    model = step.model.to(stored_dtype(source.path))
+    cost = macs(model)
+    compression = Compression(
+        rule=rule.name,
+        constraint=setting.label,
+        repair="none",
+        base=source.base,
+        base_fingerprint=source.base_fingerprint,
+        corpus=f"{options.corpus} {options.calibration_split}",
+        samples=len(source.calibration),
+        seed=options.seed,
+        macs=cost.encoder,
+        mac_fraction=cost.fraction,
+        tower_macs=cost.tower,
+        parameters=parameters(model),
+        seconds=source.ledger.bill(),
+        align=options.align,
+        chain=(*source.chain, f"{rule.name} {setting.label}"),
+        notes=step.notes,
+        unreadable_images=source.calibration.unreadable,
+        settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
+    )
+    return Reduced(replace(step, model=model), alignment, compression)
+
+
+def write(reduced: Reduced, source: Source, directory: Path) -> None:
+    """Write a reduced first stage, its record and what it has seen into a directory."""
+    save(reduced.step.model, directory, reduced.step.processor, reduced.compression)
+    keys = dict.fromkeys([*source.seen, *source.calibration.corpus["key"]])
+    (directory / CALIBRATION_KEYS).write_text("".join(f"{key}\n" for key in keys))
+    if reduced.step.files:
+        reduced.step.files(directory)
+
+
+def summary(source: Source, reduced: Reduced) -> Table:
+    """The short table that a rule's command ends with."""
+    table = Table(title=" → ".join(reduced.compression.chain))
+    headings = ("", "layers", "tokens in", "tokens out", "GMACs", "share", "parameters")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for name, model in (("before", source.model), ("reduced", reduced.step.model)):
+        cost, config = macs(model), model.config
+        shape = Shape.of(config)
+        table.add_row(
+            name,
+            str(tower_config(config, "vision").num_hidden_layers),
+            f"{shape.layer_tokens[0].attention:g}",
+            f"{shape.layer_tokens[-1].mlp:g}",
+            f"{cost.encoder / 1e9:.3f}",
+            f"{cost.fraction:.3f}",
+            f"{parameters(model):,}",
+        )
+    return table
+
+
+def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
+    """The command of a rule that leaves out tokens or layers."""
+    places = _places(rule, options)
+    for place in places.values():
+        check_output(place, options.overwrite)
+    source = open_source(options)
+    if source.calibration.unreadable:
+        names = ", ".join(source.calibration.unreadable)
+        console().print(f"skipped, because they can't be read: {names}")
+    for setting, place in places.items():
+        with finished_directory(place, options.overwrite) as directory:
+            reduced = make_reduced(source, rule, setting, options)
+            write(reduced, source, directory)
+        for note in reduced.compression.notes:
+            console().print(f"note: {note}")
+        console().print(summary(source, reduced))
+        if found := reduced.alignment:
+            console().print(
+                "mean squared distance to the last stage's embeddings: "
+                f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
+                f"{found.left_out:.4g} on images left out"
+            )
+        console().print(f"wrote {place}", soft_wrap=True)
+
+
+def _places(rule: ReduceRule, options: AlignOptions) -> dict[Constraint, Path]:
+    """The directory that each setting's result is written into."""
+    output: Path | None = options.output
+    names = {each: each.label.replace(" ", "-").lower() for each in rule.settings}
+    if output is None:
+        source = Path(options.model).name
+        before = "" if options.model == DEMO_MODEL else f"{source}-"
+        return {
+            each: Path("results") / f"{before}{rule.name}-{label}" for each, label in names.items()
+        }
+    if len(names) == 1:
+        return dict.fromkeys(names, output)
+    return {each: output / name for each, name in names.items()}

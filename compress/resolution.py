@@ -1,0 +1,164 @@
+"""Input resolution: smaller images, for all or for those that lose least by it.
+
+With one resolution positions are interpolated once, and the checkpoint takes images of that size.
+With several, `--choose-from`, each image takes the smallest size at which it loses no more than a
+bound of its pixels' mean square; the bound is where the mean MACs of the calibration images meet
+the budget. The checkpoint then takes images of the old size and reduces them itself, those of one
+size together.
+
+    python -m compress.resolution --resolution 96
+    python -m compress.resolution --choose-from 64,96,128 --mac-constraint 0.6
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.budget import Constraint
+from compress.command import UserError, run_command
+from compress.options import AlignOptions, OutputOptions
+from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.source import Source
+from pruning_mechanism import Reduction, mac_fraction, reduce
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.tokens import complexity
+
+
+@dataclass(frozen=True)
+class ResolutionOptions(AlignOptions):
+    """Which sizes images have."""
+
+    resolution: tuple[int, ...] = ()
+    """side in pixels of all images; several share the last stage's pass"""
+    mac_constraint: tuple[float, ...] = (0.5,)
+    """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the side"""
+    choose_from: tuple[int, ...] = ()
+    """sides that each image has its own of; their mean cost keeps the --mac-constraint"""
+
+
+@dataclass(frozen=True)
+class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
+    """Reduce all images, or each by what it would lose.
+
+    Example: python -m compress.resolution --resolution 96
+    """
+
+
+def rule(options: ResolutionOptions) -> ReduceRule:
+    """Smaller images, of the options' sizes or under their constraints.
+
+    Raises:
+        UserError: options contradict each other.
+    """
+    if options.choose_from and options.resolution:
+        raise UserError("--choose-from takes a --mac-constraint, not a --resolution")
+    if len(options.choose_from) == 1:
+        raise UserError("--choose-from takes two sides at least: for one name a --resolution")
+    constraints = () if options.resolution else options.mac_constraint
+    settings = settings_of("resolution", options.resolution, constraints)
+
+    def step(source: Source, setting: Constraint) -> Step:
+        if options.choose_from:
+            return _of_each(source, setting, sorted(options.choose_from))
+        return _of_all(source, setting)
+
+    return ReduceRule("resolution", settings, step)
+
+
+def _of_all(source: Source, setting: Constraint) -> Step:
+    config = source.model.config
+    own = tower_config(config, "vision")
+    if setting.kind == "resolution":
+        reduction = Reduction(image_size=int(setting.value))
+    else:
+        sides = range(own.patch_size, own.image_size + 1, own.patch_size)
+        reduction = within(config, [Reduction(image_size=each) for each in sides], setting)
+    return Step(
+        reduce(source.model, reduction), resized_processor(source.processor, reduction.image_size)
+    )
+
+
+def resized_processor(processor, size: int):
+    """A copy of a processor that prepares images of another size."""
+    changed = copy.deepcopy(processor)
+    images = getattr(changed, "image_processor", changed)
+    for name in ("size", "crop_size"):
+        given = getattr(images, name, None)
+        if given:
+            setattr(
+                images, name, type(given)(**{each: size for each in dict(given) if given[each]})
+            )
+    return changed
+
+
+def _of_each(source: Source, setting: Constraint, sides: list[int]) -> Step:
+    """The least loss that all images may be held to, so that their mean cost is in the budget."""
+    config = source.model.config
+    own = tower_config(config, "vision")
+    if sides[-1] > own.image_size:
+        raise UserError(f"--choose-from {sides[-1]}: the tower takes images of {own.image_size}")
+    lost = torch.cat(
+        [
+            torch.stack([complexity(each.pixels, side) for side in sides[:-1]], dim=1).cpu()
+            for each in source.calibration.batches("complexity")
+        ]
+    )
+    costs = torch.tensor(
+        [mac_fraction(config, Reduction(image_size=side)) for side in sides], dtype=torch.float64
+    )
+    if costs[0] > setting.value:
+        raise UserError(
+            f"--mac-constraint {setting.value:g}: images of {sides[0]} pixels alone cost "
+            f"{costs[0]:.3f}: add a smaller side"
+        )
+    bound = lowest_bound(lost, costs, setting.value)
+    shares = torch.bincount(places(lost, bound), minlength=len(sides)) / len(lost)
+    reduction = Reduction(
+        resolutions=tuple(sides),
+        resolution_bounds=(bound,) * (len(sides) - 1),
+        resolution_shares=tuple(shares.tolist()),
+    )
+    return Step(reduce(source.model, reduction), source.processor)
+
+
+def places(lost: Tensor, bound: float) -> Tensor:
+    """Which size each image takes, int64 [n]: the first at which it loses no more than a bound.
+
+    Args:
+        lost: what images lose at each size but the largest, ascending, [n, sizes - 1].
+        bound: what they may lose.
+    """
+    fits = torch.cat([lost <= bound, torch.ones(len(lost), 1, dtype=torch.bool)], dim=1)
+    return fits.int().argmax(1)
+
+
+def lowest_bound(lost: Tensor, costs: Tensor, budget: float) -> float:
+    """The lowest bound at which the mean cost of the images is within a budget.
+
+    Mean costs fall as the bound rises, in steps at the values of `lost`.
+
+    Args:
+        lost: as in `places`.
+        costs: of the sizes, ascending [sizes].
+        budget: at least the first of the costs.
+    """
+    steps = torch.cat([lost.new_zeros(1) - 1, lost.flatten().sort().values])
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if costs[places(lost, steps[middle].item())].mean() <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    return steps[low].item()
+
+
+def main(options: ResolutionCommandOptions) -> None:
+    """Reduce images, align and save."""
+    run_reduce(rule(options), options)
+
+
+if __name__ == "__main__":
+    run_command(main, ResolutionCommandOptions, "compress.resolution")
