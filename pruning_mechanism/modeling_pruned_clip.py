@@ -1,10 +1,10 @@
 """CLIPs, and models like it, whose vision or text tower has been made smaller.
 
 Every smaller tower is an instance of the classes here, whatever made it smaller: `pruned_layers`
-says what a layer may lose, `reduced_tower` how a vision tower may have fewer tokens and layers.
-The three files need torch and transformers only: `save_pretrained` copies them into the checkpoint,
-which therefore loads with `trust_remote_code=True` on a machine that has never heard of this
-project.
+says what a layer may lose, `reduced_tower` how a vision tower may have fewer tokens and layers,
+`tokens` which of them. The four files need torch and transformers only: `save_pretrained` copies
+them into the checkpoint, which therefore loads with `trust_remote_code=True` on a machine that has
+never heard of this project.
 
 Modifications to transformers' models, the same for every family: the tower configurations take
 `PrunedWidths`, and those of vision towers with a class token `FewerTokens`; `num_attention_heads`

@@ -95,7 +95,7 @@ def reduce_tower(model: nn.Module) -> None:
     root.__class__ = mixed(ReducedTower, type(root))
     if config.kept_patches is not None:
         root.embeddings.__class__ = mixed(KeptPatches, type(root.embeddings))
-    if config.ranker == "learned":
+    if config.ranker == "learned" and config.ranked_per_layer:
         for layer, keep in zip(root.encoder.layers, config.ranked_per_layer, strict=True):
             if keep:
                 layer.ranker = nn.Linear(config.hidden_size, 1)
@@ -145,7 +145,7 @@ class KeptPatches:
         height, width = weight.shape[-2:]
         patches = pixels.unflatten(3, (-1, width)).unflatten(2, (-1, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5)  # [b, rows, columns, c, height, width]
-        kept = self._kept(pixels, *patches.shape[1:3])
+        kept = self._kept(pixel_values, *patches.shape[1:3])
         rows, columns = kept // patches.shape[2], kept % patches.shape[2]
         if kept.ndim == 1:
             patches = patches[:, rows, columns]
@@ -283,7 +283,8 @@ class ReducedTower:
         logits = logits * layer.self_attn.scale
         if sizes is not None:
             logits = logits + _bias(hidden, sizes)
-        return logits.float().softmax(-1).mean(1)[:, 0, 1:].log().to(hidden.dtype)
+        # the logarithm of the heads' mean attention, but for a constant; none of it vanishes
+        return logits.float().log_softmax(-1).logsumexp(1)[:, 0, 1:].to(hidden.dtype)
 
 
 def _metric(attended: Attended, normed: Tensor) -> Tensor:
@@ -292,7 +293,8 @@ def _metric(attended: Attended, normed: Tensor) -> Tensor:
 
 
 def _known(sizes: Tensor | None, hidden: Tensor) -> Tensor:
-    return hidden.new_ones(hidden.shape[:2]) if sizes is None else sizes
+    """The tokens' sizes [b, n], float32: half precision doesn't count beyond 256 or 2048."""
+    return hidden.new_ones(hidden.shape[:2], dtype=torch.float32) if sizes is None else sizes
 
 
 def _bias(hidden: Tensor, sizes: Tensor | None) -> Tensor | None:

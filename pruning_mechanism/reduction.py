@@ -20,6 +20,8 @@ from pruning_mechanism.tower import Tower
 
 PER_LAYER = (*WIDTHS, "merged_per_layer", "ranked_per_layer")
 """Entries of a configuration that have one number a layer."""
+PATCH_RULES, RANKERS = ("random", "grid", "saliency"), ("attention", "learned")
+"""What `patch_rule` and `ranker` may be; the first of each if nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +60,47 @@ class Reduction:
             given = getattr(self, name)
             if given is not None and (len(given) != layers or min(given) < 0):
                 raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
-        self._check_patches(own)
-
-    def _check_patches(self, own) -> None:
+        self._check_sizes(own.patch_size)
         together = replace(self, **{
-            name: getattr(self, name) or getattr(own, name, None)
-            for name in ("kept_patches", "resolutions")
+            field.name: getattr(own, field.name, None)
+            for field in fields(self)
+            if getattr(self, field.name) is None
         })  # fmt: skip
-        if together.kept_patches is not None and together.resolutions is not None:
+        together._check_kept(own.patch_size)
+        together._check_resolutions()
+        if together.ranker not in (None, *RANKERS):
+            raise TowerError(f"ranker is one of {RANKERS}, found {together.ranker!r}")
+
+    def _check_kept(self, patch: int) -> None:
+        if self.kept_patches is None:
+            return
+        if self.resolutions is not None:
             raise TowerError("patches are left out of images of one size only, not of several")
-        patch = own.patch_size
+        if self.patch_rule not in (None, *PATCH_RULES):
+            raise TowerError(f"patch_rule is one of {PATCH_RULES}, found {self.patch_rule!r}")
+        patches = (self.image_size // patch) ** 2
+        if not 1 <= self.kept_patches <= patches:
+            raise TowerError(f"{self.kept_patches} kept patches: images have {patches}")
+
+    def _check_resolutions(self) -> None:
+        if self.resolutions is None:
+            return
+        sizes, bounds = list(self.resolutions), self.resolution_bounds or ()
+        if not sizes or sizes != sorted(set(sizes)):
+            raise TowerError(f"resolutions are given in ascending order, found {sizes}")
+        if len(bounds) < len(sizes) - 1 or len(self.resolution_shares or ()) != len(sizes):
+            raise TowerError(
+                f"{len(sizes)} resolutions have a bound each but the last, and a share each, found "
+                f"{len(bounds)} and {len(self.resolution_shares or ())}"
+            )
+
+    def _check_sizes(self, patch: int) -> None:
         for size in (self.image_size, *(self.resolutions or ())):
             if size is not None and (size < patch or size % patch):
                 raise TowerError(
                     f"images of {size} pixels can't be cut into patches of {patch}: the side must "
                     "be a multiple"
                 )
-        patches = (own.image_size // patch) ** 2
-        if self.kept_patches is not None and not 1 <= self.kept_patches <= patches:
-            raise TowerError(f"{self.kept_patches} kept patches: images have {patches}")
 
 
 def is_smaller(model: nn.Module) -> bool:
@@ -104,10 +128,7 @@ def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
         root.encoder.layers = root.encoder.layers[: reduction.layers]
     if reduction.image_size is not None:
         _resize(root, reduction.image_size // own.patch_size)
-    if reduction.ranker == "learned":
-        for layer, keep in zip(root.encoder.layers, entries["ranked_per_layer"], strict=True):
-            if keep and not hasattr(layer, "ranker"):
-                layer.ranker = nn.Linear(own.hidden_size, 1).to(changed.device, changed.dtype)
+    _set_rankers(root, own, entries)
     return rebuilt(changed, entries)
 
 
@@ -115,19 +136,28 @@ def align(model: nn.Module, projection: AlignedProjection) -> nn.Module:
     """A new model whose vision tower has this projection; `model` stays as it is.
 
     Raises:
-        TowerError: the tower has no class token.
+        TowerError: the tower has no class token, or its sizes aren't the projection's.
     """
     Reduction().check(model.config)
+    own = tower_config(model.config, "vision")
+    features = 0 if projection.random is None else projection.random.out_features
+    inputs = projection.linear.in_features - features
+    if inputs != 2 * own.hidden_size:
+        raise TowerError(
+            f"the projection takes {inputs} dimensions, but class token and mean of the patches "
+            f"have {2 * own.hidden_size}"
+        )
     changed = copy.deepcopy(model)
     changed.visual_projection = copy.deepcopy(projection).to(changed.device, changed.dtype)
-    features = 0 if projection.random is None else projection.random.out_features
-    whole = changed.config is not tower_config(changed.config, "vision")
-    if whole and projection.out_features != changed.config.projection_dim:
+    whole, outputs = model.config is not own, projection.out_features
+    if whole and outputs != changed.config.projection_dim:
         raise TowerError(
-            f"the projection gives {projection.out_features} dimensions, but the model's texts "
+            f"the projection gives {outputs} dimensions, but the model's texts "
             f"have {changed.config.projection_dim}"
         )
-    return rebuilt(changed, {"aligned_features": features})
+    entries = {"aligned_features": features}
+    # a tower alone may embed into the space of another
+    return rebuilt(changed, entries if whole else entries | {"projection_dim": outputs})
 
 
 def pooled_only(model: nn.Module) -> nn.Module:
@@ -173,6 +203,20 @@ def _entries(reduction: Reduction, own) -> dict:
         entries["dense_image_size"] = getattr(own, "dense_image_size", None) or own.image_size
         entries["image_size"] = reduction.image_size
     return entries
+
+
+def _set_rankers(root: nn.Module, own, entries: dict) -> None:
+    """Give those layers that rank by what they learn a ranker, untrained unless they had one."""
+    ranker, ranked = (
+        entries.get(name, getattr(own, name, None)) for name in ("ranker", "ranked_per_layer")
+    )
+    for index, layer in enumerate(root.encoder.layers):
+        if ranker != "learned" or not ranked or not ranked[index]:
+            if hasattr(layer, "ranker"):
+                del layer.ranker
+        elif not hasattr(layer, "ranker"):
+            weight = layer.self_attn.out_proj.weight
+            layer.ranker = nn.Linear(own.hidden_size, 1).to(weight.device, weight.dtype)
 
 
 def _resize(root: nn.Module, side: int) -> None:

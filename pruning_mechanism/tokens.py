@@ -4,7 +4,6 @@ Part of every checkpoint, beside `reduced_tower`, which calls them. Everywhere t
 token, which always stays, and the others, from 1 on, stand for patches, row by row.
 """
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -25,11 +24,11 @@ def random_patches(rows: int, columns: int, keep: int, seed: int) -> Tensor:
     return torch.randperm(rows * columns, generator=generator)[:keep].sort().values
 
 
-@functools.cache
 def bayer(order: int) -> Tensor:
     """The Bayer matrix of side 2**order, int64: 0, 1, … in the order of ordered dithering.
 
-    Whatever part of its entries is below a threshold lies evenly spread (Bayer 1973).
+    Whatever part of its entries is below a threshold lies evenly spread (Bayer 1973). Not cached:
+    a tensor made while a model is traced, or on the meta device, is of no use afterwards.
     """
     matrix = torch.zeros(1, 1, dtype=torch.long)
     for _ in range(order):
@@ -53,16 +52,18 @@ def grid_patches(rows: int, columns: int, keep: int) -> Tensor:
 def salient_patches(pixels: Tensor, patch: tuple[int, int], keep: int) -> Tensor:
     """The patches of most local contrast, ascending, int64 [b, keep]: each image its own.
 
-    Contrast is the variance of a patch's pixels, summed over the channels.
+    Contrast is the variance of a patch's pixels, summed over the channels; of equal ones, as in
+    the margin of a picture, the first stay.
 
     Args:
         pixels: [b, c, height, width].
         patch: height and width of a patch.
         keep: how many stay.
     """
-    mean = avg_pool2d(pixels, patch)
-    variance = avg_pool2d(pixels.square(), patch) - mean.square()
-    return variance.sum(1).flatten(1).topk(keep, dim=1).indices.sort(dim=1).values
+    pixels = pixels.float()  # half precision would lose the difference
+    variance = avg_pool2d(pixels.square(), patch) - avg_pool2d(pixels, patch).square()
+    order = variance.sum(1).flatten(1).argsort(dim=1, descending=True, stable=True)
+    return order[:, :keep].sort(dim=1).values
 
 
 class Matching(NamedTuple):
@@ -117,7 +118,8 @@ def merge(hidden: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Te
     moved = weighted.gather(1, _spread(source, hidden))
     weighted = weighted.scatter_add(1, _spread(target, hidden), moved)
     sizes = sizes.scatter_add(1, target, sizes.gather(1, source)).gather(1, stay)
-    return weighted.gather(1, _spread(stay, hidden)) / sizes[..., None], sizes
+    means = weighted.gather(1, _spread(stay, hidden)) / sizes[..., None]
+    return means.to(hidden.dtype), sizes
 
 
 def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tuple[Tensor, Tensor]:
