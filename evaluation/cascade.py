@@ -9,24 +9,16 @@ writes, the report, is all that tables and figures are made of.
 import datetime
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from datasets import Dataset, Image
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
-from tqdm import tqdm
+from datasets import Dataset
 
-from cascade import Cascade, Stage, query_speedup
-from cascade.cost import return_fractions
+from cascade import Stage
 from compress.command import UserError, console, finished_directory, run_command
 from compress.dense import open_base
 from compress.options import BudgetOptions
-from corpora import drop_unreadable, load_corpus
-from evaluation.bootstrap import Bootstrap, Interval
-from evaluation.clock import StageTiming, speedup_interval, stage_timings
 from evaluation.first_stages import (
     FirstStage,
     made_before,
@@ -36,9 +28,17 @@ from evaluation.first_stages import (
     seen,
 )
 from evaluation.machine import this_machine, versions
-from evaluation.quality import Answers, Queries, Remembered, answers_alone, answers_of, result
-from evaluation.report import Report, Row
-from pruning_mechanism import is_pruned, macs, parameters
+from evaluation.report import Report
+from evaluation.search import (
+    Search,
+    check_search,
+    first_stage_row,
+    model_name,
+    reference_row,
+    searched_corpus,
+    timed,
+)
+from pruning_mechanism import is_pruned
 
 
 @dataclass(frozen=True)
@@ -80,25 +80,13 @@ class CascadeOptions(BudgetOptions):
     """replace an earlier result"""
 
 
-@dataclass(frozen=True)
-class Search:
-    """The collection searched, its queries, and what the uncascaded tower makes of them."""
-
-    corpus: Dataset
-    queries: Queries
-    bootstrap: Bootstrap
-    tower: Stage
-    remembered: Remembered
-    uncascaded: Answers
-
-
 def main(options: CascadeOptions) -> None:
     """Run the experiment and write report.json, report.md and the first stages."""
     _check(options)
     names = () if options.stage else dict.fromkeys(options.methods)
     methods = [parse_method(name, options) for name in names]
     with finished_directory(options.output, options.overwrite) as directory:
-        collection, skipped = _collection(options)
+        collection, skipped = searched_corpus(options)
         keys = set(collection["key"])
         if options.stage:
             stages = [made_before(path) for path in options.stage]
@@ -128,23 +116,7 @@ def _check(options: CascadeOptions) -> None:
             f"--tower {options.tower}: first stages are searched with the full text tower, so "
             "only vision towers are measured"
         )
-    if options.repetitions < 1:
-        raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
-    if options.m < 10:
-        raise UserError(f"--m must be at least 10, the k of agreement@10, found {options.m}")
-    if not 0 <= options.f <= 1:
-        raise UserError(f"--f must be in [0, 1], found {options.f}")
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images must be at least 1, found {options.images}")
-
-
-def _collection(options: CascadeOptions) -> tuple[Dataset, tuple[str, ...]]:
-    """The readable images that are searched, and the keys of the others."""
-    corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
-    if options.images is not None:
-        corpus = corpus.select(range(min(options.images, len(corpus))))
-    corpus, unreadable = drop_unreadable(corpus)
-    return corpus, tuple(unreadable)
+    check_search(options)
 
 
 def _measure(
@@ -157,18 +129,18 @@ def _measure(
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts)
-    search = _search(options, corpus, tower)
+    search = Search.of(options, corpus, tower)
     loaded = [_load(stage, tower, options) for stage in stages]
     names = [f"{number} {stage.directory.name}" for number, stage in enumerate(stages)]
-    clock = _clock(dict(zip(names, loaded, strict=True)) | {"": tower}, corpus, options)
-    reference = _reference_row(search, clock[""])
+    clock = timed(dict(zip(names, loaded, strict=True)) | {"": tower}, corpus, options)
+    reference = reference_row(search, clock[""])
     rows = [
-        _row(first, stage, search, clock[name], clock[""], options)
+        first_stage_row(first, stage, search, clock[name], clock[""], options)
         for first, stage, name in zip(stages, loaded, names, strict=True)
     ]
     return Report(
         command=shlex.join(["python", "-m", "evaluation.cascade", *sys.argv[1:]]),
-        model=_model_name(options.model),
+        model=model_name(options.model),
         corpus=options.corpus,
         split=options.split,
         images=len(corpus),
@@ -185,11 +157,6 @@ def _measure(
         versions=versions(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _model_name(path: str) -> str:
-    """What a report calls the full tower: a hub name as it is, a directory by its last part."""
-    return Path(path).resolve().name if Path(path).is_dir() else path
 
 
 def _calibration(options: CascadeOptions, images: int) -> str:
@@ -211,100 +178,6 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     if loaded.dimension != tower.dimension:
         raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
     return loaded
-
-
-def _search(options: CascadeOptions, corpus: Dataset, tower: Stage) -> Search:
-    queries = Queries.of(corpus, options.captions)
-    images = _embeddings(tower, corpus, "uncascaded")
-    different = list(dict.fromkeys(queries.texts))
-    texts = dict(zip(different, tower.encode_texts(different), strict=True))
-    remembered = Remembered(tower.name, tower.text_name, images, texts)
-    embedded = remembered.encode_texts(queries.texts)
-    return Search(
-        corpus,
-        queries,
-        Bootstrap(queries.target, seed=options.seed),
-        tower,
-        remembered,
-        answers_alone(embedded, images, queries.target),
-    )
-
-
-def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
-    """Embeddings [N, d] of all images of a corpus."""
-    parts = []
-    with tqdm(total=len(corpus), desc=f"embed: {name}", unit="image") as bar:
-        for start in range(0, len(corpus), stage.batch_size):
-            images = corpus[start : start + stage.batch_size]["image"]
-            parts.append(stage.encode_images(images))
-            bar.update(len(images))
-    return torch.cat(parts)
-
-
-def _clock(
-    stages: dict[str, Stage], corpus: Dataset, options: CascadeOptions
-) -> dict[str, StageTiming]:
-    """Time all stages in turn on one batch of the collection's files."""
-    rows = corpus.select(range(min(options.batch_size, len(corpus))))
-    stored = rows.cast_column("image", Image(decode=False))["image"]
-    sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
-    return stage_timings(stages, sources, options.repetitions, options.device)
-
-
-def _reference_row(search: Search, clock: StageTiming) -> Row:
-    """The uncascaded tower as a row of the report."""
-    model = search.tower.model
-    cost = macs(model)
-    alone = result(search.uncascaded, search.uncascaded, search.bootstrap)
-    return Row(
-        method="uncascaded", constraint="", constraint_value=None, directory=None,
-        encoder_macs=cost.encoder, mac_fraction=cost.fraction, tower_macs=cost.tower,
-        parameters=parameters(model), alone=alone, cascade=None, one_minus_cosine=None,
-        encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
-        lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
-        f_measured=None, compression_seconds=None,
-    )  # fmt: skip
-
-
-def _row(
-    first: FirstStage,
-    stage: Stage,
-    search: Search,
-    clock: StageTiming,
-    last: StageTiming,
-    options: CascadeOptions,
-) -> Row:
-    """One first stage, alone and in front of the full tower."""
-    images = _embeddings(stage, search.corpus, f"{first.method} {first.constraint}".strip())
-    known = search.remembered
-    embedded = known.encode_texts(search.queries.texts)
-    alone = answers_alone(embedded, images, search.queries.target)
-    positions = range(len(images))
-    cascade = Cascade([replace(known, name=stage.name, images=images), known], m=[options.m])
-    cascade.index(positions, keys=positions)
-    together = answers_of(cascade, search.queries)
-    cost = macs(stage.model)
-    timings = [each.basis(options.seconds) for each in (clock, last)]
-    return Row(
-        method=first.method,
-        constraint=first.constraint,
-        constraint_value=first.constraint_value,
-        directory=first.directory.name,
-        encoder_macs=cost.encoder,
-        mac_fraction=cost.fraction,
-        tower_macs=cost.tower,
-        parameters=parameters(stage.model),
-        alone=result(alone, search.uncascaded, search.bootstrap),
-        cascade=result(together, search.uncascaded, search.bootstrap),
-        one_minus_cosine=1 - cosine_similarity(images, known.images).mean().item(),
-        encoder_seconds=clock.encoder,
-        end_to_end_seconds=clock.end_to_end,
-        lifetime_speedup=speedup_interval(timings, options.f),
-        query_speedup=query_speedup([each.median for each in timings], [options.m]),
-        f_assumed=options.f,
-        f_measured=return_fractions(cascade.encoded)[0],
-        compression_seconds=first.seconds,
-    )
 
 
 if __name__ == "__main__":

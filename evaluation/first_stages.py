@@ -25,12 +25,12 @@ from compress.structures import Structure
 
 @dataclass(frozen=True)
 class FirstStage:
-    """A first stage on disk, and what it was asked for."""
+    """A first stage on disk, or in memory only, and what it was asked for."""
 
     method: str
     constraint: str
     constraint_value: float | None
-    directory: Path
+    directory: Path | None
     seconds: float | None
 
 

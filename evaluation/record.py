@@ -5,14 +5,55 @@ field, an unknown one, a wrong type, NaN or infinity is an error that names the 
 """
 
 import dataclasses
+import json
 import math
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 
 class RecordError(ValueError):
     """What was read, or is to be written, isn't the record that it should be."""
+
+
+def written(value: Any, where: str) -> str:
+    """The text of a JSON file that holds the value.
+
+    Raises:
+        RecordError: as `plain`.
+    """
+    return json.dumps(plain(value, where), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(kind: Any, path: str | Path, schema: int, name: str) -> Any:
+    """The dataclass `kind` in a JSON file that states this schema version.
+
+    Args:
+        kind: a dataclass with a field `schema`.
+        path: of the file.
+        schema: the version that is read.
+        name: what such a file is called, for error messages.
+
+    Raises:
+        RecordError: the file is something else, or has another schema.
+        OSError: the file can't be read.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise RecordError(f"{path} is not a {name}: it isn't JSON") from error
+    if not isinstance(record, dict) or "schema" not in record:
+        raise RecordError(f"{path} is not a {name}: it states no schema version")
+    if record["schema"] != schema:
+        raise RecordError(
+            f"{path} is a {name} with schema {record['schema']!r}, but this version reads "
+            f"schema {schema}: make the {name} again"
+        )
+    try:
+        return restored(kind, record, name)
+    except RecordError as error:
+        raise RecordError(f"{path} is not a whole {name}: {error}") from error
 
 
 def plain(value: Any, where: str) -> Any:

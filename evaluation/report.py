@@ -4,7 +4,6 @@ Tables (`evaluation.table`) and figures (`figures`) are made from reports and fr
 so a number that they show must be in here. Recalls are in percent, times in seconds.
 """
 
-import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from evaluation import table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing
 from evaluation.machine import Machine
-from evaluation.record import RecordError, plain, restored
+from evaluation.record import RecordError, read, written
 
 SCHEMA = 1
 
@@ -148,10 +147,9 @@ class Report:
         """
         path = Path(path)
         try:
-            record = plain(self, "report")
+            text = written(self, "report")
         except RecordError as error:
             raise ReportError(str(error)) from error
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -172,20 +170,9 @@ class Report:
             OSError: the file can't be read.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # not JSON, or not even text
-            raise ReportError(f"{path} is not a report: it isn't JSON") from error
-        if not isinstance(record, dict) or "schema" not in record:
-            raise ReportError(f"{path} is not a report: it states no schema version")
-        if record["schema"] != SCHEMA:
-            raise ReportError(
-                f"{path} is a report with schema {record['schema']!r}, but this version reads "
-                f"schema {SCHEMA}: make the report again"
-            )
-        try:
-            return restored(cls, record, "report")
+            return read(cls, path, SCHEMA, "report")
         except RecordError as error:
-            raise ReportError(f"{path} is not a whole report: {error}") from error
+            raise ReportError(str(error)) from error
 
     def table(self) -> Table:
         """The report as a table for a terminal of 120 columns."""

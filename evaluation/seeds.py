@@ -7,7 +7,6 @@ compression, not that of the queries; intervals over queries are in the reports.
     python -m evaluation.seeds --report results/seed-0/report.json results/seed-1/report.json
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from scipy import stats
 
 from compress.command import ConfigOption, UserError, console, finished_directory, run_command
 from evaluation import seeds_table
-from evaluation.record import plain
+from evaluation.record import written
 from evaluation.report import Report, ReportError, Row
 
 SCHEMA = 1
@@ -179,8 +178,7 @@ def main(options: SeedsOptions) -> None:
         raise UserError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite) as directory:
         summary = summed_up([_load(path) for path in options.report], options.reference)
-        text = json.dumps(plain(summary, "seeds"), indent=1, ensure_ascii=False, allow_nan=False)
-        (directory / "seeds.json").write_text(text + "\n", encoding="utf-8")
+        (directory / "seeds.json").write_text(written(summary, "seeds"), encoding="utf-8")
         (directory / "seeds.md").write_text(seeds_table.markdown(summary), encoding="utf-8")
     console().print(seeds_table.terminal(summary))
     console().print(f"wrote {options.output}", soft_wrap=True)

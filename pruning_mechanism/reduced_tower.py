@@ -145,7 +145,7 @@ class KeptPatches:
         height, width = weight.shape[-2:]
         patches = pixels.unflatten(3, (-1, width)).unflatten(2, (-1, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5)  # [b, rows, columns, c, height, width]
-        kept = self._kept(pixel_values, *patches.shape[1:3])
+        kept = self.kept(pixel_values, *patches.shape[1:3])
         rows, columns = kept // patches.shape[2], kept % patches.shape[2]
         if kept.ndim == 1:
             patches = patches[:, rows, columns]
@@ -157,7 +157,8 @@ class KeptPatches:
         places = torch.cat([torch.zeros_like(kept[..., :1]), kept + 1], dim=-1)
         return tokens + self.position_embedding(places)
 
-    def _kept(self, pixels: Tensor, rows: int, columns: int) -> Tensor:
+    def kept(self, pixels: Tensor, rows: int, columns: int) -> Tensor:
+        """Which patches of images [b, c, height, width] stay: int64 [kept], or [b, kept]."""
         config = self.config
         if config.patch_rule == "saliency":
             return salient_patches(pixels, self.patch_embedding.kernel_size, config.kept_patches)
@@ -170,6 +171,8 @@ class KeptPatches:
 
 class ReducedTower:
     """A vision tower as its configuration reduces it; over a family's own."""
+
+    keep_ranked, merge = staticmethod(keep_ranked), staticmethod(merge)
 
     def forward(
         self,
@@ -233,10 +236,10 @@ class ReducedTower:
         hidden, normed, attended = self.attend(index, hidden, sizes)
         if now.keep:
             ranks = self._ranks(layer, hidden, normed, attended, sizes)
-            hidden, sizes = keep_ranked(hidden, _known(sizes, hidden), ranks, now.keep)
+            hidden, sizes = self.keep_ranked(hidden, _known(sizes, hidden), ranks, now.keep)
         if now.merged:
             metric = hidden if now.keep else _metric(attended, normed)
-            hidden, sizes = merge(hidden, _known(sizes, hidden), match(metric, now.merged))
+            hidden, sizes = self.merge(hidden, _known(sizes, hidden), match(metric, now.merged))
         return self.feed(index, hidden), sizes
 
     def attend(

@@ -1,0 +1,178 @@
+"""The collection that an experiment searches, and what is measured of a first stage on it.
+
+Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the uncascaded tower's
+embeddings and answers are made once, and each first stage becomes a row of the report.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from datasets import Dataset, Image
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm import tqdm
+
+from cascade import Cascade, Stage, query_speedup
+from cascade.cost import return_fractions
+from compress.command import UserError
+from corpora import drop_unreadable, load_corpus
+from evaluation.bootstrap import Bootstrap, Interval
+from evaluation.clock import StageTiming, speedup_interval, stage_timings
+from evaluation.first_stages import FirstStage
+from evaluation.quality import Answers, Queries, Remembered, answers_alone, answers_of, result
+from evaluation.report import Row
+from pruning_mechanism import macs, parameters
+
+
+class SearchOptions(Protocol):
+    """The options that every experiment has; `evaluation.cascade --help` says what they are."""
+
+    corpus: str
+    corpus_dir: Path | None
+    split: str
+    images: int | None
+    captions: str
+    m: int
+    f: float
+    seconds: str
+    repetitions: int
+    batch_size: int
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """The collection searched, its queries, and what the uncascaded tower makes of them."""
+
+    corpus: Dataset
+    queries: Queries
+    bootstrap: Bootstrap
+    tower: Stage
+    remembered: Remembered
+    uncascaded: Answers
+
+    @classmethod
+    def of(cls, options: SearchOptions, corpus: Dataset, tower: Stage) -> "Search":
+        """Search the corpus with the full tower, all its images and queries encoded once."""
+        queries = Queries.of(corpus, options.captions)
+        images = _embeddings(tower, corpus, "uncascaded")
+        different = list(dict.fromkeys(queries.texts))
+        texts = dict(zip(different, tower.encode_texts(different), strict=True))
+        remembered = Remembered(tower.name, tower.text_name, images, texts)
+        embedded = remembered.encode_texts(queries.texts)
+        return cls(
+            corpus,
+            queries,
+            Bootstrap(queries.target, seed=options.seed),
+            tower,
+            remembered,
+            answers_alone(embedded, images, queries.target),
+        )
+
+
+def check_search(options: SearchOptions) -> None:
+    """Raise `UserError` if an experiment can't be measured as its options ask."""
+    if options.repetitions < 1:
+        raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
+    if options.m < 10:
+        raise UserError(f"--m must be at least 10, the k of agreement@10, found {options.m}")
+    if not 0 <= options.f <= 1:
+        raise UserError(f"--f must be in [0, 1], found {options.f}")
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images must be at least 1, found {options.images}")
+
+
+def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
+    """The readable images that are searched, and the keys of the others."""
+    corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
+    if options.images is not None:
+        corpus = corpus.select(range(min(options.images, len(corpus))))
+    corpus, unreadable = drop_unreadable(corpus)
+    return corpus, tuple(unreadable)
+
+
+def model_name(path: str) -> str:
+    """What a report calls the full tower: a hub name as it is, a directory by its last part."""
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
+def timed(
+    stages: Mapping[str, Stage], corpus: Dataset, options: SearchOptions
+) -> dict[str, StageTiming]:
+    """Time all stages in turn on one batch of the collection's files."""
+    rows = corpus.select(range(min(options.batch_size, len(corpus))))
+    stored = rows.cast_column("image", Image(decode=False))["image"]
+    sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
+    return stage_timings(stages, sources, options.repetitions, options.device)
+
+
+def reference_row(search: Search, clock: StageTiming) -> Row:
+    """The uncascaded tower as a row of the report."""
+    model = search.tower.model
+    cost = macs(model)
+    alone = result(search.uncascaded, search.uncascaded, search.bootstrap)
+    return Row(
+        method="uncascaded", constraint="", constraint_value=None, directory=None,
+        encoder_macs=cost.encoder, mac_fraction=cost.fraction, tower_macs=cost.tower,
+        parameters=parameters(model), alone=alone, cascade=None, one_minus_cosine=None,
+        encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
+        lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
+        f_measured=None, compression_seconds=None,
+    )  # fmt: skip
+
+
+def first_stage_row(
+    first: FirstStage,
+    stage: Stage,
+    search: Search,
+    clock: StageTiming,
+    last: StageTiming,
+    options: SearchOptions,
+) -> Row:
+    """One first stage, alone and in front of the full tower."""
+    images = _embeddings(stage, search.corpus, f"{first.method} {first.constraint}".strip())
+    known = search.remembered
+    embedded = known.encode_texts(search.queries.texts)
+    alone = answers_alone(embedded, images, search.queries.target)
+    positions = range(len(images))
+    cascade = Cascade([replace(known, name=stage.name, images=images), known], m=[options.m])
+    cascade.index(positions, keys=positions)
+    together = answers_of(cascade, search.queries)
+    cost = macs(stage.model)
+    timings = [each.basis(options.seconds) for each in (clock, last)]
+    return Row(
+        method=first.method,
+        constraint=first.constraint,
+        constraint_value=first.constraint_value,
+        directory=first.directory and first.directory.name,
+        encoder_macs=cost.encoder,
+        mac_fraction=cost.fraction,
+        tower_macs=cost.tower,
+        parameters=parameters(stage.model),
+        alone=result(alone, search.uncascaded, search.bootstrap),
+        cascade=result(together, search.uncascaded, search.bootstrap),
+        one_minus_cosine=1 - cosine_similarity(images, known.images).mean().item(),
+        encoder_seconds=clock.encoder,
+        end_to_end_seconds=clock.end_to_end,
+        lifetime_speedup=speedup_interval(timings, options.f),
+        query_speedup=query_speedup([each.median for each in timings], [options.m]),
+        f_assumed=options.f,
+        f_measured=return_fractions(cascade.encoded)[0],
+        compression_seconds=first.seconds,
+    )
+
+
+def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
+    """Embeddings [N, d] of all images of a corpus."""
+    parts = []
+    bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
+    with bar:
+        for start in range(0, len(corpus), stage.batch_size):
+            images = corpus[start : start + stage.batch_size]["image"]
+            parts.append(stage.encode_images(images))
+            bar.update(len(images))
+    return torch.cat(parts)
