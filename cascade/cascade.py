@@ -2,24 +2,26 @@
 
 What a user embeds in their own program. A later stage encodes an image the first time a query
 brings it up and never again (arXiv 2303.15595), so the cost of a collection is that
-of the first stage plus that of the images that anyone ever asks for.
+of the first stage plus that of the images that anyone ever asks for. A stage that resumes from an
+earlier one (`cascade.resume`) takes that one's states in the place of images.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
 from cascade.cost import checked_m, return_fractions
-from cascade.images import ImageSource, UnreadableImage
+from cascade.images import ImageSource, encode_readable
 from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.stage import Encoder
+from cascade.states import States, StateStore, resumed_from
 from cascade.store import EmbeddingStore
 
+_Encoded: TypeAlias = tuple[Tensor, States | None]
 _SCORES_AT_ONCE = 1 << 22  # 16 MB of scores, and four times that while they are ranked
 
 
@@ -47,13 +49,15 @@ class Cascade:
 
         Args:
             stages: cheap to expensive, `Stage`s or anything with the members of `Encoder`;
-                their embeddings may have different dimensions. One is an ordinary search.
+                their embeddings may have different dimensions. One is an ordinary search. A
+                stage may resume from an earlier one, whose states are then kept until it has.
             m: candidates handed on, one number for each stage but the last, strictly decreasing;
                 [50] if there are two stages and nothing else is said.
             batch_size: images given to a stage at once.
 
         Raises:
-            ValueError: there is no stage, or m doesn't fit them.
+            ValueError: there is no stage, m doesn't fit them, or one resumes from a stage that
+                isn't before it.
         """
         if not stages:
             raise ValueError("a cascade needs at least one stage")
@@ -65,6 +69,9 @@ class Cascade:
         self.m = checked_m(m, len(stages))
         self._batch_size = batch_size
         self._stores = [EmbeddingStore() for _ in stages]
+        self._resumed_from = resumed_from(stages)
+        self._states = {at: StateStore() for at in self._resumed_from if at is not None}
+        self._opened_later = None in self._resumed_from[1:]
         self._keys: list[Hashable] = []
         self._sources: list[ImageSource] = []
         self._known: set[Hashable] = set()
@@ -86,6 +93,11 @@ class Cascade:
         return tuple(len(store) for store in self._stores)
 
     @property
+    def state_bytes(self) -> int:
+        """What the states kept for stages that resume take in memory now."""
+        return sum(kept.nbytes for kept in self._states.values())
+
+    @property
     def f_measured(self) -> tuple[float, ...]:
         """Share of the collection that each later stage has encoded so far.
 
@@ -98,8 +110,9 @@ class Cascade:
         """Add images to the collection; the first stage encodes them all, batch by batch.
 
         Images are kept as given and opened again when a later stage needs them, so give paths or
-        functions rather than pictures where there are many. An image that can't be read is left
-        out and named in `skipped`. More can be indexed at any time.
+        functions rather than pictures where there are many. Where every later stage resumes they
+        are not kept at all, but their states are. An image that can't be read is left out and
+        named in `skipped`. More can be indexed at any time.
 
         Args:
             images: pictures, paths, bytes or functions that return one of these.
@@ -181,20 +194,35 @@ class Cascade:
 
     def _add(self, batch: list[tuple[Hashable, ImageSource]]) -> None:
         self._refuse_used([key for key, _ in batch])
-        embedded = _encode(self.stages[0], [image for _, image in batch])
-        kept = []
-        for (key, image), embedding in zip(batch, embedded, strict=True):
-            if embedding is None:
+        encoded = self._encode(0, [image for _, image in batch])
+        for (key, image), found in zip(batch, encoded, strict=True):
+            if found is None:
                 self._skipped[key] = None
                 continue
             self._skipped.pop(key, None)
             self._known.add(key)
             self._keys.append(key)
-            self._sources.append(image if len(self.stages) > 1 else None)
-            kept.append(embedding)
-        if kept:
-            positions = range(len(self._keys) - len(kept), len(self._keys))
-            self._stores[0].add(positions, torch.stack(kept))
+            self._sources.append(image if self._opened_later else None)
+            self._keep(0, len(self._keys) - 1, found)
+
+    def _encode(self, stage: int, images: list[ImageSource]) -> list[_Encoded | None]:
+        """What a stage makes of images that it opens, None for those that can't be read."""
+        if stage not in self._states:
+            encode = self.stages[stage].encode_images
+            return encode_readable(lambda batch: [(each, None) for each in encode(batch)], images)
+        resuming = self.stages[self._resumed_from.index(stage)]
+
+        def with_states(batch: list[ImageSource]) -> list[_Encoded]:
+            embeddings, states = resuming.encode_first(batch)
+            return list(zip(embeddings, states.apart(), strict=True))
+
+        return encode_readable(with_states, images)
+
+    def _keep(self, stage: int, position: int, found: _Encoded) -> None:
+        embedding, states = found
+        self._stores[stage].add([position], embedding[None])
+        if states is not None:
+            self._states[stage].add(position, states)
 
     def _encode_queries(self, texts: Sequence[str]) -> list[Tensor]:
         """Query embeddings [Q, d] for each stage, each text once by each text tower."""
@@ -223,14 +251,20 @@ class Cascade:
     def _encode_absent(self, stage: int, positions: Tensor) -> None:
         store = self._stores[stage]
         absent = positions[(positions != NOTHING) & store.absent(positions)].tolist()
+        source = self._resumed_from[stage]
         for batch in _batches(iter(absent), self._batch_size):
-            embedded = _encode(self.stages[stage], [self._sources[place] for place in batch])
-            for place, embedding in zip(batch, embedded, strict=True):
-                if embedding is None:
+            if source is not None:
+                kept = self._states[source]
+                store.add(batch, self.stages[stage].encode_states(kept.at(batch)))
+                kept.forget(batch)
+                continue
+            encoded = self._encode(stage, [self._sources[place] for place in batch])
+            for place, found in zip(batch, encoded, strict=True):
+                if found is None:
                     store.add_unreadable(place)
                     self._skipped[self._keys[place]] = None
                 else:
-                    store.add([place], embedding[None])
+                    self._keep(stage, place, found)
 
     def _hits(self, rankings: Sequence[Ranking], k: int) -> list[list[Hit]]:
         """Join each query's rankings, last stage first, until there are k hits."""
@@ -250,17 +284,6 @@ class Cascade:
                 ):
                     seen.update(handed_on)
         return hits
-
-
-def _encode(stage: Encoder, images: list[ImageSource]) -> list[Tensor | None]:
-    """Embeddings of images, None for those that can't be read."""
-    try:
-        return list(stage.encode_images(images))
-    except UnreadableImage:
-        if len(images) == 1:
-            return [None]
-    half = len(images) // 2
-    return _encode(stage, images[:half]) + _encode(stage, images[half:])
 
 
 _Item = TypeVar("_Item")

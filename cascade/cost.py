@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from numbers import Real
 
 
-def lifetime_speedup(seconds: Sequence[float], f: float | Sequence[float]) -> float:
+def lifetime_speedup(
+    seconds: Sequence[float], f: float | Sequence[float], uncascaded: float | None = None
+) -> float:
     """Cost of encoding a collection with the last stage alone / over a cascade's lifetime.
 
     t_last / (t_1 + Σ_{i≥2} f_i·t_i). The first stage encodes every image; a later one encodes
@@ -20,9 +22,12 @@ def lifetime_speedup(seconds: Sequence[float], f: float | Sequence[float]) -> fl
     Args:
         seconds: seconds per image, one a stage.
         f: lifetime return fraction in [0, 1], one for all later stages or one for each of them.
+        uncascaded: seconds per image of the last stage's tower without a cascade, in the place of
+            the numerator's t_last, where a last stage that resumes is cheaper than its tower.
 
     Returns:
-        The factor by which the cascade is cheaper; below 1 it is dearer. 1 for a single stage.
+        The factor by which the cascade is cheaper; below 1 it is dearer. 1 for a single stage, if
+        nothing is said about `uncascaded`.
 
     Raises:
         ValueError: seconds that aren't positive, an f outside [0, 1], or not one f a later stage.
@@ -38,20 +43,26 @@ def lifetime_speedup(seconds: Sequence[float], f: float | Sequence[float]) -> fl
         if not 0 <= fraction <= 1:
             raise ValueError(f"f is a share of the collection, in [0, 1], got {fraction}")
     cost = first + sum(share * t for share, t in zip(fractions, later, strict=True))
-    return seconds[-1] / cost
+    return _uncascaded(seconds, uncascaded) / cost
 
 
-def query_speedup(seconds: Sequence[float], m: Sequence[int]) -> float:
+def query_speedup(
+    seconds: Sequence[float], m: Sequence[int], uncascaded: float | None = None
+) -> float:
     """Cost of the candidates of one cold query: two-stage baseline / cascade.
 
     A cold query brings up no image that a later stage has seen, so stage i + 1 encodes all m_i
     candidates: Σ m_i·t_{i+1}. The baseline is the cascade of the first and last stage with the
     same m_1, which encodes m_1 candidates with the last stage: m_1·t_last. A two-stage cascade
-    is its own baseline and has speedup 1; stages in between make it larger where they pay off.
+    is its own baseline and has speedup 1; stages in between make it larger where they pay off, and
+    so does a stage that resumes.
 
     Args:
         seconds: seconds per image, one a stage, at least two.
         m: candidates handed on, one fewer than stages, strictly decreasing.
+        uncascaded: seconds per image of the last stage's tower from the start, in the place of
+            the baseline's t_last: a last stage that resumes is cheaper, and resuming is no part of
+            the baseline.
 
     Raises:
         ValueError: a single stage, seconds that aren't positive, or an m that doesn't fit.
@@ -61,7 +72,12 @@ def query_speedup(seconds: Sequence[float], m: Sequence[int]) -> float:
         raise ValueError("a single stage hands no candidates on: it has no per-query speedup")
     handed_on = checked_m(m, len(times))
     cost = sum(number * t for number, t in zip(handed_on, times[1:], strict=True))
-    return handed_on[0] * times[-1] / cost
+    return handed_on[0] * _uncascaded(times, uncascaded) / cost
+
+
+def _uncascaded(seconds: Sequence[float], given: float | None) -> float:
+    """Seconds per image of the uncascaded tower: those given, or else the last stage's."""
+    return seconds[-1] if given is None else checked_seconds([given])[0]
 
 
 def return_fractions(encoded: Sequence[int]) -> tuple[float, ...]:

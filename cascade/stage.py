@@ -131,7 +131,7 @@ class Stage:
         SHA-256 in hexadecimal, the same in every process and on every device.
         """
         tower = Tower.of(self.model)
-        return _fingerprint(tower.modules, tower.config, self._image_processor.to_dict())
+        return _fingerprint(tower.modules, tower.config, self.preprocessing)
 
     @cached_property
     def text_name(self) -> str:
@@ -147,6 +147,11 @@ class Stage:
         names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]
         modules = [getattr(self.model, name) for name in names]
         return _fingerprint(modules, self.model.config.text_config, preparation)
+
+    @property
+    def preprocessing(self) -> dict:
+        """What is done to images before they enter the tower, as the image processor says it."""
+        return self._image_processor.to_dict()
 
     @property
     def dimension(self) -> int:
@@ -191,7 +196,7 @@ class Stage:
         The encoder alone, without decoding: what "encoder only" seconds are measured on.
         """
         pixels = pixels.to(self.device, self.dtype)
-        return _normalised(image_embeddings(self.model, pixels))
+        return normalised(image_embeddings(self.model, pixels))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -206,10 +211,11 @@ class Stage:
 
     def _encode_text_batch(self, texts: list[str]) -> Tensor:
         tokens = tokenise(self.model, self._tokenizer, texts)
-        return _normalised(text_embeddings(self.model, tokens))
+        return normalised(text_embeddings(self.model, tokens))
 
 
-def _normalised(embeddings: Tensor) -> Tensor:
+def normalised(embeddings: Tensor) -> Tensor:
+    """Embeddings [n, d] at length 1, in float32 on the CPU."""
     return nn.functional.normalize(embeddings.float(), dim=-1).cpu()
 
 

@@ -189,14 +189,16 @@ class Tower:
             hidden = self.root.embeddings(inputs)
         return getattr(self.root, self.parts.pre_norm)(hidden) if self.parts.pre_norm else hidden
 
-    def project(self, hidden: Tensor, inputs: Inputs | None = None) -> Tensor:
+    def project(
+        self, hidden: Tensor, inputs: Inputs | None = None, sizes: Tensor | None = None
+    ) -> Tensor:
         """The embeddings [b, e], not normalised, of what leaves the last layer [b, n, d].
 
         `inputs` are those of `embed`; a tower that reads its embedding off the end of a text needs
-        them, the others don't.
+        them, the others don't. `sizes` [b, n], of merged tokens, count in an aligned projection.
         """
         if isinstance(self.root, ReducedTower):
-            return self.final(self.root.pool(hidden))
+            return self.final(self.root.pool(hidden, sizes))
         if self.parts.pooling == "first":
             hidden = hidden[:, 0]
         elif self.parts.pooling == "last":

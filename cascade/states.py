@@ -1,0 +1,173 @@
+"""What a stage's last layer leaves of images, kept so that a later stage can go on from there.
+
+Between an early exit and the deeper tower that resumes from it (`cascade.resume`). A cascade
+keeps the states of all images beside the first stage's embeddings, in memory and on the CPU.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cascade.images import ImageSource
+from cascade.stage import Encoder
+from pruning_mechanism import TowerError
+from pruning_mechanism.tokens import match, merge, mergeable
+
+
+@dataclass(frozen=True)
+class States:
+    """The tokens of n images after some layer, on the CPU.
+
+    `hidden` is [n, tokens, d], in half precision unless more was asked for. `sizes` int16
+    [n, tokens] says how many patches each token stands for; None: one each.
+    """
+
+    hidden: Tensor
+    sizes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that aren't those of the tokens."""
+        if self.sizes is not None and self.sizes.shape != self.hidden.shape[:2]:
+            raise ValueError(
+                f"tokens {list(self.hidden.shape[:2])} came with sizes {list(self.sizes.shape)}"
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.hidden)
+
+    def __getitem__(self, rows: slice) -> "States":
+        """The states of some of the images (a view)."""
+        return States(self.hidden[rows], None if self.sizes is None else self.sizes[rows])
+
+    @property
+    def bytes_per_image(self) -> int:
+        """What the tokens of one image take in memory, with their sizes."""
+        tensors = [each for each in (self.hidden, self.sizes) if each is not None]
+        return sum(each.shape[1:].numel() * each.element_size() for each in tensors)
+
+    def apart(self) -> list["States"]:
+        """The states of each image alone, each in memory of its own."""
+        rows = [self[place : place + 1] for place in range(len(self))]
+        return [
+            States(row.hidden.clone(), None if row.sizes is None else row.sizes.clone())
+            for row in rows
+        ]
+
+    @classmethod
+    def joined(cls, parts: Sequence["States"]) -> "States":
+        """The states of the images of all parts, at least one; either all have sizes or none."""
+        sizes = None if parts[0].sizes is None else torch.cat([part.sizes for part in parts])
+        return cls(torch.cat([part.hidden for part in parts]), sizes)
+
+
+def states_of(
+    hidden: Tensor, sizes: Tensor | None, merged: int = 0, dtype: torch.dtype = torch.float16
+) -> States:
+    """What is kept of the tokens that leave a layer.
+
+    Merging is bipartite soft matching (ToMe, arXiv 2210.09461) by the cosine of the tokens
+    themselves, in as many rounds as it takes, in float32. The class token stays as it is.
+
+    Args:
+        hidden: tokens [b, n, d], the class token first.
+        sizes: how many patches each stands for, [b, n]; None: one each.
+        merged: how many tokens fewer are kept, at most n - 2.
+        dtype: what they are kept in.
+
+    Raises:
+        ValueError: `merged` is out of range.
+        TowerError: a token is not finite in `dtype`.
+    """
+    if not 0 <= merged <= max(0, hidden.shape[1] - 2):
+        raise ValueError(f"{merged} of {hidden.shape[1] - 1} tokens can't be merged: one must stay")
+    if merged:
+        hidden = hidden.float()
+        sizes = hidden.new_ones(hidden.shape[:2]) if sizes is None else sizes.float()
+    while merged:
+        now = min(merged, mergeable(hidden.shape[1]))
+        hidden, sizes = merge(hidden, sizes, match(hidden, now))
+        merged -= now
+    hidden = hidden.to(dtype)
+    if not hidden.isfinite().all():
+        raise TowerError(
+            f"hidden states are not finite in {str(dtype)[6:]}: keep them in torch.bfloat16, whose "
+            "range is wider, or look for NaN in the tower's weights"
+        )
+    return States(hidden.cpu(), None if sizes is None else sizes.round().to(torch.int16).cpu())
+
+
+class StateStore:
+    """The states of images by position in the collection, until they are forgotten."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, States] = {}
+
+    def __len__(self) -> int:
+        """Number of images whose states are held."""
+        return len(self._states)
+
+    @property
+    def nbytes(self) -> int:
+        """What all states held take in memory."""
+        return sum(each.bytes_per_image for each in self._states.values())
+
+    def add(self, position: int, states: States) -> None:
+        """Keep the states of the one image at a position."""
+        self._states[position] = states
+
+    def at(self, positions: Sequence[int]) -> States:
+        """The states of the images at these positions, all of which are held."""
+        return States.joined([self._states[each] for each in positions])
+
+    def forget(self, positions: Sequence[int]) -> None:
+        """Free the memory of images that won't be asked for again."""
+        for each in positions:
+            del self._states[each]
+
+
+class Resuming(Encoder, Protocol):
+    """What a cascade asks of a stage that goes on from an earlier one's states.
+
+    `resumes` is the `name` of that earlier stage.
+    """
+
+    resumes: str
+
+    def encode_first(self, images: Sequence[ImageSource]) -> tuple[Tensor, States]:
+        """What the earlier stage's `encode_images` gives, and the states to go on from."""
+
+    def encode_states(self, states: States) -> Tensor:
+        """L2-normalised float32 [n, d] on the CPU."""
+
+
+def resumed_from(stages: Sequence[Encoder]) -> list[int | None]:
+    """For each stage of a cascade the place of the one that it resumes from; None: it opens images.
+
+    Raises:
+        ValueError: a stage resumes from one that isn't before it, that resumes itself, or that
+            another resumes from.
+    """
+    found: list[int | None] = []
+    for place, stage in enumerate(stages):
+        resumes = getattr(stage, "resumes", None)  # isinstance would ask for every name as well
+        if resumes is None:
+            found.append(None)
+            continue
+        earlier = [at for at in range(place) if found[at] is None]
+        first = next((at for at in earlier if stages[at].name == resumes), None)
+        if first is None:
+            raise ValueError(
+                f"stage {place} resumes from a stage that isn't before it: the stage that it was "
+                "made to resume from must come earlier in the cascade"
+            )
+        if first in found:
+            raise ValueError(
+                f"stages {found.index(first)} and {place} both resume from stage {first}: only "
+                "one can"
+            )
+        found.append(first)
+    return found
