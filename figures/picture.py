@@ -30,10 +30,13 @@ def refuse_existing(directory: Path, name: str, overwrite: bool) -> None:
 def settle_layout(figure: Figure) -> None:
     """Lay a figure out once and for all, to a pixel or two.
 
-    The solver's last bits differ from one run to the next, and the names in an svg with them.
+    The solver's last bits differ from one run to the next, and the names in an svg with them: of
+    the axes, and of the subfigures that they lie in.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(3))
     for axes in figure.axes:
         axes.set_position([round(float(edge), 3) for edge in axes.get_position().bounds])
 

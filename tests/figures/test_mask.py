@@ -169,6 +169,15 @@ def test_the_same_result_gives_the_same_files(result, tmp_path):
     assert {path.name for path in (tmp_path / "one").iterdir()} == FILES
 
 
+def test_no_place_in_a_picture_has_more_digits_than_the_solver_repeats(result):
+    figure = drawn(result)
+    bounds = [part.bbox_relative.bounds for part in figure.subfigs]
+    bounds += [axes.get_position().bounds for axes in figure.axes]
+    assert len(figure.subfigs) > 1
+    for edge in np.ravel(bounds):
+        assert edge == pytest.approx(round(edge, 3), abs=1e-12)
+
+
 def test_the_command_writes_beside_the_result_and_overwrites_only_when_told(
     result, capsys, complaint
 ):
