@@ -21,6 +21,7 @@ from math import inf
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from compress.calibration import Calibration
 from compress.finite import not_finite
@@ -43,7 +44,8 @@ class Ridge:
 
     `weight` is W [p, e] and `intercept` [e], both float64; `strength` is λ's share, inf where the
     prior is left as it is. Errors are mean squared distances: `before` with the prior, `after` on
-    the images that it was solved on, `left_out` with each image left out in turn.
+    the images that it was solved on, `left_out` with each image left out in turn. `left_out_loss`
+    is mean 1 - cos between the targets and what is given for each image when it is left out.
     """
 
     weight: Tensor
@@ -52,6 +54,7 @@ class Ridge:
     before: float
     after: float
     left_out: float
+    left_out_loss: float
 
 
 def ridge(
@@ -71,8 +74,9 @@ def ridge(
         strengths: λ's to choose from, as shares of the mean eigenvalue of Z̃ᵀZ̃, centred.
     """
     x, y, prior, intercept = (each.double() for each in (features, targets, prior, intercept))
-    before = (y - x @ prior - intercept).square().sum(1).mean().item()
-    best = Ridge(prior, intercept, inf, before, before, before)
+    given = x @ prior + intercept
+    before = (y - given).square().sum(1).mean().item()
+    best = Ridge(prior, intercept, inf, before, before, before, _loss(given, y))
     mean = x.mean(0)
     centred = x - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred)
@@ -88,13 +92,18 @@ def ridge(
             shrunk = 1 / (values + strength * values.mean()).clamp(min=torch.finfo(x.dtype).tiny)
             errors = residual - turned @ (right * shrunk[:, None])
             leverage = squares @ shrunk + 1 / len(x)
-            apart = errors.square().sum(1) / (1 - leverage).clamp(min=1e-9).square()
-            if (left_out := apart.mean().item()) < best.left_out:
+            apart = errors / (1 - leverage).clamp(min=1e-9)[:, None]
+            if (left_out := apart.square().sum(1).mean().item()) < best.left_out:
                 change = vectors @ (right * shrunk[:, None])
                 after = errors.square().sum(1).mean().item()
-                free = offset - mean @ change
-                best = Ridge(start + change, free, strength, before, after, left_out)
+                free, loss = offset - mean @ change, _loss(y - apart, y)
+                best = Ridge(start + change, free, strength, before, after, left_out, loss)
     return best
+
+
+def _loss(found: Tensor, targets: Tensor) -> float:
+    """Mean 1 - cos between rows."""
+    return (1 - cosine_similarity(found, targets)).mean().item()
 
 
 @torch.no_grad()

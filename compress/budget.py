@@ -155,21 +155,3 @@ class Prices:
         """
         del layer
         return units * sum(dims) * self.head_dim if dims else getattr(self, kind)[units]
-
-
-@dataclass(frozen=True)
-class LayerPrices:
-    """What each layer's attention and MLP cost where tokens get fewer from layer to layer.
-
-    In MACs, for as many heads and neurons as by `Prices`; `budget` is for all layers together.
-    """
-
-    shape: Shape
-    budget: float
-
-    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
-        """What a layer's sublayer of that kind costs at these sizes, arrays of equal length."""
-        if kind == "neurons":
-            return units * self.shape.neuron_macs(layer)
-        sizes = dims or (np.full(len(units), self.shape.head_dim),) * 2
-        return units * self.shape.sized_head_macs(*sizes, layer)

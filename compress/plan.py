@@ -90,7 +90,7 @@ def _plan_by_curves(
     calibration, structures = dense.calibration, options.structures
     few = calibration.first(options.curve_samples)
     multiple = options.round_to or (table.preferred_multiple if table else 1)
-    start = _start(dense, importance, options)
+    start = starting_curves(dense, importance, options)
     curves, dims = start.curves, start.dims
     schedule = list(_schedule(constraint, options))
     best, least, previous = None, inf, None
@@ -119,11 +119,12 @@ def _plan_by_curves(
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """What an allocation by curves starts from.
 
     `tower` is the dense one in the coordinates that it is cut in, `turned` the model that it is
-    one of if these aren't those of the checkpoint, `dims` the curves of its head dimensions.
+    one of if these aren't those of the checkpoint, `curves` those of its units, `dims` those of
+    its head dimensions.
     """
 
     tower: Tower
@@ -132,8 +133,11 @@ class _Start:
     dims: Sequence[Curve] = ()
 
 
-def _start(dense: DenseTower, importance: Importance, options: BudgetOptions) -> _Start:
-    """Turning heads changes no curve of theirs as a whole: these are the checkpoint's own."""
+def starting_curves(dense: DenseTower, importance: Importance, options: BudgetOptions) -> Start:
+    """The curves of a dense tower, and its heads turned if their dimensions may go.
+
+    Turning heads changes no curve of theirs as a whole: these are the checkpoint's own.
+    """
     few = dense.calibration.first(options.curve_samples)
     units = frozenset(options.structures) - {"head_dims"}
     curves = dense.once(
@@ -141,7 +145,7 @@ def _start(dense: DenseTower, importance: Importance, options: BudgetOptions) ->
         lambda: measure_curves(dense.tower, importance, dense.moments(), few, "curves", units),
     )
     if "head_dims" not in options.structures:
-        return _Start(dense.tower, curves)
+        return Start(dense.tower, curves)
     some = dense.calibration.first(options.repair_samples)
     rotated = dense.once(
         "rotated", lambda: rotate_tower(dense.tower, some.batches("turn"), dense.weights())
@@ -152,7 +156,7 @@ def _start(dense: DenseTower, importance: Importance, options: BudgetOptions) ->
             rotated.tower, _turned(dense.moments(), rotated), few, dense.weights(), "head sizes"
         ),
     )
-    return _Start(rotated.tower, curves, rotated.tower.model, dims)
+    return Start(rotated.tower, curves, rotated.tower.model, dims)
 
 
 def _turned(moments: Sequence[Moments], rotated: Rotated) -> list[Moments]:

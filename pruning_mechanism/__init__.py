@@ -14,6 +14,7 @@ from pruning_mechanism.reduction import (
     mac_fraction,
     pooled_only,
     reduce,
+    reduced_shape,
 )
 from pruning_mechanism.surgery import is_pruned, masked, prune
 from pruning_mechanism.tower import (
@@ -56,6 +57,7 @@ __all__ = [
     "project",
     "prune",
     "reduce",
+    "reduced_shape",
     "save",
     "sublayers",
     "text_embeddings",

@@ -80,6 +80,29 @@ def measure(
     return seconds.table(layers, _conditions(model, batch_size, repetitions))
 
 
+@torch.inference_mode()
+def measured_share(
+    smaller: nn.Module, dense: nn.Module, batch_size: int = 32, repetitions: int = 7
+) -> float:
+    """Seconds of one vision tower / those of another, in turn, whole batches; the median ratio.
+
+    Args:
+        smaller: the one that is to be cheaper.
+        dense: the one that it is compared with, on the same device.
+        batch_size: images in a batch.
+        repetitions: timed turns, after one untimed.
+    """
+    pixels = [_pixels(each, batch_size) for each in (smaller, dense)]
+    settle_memory()
+    ratios = []
+    for _ in range(repetitions + 1):
+        seconds = Seconds()
+        for model, images in zip((smaller, dense), pixels, strict=True):
+            seconds.add_whole(model, images)
+        ratios.append(seconds.whole[0] / seconds.whole[1])
+    return float(np.median(ratios[1:]))
+
+
 class Seconds:
     """What the clock said: seconds a batch, by part and size, of every pass so far."""
 
@@ -220,7 +243,7 @@ def _pixels(model: nn.Module, batch_size: int) -> Tensor:
 
 
 def _conditions(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
-    shape, weight = Shape.of(model.config, dense=True), next(model.parameters())
+    shape, weight = Shape.of(model.config), next(model.parameters())
     return Conditions(
         processor=processor_name(weight.device),
         device=weight.device.type,

@@ -172,14 +172,19 @@ def pooled_only(model: nn.Module) -> nn.Module:
     return made
 
 
-def mac_fraction(config, reduction: Reduction) -> float:
-    """Share of the dense encoder's MACs that the tower of a configuration has if reduced so."""
+def reduced_shape(config, reduction: Reduction) -> Shape:
+    """The shape that the vision tower of a configuration has if reduced so."""
     changed = copy.deepcopy(config)
     own = tower_config(changed, "vision")
     for name, value in _entries(reduction, own).items():
         setattr(own, name, value)
-    shapes = [Shape.of(changed, dense=dense) for dense in (False, True)]
-    return shapes[0].encoder_macs / shapes[1].encoder_macs
+    return Shape.of(changed)
+
+
+def mac_fraction(config, reduction: Reduction) -> float:
+    """Share of the dense encoder's MACs that the tower of a configuration has if reduced so."""
+    dense = Shape.of(config, dense=True)
+    return reduced_shape(config, reduction).encoder_macs / dense.encoder_macs
 
 
 def _entries(reduction: Reduction, own) -> dict:

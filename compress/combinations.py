@@ -1,0 +1,205 @@
+"""Combinations of exit, merging and sizes: which promise most under prices, and what they lose.
+
+The search of `compress.joint`. Promises add up what was measured of one thing at a time; what was
+promised is then made and measured whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from torch import nn
+
+from compress.alignment import pooled_features
+from compress.allocate import Curve, by_curves
+from compress.command import UserError
+from compress.exits import ExitTower, ReadOff, Schedule, exit_tower, linear_loss, read_off
+from compress.merge import spread
+from compress.options import AlignOptions, BudgetOptions
+from compress.rule import cut
+from compress.source import Source
+from compress.structures import Structure
+from compress.token_prices import LayerPrices, MacPrices, SecondPrices
+from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
+from pruning_mechanism.families import tower_config
+
+MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
+"""Shares of the patches that a schedule has merged by the last layer of the whole tower."""
+
+
+@dataclass(frozen=True)
+class SearchOptions(AlignOptions):
+    """What may go, and how thoroughly to look."""
+
+    mac_constraint: tuple[float, ...] = (0.07,)
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
+    latency_constraint: tuple[float, ...] = ()
+    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    structures: tuple[Structure, ...] = ("heads", "neurons", "head_dims", "sublayers")
+    """what pruning may take: heads, neurons, head_dims, sublayers"""
+    exits: tuple[int, ...] = ()
+    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
+    search_samples: int = 2048
+    """calibration images that exits and finished towers are compared on"""
+    score_samples: int = 1024
+    """calibration images for the scores and the repair"""
+    curve_samples: int = 128
+    """calibration images for the curves"""
+    tries: int = 4
+    """combinations that are made for each constraint"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination: where the tower ends, what merges, what stays, and what that should lose."""
+
+    exit: int
+    schedule: Schedule
+    mask: Mask
+    promised: float
+
+    @property
+    def says(self) -> str:
+        """In words, for titles and records."""
+        return f"exit after layer {self.exit}, {sum(self.schedule)} tokens merged"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A combination as it came out: `lost` is 1 - cos on images left out of the alignment."""
+
+    candidate: Candidate
+    model: nn.Module
+    lost: float
+
+
+def best_combinations(
+    source: Source, prices: MacPrices | SecondPrices, options: SearchOptions, label: str
+) -> list[Tried]:
+    """Make the most promising combinations under these prices, best promise first.
+
+    Raises:
+        UserError: none keeps the constraint.
+    """
+    found = sorted(_candidates(source, prices, options), key=lambda each: each.promised)
+    if not found:
+        raise UserError(
+            f"{label}: no combination of exit, merging and pruning of this tower is so "
+            "cheap; allow more structures or earlier --exits"
+        )
+    return [_made(source, each, options) for each in found[: options.tries]]
+
+
+def _candidates(
+    source: Source, prices: MacPrices | SecondPrices, options: SearchOptions
+) -> Iterator[Candidate]:
+    """For each exit, from the deepest, and each schedule the sizes of least promised loss.
+
+    An exit that loses more by itself than the best combination so far is passed over, and none of
+    its curves are measured.
+    """
+    config = source.model.config
+    reads, least = _reads(source, options), inf
+    for layers in sorted(_exits(config, options), reverse=True):
+        if min(each.losses[layers - 1] for each in reads) >= least:
+            continue
+        tower = _exit(source, layers, options)
+        for each in reads:
+            shape = reduced_shape(config, _reduction(config, layers, each.schedule))
+            mask = _sizes(tower, prices.of_shape(shape), options)
+            if mask is not None:
+                promised = each.losses[layers - 1] + _lost(tower, mask)
+                least = min(least, promised)
+                yield Candidate(layers, each.schedule[:layers], mask, promised)
+
+
+def _reads(source: Source, options: SearchOptions) -> list[ReadOff]:
+    """What exits and merging lose by themselves, measured once for all constraints."""
+
+    def read() -> list[ReadOff]:
+        images = source.calibration.first(options.search_samples)
+        schedules = merging_schedules(source.model.config)
+        return read_off(source.model, schedules, images, source.targets()[: len(images)])
+
+    return source.ledger.once("read off", read)
+
+
+def merging_schedules(config) -> list[Schedule]:
+    """The schedules that are tried, the first with nothing merged."""
+    layers = tower_config(config, "vision").num_hidden_layers
+    patches = int(Shape.of(config).tokens) - 1
+    found = [(0,) * layers]
+    for kind, shares in MERGED.items():
+        found += [spread(round(share * patches), layers, kind) for share in shares]
+    return list(dict.fromkeys(found))
+
+
+def _exits(config, options: SearchOptions) -> Sequence[int]:
+    layers = tower_config(config, "vision").num_hidden_layers
+    if any(not 1 <= each <= layers for each in options.exits):
+        raise UserError(f"--exits takes layers from 1 to {layers}, found {list(options.exits)}")
+    sixths = np.unique(np.ceil(layers * np.arange(1, 7) / 6).astype(int)).tolist()
+    return options.exits or sixths
+
+
+def _exit(source: Source, layers: int, options: SearchOptions) -> ExitTower:
+    """An exit with its curves, measured once for all constraints."""
+    pooled = _reads(source, options)[0].pooled[layers - 1]
+    targets = source.targets()[: len(pooled)]
+    images = source.calibration.first(options.score_samples)
+    return source.ledger.once(
+        ("exit", layers),
+        lambda: exit_tower(source.model, layers, pooled, targets, images, _budget(options)),
+    )
+
+
+def _budget(options: SearchOptions) -> BudgetOptions:
+    return BudgetOptions(
+        structures=options.structures,
+        curve_samples=options.curve_samples,
+        repair_samples=options.score_samples,
+        seed=options.seed,
+    )
+
+
+def _reduction(config, layers: int, schedule: Schedule) -> Reduction:
+    """Exit and merging as one reduction of the whole tower."""
+    every = tower_config(config, "vision").num_hidden_layers
+    return Reduction(
+        layers=layers if layers < every else None,
+        merged_per_layer=schedule if any(schedule[:layers]) else None,
+    )
+
+
+def _sizes(tower: ExitTower, prices: LayerPrices, options: SearchOptions) -> Mask | None:
+    """The sizes of least loss; None where the budget can't be met."""
+    curves = [*tower.start.curves, *tower.start.dims]
+    try:
+        return by_curves(tower.importance, curves, prices, 1, options.structures)
+    except ValueError:
+        return None
+
+
+def _lost(tower: ExitTower, mask: Mask) -> float:
+    """What the curves say of the sizes of a mask, added up."""
+
+    def at(curve: Curve) -> float:
+        size = int(mask.tensors[curve.kind][curve.layer].sum())
+        return float(curve.at(np.array([size]))[0])
+
+    return sum(at(curve) for curve in [*tower.start.curves, *tower.start.dims])
+
+
+def _made(source: Source, candidate: Candidate, options: SearchOptions) -> Tried:
+    """Prune, repair and merge; judged by its alignment."""
+    tower = _exit(source, candidate.exit, options)
+    title = f"joint {candidate.says}"
+    made, _ = cut(
+        tower.dense, candidate.mask, _budget(options), f"{title}: repair", turned=tower.start.turned
+    )
+    if any(candidate.schedule):
+        made = reduce(made, Reduction(merged_per_layer=candidate.schedule))
+    images = source.calibration.first(options.search_samples)
+    pooled = pooled_features(made, images, f"{title}: read off")
+    return Tried(candidate, made, linear_loss(pooled, source.targets()[: len(images)]))

@@ -1,0 +1,128 @@
+"""Early exits of one tower: what each loses by itself, and what pruning it would lose.
+
+Stands between curves and `compress.joint`, which chooses among them. An exit's embedding is read
+off by alignment, so what a sublayer is worth depends on which layer the tower ends after: each exit
+has token weights, recoverable scores and curves of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from compress.alignment import align_features, ridge
+from compress.calibration import Calibration
+from compress.dense import DenseTower, Ledger
+from compress.importance import Importance
+from compress.options import BudgetOptions
+from compress.plan import Start, starting_curves
+from compress.recover import importance_of
+from pruning_mechanism import Reduction, Tower, pooled_only, reduce
+
+Schedule = tuple[int, ...]
+"""How many tokens merge in each layer of the whole tower."""
+
+
+@dataclass(frozen=True)
+class ReadOff:
+    """What can be read off a tower that merges tokens, after each of its layers.
+
+    `losses` [L] are mean 1 - cos between the last stage's embedding and the alignment's of each
+    image, left out of the regression; `pooled` [L] what that reads, float32 [n, 2d] each, where
+    it is kept.
+    """
+
+    schedule: Schedule
+    losses: tuple[float, ...]
+    pooled: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExitTower:
+    """A tower that ends after some layer, aligned and not yet pruned, and its curves."""
+
+    dense: DenseTower
+    importance: Importance
+    start: Start
+
+
+def layer_losses(pooled: Sequence[Tensor], targets: Tensor) -> tuple[float, ...]:
+    """Leave-one-out 1 - cos of the linear alignment on what is read off after each layer.
+
+    Args:
+        pooled: of each layer, [n, 2d].
+        targets: the last stage's embeddings [n, e].
+    """
+    return tuple(linear_loss(each, targets) for each in pooled)
+
+
+def linear_loss(pooled: Tensor, targets: Tensor) -> float:
+    """Leave-one-out 1 - cos of a linear alignment, no random features and no prior."""
+    pooled = pooled.double()
+    deviation = pooled.std(0)
+    standard = (pooled - pooled.mean(0)) / deviation.where(deviation > 0, 1.0)
+    nothing = standard.new_zeros(standard.shape[1], targets.shape[1])
+    return ridge(standard, targets, nothing, targets.double().mean(0)).left_out_loss
+
+
+@torch.no_grad()
+def read_off(
+    model: nn.Module, schedules: Sequence[Schedule], images: Calibration, targets: Tensor
+) -> list[ReadOff]:
+    """What each exit of a tower loses by itself under each schedule of merging.
+
+    The tower goes over the images once for each schedule, and is read off after every layer; an
+    image is decoded once.
+
+    Args:
+        model: the tower, neither pruned nor reduced.
+        schedules: the first of them merges nothing; what is pooled under it is kept.
+        images: to be read off.
+        targets: their embeddings by the last stage, [n, e].
+    """
+    towers = [
+        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=each)))) for each in schedules
+    ]
+    found: list[list[list[Tensor]]] = [[[] for _ in tower.layers] for tower in towers]
+    for batch in images.batches("exits"):
+        entering = towers[0].embed(batch.pixels)
+        for tower, layers in zip(towers, found, strict=True):
+            hidden, sizes = entering, None
+            for index, rows in enumerate(layers):
+                hidden, sizes = tower.root.through(index, hidden, sizes)
+                rows.append(tower.root.pool(hidden, sizes).float().cpu())
+    results = []
+    for schedule, layers in zip(tqdm(schedules, desc="exits: read off"), found, strict=True):
+        pooled = tuple(torch.cat(rows) for rows in layers)
+        kept = () if any(schedule) else pooled
+        results.append(ReadOff(schedule, layer_losses(pooled, targets), kept))
+    return results
+
+
+def exit_tower(
+    model: nn.Module,
+    layers: int,
+    pooled: Tensor,
+    targets: Tensor,
+    images: Calibration,
+    options: BudgetOptions,
+) -> ExitTower:
+    """The tower that ends after so many layers, with the curves that pruning it goes by.
+
+    Args:
+        model: the whole tower; if it is to keep all its layers and is its own target, its
+            projection stays.
+        layers: how many stay.
+        pooled: what is read off it after the last of them, [n, 2d].
+        targets: the last stage's embeddings of the same images, [n, e].
+        images: to score on; the first of them are those of the curves.
+        options: which structures may go, and how many images for what.
+    """
+    base = model
+    if layers < len(Tower.of(model).layers):
+        base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, targets, 0)
+    dense = DenseTower(Tower.of(base), None, images, Ledger())
+    importance = importance_of(dense.tower, dense.moments(), progress=True)
+    return ExitTower(dense, importance, starting_curves(dense, importance, options))
