@@ -6,6 +6,7 @@ is left out is hatched; patches that end as one token are filled with their mean
     python -m figures.patches --record results/patches
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from pruning_mechanism.groups import DROPPED
 
 _WIDTH = 7.2  # inches
 _GAP = 0.06  # between images, as a share of one
-_TITLE = 0.3  # inches over a row
+_LEAST = 3  # images that a row has room for, so that titles have room as well
+_LINE = 0.18  # inches, of a title
+_LETTERS = 52  # of a title in a line; beside it stands what became of the patches
 _LEFT_OUT = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "/////", "linewidth": 0}
 _BORDERS = ({"colors": INK, "linewidths": 1.5}, {"colors": "white", "linewidths": 0.8})
 
@@ -102,6 +105,11 @@ class SheetRow:
     images: tuple[SeenImage, ...]
 
     @property
+    def lines(self) -> list[str]:
+        """The title in lines as wide as there is room for."""
+        return textwrap.wrap(self.title, _LETTERS) or [""]
+
+    @property
     def tokens(self) -> str:
         """What became of the patches, in words; the range, if the images differ."""
         left = sorted({len(np.unique(each.groups[each.groups >= 0])) for each in self.images})
@@ -116,13 +124,14 @@ def draw(rows: Sequence[SheetRow]) -> Figure:
     Args:
         rows: at least one, all of the same images.
     """
-    images = max(len(row.images) for row in rows)
+    images = max(_LEAST, *(len(row.images) for row in rows))
     cell = _WIDTH / (images + _GAP * (images - 1))
-    height = (len(rows) + 1) * (cell + _TITLE) + 0.35
+    lines = 1 + sum(len(row.lines) for row in rows)
+    height = (len(rows) + 1) * (cell + 0.14) + lines * _LINE + 0.4
     with matplotlib.style.context(SETTINGS, after_reset=True):
         figure = Figure(figsize=(_WIDTH + 0.2, height), layout="constrained")
         FigureCanvasAgg(figure)  # measures text, with no screen
-        figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)
+        figure.get_layout_engine().set(h_pad=0.03, hspace=0.02)
         panels = figure.subplots(len(rows) + 1, 1)
         _plain(panels[0], rows[0])
         for axes, row in zip(panels[1:], rows, strict=True):
@@ -194,7 +203,7 @@ def _place(axes: Axes, number: int, image: SeenImage, pixels: np.ndarray) -> flo
 
 def _frame(axes: Axes, row: SheetRow, title: str, note: str) -> None:
     rows, columns = row.images[0].groups.shape
-    axes.set_xlim(0, columns * (len(row.images) * (1 + _GAP) - _GAP))
+    axes.set_xlim(0, columns * (max(_LEAST, len(row.images)) * (1 + _GAP) - _GAP))
     axes.set_ylim(rows, 0)
     axes.set_axis_off()
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=4)
@@ -219,7 +228,7 @@ def _tokens(axes: Axes, row: SheetRow) -> None:
         axes.add_collection(PatchCollection(left_out, **_LEFT_OUT, zorder=2))
     for look in _BORDERS:  # white on dark, so that they show on every picture
         axes.add_collection(LineCollection(lines, **look, zorder=3))
-    _frame(axes, row, row.title, row.tokens)
+    _frame(axes, row, "\n".join(row.lines), row.tokens)
 
 
 def _meanings(rows: Sequence[SheetRow]) -> list[Patch]:
