@@ -106,8 +106,11 @@ class SheetRow:
 
     @property
     def lines(self) -> list[str]:
-        """The title in lines as wide as there is room for."""
-        return textwrap.wrap(self.title, _LETTERS) or [""]
+        """The title in lines as wide as there is room for, broken between the steps of a chain."""
+        whole = self.title.replace(" ", "\N{NO-BREAK SPACE}")
+        steps = whole.replace("\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}", " → ")
+        lines = textwrap.wrap(steps, _LETTERS) or [""]
+        return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
     @property
     def tokens(self) -> str:

@@ -102,6 +102,14 @@ def test_the_legend_explains_what_is_there_and_no_more():
     assert len(meanings(draw([row("", MASKED), row("", MERGED)]))) == 2
 
 
+def test_long_titles_break_between_steps():
+    title = "recover MAC 0.3 → flip mask 0.5 (saliency) → merge r 4 → exit layer 8"
+    lines = row(title, MASKED).lines
+    assert len(lines) > 1
+    assert " ".join(lines) == title
+    assert all(step in "|".join(lines) for step in title.split(" → "))
+
+
 @pytest.mark.parametrize("images", [1, 3, 8])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_nothing_written_overlaps_anything_or_is_cut_off(images, steps):
