@@ -135,6 +135,9 @@ def main(options: PatchesOptions) -> None:
     """Draw the images, follow their patches through each stage, write the record."""
     if not options.stage:
         raise UserError("name at least one --stage: a directory that compress.flip or merge wrote")
+    for path in options.stage:
+        if not path.is_dir():
+            raise UserError(f"--stage {path}: no such directory")
     if options.images < 1:
         raise UserError(f"--images must be at least 1, found {options.images}")
     check_device(options.device)

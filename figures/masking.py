@@ -27,8 +27,9 @@ from evaluation.report import Report, ReportError, Row
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, series_style
 
-_SPEED = {"color": "#5c5c5c", "linewidth": 2.2, "marker": "o", "markersize": 3}
-_BAND = {"facecolor": "#d2d2d2", "edgecolor": "none"}
+_SPEED = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
+_BAND = {"facecolor": "#dadada", "edgecolor": "none"}
+_SPEED_TEXT = "#5c5c5c"
 _REFERENCE = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
 _APART = 0.016
 """Shares by which recalls at different k stand apart, for their intervals to be told apart."""
@@ -113,7 +114,7 @@ def draw(report: Report) -> Figure:
             axes.set_xlabel("share of patches masked", fontsize=10.5)
         _scales(panels, right, rules)
         panels[0].set_ylabel("Recall@k of the cascade (%)")
-        right[-1].set_ylabel(f"lifetime speedup{_assumed(report)} (×)", color=_SPEED["color"])
+        right[-1].set_ylabel(f"lifetime speedup{_assumed(report)} (×)", color=_SPEED_TEXT)
         figure.legend(
             **_meanings(report), loc="outside lower center", ncols=3, frameon=False, fontsize=11
         )
@@ -191,7 +192,7 @@ def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepR
         axes.yaxis.set_minor_formatter(NullFormatter())
         ticks = [each for each in _SPEEDS if low <= each <= high]
         axes.set_yticks(ticks, [f"{each:g}" for each in ticks])
-        axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED["color"])
+        axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED_TEXT)
 
 
 def _meanings(report: Report) -> dict:
