@@ -1,6 +1,6 @@
 """Which patches a first stage keeps and which tokens it merges, on real images: a record of both.
 
-    python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-8
+    python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
 
 Beside the experiments: nothing is measured here. What is written, `patches.json` and the images as
 the towers see them, is all that `figures.patches` draws.
@@ -41,7 +41,7 @@ FILE = "patches.json"
 class PatchesOptions(ConfigOption):
     """Write down which patches first stages keep and which tokens they merge, image by image.
 
-    Example: python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-8
+    Example: python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
     """
 
     stage: tuple[Path, ...] = ()

@@ -169,17 +169,15 @@ def _speedup(axes: Axes, rule: KeepRule) -> None:
 
 def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepRule]) -> None:
     """The same scales in all panels; recall from 0, speedup logarithmic."""
-    recalls = [each for axes in panels for line in axes.lines for each in line.get_ydata()]
-    panels[0].set_ylim(0, 1.12 * max(recalls))
+    rows = [row for rule in rules for row in rule.rows]
+    highest = max(each.high for row in rows for each in row.cascade.recall.values())
+    panels[0].set_ylim(0, 1.05 * max(highest, *(line.get_ydata()[0] for line in panels[0].lines)))
     panels[0].set_xlim(-0.05, max(0.9, *(max(rule.shares) for rule in rules)) + 0.05)
     panels[0].set_xticks([0, 0.3, 0.6, 0.9], ["0", "0.3", "0.6", "0.9"])
     for axes in panels:
         axes.grid(visible=False)  # it would lie over the speedup
     speeds = [
-        bound
-        for rule in rules
-        for row in rule.rows
-        for bound in (row.lifetime_speedup.low, row.lifetime_speedup.high)
+        bound for row in rows for bound in (row.lifetime_speedup.low, row.lifetime_speedup.high)
     ]
     low, high = min(speeds) / 1.1, max(speeds) * 1.1
     for axes in right:
@@ -196,14 +194,15 @@ def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepR
 
 
 def _meanings(report: Report) -> dict:
-    """What the legend says, in columns: recalls above the tower's own and the speedup."""
+    """What the legend says, in columns: recalls above all else."""
     ks = sorted(report.reference.alone.recall)
     recalls = [
         Line2D([], [], color=each.color, marker=each.marker, linestyle=each.line, markersize=5.5)
         for each in map(series_style, range(len(ks)))
     ]
-    below = [Line2D([], [], **_REFERENCE), (Patch(**_BAND), Line2D([], [], **_SPEED))]
-    names = ["uncascaded tower", "speedup, and the clock's quartiles"]
+    bar = Line2D([], [], color=INK, marker="|", markersize=12, linestyle="none")
+    below = [Line2D([], [], **_REFERENCE), (Patch(**_BAND), Line2D([], [], **_SPEED)), bar]
+    names = ["uncascaded tower", "speedup, and the clock's quartiles", "95 % interval"]
     columns = zip_longest(
         zip(recalls, (f"Recall@{k}" for k in ks), strict=True), zip(below, names, strict=True)
     )

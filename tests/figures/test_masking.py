@@ -89,6 +89,8 @@ def test_all_panels_have_the_same_scales_and_show_all(masking):
         low, high = axes[0].get_ylim()
         for each in axes:
             assert all(low <= y <= high for drawn in each.lines for y in drawn.get_ydata())
+            spread = [path.vertices[:, 1] for c in each.collections for path in c.get_paths()]
+            assert all(low <= y <= high for ends in spread for y in ends)
 
 
 def test_recalls_differ_in_marker_line_and_colour(masking):
@@ -110,6 +112,13 @@ def test_nothing_written_on_the_figure_overlaps_or_is_cut_off(masking):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:number])
+
+
+def test_the_legend_names_recalls_speedup_and_both_spreads(masking):
+    (legend,) = draw(masking).legends
+    said = " ".join(text.get_text() for text in legend.get_texts())
+    for each in ("Recall@1", "Recall@5", "Recall@10", "95 %", "quartiles", "uncascaded tower"):
+        assert each in said
 
 
 @pytest.mark.parametrize("keeps", [("grid",), ("grid", "random", "saliency")])
