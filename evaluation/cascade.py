@@ -6,12 +6,8 @@ Stands at the end of corpus → importance → mask → repair → smaller tower
 writes, the report, is all that tables and figures are made of.
 """
 
-import datetime
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from datasets import Dataset
 
@@ -27,14 +23,14 @@ from evaluation.first_stages import (
     refuse_overlap,
     seen,
 )
-from evaluation.machine import this_machine, versions
 from evaluation.report import Report
 from evaluation.search import (
     Search,
+    SearchOptions,
     check_search,
     first_stage_row,
-    model_name,
     reference_row,
+    reported,
     searched_corpus,
     timed,
 )
@@ -42,7 +38,7 @@ from pruning_mechanism import is_pruned
 
 
 @dataclass(frozen=True)
-class CascadeOptions(BudgetOptions):
+class CascadeOptions(BudgetOptions, SearchOptions):
     """Compress first stages, put each in front of the full tower, measure recall and seconds.
 
     Example: python -m evaluation.cascade --methods fisher --mac-constraint 0.5 --m 50
@@ -60,20 +56,6 @@ class CascadeOptions(BudgetOptions):
     """calibration images for the scores"""
     curve_samples: int = 128
     """calibration images for the curves"""
-    split: str = "validation"
-    """split that is searched"""
-    images: int | None = None
-    """search the first so many images only"""
-    captions: Literal["all", "first"] = "all"
-    """captions of an image that are queries"""
-    m: int = 50
-    """candidates handed from the first stage to the full tower"""
-    f: float = 0.1
-    """lifetime return fraction assumed for the speedup"""
-    seconds: Literal["encoder", "end to end"] = "encoder"
-    """seconds that speedups are made of"""
-    repetitions: int = 5
-    """timed turns of all stages"""
     output: Path = Path("results/cascade")
     """directory to write report, table and first stages into"""
     overwrite: bool = False
@@ -138,24 +120,8 @@ def _measure(
         first_stage_row(first, stage, search, clock[name], clock[""], options)
         for first, stage, name in zip(stages, loaded, names, strict=True)
     ]
-    return Report(
-        command=shlex.join(["python", "-m", "evaluation.cascade", *sys.argv[1:]]),
-        model=model_name(options.model),
-        corpus=options.corpus,
-        split=options.split,
-        images=len(corpus),
-        queries=len(search.queries.texts),
-        calibration=calibration,
-        captions=options.captions,
-        m=(options.m,),
-        seconds_basis=options.seconds,
-        seed=options.seed,
-        skipped=skipped,
-        reference=reference,
-        rows=tuple(rows),
-        machine=this_machine(options.device, tower.dtype),
-        versions=versions(),
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    return reported(
+        "evaluation.cascade", options.model, calibration, skipped, search, options, reference, rows
     )
 
 

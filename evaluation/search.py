@@ -4,10 +4,13 @@ Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the un
 embeddings and answers are made once, and each first stage becomes a row of the report.
 """
 
-from collections.abc import Mapping
+import datetime
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import torch
 from datasets import Dataset, Image
@@ -18,30 +21,35 @@ from tqdm import tqdm
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
 from compress.command import UserError
+from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from evaluation.bootstrap import Bootstrap, Interval
 from evaluation.clock import StageTiming, speedup_interval, stage_timings
 from evaluation.first_stages import FirstStage
+from evaluation.machine import this_machine, versions
 from evaluation.quality import Answers, Queries, Remembered, answers_alone, answers_of, result
-from evaluation.report import Row
+from evaluation.report import Report, Row
 from pruning_mechanism import macs, parameters
 
 
-class SearchOptions(Protocol):
-    """The options that every experiment has; `evaluation.cascade --help` says what they are."""
+@dataclass(frozen=True)
+class SearchOptions(SourceOptions):
+    """What every experiment searches and measures."""
 
-    corpus: str
-    corpus_dir: Path | None
-    split: str
-    images: int | None
-    captions: str
-    m: int
-    f: float
-    seconds: str
-    repetitions: int
-    batch_size: int
-    seed: int
-    device: str
+    split: str = "validation"
+    """split that is searched"""
+    images: int | None = None
+    """search the first so many images only"""
+    captions: Literal["all", "first"] = "all"
+    """captions of an image that are queries"""
+    m: int = 50
+    """candidates handed from the first stage to the full tower"""
+    f: float = 0.1
+    """lifetime return fraction assumed for the speedup"""
+    seconds: Literal["encoder", "end to end"] = "encoder"
+    """seconds that speedups are made of"""
+    repetitions: int = 5
+    """timed turns of all stages"""
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,49 @@ def first_stage_row(
         f_assumed=options.f,
         f_measured=return_fractions(cascade.encoded)[0],
         compression_seconds=first.seconds,
+    )
+
+
+def reported(
+    command: str,
+    tower: str,
+    calibration: str,
+    skipped: Sequence[str],
+    search: Search,
+    options: SearchOptions,
+    reference: Row,
+    rows: Sequence[Row],
+) -> Report:
+    """The report of an experiment.
+
+    Args:
+        command: the module that the user named, as in `python -m COMMAND`.
+        tower: path or hub name of the full tower.
+        calibration: what the first stages were calibrated on, in words.
+        skipped: keys of the images that couldn't be read.
+        search: what was searched.
+        options: how.
+        reference: the uncascaded tower.
+        rows: one a first stage.
+    """
+    return Report(
+        command=shlex.join(["python", "-m", command, *sys.argv[1:]]),
+        model=model_name(tower),
+        corpus=options.corpus,
+        split=options.split,
+        images=len(search.corpus),
+        queries=len(search.queries.texts),
+        calibration=calibration,
+        captions=options.captions,
+        m=(options.m,),
+        seconds_basis=options.seconds,
+        seed=options.seed,
+        skipped=tuple(skipped),
+        reference=reference,
+        rows=tuple(rows),
+        machine=this_machine(options.device, search.tower.dtype),
+        versions=versions(),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
 
 

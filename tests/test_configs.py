@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tyro
 
-from compress.command import read_config
+from compress.command import ConfigOption, read_config
 from evaluation.cascade import CascadeOptions
 from evaluation.first_stages import parse_method
+from evaluation.masking import MaskingExperimentOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE_1 = {
@@ -13,14 +15,17 @@ TABLE_1 = {
     for corpus in ("coco", "flickr30k")
     for method in ("fisher", "sensitivity-22", "sensitivity-77", "sensitivity-132")
 }
+OTHERS = {"masking-demo": MaskingExperimentOptions}
+"""Files of other commands than evaluation.cascade."""
 
 
-def parsed(path: Path) -> CascadeOptions:
-    return tyro.cli(CascadeOptions, args=read_config(path, CascadeOptions))
+def parsed(path: Path) -> ConfigOption:
+    options = OTHERS.get(path.stem, CascadeOptions)
+    return tyro.cli(options, args=read_config(path, options))
 
 
 def test_every_experiment_of_table_1_has_a_file():
-    assert {path.stem for path in CONFIGS.iterdir()} >= TABLE_1 | {"demo", "flickr8k"}
+    assert {path.stem for path in CONFIGS.iterdir()} >= TABLE_1 | {"demo", "flickr8k", *OTHERS}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
@@ -60,3 +65,17 @@ def test_the_demo_file_is_the_default_experiment():
     names = ("model", "corpus", "methods", "mac_constraint", "heads", "repair", "m", "f", "samples")
     for name in names:
         assert getattr(demo, name) == getattr(default, name)
+
+
+def test_the_masking_file_spells_the_defaults_out():
+    default, demo = MaskingExperimentOptions(), parsed(CONFIGS / "masking-demo.toml")
+    assert replace(demo, output=default.output) == default
+    said = read_config(CONFIGS / "masking-demo.toml", MaskingExperimentOptions)
+    flags = ("keep", "mask", "align", "corpus", "samples", "m", "f", "seconds", "repetitions")
+    assert {f"--{name}" for name in flags} <= set(said)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
+def test_a_file_names_the_command_that_takes_it(path):
+    command = "masking" if parsed(path).__class__ is MaskingExperimentOptions else "cascade"
+    assert f"python -m evaluation.{command} --config configs/{path.name}" in path.read_text()

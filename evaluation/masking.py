@@ -1,0 +1,172 @@
+"""The masking experiment: how much of an image a first stage needs to see.
+
+    python -m evaluation.masking
+
+For each keep rule and each share of patches masked a first stage is made in memory, measured alone
+and in front of the full tower, and forgotten: what is left is the report, which `figures.masking`
+draws. Beside `evaluation.cascade`, which measures what is kept on disk.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cascade import Stage
+from compress import flip
+from compress.command import UserError, console, finished_directory, run_command
+from compress.flip import PatchRule
+from compress.options import AlignOptions
+from compress.reduced import ReduceRule, make_reduced
+from compress.source import Source, open_source
+from evaluation.first_stages import FirstStage, refuse_overlap
+from evaluation.report import Report
+from evaluation.search import (
+    Search,
+    SearchOptions,
+    check_search,
+    first_stage_row,
+    reference_row,
+    reported,
+    searched_corpus,
+    timed,
+)
+
+
+@dataclass(frozen=True)
+class MaskingExperimentOptions(AlignOptions, SearchOptions):
+    """Mask patches by each rule, put each tower in front of the full one, measure.
+
+    Example: python -m evaluation.masking --keep grid saliency --mask 0 0.25 0.5 0.75
+    """
+
+    keep: tuple[PatchRule, ...] = ("grid", "random", "saliency")
+    """patches evenly spread, a seeded random subset, or those of most contrast"""
+    mask: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """shares of the patches that are left out, in [0, 1)"""
+    text_model: str | None = None
+    """a whole CLIP, if --model is a vision tower alone"""
+    output: Path = Path("results/masking")
+    """directory to write report and table into"""
+    overwrite: bool = False
+    """replace an earlier result"""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A first stage in memory, and what it was asked for."""
+
+    first: FirstStage
+    stage: Stage
+
+
+def main(options: MaskingExperimentOptions) -> None:
+    """Run the experiment and write report.json and report.md."""
+    check_search(options)
+    rules = _rules(options)
+    with finished_directory(options.output, options.overwrite) as directory:
+        collection, skipped = searched_corpus(options)
+        source = open_source(options)
+        refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
+        last = options.target or source.base
+        texts = Stage.load(options.text_model, options.device) if options.text_model else None
+        tower = Stage.load(last, options.device, options.batch_size, texts)
+        masked = list(_first_stages(rules, source, tower, options))
+        clock = timed(
+            {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
+        )
+        search = Search.of(options, collection, tower)
+        rows = [
+            first_stage_row(
+                each.first, each.stage, search, clock[_name(each.first)], clock[""], options
+            )
+            for each in masked
+        ]
+        report = reported(
+            "evaluation.masking", last, _calibration(source, options), skipped, search, options,
+            reference_row(search, clock[""]), rows,
+        )  # fmt: skip
+        report.save(directory / "report.json")
+        (directory / "report.md").write_text(report.markdown())
+    _show(report, options)
+
+
+def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, ReduceRule]:
+    """Patch masking by each keep rule, at all shares.
+
+    Raises:
+        UserError: there is no rule or no share, or a share is out of range.
+    """
+    for name in ("keep", "mask"):
+        if not getattr(options, name):
+            raise UserError(f"name at least one value of --{name}")
+    shared = {each.name: getattr(options, each.name) for each in fields(AlignOptions)}
+    return {
+        keep: flip.rule(flip.MaskingOptions(**shared, mask=options.mask, keep=keep))
+        for keep in options.keep
+    }
+
+
+def _first_stages(
+    rules: dict[PatchRule, ReduceRule],
+    source: Source,
+    tower: Stage,
+    options: MaskingExperimentOptions,
+) -> Iterator[Masked]:
+    """The first stages of each rule at each share, as they would load from a checkpoint."""
+    for keep, rule in rules.items():
+        for setting in rule.settings:
+            reduced = make_reduced(source, rule, setting, options)
+            seconds = reduced.compression.seconds
+            yield Masked(
+                FirstStage(keep, setting.label, setting.value, None, seconds),
+                Stage(
+                    _sharing(reduced.step.model, source.model),
+                    reduced.step.processor,
+                    options.batch_size,
+                    texts=tower,
+                ),
+            )
+
+
+@torch.no_grad()
+def _sharing(model: nn.Module, source: nn.Module) -> nn.Module:
+    """A first stage with the source's own weights wherever its are the same.
+
+    Masking changes the projection alone, so thirty towers take little more memory than one. In
+    half precision, as it would be stored, it is computed as a checkpoint is once it is loaded.
+    """
+    model = model.to(source.dtype)
+    own = dict(source.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name in own and torch.equal(parameter, own[name]):
+            parameter.data = own[name].data
+    return model
+
+
+def _name(first: FirstStage) -> str:
+    return f"{first.method} {first.constraint}"
+
+
+def _calibration(source: Source, options: MaskingExperimentOptions) -> str:
+    """What the first stages were made of and calibrated on, in words."""
+    made_of = f"; all made of {' → '.join(source.chain)}" if source.chain else ""
+    if options.align == "none":
+        return f"nothing: first stages are not aligned{made_of}"
+    return (
+        f"{len(source.calibration):,} images of {options.corpus} ({options.calibration_split}), "
+        f"for the alignment ({options.align}){made_of}"
+    )
+
+
+def _show(report: Report, options: MaskingExperimentOptions) -> None:
+    console().print(report.table())
+    for key in report.skipped:
+        console().print(f"skipped, because it can't be read: {key}")
+    console().print(f"wrote {options.output}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_command(main, MaskingExperimentOptions, "evaluation.masking")

@@ -1,0 +1,243 @@
+"""Which patches a first stage keeps and which tokens it merges, on real images: a record of both.
+
+    python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
+
+Beside the experiments: nothing is measured here. What is written, `patches.json` and the images as
+the towers see them, is all that `figures.patches` draws.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from compress.calibration import Calibration
+from compress.command import (
+    ConfigOption,
+    UserError,
+    check_device,
+    console,
+    finished_directory,
+    run_command,
+)
+from corpora import load_corpus
+from evaluation.record import RecordError, read, written
+from pruning_mechanism import TowerError, load, load_processor
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.groups import DROPPED, patch_groups
+
+SCHEMA = 1
+FILE = "patches.json"
+
+
+@dataclass(frozen=True)
+class PatchesOptions(ConfigOption):
+    """Write down which patches first stages keep and which tokens they merge, image by image.
+
+    Example: python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
+    """
+
+    stage: tuple[Path, ...] = ()
+    """first stages made by compress.flip, merge or rank, alone or in a chain"""
+    corpus: str = "scenes"
+    """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
+    corpus_dir: Path | None = None
+    """where the corpus lies"""
+    split: str = "validation"
+    """split that the images are drawn from"""
+    images: int = 6
+    """how many"""
+    seed: int = 0
+    """of their draw"""
+    device: str = "cpu"
+    """where to compute: cpu, cuda, mps"""
+    output: Path = Path("results/patches")
+    """directory to write patches.json and the images into"""
+    overwrite: bool = False
+    """replace an earlier result"""
+
+
+@dataclass(frozen=True)
+class StagePatches:
+    """What one first stage makes of each image's patches.
+
+    Attributes:
+        name: of its directory.
+        made_by: the rules and what they were asked for, in their order ("flip mask 0.5 (grid)").
+        rows: of patches in an image.
+        columns: of patches in an image.
+        images: names of the image files as this stage sees them, beside the record.
+        groups: of each image the token that each patch is part of at the end, from 0, row by row;
+            -1 for a patch that is left out.
+    """
+
+    name: str
+    made_by: str
+    rows: int
+    columns: int
+    images: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse groups that aren't of these images and patches."""
+        patches = self.rows * self.columns
+        if not patches or len(self.images) != len(self.groups):
+            raise RecordError(
+                f"{self.name} has {len(self.images)} images of {patches} patches, but "
+                f"{len(self.groups)} lists of groups"
+            )
+        for image, groups in zip(self.images, self.groups, strict=True):
+            if len(groups) != patches or min(groups) < DROPPED:
+                raise RecordError(f"{self.name}: the groups of {image} aren't of {patches} patches")
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What several first stages make of the same images.
+
+    Attributes:
+        command: the command line that made the record.
+        corpus: that the images are of.
+        split: of the corpus.
+        seed: of the draw.
+        keys: of the images.
+        stages: in the order given.
+        schema: version of this form.
+    """
+
+    command: str
+    corpus: str
+    split: str
+    seed: int
+    keys: tuple[str, ...]
+    stages: tuple[StagePatches, ...]
+    schema: int = SCHEMA
+
+    @classmethod
+    def load(cls, directory: Path) -> "Patches":
+        """Read the record in a directory.
+
+        Raises:
+            RecordError: it isn't one, or one with another schema.
+            OSError: it can't be read.
+        """
+        return read(cls, directory / FILE, SCHEMA, "record of patches")
+
+
+def main(options: PatchesOptions) -> None:
+    """Draw the images, follow their patches through each stage, write the record."""
+    if not options.stage:
+        raise UserError("name at least one --stage: a directory that compress.flip or merge wrote")
+    for path in options.stage:
+        if not path.is_dir():
+            raise UserError(f"--stage {path}: no such directory")
+    if options.images < 1:
+        raise UserError(f"--images must be at least 1, found {options.images}")
+    check_device(options.device)
+    with finished_directory(options.output, options.overwrite) as directory:
+        corpus = load_corpus(options.corpus, options.corpus_dir, options.split, captions=False)
+        images = Calibration.draw(
+            corpus, options.images, options.seed, None, None, options.images, options.device
+        )
+        if not len(images):
+            raise UserError(f"{options.corpus}: none of the {options.images} images can be read")
+        pictures = _Pictures(directory)
+        record = Patches(
+            command=shlex.join(["python", "-m", "evaluation.patches", *sys.argv[1:]]),
+            corpus=options.corpus,
+            split=options.split,
+            seed=options.seed,
+            keys=tuple(images.corpus["key"]),
+            stages=tuple(_stage(path, images, pictures) for path in options.stage),
+        )
+        (directory / FILE).write_text(written(record, "patches"), encoding="utf-8")
+    for key in images.unreadable:
+        console().print(f"skipped, because it can't be read: {key}")
+    for stage in record.stages:
+        console().print(f"{stage.name}: {stage.made_by}, {len(stage.groups)} images")
+    console().print(f"wrote {options.output}", soft_wrap=True)
+
+
+def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatches:
+    """Follow the patches of all images through one stage.
+
+    Raises:
+        UserError: it has no groups to show.
+    """
+    model, processor = load(path, images.device), load_processor(path)
+    (batch,) = replace(images, processor=processor).batches()
+    try:
+        groups = patch_groups(model, batch.pixels)
+    except TowerError as error:
+        raise UserError(f"--stage {path}: {error}") from error
+    if (groups == torch.arange(groups.shape[1], device=groups.device)).all():
+        raise UserError(f"--stage {path}: nothing to show, every patch is a token of its own")
+    config = tower_config(model.config, "vision")
+    rows, columns = (side // config.patch_size for side in batch.pixels.shape[-2:])
+    return StagePatches(
+        name=path.resolve().name,
+        made_by=_made_by(path, config),
+        rows=rows,
+        columns=columns,
+        images=tuple(pictures.write(as_seen(batch.pixels, processor))),
+        groups=tuple(map(tuple, groups.tolist())),
+    )
+
+
+def as_seen(pixels: Tensor, processor: object) -> np.ndarray:
+    """Prepared images [n, 3, height, width] as pictures, uint8 [n, height, width, 3].
+
+    Cut and scaled as the tower gets them, the normalisation undone.
+    """
+    own = getattr(processor, "image_processor", processor)
+    pixels = pixels.float().cpu()
+    if getattr(own, "do_normalize", True):
+        mean, deviation = (
+            torch.tensor(each)[:, None, None] for each in (own.image_mean, own.image_std)
+        )
+        pixels = pixels * deviation + mean
+    return (255 * pixels).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+class _Pictures:
+    """Image files in a directory; stages that see the same share theirs."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+
+    def write(self, pictures: Sequence[np.ndarray]) -> list[str]:
+        """Write the pictures [height, width, 3] that aren't there yet; the names of all."""
+        return [self._name(number, picture) for number, picture in enumerate(pictures)]
+
+    def _name(self, number: int, picture: np.ndarray) -> str:
+        key = number, picture.shape, picture.tobytes()
+        if key not in self._names:
+            versions = sum(known[0] == number for known in self._names)
+            name = f"image-{number}{f'-{versions}' if versions else ''}.png"
+            PIL.Image.fromarray(picture).save(self._directory / name)
+            self._names[key] = name
+        return self._names[key]
+
+
+def _made_by(path: Path, config) -> str:
+    """What was done to a checkpoint, by its record; the name of its directory if it has none."""
+    record = path / "compression.json"
+    if not record.is_file():
+        return path.resolve().name
+    entries = json.loads(record.read_text())
+    chain = entries.get("chain") or [f"{entries['rule']} {entries['constraint']}"]
+    ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
+    named = [(each, ways.get(each.split()[0])) for each in chain]
+    return " → ".join(f"{each} ({way})" if way else each for each, way in named)
+
+
+if __name__ == "__main__":
+    run_command(main, PatchesOptions, "evaluation.patches")

@@ -1,0 +1,232 @@
+"""What masking patches costs and what it saves: recall of the cascade, and its lifetime speedup.
+
+Drawn from the one report that `evaluation.masking` makes, a panel a keep rule: Recall@1/5/10 on the
+left axis against the share of patches masked, the measured speedup on a logarithmic one on the
+right.
+
+    python -m figures.masking --report results/masking/report.json
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from compress.command import ConfigOption, UserError, run_command
+from evaluation.report import Report, ReportError, Row
+from figures.picture import refuse_existing, settle_layout, write_picture
+from figures.style import INK, SETTINGS, series_style
+
+_SPEED = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
+_BAND = {"facecolor": "#dadada", "edgecolor": "none"}
+_SPEED_TEXT = "#5c5c5c"
+_REFERENCE = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
+_APART = 0.016
+"""Shares by which recalls at different k stand apart, for their intervals to be told apart."""
+_SPEEDS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)
+"""Speedups that get a tick where they are within the axis."""
+
+
+@dataclass(frozen=True)
+class MaskingFigureOptions(ConfigOption):
+    """Draw the cascade's recall and speedup against the share of patches masked.
+
+    Example: python -m figures.masking --report results/masking/report.json
+    """
+
+    report: Path = Path("results/masking/report.json")
+    """a report as evaluation.masking writes it"""
+    output: Path | None = None
+    """directory for masking.png and masking.svg (default: beside the report)"""
+    overwrite: bool = False
+    """replace pictures that are there already"""
+
+
+@dataclass(frozen=True)
+class KeepRule:
+    """The rows of one keep rule, by the share of patches masked."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def shares(self) -> list[float]:
+        """Of patches masked, ascending."""
+        return [row.constraint_value for row in self.rows]
+
+
+def keep_rules(report: Report) -> list[KeepRule]:
+    """The rows of a report by keep rule, in its order.
+
+    Raises:
+        ReportError: a row is no first stage at a share of patches masked.
+    """
+    for row in report.rows:
+        if row.constraint_value is None or not row.constraint.startswith("mask "):
+            raise ReportError(f"{row.method} {row.constraint} is no share of patches masked")
+    names = dict.fromkeys(row.method for row in report.rows)
+    return [
+        KeepRule(
+            name,
+            tuple(
+                sorted(
+                    (row for row in report.rows if row.method == name),
+                    key=lambda row: row.constraint_value,
+                )
+            ),
+        )
+        for name in names
+    ]
+
+
+def draw(report: Report) -> Figure:
+    """Draw the figure.
+
+    Args:
+        report: of `evaluation.masking`, with at least one row.
+
+    Raises:
+        ReportError: a row is no first stage at a share of patches masked.
+    """
+    rules = keep_rules(report)
+    with matplotlib.style.context(SETTINGS, after_reset=True):
+        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+        FigureCanvasAgg(figure)  # measures text, with no screen
+        figure.suptitle(_description(report), color=INK, fontsize=11)
+        panels = figure.subplots(1, len(rules), sharex=True, sharey=True, squeeze=False)[0]
+        right = [axes.twinx() for axes in panels]
+        for axes, speed, rule in zip(panels, right, rules, strict=True):
+            _recall(axes, report.reference, rule)
+            _speedup(speed, rule)
+            axes.set_zorder(speed.get_zorder() + 1)  # recall is drawn over the band
+            axes.patch.set_visible(False)
+            axes.set_title(rule.name, color=INK)
+            axes.set_xlabel("share of patches masked", fontsize=10.5)
+        _scales(panels, right, rules)
+        panels[0].set_ylabel("Recall@k of the cascade (%)")
+        right[-1].set_ylabel(f"lifetime speedup{_assumed(report)} (×)", color=_SPEED_TEXT)
+        figure.legend(
+            **_meanings(report), loc="outside lower center", ncols=3, frameon=False, fontsize=11
+        )
+        settle_layout(figure)
+    return figure
+
+
+def main(options: MaskingFigureOptions) -> None:
+    """Read the report, draw, save, and say where."""
+    output = options.output or options.report.parent
+    refuse_existing(output, "masking", options.overwrite)
+    try:
+        report = Report.load(options.report)
+        if not report.rows:
+            raise UserError(f"--report {options.report} has no first stage to draw")
+        figure = draw(report)
+    except ReportError as error:
+        raise UserError(f"--report {options.report}: {error}") from error
+    except OSError as error:
+        raise UserError(
+            f"--report {options.report}: {error.strerror}; make one with python -m "
+            "evaluation.masking"
+        ) from error
+    write_picture(figure, output, "masking")
+
+
+def _recall(axes: Axes, reference: Row, rule: KeepRule) -> None:
+    """The cascade's recalls with their intervals, and the uncascaded tower's as lines."""
+    for number, k in enumerate(sorted(reference.alone.recall)):
+        style = series_style(number)
+        axes.axhline(reference.alone.recall[k].value, **_REFERENCE, zorder=2)
+        found = [row.cascade.recall[k] for row in rule.rows]
+        places = [share + _APART * (number - 1) for share in rule.shares]
+        axes.vlines(
+            places, [each.low for each in found], [each.high for each in found],
+            color=style.color, linewidth=1.2, zorder=3,
+        )  # fmt: skip
+        axes.plot(
+            places, [each.value for each in found], color=style.color, marker=style.marker,
+            linestyle=style.line, markersize=5.5, label=f"Recall@{k}", zorder=4,
+        )  # fmt: skip
+
+
+def _speedup(axes: Axes, rule: KeepRule) -> None:
+    """The measured speedup, and between which bounds the clock's quartiles put it."""
+    found = [row.lifetime_speedup for row in rule.rows]
+    axes.fill_between(
+        rule.shares, [each.low for each in found], [each.high for each in found], **_BAND, zorder=1
+    )
+    axes.plot(rule.shares, [each.value for each in found], **_SPEED, label="speedup", zorder=2)
+
+
+def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepRule]) -> None:
+    """The same scales in all panels; recall from 0, speedup logarithmic."""
+    rows = [row for rule in rules for row in rule.rows]
+    highest = max(each.high for row in rows for each in row.cascade.recall.values())
+    panels[0].set_ylim(0, 1.05 * max(highest, *(line.get_ydata()[0] for line in panels[0].lines)))
+    panels[0].set_xlim(-0.05, max(0.9, *(max(rule.shares) for rule in rules)) + 0.05)
+    panels[0].set_xticks([0, 0.3, 0.6, 0.9], ["0", "0.3", "0.6", "0.9"])
+    for axes in panels:
+        axes.grid(visible=False)  # it would lie over the speedup
+    speeds = [
+        bound for row in rows for bound in (row.lifetime_speedup.low, row.lifetime_speedup.high)
+    ]
+    low, high = min(speeds) / 1.1, max(speeds) * 1.1
+    for axes in right:
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.spines.right.set_visible(True)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        ticks = [each for each in _SPEEDS if low <= each <= high]
+        axes.set_yticks(ticks, [f"{each:g}" for each in ticks])
+        axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED_TEXT)
+
+
+def _meanings(report: Report) -> dict:
+    """What the legend says, in columns: recalls above all else."""
+    ks = sorted(report.reference.alone.recall)
+    recalls = [
+        Line2D([], [], color=each.color, marker=each.marker, linestyle=each.line, markersize=5.5)
+        for each in map(series_style, range(len(ks)))
+    ]
+    bar = Line2D([], [], color=INK, marker="|", markersize=12, linestyle="none")
+    below = [Line2D([], [], **_REFERENCE), (Patch(**_BAND), Line2D([], [], **_SPEED)), bar]
+    names = ["uncascaded tower", "speedup, and the clock's quartiles", "95 % interval"]
+    columns = zip_longest(
+        zip(recalls, (f"Recall@{k}" for k in ks), strict=True), zip(below, names, strict=True)
+    )
+    entries = [entry for column in columns for entry in column if entry]
+    handles, labels = zip(*entries, strict=True)
+    return {
+        "handles": handles,
+        "labels": labels,
+        "handler_map": {tuple: HandlerTuple(ndivide=1)},
+    }
+
+
+def _assumed(report: Report) -> str:
+    assumed = {row.f_assumed for row in report.rows}
+    return f" at f = {assumed.pop():g}" if len(assumed) == 1 and None not in assumed else ""
+
+
+def _description(report: Report) -> str:
+    text = (
+        f"{report.model} on {report.corpus}, {report.images:,} images, "
+        f"{report.queries:,} queries, m = {', '.join(map(str, report.m))}"
+    )
+    return textwrap.fill(text, 76)
+
+
+if __name__ == "__main__":
+    run_command(main, MaskingFigureOptions, "figures.masking")
