@@ -72,29 +72,45 @@ def ridge(
     """
     x, y, prior, intercept = (each.double() for each in (features, targets, prior, intercept))
     before = (y - x @ prior - intercept).square().sum(1).mean().item()
-    best = Ridge(prior, intercept, inf, before, before, before)
+    least, chosen = before, None
     mean = x.mean(0)
-    centred = x - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    values = values.clamp(min=0)
-    turned = centred @ vectors
-    squares = turned.square()
+    values, vectors, turned = _principal(x - mean)
+    squares, mean_value = turned.square(), values.sum() / x.shape[1]
     for start in (torch.zeros_like(prior), prior):
         residual = y - x @ start
         offset = residual.mean(0)
         residual = residual - offset
         right = turned.T @ residual
         for strength in strengths:
-            shrunk = 1 / (values + strength * values.mean()).clamp(min=torch.finfo(x.dtype).tiny)
-            errors = residual - turned @ (right * shrunk[:, None])
-            leverage = squares @ shrunk + 1 / len(x)
+            damped = (values + strength * mean_value).clamp(min=torch.finfo(x.dtype).tiny)
+            weight = right / damped[:, None]
+            errors = residual - turned @ weight
+            leverage = squares @ (1 / damped) + 1 / len(x)
             apart = errors.square().sum(1) / (1 - leverage).clamp(min=1e-9).square()
-            if (left_out := apart.mean().item()) < best.left_out:
-                change = vectors @ (right * shrunk[:, None])
+            if (left_out := apart.mean().item()) < least:
                 after = errors.square().sum(1).mean().item()
-                free = offset - mean @ change
-                best = Ridge(start + change, free, strength, before, after, left_out)
-    return best
+                least, chosen = left_out, (start, offset, weight, strength, after)
+    if chosen is None:
+        return Ridge(prior, intercept, inf, before, before, before)
+    start, offset, weight, strength, after = chosen
+    change = vectors @ weight
+    return Ridge(start + change, offset - mean @ change, strength, before, after, least)
+
+
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues [k] and eigenvectors V [p, k] of XᵀX for X [n, p], and XV [n, k].
+
+    k is p or n, whichever is less: of fewer rows than columns those of XXᵀ are found, and what they
+    leave out is 0.
+    """
+    if len(centred) >= centred.shape[1]:
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        return values.clamp(min=0), vectors, centred @ vectors
+    values, left = torch.linalg.eigh(centred @ centred.T)
+    real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    values, left = values[real], left[:, real]
+    turned = left * values.sqrt()
+    return values, centred.T @ (left / values.sqrt()), turned
 
 
 @torch.no_grad()
