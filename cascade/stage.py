@@ -26,6 +26,8 @@ from pruning_mechanism import (
     text_embeddings,
     tokenise,
 )
+from pruning_mechanism.attention import check_attention, choose_attention
+from pruning_mechanism.latency_measurement import settle_memory
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
 _PROVENANCE = (
@@ -62,10 +64,17 @@ class Stage:
     Attributes:
         model: the CLIP, or the vision tower with its projection.
         batch_size: images or texts that pass through a tower at once.
+        attention: the implementation of the vision tower's attention, with the seconds that it was
+            chosen by if it was.
     """
 
     def __init__(
-        self, model: nn.Module, processor, batch_size: int = 32, texts: "Stage | None" = None
+        self,
+        model: nn.Module,
+        processor,
+        batch_size: int = 32,
+        texts: "Stage | None" = None,
+        attention: str | None = None,
     ):
         """Make a stage of a loaded model; see `load` for the usual way.
 
@@ -74,10 +83,11 @@ class Stage:
             processor: its CLIPProcessor, or image processor.
             batch_size: images or texts that pass through a tower at once.
             texts: the stage whose text tower encodes the queries; by default this model's own.
+            attention: as in `load`; it is set in the model.
 
         Raises:
-            TowerError: the model has no text tower and none is lent to it, or the one lent
-                encodes to another dimension.
+            TowerError: the model has no text tower and none is lent to it, the one lent encodes
+                to another dimension, or there is no such attention.
             ValueError: `batch_size` isn't positive.
         """
         if batch_size < 1:
@@ -101,6 +111,8 @@ class Stage:
                 f"the text tower lent to this vision tower gives {texts.dimension} dimensions, "
                 f"but images have {self.dimension}: they don't belong together"
             )
+        settle_memory()  # a 12 x 192-wide tower takes a quarter less time for it
+        self.attention = choose_attention(self.model, attention, batch_size)
 
     @classmethod
     def load(
@@ -109,6 +121,7 @@ class Stage:
         device: str = "cpu",
         batch_size: int = 32,
         texts: "Stage | None" = None,
+        attention: str | None = None,
     ) -> "Stage":
         """Load a checkpoint.
 
@@ -118,11 +131,16 @@ class Stage:
             batch_size: images or texts that pass through a tower at once.
             texts: the stage whose text tower encodes the queries; a vision-only checkpoint
                 needs one.
+            attention: how the vision tower computes its attention: "sdpa", "eager", or "fastest",
+                the one that a measurement of a few seconds finds for this device, thread count
+                and batch size; by default what transformers takes. Embeddings stay the same.
 
         Raises:
-            TowerError: `path` isn't a CLIP, or has no text tower and none is lent to it.
+            TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, or there
+                is no such attention.
         """
-        return cls(load(path, device=device), load_processor(path), batch_size, texts)
+        check_attention(attention)
+        return cls(load(path, device=device), load_processor(path), batch_size, texts, attention)
 
     @cached_property
     def name(self) -> str:

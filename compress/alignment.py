@@ -76,29 +76,45 @@ def ridge(
     x, y, prior, intercept = (each.double() for each in (features, targets, prior, intercept))
     given = x @ prior + intercept
     before = (y - given).square().sum(1).mean().item()
-    best = Ridge(prior, intercept, inf, before, before, before, _loss(given, y))
+    least, chosen = before, None
     mean = x.mean(0)
-    centred = x - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    values = values.clamp(min=0)
-    turned = centred @ vectors
-    squares = turned.square()
-    for start in (torch.zeros_like(prior), prior):
+    values, vectors, turned = _principal(x - mean)
+    squares, mean_value = turned.square(), values.sum() / x.shape[1]
+    for start in (torch.zeros_like(prior), prior) if prior.any() else (prior,):
         residual = y - x @ start
         offset = residual.mean(0)
         residual = residual - offset
         right = turned.T @ residual
         for strength in strengths:
-            shrunk = 1 / (values + strength * values.mean()).clamp(min=torch.finfo(x.dtype).tiny)
-            errors = residual - turned @ (right * shrunk[:, None])
-            leverage = squares @ shrunk + 1 / len(x)
+            damped = (values + strength * mean_value).clamp(min=torch.finfo(x.dtype).tiny)
+            weight = right / damped[:, None]
+            errors = residual - turned @ weight
+            leverage = squares @ (1 / damped) + 1 / len(x)
             apart = errors / (1 - leverage).clamp(min=1e-9)[:, None]
-            if (left_out := apart.square().sum(1).mean().item()) < best.left_out:
-                change = vectors @ (right * shrunk[:, None])
-                after = errors.square().sum(1).mean().item()
-                free, loss = offset - mean @ change, _loss(y - apart, y)
-                best = Ridge(start + change, free, strength, before, after, left_out, loss)
-    return best
+            if (left_out := apart.square().sum(1).mean().item()) < least:
+                after, loss = errors.square().sum(1).mean().item(), _loss(y - apart, y)
+                least, chosen = left_out, (start, offset, weight, strength, after, loss)
+    if chosen is None:
+        return Ridge(prior, intercept, inf, before, before, before, _loss(given, y))
+    start, offset, weight, strength, after, loss = chosen
+    change = vectors @ weight
+    return Ridge(start + change, offset - mean @ change, strength, before, after, least, loss)
+
+
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues [k] and eigenvectors V [p, k] of XᵀX for X [n, p], and XV [n, k].
+
+    k is p or n, whichever is less: of fewer rows than columns those of XXᵀ are found, and what they
+    leave out is 0.
+    """
+    if len(centred) >= centred.shape[1]:
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        return values.clamp(min=0), vectors, centred @ vectors
+    values, left = torch.linalg.eigh(centred @ centred.T)
+    real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    values, left = values[real], left[:, real]
+    turned = left * values.sqrt()
+    return values, centred.T @ (left / values.sqrt()), turned
 
 
 def _loss(found: Tensor, targets: Tensor) -> float:

@@ -4,7 +4,7 @@ The search of `compress.joint`. Promises add up what was measured of one thing a
 promised is then made and measured whole.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -101,15 +101,15 @@ def _candidates(
     """
     config = source.model.config
     reads, least = _reads(source, options), inf
-    for layers in sorted(_exits(config, options), reverse=True):
-        if min(each.losses[layers - 1] for each in reads) >= least:
+    for layers in exits_tried(config, options)[::-1]:
+        if min(each.losses[layers] for each in reads) >= least:
             continue
         tower = _exit(source, layers, options)
         for each in reads:
             shape = reduced_shape(config, _reduction(config, layers, each.schedule))
             mask = _sizes(tower, prices.of_shape(shape), options)
             if mask is not None:
-                promised = each.losses[layers - 1] + _lost(tower, mask)
+                promised = each.losses[layers] + _lost(tower, mask)
                 least = min(least, promised)
                 yield Candidate(layers, each.schedule[:layers], mask, promised)
 
@@ -119,8 +119,9 @@ def _reads(source: Source, options: SearchOptions) -> list[ReadOff]:
 
     def read() -> list[ReadOff]:
         images = source.calibration.first(options.search_samples)
-        schedules = merging_schedules(source.model.config)
-        return read_off(source.model, schedules, images, source.targets()[: len(images)])
+        config, targets = source.model.config, source.targets()[: len(images)]
+        exits, schedules = exits_tried(config, options), merging_schedules(config)
+        return read_off(source.model, exits, schedules, images, targets)
 
     return source.ledger.once("read off", read)
 
@@ -135,17 +136,22 @@ def merging_schedules(config) -> list[Schedule]:
     return list(dict.fromkeys(found))
 
 
-def _exits(config, options: SearchOptions) -> Sequence[int]:
+def exits_tried(config, options: SearchOptions) -> list[int]:
+    """The numbers of layers that a tower may end after, ascending.
+
+    Raises:
+        UserError: an exit asked for is none of the tower's layers.
+    """
     layers = tower_config(config, "vision").num_hidden_layers
     if any(not 1 <= each <= layers for each in options.exits):
         raise UserError(f"--exits takes layers from 1 to {layers}, found {list(options.exits)}")
-    sixths = np.unique(np.ceil(layers * np.arange(1, 7) / 6).astype(int)).tolist()
-    return options.exits or sixths
+    sixths = np.ceil(layers * np.arange(1, 7) / 6).astype(int).tolist()
+    return sorted(set(options.exits or sixths))
 
 
 def _exit(source: Source, layers: int, options: SearchOptions) -> ExitTower:
     """An exit with its curves, measured once for all constraints."""
-    pooled = _reads(source, options)[0].pooled[layers - 1]
+    pooled = _reads(source, options)[0].pooled[layers]
     targets = source.targets()[: len(pooled)]
     images = source.calibration.first(options.score_samples)
     return source.ledger.once(

@@ -5,14 +5,14 @@ off by alignment, so what a sublayer is worth depends on which layer the tower e
 has token weights, recoverable scores and curves of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.alignment import align_features, ridge
+from compress.alignment import STRENGTHS, align_features, ridge
 from compress.calibration import Calibration
 from compress.dense import DenseTower, Ledger
 from compress.importance import Importance
@@ -29,14 +29,14 @@ Schedule = tuple[int, ...]
 class ReadOff:
     """What can be read off a tower that merges tokens, after each of its layers.
 
-    `losses` [L] are mean 1 - cos between the last stage's embedding and the alignment's of each
-    image, left out of the regression; `pooled` [L] what that reads, float32 [n, 2d] each, where
-    it is kept.
+    By the layer that the tower would end after, from 1: `losses` are mean 1 - cos between the last
+    stage's embedding and the alignment's of each image, left out of the regression; `pooled` what
+    that reads, float32 [n, 2d] each, where it is kept.
     """
 
     schedule: Schedule
-    losses: tuple[float, ...]
-    pooled: tuple[Tensor, ...] = ()
+    losses: Mapping[int, float]
+    pooled: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,36 +48,31 @@ class ExitTower:
     start: Start
 
 
-def layer_losses(pooled: Sequence[Tensor], targets: Tensor) -> tuple[float, ...]:
-    """Leave-one-out 1 - cos of the linear alignment on what is read off after each layer.
-
-    Args:
-        pooled: of each layer, [n, 2d].
-        targets: the last stage's embeddings [n, e].
-    """
-    return tuple(linear_loss(each, targets) for each in pooled)
-
-
 def linear_loss(pooled: Tensor, targets: Tensor) -> float:
     """Leave-one-out 1 - cos of a linear alignment, no random features and no prior."""
     pooled = pooled.double()
     deviation = pooled.std(0)
     standard = (pooled - pooled.mean(0)) / deviation.where(deviation > 0, 1.0)
     nothing = standard.new_zeros(standard.shape[1], targets.shape[1])
-    return ridge(standard, targets, nothing, targets.double().mean(0)).left_out_loss
+    return ridge(standard, targets, nothing, targets.double().mean(0), STRENGTHS[::2]).left_out_loss
 
 
 @torch.no_grad()
 def read_off(
-    model: nn.Module, schedules: Sequence[Schedule], images: Calibration, targets: Tensor
+    model: nn.Module,
+    exits: Sequence[int],
+    schedules: Sequence[Schedule],
+    images: Calibration,
+    targets: Tensor,
 ) -> list[ReadOff]:
     """What each exit of a tower loses by itself under each schedule of merging.
 
-    The tower goes over the images once for each schedule, and is read off after every layer; an
-    image is decoded once.
+    The tower goes over the images once for each schedule, and is read off after several layers;
+    an image is decoded once.
 
     Args:
         model: the tower, neither pruned nor reduced.
+        exits: numbers of layers, from 1.
         schedules: the first of them merges nothing; what is pooled under it is kept.
         images: to be read off.
         targets: their embeddings by the last stage, [n, e].
@@ -85,19 +80,20 @@ def read_off(
     towers = [
         Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=each)))) for each in schedules
     ]
-    found: list[list[list[Tensor]]] = [[[] for _ in tower.layers] for tower in towers]
+    found: list[dict[int, list[Tensor]]] = [{layers: [] for layers in exits} for _ in towers]
     for batch in images.batches("exits"):
         entering = towers[0].embed(batch.pixels)
-        for tower, layers in zip(towers, found, strict=True):
+        for tower, rows in zip(towers, found, strict=True):
             hidden, sizes = entering, None
-            for index, rows in enumerate(layers):
-                hidden, sizes = tower.root.through(index, hidden, sizes)
-                rows.append(tower.root.pool(hidden, sizes).float().cpu())
+            for layers in range(1, max(exits) + 1):
+                hidden, sizes = tower.root.through(layers - 1, hidden, sizes)
+                if layers in rows:
+                    rows[layers].append(tower.root.pool(hidden, sizes).float().cpu())
     results = []
-    for schedule, layers in zip(tqdm(schedules, desc="exits: read off"), found, strict=True):
-        pooled = tuple(torch.cat(rows) for rows in layers)
-        kept = () if any(schedule) else pooled
-        results.append(ReadOff(schedule, layer_losses(pooled, targets), kept))
+    for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
+        pooled = {layers: torch.cat(each) for layers, each in rows.items()}
+        losses = {layers: linear_loss(each, targets) for layers, each in pooled.items()}
+        results.append(ReadOff(schedule, losses, {} if any(schedule) else pooled))
     return results
 
 

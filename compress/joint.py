@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from compress.budget import Constraint
-from compress.combinations import SearchOptions, Tried, best_combinations
+from compress.combinations import SearchOptions, Tried, best_combinations, exits_tried
 from compress.command import UserError, run_command
 from compress.options import OutputOptions
 from compress.reduced import ReduceRule, Step, run_reduce
@@ -56,6 +56,7 @@ def rule(options: SearchOptions) -> ReduceRule:
     def step(source: Source, setting: Constraint) -> Step:
         if is_smaller(source.model):
             raise UserError(f"{source.path} is smaller already: name the dense checkpoint")
+        exits_tried(source.model.config, options)  # before any work
         found, tables = _search(source, setting, options)
         best = min(found, key=lambda each: each.lost)
         files = partial(_write, found, best, tables)

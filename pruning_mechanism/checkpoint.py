@@ -19,6 +19,8 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
 from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
+from pruning_mechanism.pruned_layers import activate_in_place
+from pruning_mechanism.tower import Tower
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
     _check_finite(path, model)
+    activate_in_place(Tower.of(model).root)
     return model.to(device).eval()
 
 

@@ -69,7 +69,7 @@ def measure(
         model = copy.deepcopy(model).to(device)
     layers, heads, neurons = _dense_shape(model)
     towers = [model, *(prune(model, mask) for mask in mixed_masks(layers, heads, neurons))]
-    pixels = _pixels(model, batch_size)
+    pixels = noise_pixels(model, batch_size)
     settle_memory()
     seconds = Seconds()
     for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
@@ -77,7 +77,7 @@ def measure(
         now.add_whole(model, pixels)
         for tower in towers:
             now.add_parts(tower, pixels)
-    return seconds.table(layers, _conditions(model, batch_size, repetitions))
+    return seconds.table(layers, conditions_of(model, batch_size, repetitions))
 
 
 @torch.inference_mode()
@@ -92,7 +92,7 @@ def measured_share(
         batch_size: images in a batch.
         repetitions: timed turns, after one untimed.
     """
-    pixels = [_pixels(each, batch_size) for each in (smaller, dense)]
+    pixels = [noise_pixels(each, batch_size) for each in (smaller, dense)]
     settle_memory()
     ratios = []
     for _ in range(repetitions + 1):
@@ -234,7 +234,7 @@ def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
     return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
 
 
-def _pixels(model: nn.Module, batch_size: int) -> Tensor:
+def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
     """A batch of noise that the tower takes for images."""
     vision, weight = vision_config(model.config), next(model.parameters())
     size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
@@ -242,7 +242,8 @@ def _pixels(model: nn.Module, batch_size: int) -> Tensor:
     return noise.to(weight)
 
 
-def _conditions(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
+def conditions_of(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
+    """What a measurement of a model's vision tower, here and now, is true of."""
     shape, weight = Shape.of(model.config), next(model.parameters())
     return Conditions(
         processor=processor_name(weight.device),

@@ -7,7 +7,8 @@ Modifications to transformers' layers, the same for every family:
   whose fast kernels want one size: 3 to 6 times faster on a CPU than going without them;
 - a sublayer with no unit left adds the bias of its output projection; its layer norm is gone;
 - on the CPU, large batches compute an MLP of odd width a few zero neurons wider: a matrix product
-  whose result is 1237 columns wide takes a third longer than one of 1248.
+  whose result is 1237 columns wide takes a third longer than one of 1248;
+- in inference quick GELU overwrites what it gets (`activate_in_place`, for dense layers as well).
 """
 
 import functools
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
+from transformers.activations import QuickGELUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import eager_attention_forward
 
@@ -114,6 +116,26 @@ class PrunedMLP:
         )
 
 
+class InPlaceQuickGELU(QuickGELUActivation):
+    """x · sigmoid(1.702 x), bit for bit; in inference without two of the three new tensors.
+
+    Getting memory for them from the system took 8 % of a ViT-B/16's time on a CPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape; outside of training and compiling `input` is overwritten."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(input)
+        return input.mul_((1.702 * input).sigmoid_())
+
+
+def activate_in_place(tower: nn.Module) -> None:
+    """Let the MLPs of a tower, dense or pruned, overwrite what fc1 gives, where quick GELU can."""
+    for layer in tower.encoder.layers:
+        if type(layer.mlp.activation_fn) is QuickGELUActivation:
+            layer.mlp.activation_fn = InPlaceQuickGELU()
+
+
 def narrow_tower(tower: nn.Module, always: bool = False) -> None:
     """Make the layers of a dense tower as wide as its configuration says.
 
@@ -134,6 +156,7 @@ def narrow_tower(tower: nn.Module, always: bool = False) -> None:
             )
     for layer, *widths in zip(layers, *kept.values(), strict=True):
         _narrow_layer(layer, *widths)
+    activate_in_place(tower)
 
 
 def _narrow_layer(

@@ -1,10 +1,13 @@
 """What compressing costs at the shape of a ViT-B/32: seconds against a training pass, and memory.
 
-Weights and images are random, which costs the same as real ones. `FISHER_RATIO_IMAGES=2048` and
-`MEMORY_IMAGES=2048` give the figures of docs/results.md; with the small defaults, what doesn't
-depend on the number of images (solves, the order of elimination) weighs far more than it should.
-The images of repair and curves are in the same proportion to all images as by default, 1024 and
-256 of 2048. `BENCH_LAYERS` makes a shallower tower, to try the benchmarks out.
+    FISHER_RATIO_IMAGES=2048 MEMORY_IMAGES=2048 \\
+        pytest tests/benchmarks/test_compress.py --benchmark-only
+
+Meant for these sizes; with the small defaults, what doesn't depend on the number of images (solves,
+the order of elimination) weighs far more than it should. The images of repair and curves are in the
+same proportion to all images as by default, 1024 and 256 of 2048. `BENCH_LAYERS=2` makes a
+shallower tower, to try the benchmarks out. Weights and images are random, which costs the same as
+real ones.
 """
 
 import os
@@ -25,12 +28,11 @@ from compress.repair import DAMPINGS, rescale
 from compress.rule import make_smaller
 from pruning_mechanism import Mask, embed, image_embeddings, prune, sublayers
 from pruning_mechanism.tower import text_embeddings
-from tests.benchmarks.test_tower import seconds
+from tests.benchmarks.conftest import LAYERS, seconds
 from tests.conftest import WORDS, tiny_processor, write_folder
 
 RATIO_IMAGES = int(os.environ.get("FISHER_RATIO_IMAGES", "64"))
 MEMORY_IMAGES = int(os.environ.get("MEMORY_IMAGES", "32"))
-LAYERS = int(os.environ.get("BENCH_LAYERS", "12"))
 REPAIR_IMAGES, EXPLICIT_IMAGES = 64, 1
 DAMPING = 1e-3
 

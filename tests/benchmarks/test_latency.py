@@ -17,7 +17,8 @@ from transformers import CLIPConfig, CLIPModel
 from pruning_mechanism import Mask, image_embeddings, load, prune
 from pruning_mechanism.latency import LatencyTable
 from pruning_mechanism.latency_measurement import measure
-from tests.benchmarks.test_tower import against
+from pruning_mechanism.pruned_layers import activate_in_place
+from tests.benchmarks.conftest import LAYERS, against
 
 BATCH = int(os.environ.get("LATENCY_BATCH", "16"))
 REPETITIONS = int(os.environ.get("LATENCY_REPETITIONS", "7"))
@@ -29,7 +30,10 @@ def tower(request) -> CLIPModel:
         return load(request.getfixturevalue("shared") / "models" / "clip-photos")
     torch.manual_seed(0)
     text = {"num_hidden_layers": 1, "vocab_size": 100, "bos_token_id": 0, "eos_token_id": 1}
-    return CLIPModel(CLIPConfig(text_config=text)).eval()
+    vision = {"num_hidden_layers": LAYERS}
+    model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text)).eval()
+    activate_in_place(model.vision_model)  # as `load` does
+    return model
 
 
 @pytest.fixture(scope="module")

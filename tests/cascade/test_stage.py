@@ -10,6 +10,7 @@ from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
 
 from cascade import Stage, UnreadableImage
 from pruning_mechanism import Mask, TowerError, load_processor, prune
+from pruning_mechanism.attention import attention_of
 from tests.conftest import tiny_processor
 from tests.pruning_mechanism.conftest import tiny_model
 
@@ -175,3 +176,28 @@ def test_text_towers_that_cannot_be_pruned_encode_too(family):
 def test_what_is_no_clip_is_refused(tmp_path):
     with pytest.raises(TowerError, match="neither a model directory"):
         Stage.load(tmp_path)
+
+
+def test_a_stage_attends_by_what_is_fastest_and_says_so(clip_directory, pictures):
+    stage = Stage.load(clip_directory, batch_size=2, attention="fastest")
+    choice = stage.attention
+    assert choice.name == min(choice.seconds, key=choice.seconds.get)
+    assert choice.conditions.batch_size == 2
+    assert attention_of(stage.model) == choice.name
+
+
+def test_how_a_stage_attends_changes_neither_embeddings_nor_names(clip_directory, pictures):
+    own = Stage.load(clip_directory)
+    assert (own.attention.name, own.attention.seconds) == (attention_of(own.model), {})
+    for name in ("eager", "sdpa"):
+        other = Stage.load(clip_directory, attention=name)
+        assert other.attention.name == attention_of(other.model) == name
+        assert (other.name, other.text_name) == (own.name, own.text_name)
+        torch.testing.assert_close(
+            other.encode_images(pictures), own.encode_images(pictures), atol=1e-5, rtol=0
+        )
+
+
+def test_an_unknown_attention_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(TowerError, match="attention is one of"):
+        Stage.load(tmp_path / "nothing", attention="quick")

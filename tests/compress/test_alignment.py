@@ -59,6 +59,32 @@ def test_the_leave_one_out_error_is_that_of_refitting_without_each_image(strengt
     torch.testing.assert_close(solved.intercept, free)
 
 
+@pytest.mark.parametrize("images", [4, 9, 30])
+def test_fewer_images_than_features_are_solved_as_the_normal_equations_say(images):
+    x, y, prior = problem(1, images, features=12)
+    x[:, 7] = x[:, 3]
+    nothing = torch.full((3,), 1e6, dtype=torch.float64)
+    solved = ridge(x, y, prior, nothing, [0.1])
+    squares = (x - x.mean(0)).square().sum()
+    fits = [refit(x, y, start, 0.1 * squares / 12) for start in (prior, torch.zeros_like(prior))]
+    torch.testing.assert_close(
+        solved.weight, min((weight for weight, _ in fits), key=lambda w: (w - solved.weight).norm())
+    )
+    found = (y - x @ solved.weight - solved.intercept).square().sum(1).mean().item()
+    assert found == pytest.approx(solved.after, rel=1e-9)
+
+
+@pytest.mark.parametrize("images", [4, 30])
+def test_features_that_say_nothing_leave_the_mean(images):
+    x, y, prior = problem(2, images, features=12)
+    nothing = torch.full((3,), 1e6, dtype=torch.float64)
+    solved = ridge(torch.ones_like(x), y, prior, nothing)
+    torch.testing.assert_close(
+        (torch.ones_like(x) @ solved.weight + solved.intercept)[0], y.mean(0)
+    )
+    assert solved.left_out == pytest.approx(solved.after / (1 - 1 / images) ** 2)
+
+
 @given(st.integers(0, 1000), st.floats(0, 3))
 def test_on_its_own_images_it_is_never_worse_than_what_it_replaces(seed, noise):
     x, y, prior = problem(seed, images=6)

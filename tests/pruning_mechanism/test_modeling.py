@@ -1,9 +1,13 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
+from transformers.activations import GELUActivation, QuickGELUActivation
 
-from pruning_mechanism import Mask, image_embeddings, prune, pruned_layers
+from pruning_mechanism import Mask, image_embeddings, load, prune, pruned_layers
 from pruning_mechanism.modeling_pruned_clip import PrunedCLIPModel, PrunedCLIPVisionConfig
+from pruning_mechanism.pruned_layers import InPlaceQuickGELU
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
 
@@ -82,6 +86,38 @@ def test_large_batches_of_odd_widths_give_the_same_answer(smaller, monkeypatch):
         found = image_embeddings(smaller, PIXELS)
     assert any(width % 16 for width in smaller.config.vision_config.neurons_per_layer)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@given(st.integers(0, 1000), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_quick_gelu_in_place_is_quick_gelu_bit_for_bit(seed, dtype):
+    values = 5 * torch.randn(7, 9, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    expected = QuickGELUActivation()(values)
+    with torch.no_grad():
+        assert torch.equal(InPlaceQuickGELU()(values.clone()), expected)
+
+
+def test_quick_gelu_leaves_what_it_gets_where_gradients_need_it():
+    values = torch.randn(4, requires_grad=True)
+    before = values.detach().clone()
+    InPlaceQuickGELU()(values).sum().backward()
+    assert torch.equal(values, before)
+    assert values.grad is not None
+
+
+def test_every_loaded_tower_overwrites_activations_dense_or_pruned(smaller, tmp_path):
+    for model in (smaller, tiny_clip()):
+        model.save_pretrained(tmp_path / type(model).__name__)
+        again = load(tmp_path / type(model).__name__)
+        layers = again.vision_model.encoder.layers
+        assert all(type(layer.mlp.activation_fn) is InPlaceQuickGELU for layer in layers)
+        with torch.no_grad():
+            assert torch.equal(image_embeddings(again, PIXELS), image_embeddings(model, PIXELS))
+
+
+def test_another_activation_stays(tmp_path):
+    tiny_clip(hidden_act="gelu").save_pretrained(tmp_path)
+    layers = load(tmp_path).vision_model.encoder.layers
+    assert all(type(layer.mlp.activation_fn) is GELUActivation for layer in layers)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -1,0 +1,123 @@
+"""How a vision tower computes its attention: by the implementation that is fastest where it runs.
+
+Beside `latency_measurement`, whose clock it reads. transformers has several implementations of the
+same attention; which one is fastest depends on the size of a head, the number of tokens, the
+processor, the threads and the type, and no rule of thumb knows. The embeddings don't depend on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from pruning_mechanism.families import TowerError, tower_config
+from pruning_mechanism.latency import Conditions
+from pruning_mechanism.latency_measurement import (
+    Seconds,
+    conditions_of,
+    noise_pixels,
+    settle_memory,
+)
+
+IMPLEMENTATIONS = ("sdpa", "eager")
+"""torch's fused kernels, and matrix products with a softmax between, by transformers' names.
+
+Those that merged towers can have too: transformers' others don't add to logits, or need a compiler.
+"""
+FASTEST = "fastest"
+"""What asks for a measurement in place of one of these names."""
+
+
+@dataclass(frozen=True)
+class AttentionChoice:
+    """The implementation of a vision tower's attention, and what spoke for it.
+
+    `seconds` are medians an image of the whole vision tower by each implementation, measured under
+    `conditions`; there are none where nothing was measured.
+    """
+
+    name: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    conditions: Conditions | None = None
+
+
+def attention_of(model: nn.Module) -> str:
+    """The implementation by which a model's vision tower attends."""
+    return tower_config(model.config, "vision")._attn_implementation
+
+
+def check_attention(name: str | None) -> None:
+    """Raise `TowerError` unless `name` is an implementation, "fastest", or None: as it is."""
+    if name not in (None, FASTEST, *IMPLEMENTATIONS):
+        known = ", ".join(map(repr, (FASTEST, *IMPLEMENTATIONS)))
+        raise TowerError(f"attention is one of {known}, or None to leave it as it is, not {name!r}")
+
+
+def set_attention(model: nn.Module, name: str) -> None:
+    """Let a model's vision tower attend by this implementation, in place; texts stay as they are.
+
+    Raises:
+        TowerError: transformers has no such implementation for the model.
+    """
+    kind = model.config.model_type
+    whole = model.config is not tower_config(model.config, "vision")
+    try:
+        model.set_attn_implementation({"vision_config": name} if whole else name)
+    except (ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise TowerError(f"a {kind!r} model can't attend by {name!r}: {reason}") from error
+    if attention_of(model) != name:  # of a model that can't change it transformers only warns
+        raise TowerError(f"a {kind!r} model attends by {attention_of(model)!r} only, not {name!r}")
+
+
+@torch.inference_mode()
+def fastest_attention(
+    model: nn.Module, batch_size: int = 32, repetitions: int = 5
+) -> AttentionChoice:
+    """Measure which implementation makes `model`'s vision tower fastest, where and as it is.
+
+    A turn passes one batch through the tower by each implementation; medians over the turns.
+
+    Args:
+        model: dense or smaller; afterwards it attends as before, which is a contender as well.
+        batch_size: images in a batch; the choice is true of batches of that size.
+        repetitions: timed turns, after one untimed.
+
+    Raises:
+        ValueError: a count is below 1.
+    """
+    if batch_size < 1 or repetitions < 1:
+        raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
+    before, pixels = attention_of(model), noise_pixels(model, batch_size)
+    contenders = {name: Seconds() for name in dict.fromkeys((before, *IMPLEMENTATIONS))}
+    settle_memory()
+    try:
+        for turn in range(repetitions + 1):
+            for name, seconds in contenders.items():
+                set_attention(model, name)
+                now = seconds if turn else Seconds()  # the first turn warms up
+                now.add_whole(model, pixels)
+    finally:
+        set_attention(model, before)
+    medians = {name: float(np.median(each.whole)) for name, each in contenders.items()}
+    return AttentionChoice(
+        name=min(medians, key=medians.__getitem__),
+        seconds={name: each / batch_size for name, each in medians.items()},
+        conditions=conditions_of(model, batch_size, repetitions),
+    )
+
+
+def choose_attention(model: nn.Module, name: str | None, batch_size: int = 32) -> AttentionChoice:
+    """Let a model's vision tower attend by `name`, in place, after a measurement if "fastest".
+
+    Raises:
+        TowerError: as `check_attention` and `set_attention`.
+    """
+    check_attention(name)
+    if name is None:
+        return AttentionChoice(attention_of(model))
+    choice = fastest_attention(model, batch_size) if name == FASTEST else AttentionChoice(name)
+    set_attention(model, choice.name)
+    return choice
