@@ -1,0 +1,179 @@
+"""Exit, merging and sizes under one budget."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import flip, joint
+from compress.alignment import pooled_features
+from compress.combinations import SearchOptions, exits_tried, merging_schedules
+from compress.command import run_command
+from compress.exits import linear_loss, read_off
+from compress.token_prices import MacPrices, SecondPrices
+from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
+from pruning_mechanism.latency import Conditions, LatencyTable
+from pruning_mechanism.tower import image_embeddings
+from tests.compress.test_alignment import calibration
+from tests.conftest import tiny_clip
+
+SMALL = ("--samples", "16", "--search-samples", "16", "--score-samples", "8", "--curve-samples")
+SMALL += ("8", "--align-features", "4", "--tries", "2")
+
+
+@pytest.fixture
+def command(clip_directory, folder, tmp_path):
+    """Runs the command on the tiny checkpoint and gives the directory that it wrote."""
+
+    def run(*flags: str, model=clip_directory):
+        given = ["--model", str(model), "--corpus", "folder", "--corpus-dir", str(folder)]
+        given += [*SMALL, "--output", str(tmp_path / "out"), *flags]
+        run_command(joint.main, joint.JointOptions, "compress.joint", given)
+        return tmp_path / "out"
+
+    return run
+
+
+def read(directory, name):
+    return json.loads((directory / name).read_text())
+
+
+@pytest.mark.parametrize("structures", ["heads,neurons,head_dims,sublayers", "heads,neurons"])
+def test_one_checkpoint_keeps_the_constraint_and_loses_least_of_what_was_tried(command, structures):
+    directory = command("--mac-constraint", "0.3", "--structures", structures)
+    model, found = load(directory), read(directory, "compression.json")
+    assert found["mac_fraction"] == macs(model).fraction <= 0.3
+    assert found["chain"] == ["joint MAC 0.3"]
+    assert "exit after layer" in found["notes"][0]
+    tried = read(directory, "joint.json")["tried"]
+    (chosen,) = [each for each in tried if each["chosen"]]
+    assert chosen["lost"] == min(each["lost"] for each in tried)
+    assert [each["promised"] for each in tried] == sorted(each["promised"] for each in tried)
+    kept = Mask.load(directory / "mask.safetensors")
+    own = model.config.vision_config
+    assert own.num_hidden_layers == chosen["exit"] == len(kept.heads)
+    assert own.heads_per_layer == kept.heads.sum(1).tolist() == chosen["kept"]["heads"]
+
+
+def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(command):
+    directory = command("--mac-constraint", "0.2,0.4", "--exits", "2")
+    for label, most in (("mac-0.2", 0.2), ("mac-0.4", 0.4)):
+        model = load(directory / label)
+        assert model.config.vision_config.num_hidden_layers == 2
+        assert macs(model).fraction <= most
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--align", "none"), "--align ridge"),
+        (("--exits", "4"), "layers from 1 to 3"),
+        (("--tries", "0"), "--tries must be at least 1"),
+        (("--mac-constraint", "1.5"), "in (0, 1]"),
+        (("--latency-constraint", "0.5"), "--structures heads,neurons,sublayers"),
+        (("--mac-constraint", "0.001", "--structures", "heads,neurons"), "allow more structures"),
+    ],
+)
+def test_what_cannot_be_found_is_refused(command, capsys, tmp_path, flags, said):
+    with pytest.raises(SystemExit) as ending:
+        command(*flags)
+    assert ending.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tower_that_is_smaller_already_is_refused(command, clip_directory, folder, tmp_path):
+    place = tmp_path / "flipped"
+    run_command(
+        flip.main,
+        flip.FlipOptions,
+        "compress.flip",
+        f"--model {clip_directory} --corpus folder --corpus-dir {folder} --samples 8 "
+        f"--align none --output {place}".split(),
+    )
+    with pytest.raises(SystemExit):
+        command(model=place)
+
+
+def test_what_is_read_off_in_one_pass_is_what_each_exit_reads(clip, folder):
+    images = calibration(folder)
+    with torch.no_grad():
+        targets = torch.cat([image_embeddings(clip, each.pixels) for each in images.batches()])
+    schedules = merging_schedules(clip.config)
+    found = read_off(clip, [1, 3], schedules, images, targets)
+    for each in found:
+        for layers in (1, 3):
+            own = reduce(clip, Reduction(layers=layers))
+            if any(each.schedule):
+                own = reduce(own, Reduction(merged_per_layer=each.schedule[:layers]))
+            pooled = pooled_features(own, images)
+            assert each.losses[layers] == pytest.approx(linear_loss(pooled, targets), rel=1e-4)
+            if not any(each.schedule):
+                torch.testing.assert_close(each.pooled[layers], pooled)
+
+
+def test_schedules_start_with_nothing_merged_and_differ(clip):
+    schedules = merging_schedules(clip.config)
+    assert not any(schedules[0])
+    assert len(set(schedules)) == len(schedules) > 4
+    assert {len(each) for each in schedules} == {3}
+
+
+def test_the_whole_tower_is_the_last_exit_tried():
+    deep = tiny_clip(num_hidden_layers=12).config
+    assert exits_tried(deep, SearchOptions()) == [2, 4, 6, 8, 10, 12]
+    assert exits_tried(tiny_clip().config, SearchOptions()) == [1, 2, 3]
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_prices_in_macs_add_up_to_what_the_finished_tower_costs(data):
+    model = tiny_clip()
+    counts = st.integers(0, 4), st.integers(0, 24)
+    heads, neurons = (data.draw(st.lists(each, min_size=3, max_size=3)) for each in counts)
+    merged = tuple(data.draw(st.lists(st.integers(0, 3), min_size=3, max_size=3)))
+    mask = Mask(
+        torch.arange(4) < torch.tensor(heads)[:, None],
+        torch.arange(24) < torch.tensor(neurons)[:, None],
+    )
+    reduction = Reduction(merged_per_layer=merged)
+    prices = MacPrices.under(model.config, 0.5).of_shape(reduced_shape(model.config, reduction))
+    total = sum(
+        prices.of(kind, np.array([sizes[layer]]), layer=layer)[0]
+        for kind, sizes in (("heads", heads), ("neurons", neurons))
+        for layer in range(3)
+    )
+    assert total == macs(reduce(prune(model, mask), reduction)).encoder
+    assert prices.budget == pytest.approx(0.5 * macs(model).encoder, abs=1)
+
+
+def table(tokens: int, factor: float) -> LatencyTable:
+    """Seconds that grow with heads and neurons, all times a factor."""
+    conditions = Conditions("cpu", "cpu", "float32", 1, 8, tokens, 16, 4, torch.__version__, 1)
+    heads, neurons = (tuple(factor * (1 + np.arange(size))) for size in (5, 25))
+    return LatencyTable(3, factor, heads, tuple(range(25)), neurons, 0.0, conditions)
+
+
+def test_seconds_lie_between_those_of_the_nearest_numbers_of_tokens(clip):
+    tables = (table(5, 1.0), table(9, 2.0), table(17, 4.0))
+    prices = SecondPrices(tables).under(0.5)
+    assert prices.budget == pytest.approx(0.5 * tables[-1].dense)
+    shape = reduced_shape(clip.config, Reduction(merged_per_layer=(4, 4, 0)))
+    assert [each.attention for each in shape.layer_tokens] == [17, 13, 9]
+    of_shape = prices.of_shape(shape)
+    units = np.arange(5)
+    for layer, factor in ((0, 4.0), (1, 3.0), (2, 2.0)):
+        found = of_shape.of("heads", units, layer=layer)
+        np.testing.assert_allclose(found, factor * (1 + units))
+    np.testing.assert_allclose(of_shape.of("neurons", units, layer=0), 3.0 * (1 + units))
+    assert of_shape.budget == pytest.approx(prices.budget - tables[-1].outside)
+
+
+def test_seconds_are_measured_at_several_numbers_of_tokens(clip):
+    prices = SecondPrices.measured(clip, batch_size=2)
+    assert [each.conditions.tokens for each in prices.tables] == [5, 9, 17]
+    assert replace(prices, budget=1.0).of_shape(Shape.of(clip.config)).budget < 1.0
