@@ -9,6 +9,7 @@ writes, the report, is all that tables and figures are made of.
 import datetime
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,13 +22,15 @@ from compress.dense import open_base
 from compress.options import BudgetOptions
 from evaluation.first_stages import (
     FirstStage,
+    Method,
     made_before,
     make,
-    parse_method,
+    possible,
     refuse_overlap,
     seen,
 )
 from evaluation.machine import this_machine, versions
+from evaluation.methods import parse_method
 from evaluation.report import Report
 from evaluation.search import (
     Search,
@@ -57,7 +60,7 @@ class CascadeOptions(BudgetOptions):
     stage: tuple[Path, ...] = ()
     """first stages made before, instead of the methods"""
     samples: int = 1024
-    """calibration images for the scores"""
+    """calibration images for the scores and the alignment"""
     curve_samples: int = 128
     """calibration images for the curves"""
     split: str = "validation"
@@ -93,14 +96,11 @@ def main(options: CascadeOptions) -> None:
             refuse_overlap(set().union(*map(seen, stages)), keys)
             calibration = "first stages made before; see their compression.json"
         else:
-            base = open_base(options, any(method.rule.captions for method in methods))
-            for method in methods:
-                method.rule.check(base.towers[0])
+            base = open_base(options, any(method.captions for method in methods))
+            methods = possible(methods, base)
             refuse_overlap(set(base.calibration.corpus["key"]), keys)
-            stages = [
-                stage for method in methods for stage in make(method, base, directory / "stages")
-            ]
-            calibration = _calibration(options, len(base.calibration))
+            stages = make(methods, base, directory / "stages")
+            calibration = _calibration(options, methods, len(base.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
         (directory / "report.md").write_text(report.markdown())
@@ -159,12 +159,15 @@ def _measure(
     )
 
 
-def _calibration(options: CascadeOptions, images: int) -> str:
+def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
     """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
-    return (
-        f"{images:,} images of {options.corpus} ({options.calibration_split}), "
-        f"{min(images, options.repair_samples):,} of them for the repair ({options.repair})"
-    )
+    said = f"{images:,} images of {options.corpus} ({options.calibration_split})"
+    if any(method.repairs for method in methods):
+        repair = min(images, options.repair_samples)
+        said += f", {repair:,} of them for the repair ({options.repair})"
+    if any(method.aligns for method in methods):
+        said += ", all of them for the alignment"
+    return said
 
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:

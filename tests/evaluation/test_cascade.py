@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from transformers import CLIPVisionModelWithProjection
 
 from compress.command import run_command
@@ -182,3 +183,99 @@ def test_an_interrupted_experiment_leaves_what_was_there(
 
 def _interrupted(*_):
     raise KeyboardInterrupt
+
+
+REDUCING = ("flip+random", "merge+decreasing", "rank+learned", "resolution", "early_exit")
+
+
+@pytest.fixture(scope="module")
+def reduced(clip_directory, folder, tmp_path_factory):
+    """Every rule that leaves out tokens or layers, and an aligned pruned tower."""
+    output = tmp_path_factory.mktemp("reduced") / "out"
+    names = (*REDUCING, "early_exit+unaligned", "recover+none+aligned", "recover+none")
+    run(clip_directory, folder, output, "--methods", *names)
+    return output
+
+
+def test_rules_that_leave_out_tokens_or_layers_are_methods_too(reduced):
+    report = Report.load(reduced / "report.json")
+    rows = [row for row in report.rows if row.method in REDUCING]
+    assert [(row.method, row.constraint) for row in rows] == [
+        (name, constraint) for name in REDUCING for constraint in ("MAC 0.5", "MAC 0.8")
+    ]
+    for row in rows:
+        model, record = load(reduced / "stages" / row.directory), recorded(reduced, row)
+        assert row.mac_fraction == macs(model).fraction <= row.constraint_value
+        assert (record["rule"], record["align"]) == (row.method, "ridge")
+        assert record["samples"] == 12
+        assert row.compression_seconds == record["seconds"]
+    assert report.calibration.endswith(
+        "8 of them for the repair (reconstruct), all of them for the alignment"
+    )
+
+
+def test_unaligned_leaves_the_projection_as_it_was(reduced, clip_directory):
+    own = load(clip_directory).visual_projection.weight
+    for name, same in (("early_exit+unaligned", True), ("early_exit", False)):
+        found = load(reduced / "stages" / f"{name}-mac-0.5").visual_projection
+        assert (getattr(found, "weight", None) is not None) == same
+        assert not same or torch.equal(found.weight, own)
+
+
+def test_an_aligned_pruned_tower_is_that_tower_with_another_projection(reduced):
+    report = Report.load(reduced / "report.json")
+    plain, aligned = (
+        [row for row in report.rows if row.method == name]
+        for name in ("recover+none", "recover+none+aligned")
+    )
+    for before, after in zip(plain, aligned, strict=True):
+        place = reduced / "stages" / after.directory
+        earlier = reduced / "stages" / before.directory
+        assert Mask.load(place / "mask.safetensors") == Mask.load(earlier / "mask.safetensors")
+        weights = [load(each).vision_model.state_dict() for each in (place, earlier)]
+        assert all(torch.equal(*pair) for pair in zip(*(w.values() for w in weights), strict=True))
+        assert load(place).config.vision_config.aligned_features is not None
+        record = recorded(reduced, after)
+        assert record["chain"] == [f"recover+none {after.constraint}", "align ridge"]
+        assert (record["rule"], record["repair"], record["align"]) == (
+            "recover+none",
+            "none",
+            "ridge",
+        )
+        assert after.compression_seconds == record["seconds"]
+
+
+def recorded(experiment, row) -> dict:
+    return json.loads((experiment / "stages" / row.directory / "compression.json").read_text())
+
+
+def test_a_constraint_out_of_a_rules_reach_is_said_and_left_out(
+    clip_directory, folder, tmp_path, capsys
+):
+    flags = ("--methods", "rank", "early_exit", "--mac-constraint", 0.335, 0.5)
+    run(clip_directory, folder, tmp_path / "out", *flags)
+    rows = Report.load(tmp_path / "out" / "report.json").rows
+    assert [(row.method, row.constraint) for row in rows] == [
+        ("rank", "MAC 0.5"),
+        ("early_exit", "MAC 0.335"),
+        ("early_exit", "MAC 0.5"),
+    ]
+    said = capsys.readouterr().out
+    assert "left out: rank, MAC 0.335: --mac-constraint 0.335: the least that this rule" in said
+
+
+def test_a_constraint_that_turns_out_to_be_out_of_reach_is_left_out(
+    clip_directory, folder, tmp_path
+):
+    """No latency table is known before the work: some rule finds out as it goes."""
+    flags = ("--methods", "recover", "--latency-constraint", 0.9, 0.0001)
+    run(clip_directory, folder, tmp_path / "out", *flags, "--repair", "none")
+    rows = Report.load(tmp_path / "out" / "report.json").rows
+    assert [row.constraint for row in rows] == ["latency 0.9"]
+
+
+def test_a_method_that_can_meet_no_constraint_is_refused(clip_directory, folder, tmp_path, capsys):
+    flags = ("--methods", "fisher", "early_exit", "--mac-constraint", 0.3)
+    message = refused(capsys, clip_directory, folder, tmp_path / "out", *flags)
+    assert "--methods early_exit: --mac-constraint 0.3: the least" in message
+    assert list(tmp_path.iterdir()) == []
