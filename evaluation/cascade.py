@@ -9,7 +9,7 @@ writes, the report, is all that tables and figures are made of.
 import datetime
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from cascade import Stage
 from compress.command import UserError, console, finished_directory, run_command
 from compress.dense import open_base
 from compress.options import BudgetOptions
+from evaluation.clock import Contender, keeping_states, resuming
 from evaluation.first_stages import (
     FirstStage,
     Method,
@@ -31,7 +32,8 @@ from evaluation.first_stages import (
 )
 from evaluation.machine import this_machine, versions
 from evaluation.methods import parse_method
-from evaluation.report import Report
+from evaluation.report import Report, Row
+from evaluation.resumption import ResumedTiming, resumed_row, resumption
 from evaluation.search import (
     Search,
     check_search,
@@ -73,6 +75,8 @@ class CascadeOptions(BudgetOptions):
     """candidates handed from the first stage to the full tower"""
     f: float = 0.1
     """lifetime return fraction assumed for the speedup"""
+    resume: bool = False
+    """measure first stages that exit early once more: the full tower goes on from their states"""
     seconds: Literal["encoder", "end to end"] = "encoder"
     """seconds that speedups are made of"""
     repetitions: int = 5
@@ -130,14 +134,7 @@ def _measure(
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts)
     search = Search.of(options, corpus, tower)
-    loaded = [_load(stage, tower, options) for stage in stages]
-    names = [f"{number} {stage.directory.name}" for number, stage in enumerate(stages)]
-    clock = timed(dict(zip(names, loaded, strict=True)) | {"": tower}, corpus, options)
-    reference = reference_row(search, clock[""])
-    rows = [
-        first_stage_row(first, stage, search, clock[name], clock[""], options)
-        for first, stage, name in zip(stages, loaded, names, strict=True)
-    ]
+    reference, *rows = _rows(search, stages, options)
     return Report(
         command=shlex.join(["python", "-m", "evaluation.cascade", *sys.argv[1:]]),
         model=model_name(options.model),
@@ -157,6 +154,30 @@ def _measure(
         versions=versions(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def _rows(search: Search, stages: list[FirstStage], options: CascadeOptions) -> list[Row]:
+    """The uncascaded tower, then each first stage, once more where the full tower resumes."""
+    loaded = [_load(stage, search.tower, options) for stage in stages]
+    pairs = list(zip(stages, loaded, strict=True))
+    resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
+    if options.resume and not any(resumptions):
+        console().print("--resume: there is no first stage to resume from")
+    contenders: dict[Hashable, Stage | Contender] = {"uncascaded": search.tower}
+    for place, (stage, going_on) in enumerate(zip(loaded, resumptions, strict=True)):
+        contenders[place] = stage
+        if going_on:
+            contenders[place, "first"] = keeping_states(going_on.stage)
+            contenders[place, "then"] = resuming(going_on.stage)
+    clock = timed(contenders, search.corpus, options)
+    last = clock["uncascaded"]
+    rows = [reference_row(search, last)]
+    for place, (pair, going_on) in enumerate(zip(pairs, resumptions, strict=True)):
+        rows.append(first_stage_row(*pair, search, clock[place], last, options))
+        if going_on:
+            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], last)
+            rows.append(resumed_row(rows[-1], going_on, search, timings, options))
+    return rows
 
 
 def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:

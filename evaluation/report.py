@@ -43,7 +43,8 @@ class Row:
     """One first stage: what it costs, how well it searches alone and in front of the full tower.
 
     Attributes:
-        method: the rule that made it, "uncascaded" for the full tower.
+        method: the rule that made it, "uncascaded" for the full tower; with " resumed" where the
+            full tower goes on from its states.
         constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
         constraint_value: the same as a number, to sort by; None where there is none.
         directory: name of the checkpoint's directory, None if it wasn't kept.
@@ -61,6 +62,9 @@ class Row:
         f_assumed: the f of `lifetime_speedup`.
         f_measured: share of the collection that the queries brought before the last stage.
         compression_seconds: what making the first stage took; None if it was made earlier.
+        state_bytes: what is kept of an image for the full tower to go on from; None if nothing is.
+        resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
+            those that the speedups are made of; None where it starts from the image.
     """
 
     method: str
@@ -81,6 +85,8 @@ class Row:
     f_assumed: float | None
     f_measured: float | None
     compression_seconds: float | None
+    state_bytes: int | None = None
+    resumed_seconds: Timing | None = None
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,15 @@ import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
 
+from cascade import ResumedStage, Stage
 from compress.command import run_command
+from compress.resolution import resized_processor
+from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
+from evaluation.quality import Queries
 from evaluation.report import Report
-from pruning_mechanism import Mask, load, macs
+from evaluation.retrieval import agreement
+from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
 from tests.conftest import tiny_clip, tiny_processor
 
 
@@ -279,3 +284,77 @@ def test_a_method_that_can_meet_no_constraint_is_refused(clip_directory, folder,
     message = refused(capsys, clip_directory, folder, tmp_path / "out", *flags)
     assert "--methods early_exit: --mac-constraint 0.3: the least" in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def resumed(clip_directory, folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("resumed") / "out"
+    run(clip_directory, folder, output, "--methods", "early_exit", "flip", "--resume")
+    return Report.load(output / "report.json")
+
+
+def test_an_early_exit_has_a_second_row_in_which_the_full_tower_resumes(resumed):
+    assert [(row.method, row.constraint) for row in resumed.rows] == [
+        ("early_exit", "MAC 0.5"),
+        ("early_exit resumed", "MAC 0.5"),
+        ("early_exit", "MAC 0.8"),
+        ("early_exit resumed", "MAC 0.8"),
+        ("flip", "MAC 0.5"),
+        ("flip", "MAC 0.8"),
+    ]
+    for before, after in zip(resumed.rows[0:4:2], resumed.rows[1:4:2], strict=True):
+        assert after.alone == before.alone
+        assert after.encoder_macs == before.encoder_macs
+        assert (before.state_bytes, before.resumed_seconds) == (None, None)
+        assert after.state_bytes == (16 + 1) * 16 * 2  # tokens, hidden size, half precision
+        for k, recall in after.cascade.recall.items():  # the same but for half precision
+            assert recall.value == pytest.approx(before.cascade.recall[k].value, abs=100 / 28)
+        assert after.cascade.agreement.value == pytest.approx(before.cascade.agreement.value, abs=2)
+
+
+def test_a_resumed_towers_speedups_follow_from_its_own_seconds(resumed):
+    whole = resumed.reference.encoder_seconds.median
+    for row in resumed.rows[1:4:2]:
+        first, then = row.encoder_seconds.median, row.resumed_seconds.median
+        assert row.lifetime_speedup.value == pytest.approx(whole / (first + 0.1 * then))
+        assert row.query_speedup == pytest.approx(whole / then)
+        assert row.lifetime_speedup.low <= row.lifetime_speedup.value <= row.lifetime_speedup.high
+
+
+def test_recall_of_a_resumed_tower_is_that_of_the_embeddings_it_gives(
+    clip_directory, folder, tmp_path
+):
+    """A full tower that goes on from fewer tokens is another one, and all the images come up."""
+    ended = reduce(load(clip_directory), Reduction(layers=2, kept_patches=2, patch_rule="saliency"))
+    save(ended, tmp_path / "ended", tiny_processor())
+    run(
+        clip_directory, folder, tmp_path / "out", "--stage", tmp_path / "ended", "--resume",
+        "--m", 14,
+    )  # fmt: skip
+    ordinary, resumed = Report.load(tmp_path / "out" / "report.json").rows
+    assert ordinary.cascade.agreement.value == 100
+    full = Stage.load(clip_directory)
+    stage = ResumedStage(full, Stage.load(tmp_path / "ended"))
+    corpus = load_corpus("folder", folder, "validation")
+    queries = Queries.of(corpus)
+    texts = full.encode_texts(queries.texts)
+    expected, own = (
+        (texts @ each.encode_images(corpus["image"][:]).T).topk(10).indices
+        for each in (full, stage)
+    )
+    assert resumed.cascade.agreement.value == pytest.approx(agreement(expected, own))
+    assert resumed.cascade.agreement.value < 100
+    assert resumed.method == "ended resumed"
+
+
+def test_an_exit_that_the_full_tower_cannot_resume_from_has_one_row(
+    clip_directory, folder, tmp_path, capsys
+):
+    ended = reduce(load(clip_directory), Reduction(layers=2, image_size=8))
+    save(ended, tmp_path / "ended", resized_processor(tiny_processor(), 8))
+    run(clip_directory, folder, tmp_path / "out", "--stage", tmp_path / "ended", "--resume")
+    (row,) = Report.load(tmp_path / "out" / "report.json").rows
+    assert row.resumed_seconds is None
+    said = capsys.readouterr().out
+    assert "note: ended is not resumed: the first stage has image_size 8" in said
+    assert "no first stage to resume from" in said
