@@ -31,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MARKERS = ("compression.json", "report.json", "seeds.json", "model.safetensors")
+MARKERS = ("compression.json", "report.json", "seeds.json", "equal_time.md", "model.safetensors")
 
 
 class UserError(Exception):

@@ -6,11 +6,13 @@ so a number that they show must be in here. Recalls are in percent, times in sec
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from compress.command import UserError
 from evaluation import table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing
@@ -187,3 +189,27 @@ class Report:
     def markdown(self) -> str:
         """The report as a GitHub table."""
         return table.markdown(self)
+
+
+def open_report(path: Path) -> Report:
+    """Read a report that a user named.
+
+    Raises:
+        UserError: it isn't one, or can't be read.
+    """
+    try:
+        return Report.load(path)
+    except ReportError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"--report {path}: {error.strerror}") from error
+
+
+def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
+    """Raise `UserError` unless reports, at least one, agree in the fields of these names."""
+    first, *others = reports
+    for other in others:
+        for name in names:
+            ours, theirs = getattr(first, name), getattr(other, name)
+            if ours != theirs:
+                raise UserError(f"not one experiment: {name} is {ours} here and {theirs} there")
