@@ -38,7 +38,7 @@ def rule() -> ReduceRule:
 def align_smaller(base: Base, smaller: Smaller, options: AlignOptions) -> Reduced:
     """A pruned tower aligned to the dense one that it was made of, as if it had been saved between.
 
-    Its record is the pruning rule's, with the alignment in its chain and in its seconds.
+    Its record is the pruning rule's, with the alignment in its name, its chain and its seconds.
     """
     pruned = smaller.compression
     source = replace(
@@ -49,7 +49,7 @@ def align_smaller(base: Base, smaller: Smaller, options: AlignOptions) -> Reduce
     made = make_reduced(source, rule(), RIDGE, options)
     record = replace(
         made.compression,
-        rule=pruned.rule,
+        rule=f"{pruned.rule}+aligned",
         constraint=pruned.constraint,
         repair=pruned.repair,
         seconds=pruned.seconds + made.compression.seconds,

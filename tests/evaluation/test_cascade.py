@@ -167,6 +167,12 @@ def test_a_stage_calibrated_on_the_evaluation_data_is_refused(
         (("--heads", 40), "the vision tower has 12 heads"),
         (("--stage", "nowhere"), "--stage nowhere: no such directory"),
         (("--images", 0), "--images must be at least 1"),
+        (("--methods", "flip", "--samples", 2), "2 readable calibration images are too few"),
+        (("--methods", "flip+none"), "'none' is none of grid"),
+        (
+            ("--methods", "recover", "--latency-constraint", 0.0001),
+            "--latency-constraint 0.0001: even a tower without heads",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(clip_directory, folder, tmp_path, capsys, flags, reason):
@@ -242,11 +248,8 @@ def test_an_aligned_pruned_tower_is_that_tower_with_another_projection(reduced):
         assert load(place).config.vision_config.aligned_features is not None
         record = recorded(reduced, after)
         assert record["chain"] == [f"recover+none {after.constraint}", "align ridge"]
-        assert (record["rule"], record["repair"], record["align"]) == (
-            "recover+none",
-            "none",
-            "ridge",
-        )
+        names = (record["rule"], record["repair"], record["align"])
+        assert names == ("recover+none+aligned", "none", "ridge")
         assert after.compression_seconds == record["seconds"]
 
 
