@@ -13,6 +13,7 @@ from compress import (
     early_exit,
     fisher,
     flip,
+    joint,
     merge,
     rank,
     recover,
@@ -89,6 +90,7 @@ KINDS = {
     "rank": _reduces(rank.RankingOptions, rank.rule, ranker=rank.Ranker),
     "resolution": _reduces(resolution.ResolutionOptions, resolution.rule),
     "early_exit": _reduces(early_exit.ExitOptions, early_exit.rule),
+    "joint": _reduces(joint.JointOptions, joint.rule),
 }
 
 

@@ -225,6 +225,14 @@ def test_rules_that_leave_out_tokens_or_layers_are_methods_too(reduced):
     )
 
 
+def test_the_joint_rule_is_a_method_too(clip_directory, folder, tmp_path):
+    run(clip_directory, folder, tmp_path / "out", "--methods", "joint", "--mac-constraint", 0.5)
+    (row,) = Report.load(tmp_path / "out" / "report.json").rows
+    assert (row.method, row.constraint) == ("joint", "MAC 0.5")
+    assert row.mac_fraction <= 0.5
+    assert recorded(tmp_path / "out", row)["align"] == "ridge"
+
+
 def test_unaligned_leaves_the_projection_as_it_was(reduced, clip_directory):
     own = load(clip_directory).visual_projection.weight
     for name, same in (("early_exit+unaligned", True), ("early_exit", False)):

@@ -8,7 +8,7 @@ from evaluation.first_stages import Pruning, Reducing
 from evaluation.methods import KINDS, parse_method
 
 GIVEN = CascadeOptions(repair="none", rounds=3, seed=7, mac_constraint=(0.3, 0.6), heads=(5,))
-REDUCING = ("flip", "merge", "rank", "resolution", "early_exit")
+REDUCING = ("flip", "merge", "rank", "resolution", "early_exit", "joint")
 PRUNING = tuple(name for name in KINDS if name not in REDUCING)
 
 
