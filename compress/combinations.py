@@ -29,7 +29,7 @@ MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
 
 
 @dataclass(frozen=True)
-class SearchOptions(AlignOptions):
+class CombinationOptions(AlignOptions):
     """What may go, and how thoroughly to look."""
 
     mac_constraint: tuple[float, ...] = (0.07,)
@@ -75,7 +75,7 @@ class Tried:
 
 
 def best_combinations(
-    source: Source, prices: MacPrices | SecondPrices, options: SearchOptions, label: str
+    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions, label: str
 ) -> list[Tried]:
     """Make the most promising combinations under these prices, best promise first.
 
@@ -92,7 +92,7 @@ def best_combinations(
 
 
 def _candidates(
-    source: Source, prices: MacPrices | SecondPrices, options: SearchOptions
+    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions
 ) -> Iterator[Candidate]:
     """For each exit, from the deepest, and each schedule the sizes of least promised loss.
 
@@ -114,7 +114,7 @@ def _candidates(
                 yield Candidate(layers, each.schedule[:layers], mask, promised)
 
 
-def _reads(source: Source, options: SearchOptions) -> list[ReadOff]:
+def _reads(source: Source, options: CombinationOptions) -> list[ReadOff]:
     """What exits and merging lose by themselves, measured once for all constraints."""
 
     def read() -> list[ReadOff]:
@@ -136,7 +136,7 @@ def merging_schedules(config) -> list[Schedule]:
     return list(dict.fromkeys(found))
 
 
-def exits_tried(config, options: SearchOptions) -> list[int]:
+def exits_tried(config, options: CombinationOptions) -> list[int]:
     """The numbers of layers that a tower may end after, ascending.
 
     Raises:
@@ -149,7 +149,7 @@ def exits_tried(config, options: SearchOptions) -> list[int]:
     return sorted(set(options.exits or sixths))
 
 
-def _exit(source: Source, layers: int, options: SearchOptions) -> ExitTower:
+def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower:
     """An exit with its curves, measured once for all constraints."""
     pooled = _reads(source, options)[0].pooled[layers]
     targets = source.targets()[: len(pooled)]
@@ -160,7 +160,7 @@ def _exit(source: Source, layers: int, options: SearchOptions) -> ExitTower:
     )
 
 
-def _budget(options: SearchOptions) -> BudgetOptions:
+def _budget(options: CombinationOptions) -> BudgetOptions:
     return BudgetOptions(
         structures=options.structures,
         curve_samples=options.curve_samples,
@@ -178,7 +178,7 @@ def _reduction(config, layers: int, schedule: Schedule) -> Reduction:
     )
 
 
-def _sizes(tower: ExitTower, prices: LayerPrices, options: SearchOptions) -> Mask | None:
+def _sizes(tower: ExitTower, prices: LayerPrices, options: CombinationOptions) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
     curves = [*tower.start.curves, *tower.start.dims]
     try:
@@ -197,7 +197,7 @@ def _lost(tower: ExitTower, mask: Mask) -> float:
     return sum(at(curve) for curve in [*tower.start.curves, *tower.start.dims])
 
 
-def _made(source: Source, candidate: Candidate, options: SearchOptions) -> Tried:
+def _made(source: Source, candidate: Candidate, options: CombinationOptions) -> Tried:
     """Prune, repair and merge; judged by its alignment."""
     tower = _exit(source, candidate.exit, options)
     title = f"joint {candidate.says}"

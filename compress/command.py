@@ -31,7 +31,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MARKERS = ("compression.json", "report.json", "seeds.json", "patches.json", "model.safetensors")
+MARKERS = (
+    "compression.json",
+    "report.json",
+    "seeds.json",
+    "patches.json",
+    "equal_time.md",
+    "model.safetensors",
+)
 
 
 class UserError(Exception):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.budget import Constraint
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
 from compress.source import Source
 from pruning_mechanism import Reduction, Tower, pooled_only, reduce
 from pruning_mechanism.families import tower_config
@@ -57,9 +57,10 @@ def rule(options: ExitOptions) -> ReduceRule:
         if options.align == "none":
             return Step(made, source.processor)
         pooled = source.ledger.once("exits", lambda: pooled_after_each(source))
-        return Step(made, source.processor, pooled[reduction.layers - 1])
+        own = pooled[reduction.layers - 1]
+        return Step(made, source.processor, own, _own_targets(source, pooled[-1]))
 
-    return ReduceRule("exit", settings, step)
+    return ReduceRule("exit", settings, step, check_of(_exit))
 
 
 def _exit(config, setting: Constraint) -> Reduction:
@@ -71,10 +72,7 @@ def _exit(config, setting: Constraint) -> Reduction:
 
 @torch.no_grad()
 def pooled_after_each(source: Source) -> list[Tensor]:
-    """What can be read off the calibration images after each layer, float32 [n, 2d] each.
-
-    If the source is its own target, the same pass gives the embeddings to align to.
-    """
+    """What can be read off the calibration images after each layer, float32 [n, 2d] each."""
     tower = Tower.of(pooled_only(source.model))
     found: list[list[Tensor]] = [[] for _ in tower.layers]
     for batch in source.calibration.batches("exits"):
@@ -82,12 +80,20 @@ def pooled_after_each(source: Source) -> list[Tensor]:
         for index, each in enumerate(found):
             hidden, sizes = tower.root.through(index, hidden, sizes)
             each.append(tower.root.pool(hidden, sizes).float().cpu())
-    pooled = [torch.cat(each) for each in found]
-    if source.target.model is source.model and isinstance(source.target.final, nn.Linear):
-        final = source.target.final
-        top = pooled[-1][:, : final.in_features].to(final.weight)
-        source.ledger.once("targets", lambda: final(top).float().cpu())
-    return pooled
+    return [torch.cat(each) for each in found]
+
+
+@torch.no_grad()
+def _own_targets(source: Source, top: Tensor) -> Tensor | None:
+    """The embeddings to align to, by what was read off after the last layer [n, 2d].
+
+    None if the source isn't its own target. Not in the ledger: other rules' results don't come by
+    them so cheaply.
+    """
+    final = source.target.final
+    if source.target.model is not source.model or not isinstance(final, nn.Linear):
+        return None
+    return final(top[:, : final.in_features].to(final.weight)).float().cpu()
 
 
 def main(options: EarlyExitOptions) -> None:

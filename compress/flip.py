@@ -13,7 +13,7 @@ from typing import Literal
 from compress.budget import Constraint
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, by_reduction, run_reduce, settings_of, within
+from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
 from pruning_mechanism import Reduction, Shape
 
 PatchRule = Literal["grid", "random", "saliency"]
@@ -57,7 +57,7 @@ def rule(options: MaskingOptions) -> ReduceRule:
         every = [_kept(count, options) for count in range(1, patches + 1)]
         return within(config, every, setting)
 
-    return ReduceRule("flip", settings, by_reduction(choose))
+    return ReduceRule("flip", settings, by_reduction(choose), check_of(choose))
 
 
 def _kept(patches: int, options: MaskingOptions) -> Reduction:

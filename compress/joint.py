@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from compress.budget import Constraint
-from compress.combinations import SearchOptions, Tried, best_combinations, exits_tried
+from compress.combinations import CombinationOptions, Tried, best_combinations, exits_tried
 from compress.command import UserError, run_command
 from compress.options import OutputOptions
 from compress.reduced import ReduceRule, Step, run_reduce
@@ -38,14 +38,14 @@ CORRECTIONS = 3
 
 
 @dataclass(frozen=True)
-class JointOptions(SearchOptions, OutputOptions):
+class JointOptions(CombinationOptions, OutputOptions):
     """Prune, merge, exit and align a CLIP vision tower, all under one budget.
 
     Example: python -m compress.joint --mac-constraint 0.07
     """
 
 
-def rule(options: SearchOptions) -> ReduceRule:
+def rule(options: CombinationOptions) -> ReduceRule:
     """The joint search under the options' constraints.
 
     Raises:
@@ -60,12 +60,13 @@ def rule(options: SearchOptions) -> ReduceRule:
         found, tables = _search(source, setting, options)
         best = min(found, key=lambda each: each.lost)
         files = partial(_write, found, best, tables)
-        return Step(best.model, source.processor, None, (best.candidate.says,), files)
+        notes = (best.candidate.says,)
+        return Step(best.model, source.processor, notes=notes, files=files)
 
     return ReduceRule("joint", settings, step)
 
 
-def _settings(options: SearchOptions) -> tuple[Constraint, ...]:
+def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
     if options.align == "none":
         raise UserError("compress.joint judges by the aligned embedding: --align ridge")
     for name in ("search_samples", "score_samples", "curve_samples", "tries"):
@@ -88,7 +89,7 @@ def _settings(options: SearchOptions) -> tuple[Constraint, ...]:
 
 
 def _search(
-    source: Source, setting: Constraint, options: SearchOptions
+    source: Source, setting: Constraint, options: CombinationOptions
 ) -> tuple[list[Tried], tuple[LatencyTable, ...]]:
     """The combinations that promised most, made and measured, and the seconds they go by."""
     if setting.kind == "MAC":

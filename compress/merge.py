@@ -14,7 +14,7 @@ from typing import Literal
 from compress.budget import Constraint
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, by_reduction, run_reduce, settings_of, within
+from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
 from pruning_mechanism import Reduction, Shape
 from pruning_mechanism.families import tower_config
 
@@ -81,7 +81,7 @@ def rule(options: MergingOptions) -> ReduceRule:
         every = [Reduction(merged_per_layer=each) for each in schedules(config, options.schedule)]
         return within(config, every, setting)
 
-    return ReduceRule("merge", settings, by_reduction(choose))
+    return ReduceRule("merge", settings, by_reduction(choose), check_of(choose))
 
 
 def main(options: MergeOptions) -> None:

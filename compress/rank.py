@@ -20,7 +20,7 @@ from compress.budget import Constraint
 from compress.calibration import Calibration
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
 from compress.source import Source
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
@@ -69,21 +69,21 @@ def rule(options: RankingOptions) -> ReduceRule:
     if options.rank_samples < 1:
         raise UserError("--rank-samples must be at least 1")
 
-    def step(source: Source, setting: Constraint) -> Step:
-        config = source.model.config
+    def choose(config, setting: Constraint) -> Reduction:
         if setting.kind == "keep":
-            reduction = _ranked(config, setting.value, options)
-        else:
-            patches = int(Shape.of(config).tokens) - 1
-            shares = [(count + 1) / patches for count in range(patches)]
-            reduction = within(config, [_ranked(config, each, options) for each in shares], setting)
-        made = reduce(source.model, reduction)
+            return _ranked(config, setting.value, options)
+        patches = int(Shape.of(config).tokens) - 1
+        shares = [(count + 1) / patches for count in range(patches)]
+        return within(config, [_ranked(config, each, options) for each in shares], setting)
+
+    def step(source: Source, setting: Constraint) -> Step:
+        made = reduce(source.model, choose(source.model.config, setting))
         if options.ranker == "learned":
             images = source.calibration.first(options.rank_samples)
             learn_rankers(made, images, options.seed)
         return Step(made, source.processor)
 
-    return ReduceRule("rank", settings, step)
+    return ReduceRule("rank", settings, step, check_of(choose))
 
 
 def _ranked(config, keep: float, options: RankingOptions) -> Reduction:

@@ -37,24 +37,35 @@ from pruning_mechanism.families import tower_config
 class Step:
     """What a rule makes of a first stage: the model, and how its images are prepared from now on.
 
-    `pooled` is what it reads off the calibration images, float32 [n, 2d], if that is known already.
-    `notes` are for the reader of the record; `files` writes what else belongs beside the model.
+    `pooled` is what it reads off the calibration images, float32 [n, 2d], and `targets` what it is
+    aligned to, float32 [n, e], where the rule came to know them on its way. `notes` are for the
+    reader of the record; `files` writes what else belongs beside the model.
     """
 
     model: nn.Module
     processor: object
     pooled: Tensor | None = None
+    targets: Tensor | None = None
     notes: tuple[str, ...] = ()
     files: Callable[[Path], None] | None = None
 
 
+def unchecked(_config: object, _setting: Constraint) -> None:
+    """The check of a rule that knows what a tower can be made to only by making it."""
+
+
 @dataclass(frozen=True)
 class ReduceRule:
-    """A way to make a first stage cheaper, at one of several settings."""
+    """A way to make a first stage cheaper, at one of several settings.
+
+    `check` raises `UserError` or `TowerError` if a tower of that configuration can't be made to
+    meet a setting, as far as that is known before the work.
+    """
 
     name: str
     settings: tuple[Constraint, ...]
     step: Callable[[Source, Constraint], Step]
+    check: Callable[[object, Constraint], None] = unchecked
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,17 @@ def by_reduction(
         return Step(reduce(source.model, reduction), source.processor)
 
     return step
+
+
+def check_of(
+    choose: Callable[[object, Constraint], Reduction],
+) -> Callable[[object, Constraint], None]:
+    """The check of a rule that a configuration and a setting decide, whatever the images."""
+
+    def check(config: object, setting: Constraint) -> None:
+        choose(config, setting).check(config)
+
+    return check
 
 
 def within(config, candidates: Sequence[Reduction], constraint: Constraint) -> Reduction:
@@ -128,8 +150,9 @@ def make_reduced(
         if pooled is None:
             images = replace(source.calibration, processor=step.processor)
             pooled = pooled_features(step.model, images, f"{rule.name} {setting.label}: align")
+        targets = source.targets() if step.targets is None else step.targets
         model, alignment = align_features(
-            step.model, pooled, source.targets(), options.align_features, options.seed
+            step.model, pooled, targets, options.align_features, options.seed
         )
         step = replace(step, model=model)
     model = step.model.to(stored_dtype(source.path))
@@ -193,6 +216,8 @@ def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
     for place in places.values():
         check_output(place, options.overwrite)
     source = open_source(options)
+    for setting in places:
+        rule.check(source.model.config, setting)
     if source.calibration.unreadable:
         names = ", ".join(source.calibration.unreadable)
         console().print(f"skipped, because they can't be read: {names}")

@@ -64,17 +64,25 @@ def rule(options: ResolutionOptions) -> ReduceRule:
             return _of_each(source, setting, sorted(options.choose_from))
         return _of_all(source, setting)
 
-    return ReduceRule("resolution", settings, step)
+    def check(config, setting: Constraint) -> None:
+        if options.choose_from:
+            _costs(config, setting, sorted(options.choose_from))
+        else:
+            _one_size(config, setting).check(config)
+
+    return ReduceRule("resolution", settings, step, check)
+
+
+def _one_size(config, setting: Constraint) -> Reduction:
+    if setting.kind == "resolution":
+        return Reduction(image_size=int(setting.value))
+    own = tower_config(config, "vision")
+    sides = range(own.patch_size, own.image_size + 1, own.patch_size)
+    return within(config, [Reduction(image_size=each) for each in sides], setting)
 
 
 def _of_all(source: Source, setting: Constraint) -> Step:
-    config = source.model.config
-    own = tower_config(config, "vision")
-    if setting.kind == "resolution":
-        reduction = Reduction(image_size=int(setting.value))
-    else:
-        sides = range(own.patch_size, own.image_size + 1, own.patch_size)
-        reduction = within(config, [Reduction(image_size=each) for each in sides], setting)
+    reduction = _one_size(source.model.config, setting)
     return Step(
         reduce(source.model, reduction), resized_processor(source.processor, reduction.image_size)
     )
@@ -95,24 +103,13 @@ def resized_processor(processor, size: int):
 
 def _of_each(source: Source, setting: Constraint, sides: list[int]) -> Step:
     """The least loss that all images may be held to, so that their mean cost is in the budget."""
-    config = source.model.config
-    own = tower_config(config, "vision")
-    if sides[-1] > own.image_size:
-        raise UserError(f"--choose-from {sides[-1]}: the tower takes images of {own.image_size}")
+    costs = _costs(source.model.config, setting, sides)
     lost = torch.cat(
         [
             torch.stack([complexity(each.pixels, side) for side in sides[:-1]], dim=1).cpu()
             for each in source.calibration.batches("complexity")
         ]
     )
-    costs = torch.tensor(
-        [mac_fraction(config, Reduction(image_size=side)) for side in sides], dtype=torch.float64
-    )
-    if costs[0] > setting.value:
-        raise UserError(
-            f"--mac-constraint {setting.value:g}: images of {sides[0]} pixels alone cost "
-            f"{costs[0]:.3f}: add a smaller side"
-        )
     bound = lowest_bound(lost, costs, setting.value)
     shares = torch.bincount(places(lost, bound), minlength=len(sides)) / len(lost)
     reduction = Reduction(
@@ -121,6 +118,26 @@ def _of_each(source: Source, setting: Constraint, sides: list[int]) -> Step:
         resolution_shares=tuple(shares.tolist()),
     )
     return Step(reduce(source.model, reduction), source.processor)
+
+
+def _costs(config, setting: Constraint, sides: list[int]) -> Tensor:
+    """Shares of the dense MACs that images of these sides cost, ascending, float64 [sizes].
+
+    Raises:
+        UserError: a side is larger than the tower's, or not even the smallest keeps the constraint.
+    """
+    own = tower_config(config, "vision")
+    if sides[-1] > own.image_size:
+        raise UserError(f"--choose-from {sides[-1]}: the tower takes images of {own.image_size}")
+    costs = torch.tensor(
+        [mac_fraction(config, Reduction(image_size=side)) for side in sides], dtype=torch.float64
+    )
+    if costs[0] > setting.value:
+        raise UserError(
+            f"--mac-constraint {setting.value:g}: images of {sides[0]} pixels alone cost "
+            f"{costs[0]:.3f}: add a smaller side"
+        )
+    return costs
 
 
 def places(lost: Tensor, bound: float) -> Tensor:

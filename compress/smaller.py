@@ -66,6 +66,11 @@ def write(smaller: Smaller, base: Base, directory: Path) -> None:
     save(smaller.model, directory, base.processor, smaller.compression)
     keys = "".join(f"{key}\n" for key in base.calibration.corpus["key"])
     (directory / CALIBRATION_KEYS).write_text(keys)
+    write_decisions(smaller, directory)
+
+
+def write_decisions(smaller: Smaller, directory: Path) -> None:
+    """Write what was kept of each tower, and by what, beside a checkpoint."""
     for tower in smaller.towers:
         plan, ending = tower.plan, ENDINGS[tower.kind]
         plan.mask.save(directory / f"mask{ending}.safetensors")

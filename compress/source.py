@@ -20,6 +20,9 @@ from corpora import load_corpus
 from pruning_mechanism import Tower, load, load_processor
 from pruning_mechanism.checkpoint import fingerprint
 
+LEAST_IMAGES = 3
+"""Calibration images that an alignment takes at least."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -86,7 +89,7 @@ def open_source(options: AlignOptions) -> Source:
     calibration = Calibration.draw(
         corpus, options.samples, options.seed, processor, None, options.batch_size, options.device
     )
-    if len(calibration) < 3:
+    if len(calibration) < LEAST_IMAGES:
         raise UserError(f"{options.corpus} has {len(calibration)} readable images: too few")
     chain = record.get("chain") or ([f"{record['rule']} {record['constraint']}"] if record else [])
     keys = Path(options.model) / CALIBRATION_KEYS

@@ -6,6 +6,7 @@ Stands at the end of corpus → importance → mask → repair → smaller tower
 writes, the report, is all that tables and figures are made of.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,19 @@ from cascade import Stage
 from compress.command import UserError, console, finished_directory, run_command
 from compress.dense import open_base
 from compress.options import BudgetOptions
+from evaluation.clock import Contender, keeping_states, resuming
 from evaluation.first_stages import (
     FirstStage,
+    Method,
     made_before,
     make,
-    parse_method,
+    possible,
     refuse_overlap,
     seen,
 )
-from evaluation.report import Report
+from evaluation.methods import parse_method
+from evaluation.report import Report, Row
+from evaluation.resumption import ResumedTiming, resumed_row, resumption
 from evaluation.search import (
     Search,
     SearchOptions,
@@ -53,9 +58,11 @@ class CascadeOptions(BudgetOptions, SearchOptions):
     stage: tuple[Path, ...] = ()
     """first stages made before, instead of the methods"""
     samples: int = 1024
-    """calibration images for the scores"""
+    """calibration images for the scores and the alignment"""
     curve_samples: int = 128
     """calibration images for the curves"""
+    resume: bool = False
+    """measure first stages that exit early once more: the full tower goes on from their states"""
     output: Path = Path("results/cascade")
     """directory to write report, table and first stages into"""
     overwrite: bool = False
@@ -75,14 +82,11 @@ def main(options: CascadeOptions) -> None:
             refuse_overlap(set().union(*map(seen, stages)), keys)
             calibration = "first stages made before; see their compression.json"
         else:
-            base = open_base(options, any(method.rule.captions for method in methods))
-            for method in methods:
-                method.rule.check(base.towers[0])
+            base = open_base(options, any(method.captions for method in methods))
+            methods = possible(methods, base)
             refuse_overlap(set(base.calibration.corpus["key"]), keys)
-            stages = [
-                stage for method in methods for stage in make(method, base, directory / "stages")
-            ]
-            calibration = _calibration(options, len(base.calibration))
+            stages = make(methods, base, directory / "stages")
+            calibration = _calibration(options, methods, len(base.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
         (directory / "report.md").write_text(report.markdown())
@@ -112,25 +116,45 @@ def _measure(
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts)
     search = Search.of(options, corpus, tower)
-    loaded = [_load(stage, tower, options) for stage in stages]
-    names = [f"{number} {stage.directory.name}" for number, stage in enumerate(stages)]
-    clock = timed(dict(zip(names, loaded, strict=True)) | {"": tower}, corpus, options)
-    reference = reference_row(search, clock[""])
-    rows = [
-        first_stage_row(first, stage, search, clock[name], clock[""], options)
-        for first, stage, name in zip(stages, loaded, names, strict=True)
-    ]
+    reference, *rows = _rows(search, stages, options)
     return reported(
         "evaluation.cascade", options.model, calibration, skipped, search, options, reference, rows
     )
 
 
-def _calibration(options: CascadeOptions, images: int) -> str:
+def _rows(search: Search, stages: list[FirstStage], options: CascadeOptions) -> list[Row]:
+    """The uncascaded tower, then each first stage, once more where the full tower resumes."""
+    loaded = [_load(stage, search.tower, options) for stage in stages]
+    pairs = list(zip(stages, loaded, strict=True))
+    resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
+    if options.resume and not any(resumptions):
+        console().print("--resume: there is no first stage to resume from")
+    contenders: dict[Hashable, Stage | Contender] = {"uncascaded": search.tower}
+    for place, (stage, going_on) in enumerate(zip(loaded, resumptions, strict=True)):
+        contenders[place] = stage
+        if going_on:
+            contenders[place, "first"] = keeping_states(going_on.stage)
+            contenders[place, "then"] = resuming(going_on.stage)
+    clock = timed(contenders, search.corpus, options)
+    last = clock["uncascaded"]
+    rows = [reference_row(search, last)]
+    for place, (pair, going_on) in enumerate(zip(pairs, resumptions, strict=True)):
+        rows.append(first_stage_row(*pair, search, clock[place], last, options))
+        if going_on:
+            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], last)
+            rows.append(resumed_row(rows[-1], going_on, search, timings, options))
+    return rows
+
+
+def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
     """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
-    return (
-        f"{images:,} images of {options.corpus} ({options.calibration_split}), "
-        f"{min(images, options.repair_samples):,} of them for the repair ({options.repair})"
-    )
+    said = f"{images:,} images of {options.corpus} ({options.calibration_split})"
+    if any(method.repairs for method in methods):
+        repair = min(images, options.repair_samples)
+        said += f", {repair:,} of them for the repair ({options.repair})"
+    if any(method.aligns for method in methods):
+        said += ", all of them for the alignment"
+    return said
 
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:

@@ -5,15 +5,18 @@ contenders alike. Medians and quartiles are given, never the best of several run
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from cascade import Stage, lifetime_speedup
+from cascade import ResumedStage, Stage, lifetime_speedup
 from evaluation.bootstrap import Interval
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,12 @@ class Timing:
 
 
 def seconds_per_image(
-    contenders: Mapping[str, Callable[[], object]],
+    contenders: Mapping[Name, Callable[[], object]],
     images: int,
     repetitions: int = 5,
     warmup: int = 1,
     device: str | torch.device = "cpu",
-) -> dict[str, Timing]:
+) -> dict[Name, Timing]:
     """Time contenders in turn: all of them once, then all of them again, ….
 
     Args:
@@ -59,7 +62,7 @@ def seconds_per_image(
     for _ in range(warmup):
         for work in contenders.values():
             work()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, work in contenders.items():
             seconds[name].append(_seconds(work, device) / images)
@@ -78,25 +81,68 @@ class StageTiming:
         return self.encoder if name == "encoder" else self.end_to_end
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a contender does with one batch of images: with ready pixels, and with files' bytes."""
+
+    encoder: Callable[[], object]
+    end_to_end: Callable[[], object]
+
+
+Contender = Callable[[Sequence[bytes]], Work]
+"""What makes the work of a contender of the bytes of the images' files."""
+
+
+def encoding(stage: Stage) -> Contender:
+    """A stage that embeds images."""
+
+    def work(sources: Sequence[bytes]) -> Work:
+        pixels = stage.pixels(sources)
+        return Work(partial(stage.encode_pixels, pixels), partial(stage.encode_images, sources))
+
+    return work
+
+
+def keeping_states(stage: ResumedStage) -> Contender:
+    """The early exit that a stage resumes from: it embeds images and keeps their states."""
+
+    def work(sources: Sequence[bytes]) -> Work:
+        pixels = stage.first.pixels(sources)
+        return Work(
+            partial(stage.encode_first_pixels, pixels), partial(stage.encode_first, sources)
+        )
+
+    return work
+
+
+def resuming(stage: ResumedStage) -> Contender:
+    """A stage that goes on from kept states; as it opens no image, end to end is the same work."""
+
+    def work(sources: Sequence[bytes]) -> Work:
+        on = partial(stage.encode_states, stage.encode_first(sources)[1])
+        return Work(on, on)
+
+    return work
+
+
 def stage_timings(
-    stages: Mapping[str, Stage], sources: Sequence[bytes], repetitions: int, device: str
-) -> dict[str, StageTiming]:
-    """Time stages in turn on one batch of images, encoder only and end to end.
+    contenders: Mapping[Name, Contender], sources: Sequence[bytes], repetitions: int, device: str
+) -> dict[Name, StageTiming]:
+    """Time contenders in turn on one batch of images, encoder only and end to end.
 
     Args:
-        stages: name → stage.
+        contenders: name → what a stage does.
         sources: the bytes of the images' files.
         repetitions: timed turns.
         device: where the stages run.
     """
-    pixels = {name: stage.pixels(sources) for name, stage in stages.items()}
-    encoder = {name: partial(stage.encode_pixels, pixels[name]) for name, stage in stages.items()}
-    whole = {name: partial(stage.encode_images, sources) for name, stage in stages.items()}
-    timed = [
-        seconds_per_image(turn, len(sources), repetitions, device=device)
-        for turn in (encoder, whole)
-    ]
-    return {name: StageTiming(*(each[name] for each in timed)) for name in stages}
+    works = {name: contender(sources) for name, contender in contenders.items()}
+    turns = (
+        {name: work.encoder for name, work in works.items()},
+        {name: work.end_to_end for name, work in works.items()},
+    )
+    timed = [seconds_per_image(turn, len(sources), repetitions, device=device) for turn in turns]
+    return {name: StageTiming(*(each[name] for each in timed)) for name in works}
 
 
 def summarise(seconds: Sequence[float]) -> Timing:
@@ -111,7 +157,9 @@ def summarise(seconds: Sequence[float]) -> Timing:
     return Timing(float(median), float(low), float(high), len(seconds))
 
 
-def speedup_interval(timings: Sequence[Timing], f: float | Sequence[float]) -> Interval:
+def speedup_interval(
+    timings: Sequence[Timing], f: float | Sequence[float], uncascaded: Timing | None = None
+) -> Interval:
     """Lifetime speedup of a cascade from timings: medians, with bounds from the quartiles.
 
     The low bound has every earlier stage at its upper quartile and the last at its lower one, the
@@ -121,10 +169,21 @@ def speedup_interval(timings: Sequence[Timing], f: float | Sequence[float]) -> I
     Args:
         timings: one a stage, cheap to expensive.
         f: lifetime return fraction; see `cascade.lifetime_speedup`.
+        uncascaded: of the last stage's tower without a cascade, where the last stage resumes.
 
     Raises:
         ValueError: as `cascade.lifetime_speedup`.
     """
+    if uncascaded is not None:
+        return Interval(
+            lifetime_speedup([each.median for each in timings], f, uncascaded.median),
+            lifetime_speedup(
+                [each.upper_quartile for each in timings], f, uncascaded.lower_quartile
+            ),
+            lifetime_speedup(
+                [each.lower_quartile for each in timings], f, uncascaded.upper_quartile
+            ),
+        )
     *earlier, last = timings
     slow = [*(stage.upper_quartile for stage in earlier), last.lower_quartile]
     fast = [*(stage.lower_quartile for stage in earlier), last.upper_quartile]

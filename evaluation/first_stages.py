@@ -1,26 +1,29 @@
 """The first stages of an experiment: compressed here by the methods asked for, or made before.
 
-Stands between the rules and the cascade. A rule scores the tower once, and all its constraints
-and variants share the scores.
+Stands between the rules and the cascade. A rule looks at the tower once, and all its constraints
+and variants share what it found.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TypeAlias
 
 from tqdm import tqdm
 
-from compress import baseline, fisher, recover, sensitivity
+from compress import reduced, smaller
+from compress.align import align_smaller
+from compress.budget import Constraint
 from compress.command import UserError
 from compress.dense import Base
-from compress.objective import ObjectiveName
-from compress.options import Allocation, BaseOptions, BudgetOptions
-from compress.repair import Repair
+from compress.options import AlignOptions, BaseOptions
+from compress.reduced import ReduceRule, make_reduced
 from compress.rule import Rule, make_smaller
-from compress.smaller import CALIBRATION_KEYS, write
-from compress.structures import Structure
+from compress.smaller import CALIBRATION_KEYS, Smaller
+from compress.source import LEAST_IMAGES, Source
+from pruning_mechanism import Compression, TowerError
 
 
 @dataclass(frozen=True)
@@ -35,97 +38,169 @@ class FirstStage:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A rule that an experiment can name: its options, and what makes a `Rule` of them."""
+class Made:
+    """A first stage in memory: how it was made, what writes it, and what didn't go as planned."""
 
-    options: type[BaseOptions]
-    rule: Callable[[BaseOptions], Rule]
-    importance: str | None = None
-
-
-KINDS = {
-    "recover": Kind(BudgetOptions, recover.rule),
-    "fisher": Kind(fisher.ScoreOptions, fisher.rule),
-    "sensitivity": Kind(sensitivity.HeadOptions, sensitivity.rule),
-    **{
-        name: Kind(baseline.EstimatorOptions, baseline.rule, name)
-        for name in get_args(baseline.Estimator)
-    },
-}
-WORDS = {
-    **dict.fromkeys(get_args(Repair), "repair"),
-    **dict.fromkeys(get_args(Allocation), "allocate"),
-    **dict.fromkeys(get_args(ObjectiveName), "objective"),
-    "head_dims": "structures",
-}
-VALUES = {"head_dims": get_args(Structure)}
-"""What a word stands for, if not for itself."""
-NUMBERS = ("rounds", "steps")
+    compression: Compression
+    write: Callable[[Path], None]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Method:
-    """A rule with the options that it runs with, under the name that the report gives it."""
+class Pruning:
+    """A pruning rule with its options, under the name that the report gives it.
+
+    What it makes is aligned to the dense tower if `align` says so.
+    """
 
     name: str
     rule: Rule
     options: BaseOptions
+    align: AlignOptions
+
+    repairs = True
+
+    @property
+    def aligns(self) -> bool:
+        """Whether what it makes is aligned."""
+        return self.align.align != "none"
+
+    @property
+    def captions(self) -> bool:
+        """Whether it reads the calibration images' captions."""
+        return self.rule.captions
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What first stages are made under, one each."""
+        return self.rule.constraints
+
+    def possible(self, base: Base) -> "Pruning":
+        """This method, if the base's tower can meet its constraints.
+
+        Raises:
+            UserError: it can't.
+        """
+        self.rule.check(base.towers[0])
+        return self
+
+    def make(self, base: Base, constraint: Constraint) -> Made:
+        """Prune under one of the constraints, and align; the base stays as it is."""
+        pruned = make_smaller(base, self.rule, constraint, self.options)
+        notes = _wild_repairs(pruned)
+        if not self.aligns:
+            return Made(pruned.compression, partial(smaller.write, pruned, base), notes)
+        made = align_smaller(base, pruned, self.align)
+        return Made(made.compression, partial(reduced.write, made, Source.of(base)), notes)
 
 
-def parse_method(name: str, options: BaseOptions) -> Method:
-    """The method that `fisher`, `fisher+rescale`, `recover+uniform`, `recover+rounds=0` … mean.
+@dataclass(frozen=True)
+class Reducing:
+    """A rule that leaves out tokens or layers, with its options, under the report's name for it."""
 
-    The first word is a rule; the others change its options: a repair, an allocation, an objective,
-    a number of rounds or steps, `head_dims` for all structures that may go, or `heads` for the
-    --heads in the place of the --mac-constraint.
+    name: str
+    rule: ReduceRule
+    options: AlignOptions
+
+    repairs = False
+    captions = False
+
+    @property
+    def aligns(self) -> bool:
+        """Whether what it makes is aligned."""
+        return self.options.align != "none"
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What first stages are made under, one each."""
+        return self.rule.settings
+
+    def possible(self, base: Base) -> "Reducing":
+        """This method with those of its constraints that the base's tower can meet.
+
+        Rules differ in how little they can leave of a tower, so the others are said and left out.
+
+        Raises:
+            UserError: there is none.
+        """
+        left, problem = [], None
+        for setting in self.rule.settings:
+            try:
+                self.rule.check(base.model.config, setting)
+                left.append(setting)
+            except (UserError, TowerError) as error:
+                problem = problem or error
+                _leave_out(self.name, setting, error)
+        if not left:
+            raise UserError(f"--methods {self.name}: {problem}")
+        return replace(self, rule=replace(self.rule, settings=tuple(left)))
+
+    def make(self, base: Base, constraint: Constraint) -> Made:
+        """Reduce and align under one of the constraints; the base stays as it is."""
+        source = Source.of(base)
+        made = make_reduced(source, self.rule, constraint, self.options)
+        record = made.compression
+        return Made(record, partial(reduced.write, made, source), record.notes)
+
+
+Method: TypeAlias = Pruning | Reducing
+
+
+def possible(methods: Sequence[Method], base: Base) -> list[Method]:
+    """The methods, each with those of its constraints that the base's tower can meet.
 
     Raises:
-        UserError: a word is none of these, or the rule has no such option.
+        UserError: one can't be used on this base.
     """
-    first, *words = name.split("+")
-    if first not in KINDS:
-        raise UserError(f"--methods {name}: {first!r} is none of {', '.join(KINDS)}")
-    kind = KINDS[first]
-    known = {each.name for each in fields(kind.options)}
-    chosen = {each: getattr(options, each) for each in known if hasattr(options, each)}
-    if "heads" in words and kind.options is not sensitivity.HeadOptions:
-        words.remove("heads")
-    elif issubclass(kind.options, BudgetOptions):
-        chosen["heads"] = ()
-    if kind.importance:
-        chosen["importance"] = kind.importance
-    for word in words:
-        option, _, number = word.partition("=")
-        if option in NUMBERS and number.isdecimal():
-            changed, value = option, int(number)
-        else:
-            changed, value = WORDS.get(word), VALUES.get(word, word)
-        if changed not in known:
-            allowed = [each for each, option in WORDS.items() if option in known]
-            allowed += [f"{each}=N" for each in NUMBERS if each in known]
-            raise UserError(f"--methods {name}: {word!r} is none of {', '.join(allowed)}")
-        chosen[changed] = value
-    made = kind.options(**chosen)
-    return Method(name, replace(kind.rule(made), name=name), made)
+    images = len(base.calibration)
+    if images < LEAST_IMAGES and any(method.aligns for method in methods):
+        raise UserError(f"{images} readable calibration images are too few to align by")
+    return [method.possible(base) for method in methods]
 
 
-def make(method: Method, base: Base, directory: Path) -> list[FirstStage]:
-    """Compress the base tower by one method at all its constraints, and keep the results."""
-    stages = []
-    for constraint in method.rule.constraints:
-        smaller = make_smaller(base, method.rule, constraint, method.options)
-        label, record = constraint.label, smaller.compression
-        if record.notes:
-            tqdm.write(
-                f"note: {method.name}, {label}: {record.repair} had no tame solution in "
-                f"{len(record.notes)} of {len(smaller.repairs)} sublayers, which stay as cut; "
-                "compression.json names them"
-            )
-        place = directory / f"{method.name}-{label.replace(' ', '-').lower()}"
-        place.mkdir(parents=True)
-        write(smaller, base, place)
-        stages.append(FirstStage(method.name, label, constraint.value, place, record.seconds))
+def make(methods: Sequence[Method], base: Base, directory: Path) -> list[FirstStage]:
+    """Make all first stages of all methods, and keep them in a directory each.
+
+    One that can't be made is said and left out.
+
+    Raises:
+        UserError: none can be made.
+    """
+    stages, problem = [], None
+    for method in methods:
+        for constraint in method.constraints:
+            try:
+                stages.append(_compressed(method, constraint, base, directory))
+            except UserError as error:
+                problem = problem or error
+                _leave_out(method.name, constraint, error)
+    if problem and not stages:
+        raise problem
     return stages
+
+
+def _compressed(method: Method, constraint: Constraint, base: Base, directory: Path) -> FirstStage:
+    made, label = method.make(base, constraint), constraint.label
+    for note in made.notes:
+        tqdm.write(f"note: {method.name}, {label}: {note}")
+    place = directory / f"{method.name}-{label.replace(' ', '-').lower()}"
+    place.mkdir(parents=True)
+    made.write(place)
+    return FirstStage(method.name, label, constraint.value, place, made.compression.seconds)
+
+
+def _leave_out(name: str, constraint: Constraint, error: Exception) -> None:
+    tqdm.write(f"left out: {name}, {constraint.label}: {error}")
+
+
+def _wild_repairs(pruned: Smaller) -> tuple[str, ...]:
+    record = pruned.compression
+    if not record.notes:
+        return ()
+    return (
+        f"{record.repair} had no tame solution in {len(record.notes)} of {len(pruned.repairs)} "
+        "sublayers, which stay as cut; compression.json names them",
+    )
 
 
 def made_before(path: Path) -> FirstStage:

@@ -1,7 +1,8 @@
 """Frozen dataclasses to plain JSON values and back, strictly.
 
 A report is read by other programs and by people years later, so nothing is guessed: a missing
-field, an unknown one, a wrong type, NaN or infinity is an error that names the place.
+field, an unknown one, a wrong type, NaN or infinity is an error that names the place. Only a field
+that has a default may be missing: records from before there was such a field lack it.
 """
 
 import dataclasses
@@ -119,12 +120,13 @@ def restored(kind: Any, value: Any, where: str) -> Any:
 def _restored_dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), "an object", value, where)
     kinds = typing.get_type_hints(kind)
-    names = [each.name for each in dataclasses.fields(kind)]
-    if missing := [name for name in names if name not in value]:
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    absent = [each for name, each in fields.items() if name not in value]
+    if missing := [each.name for each in absent if each.default is dataclasses.MISSING]:
         raise RecordError(f"{where} lacks {', '.join(missing)}")
-    if unknown := [name for name in value if name not in names]:
+    if unknown := [name for name in value if name not in fields]:
         raise RecordError(f"{where} has fields that schema doesn't know: {', '.join(unknown)}")
-    return kind(**{name: restored(kinds[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: restored(kinds[name], value[name], f"{where}.{name}") for name in value})
 
 
 def _key(kind: type, key: str, where: str) -> Any:

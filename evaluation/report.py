@@ -6,11 +6,13 @@ so a number that they show must be in here. Recalls are in percent, times in sec
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from compress.command import UserError
 from evaluation import table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing
@@ -43,7 +45,8 @@ class Row:
     """One first stage: what it costs, how well it searches alone and in front of the full tower.
 
     Attributes:
-        method: the rule that made it, "uncascaded" for the full tower.
+        method: the rule that made it, "uncascaded" for the full tower; with " resumed" where the
+            full tower goes on from its states.
         constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
         constraint_value: the same as a number, to sort by; None where there is none.
         directory: name of the checkpoint's directory, None if it wasn't kept.
@@ -61,6 +64,9 @@ class Row:
         f_assumed: the f of `lifetime_speedup`.
         f_measured: share of the collection that the queries brought before the last stage.
         compression_seconds: what making the first stage took; None if it was made earlier.
+        state_bytes: what is kept of an image for the full tower to go on from; None if nothing is.
+        resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
+            those that the speedups are made of; None where it starts from the image.
     """
 
     method: str
@@ -81,6 +87,8 @@ class Row:
     f_assumed: float | None
     f_measured: float | None
     compression_seconds: float | None
+    state_bytes: int | None = None
+    resumed_seconds: Timing | None = None
 
 
 @dataclass(frozen=True)
@@ -181,3 +189,27 @@ class Report:
     def markdown(self) -> str:
         """The report as a GitHub table."""
         return table.markdown(self)
+
+
+def open_report(path: Path) -> Report:
+    """Read a report that a user named.
+
+    Raises:
+        UserError: it isn't one, or can't be read.
+    """
+    try:
+        return Report.load(path)
+    except ReportError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"--report {path}: {error.strerror}") from error
+
+
+def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
+    """Raise `UserError` unless reports, at least one, agree in the fields of these names."""
+    first, *others = reports
+    for other in others:
+        for name in names:
+            ours, theirs = getattr(first, name), getattr(other, name)
+            if ours != theirs:
+                raise UserError(f"not one experiment: {name} is {ours} here and {theirs} there")

@@ -7,7 +7,7 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,11 +24,11 @@ from compress.command import UserError
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from evaluation.bootstrap import Bootstrap, Interval
-from evaluation.clock import StageTiming, speedup_interval, stage_timings
+from evaluation.clock import Contender, Name, StageTiming, encoding, speedup_interval, stage_timings
 from evaluation.first_stages import FirstStage
 from evaluation.machine import this_machine, versions
 from evaluation.quality import Answers, Queries, Remembered, answers_alone, answers_of, result
-from evaluation.report import Report, Row
+from evaluation.report import Report, Result, Row
 from pruning_mechanism import macs, parameters
 
 
@@ -109,13 +109,16 @@ def model_name(path: str) -> str:
 
 
 def timed(
-    stages: Mapping[str, Stage], corpus: Dataset, options: SearchOptions
-) -> dict[str, StageTiming]:
-    """Time all stages in turn on one batch of the collection's files."""
+    stages: Mapping[Name, Stage | Contender], corpus: Dataset, options: SearchOptions
+) -> dict[Name, StageTiming]:
+    """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     rows = corpus.select(range(min(options.batch_size, len(corpus))))
     stored = rows.cast_column("image", Image(decode=False))["image"]
     sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
-    return stage_timings(stages, sources, options.repetitions, options.device)
+    contenders = {
+        name: encoding(each) if isinstance(each, Stage) else each for name, each in stages.items()
+    }
+    return stage_timings(contenders, sources, options.repetitions, options.device)
 
 
 def reference_row(search: Search, clock: StageTiming) -> Row:
@@ -146,10 +149,7 @@ def first_stage_row(
     known = search.remembered
     embedded = known.encode_texts(search.queries.texts)
     alone = answers_alone(embedded, images, search.queries.target)
-    positions = range(len(images))
-    cascade = Cascade([replace(known, name=stage.name, images=images), known], m=[options.m])
-    cascade.index(positions, keys=positions)
-    together = answers_of(cascade, search.queries)
+    together, reached = in_front(replace(known, images=images), known, search, options.m)
     cost = macs(stage.model)
     timings = [each.basis(options.seconds) for each in (clock, last)]
     return Row(
@@ -162,16 +162,25 @@ def first_stage_row(
         tower_macs=cost.tower,
         parameters=parameters(stage.model),
         alone=result(alone, search.uncascaded, search.bootstrap),
-        cascade=result(together, search.uncascaded, search.bootstrap),
+        cascade=together,
         one_minus_cosine=1 - cosine_similarity(images, known.images).mean().item(),
         encoder_seconds=clock.encoder,
         end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=speedup_interval(timings, options.f),
         query_speedup=query_speedup([each.median for each in timings], [options.m]),
         f_assumed=options.f,
-        f_measured=return_fractions(cascade.encoded)[0],
+        f_measured=reached,
         compression_seconds=first.seconds,
     )
+
+
+def in_front(first: Remembered, last: Remembered, search: Search, m: int) -> tuple[Result, float]:
+    """What a first stage in front of a last one finds, and the share that it hands on: f."""
+    positions = range(len(first.images))
+    cascade = Cascade([first, last], m=[m])
+    cascade.index(positions, keys=positions)
+    found = result(answers_of(cascade, search.queries), search.uncascaded, search.bootstrap)
+    return found, return_fractions(cascade.encoded)[0]
 
 
 def reported(
@@ -219,11 +228,15 @@ def reported(
 
 def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
-    parts = []
+    batches = image_batches(corpus, stage.batch_size, name)
+    return torch.cat([stage.encode_images(images) for images in batches])
+
+
+def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
+    """The images of a corpus, so many at once, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:
-        for start in range(0, len(corpus), stage.batch_size):
-            images = corpus[start : start + stage.batch_size]["image"]
-            parts.append(stage.encode_images(images))
+        for start in range(0, len(corpus), size):
+            images = corpus[start : start + size]["image"]
+            yield images
             bar.update(len(images))
-    return torch.cat(parts)

@@ -18,7 +18,7 @@ from scipy import stats
 from compress.command import ConfigOption, UserError, console, finished_directory, run_command
 from evaluation import seeds_table
 from evaluation.record import written
-from evaluation.report import Report, ReportError, Row
+from evaluation.report import Report, Row, open_report, refuse_different
 
 SCHEMA = 1
 SAME = ("model", "corpus", "split", "images", "queries", "captions", "m")
@@ -177,20 +177,11 @@ def main(options: SeedsOptions) -> None:
     if len(options.report) < 2:
         raise UserError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite) as directory:
-        summary = summed_up([_load(path) for path in options.report], options.reference)
+        summary = summed_up([open_report(path) for path in options.report], options.reference)
         (directory / "seeds.json").write_text(written(summary, "seeds"), encoding="utf-8")
         (directory / "seeds.md").write_text(seeds_table.markdown(summary), encoding="utf-8")
     console().print(seeds_table.terminal(summary))
     console().print(f"wrote {options.output}", soft_wrap=True)
-
-
-def _load(path: Path) -> Report:
-    try:
-        return Report.load(path)
-    except ReportError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"--report {path}: {error.strerror}") from error
 
 
 def _key(row: Row) -> Key:
@@ -203,12 +194,9 @@ def _refuse_different(reports: Sequence[Report]) -> None:
         counts = Counter(map(_key, report.rows))
         if twice := [key for key, count in counts.items() if count > 1]:
             raise UserError(f"a report has two rows {' '.join(twice[0])}: no telling which counts")
+    refuse_different(reports, SAME)
     first = reports[0]
     for other in reports[1:]:
-        for name in SAME:
-            ours, theirs = getattr(first, name), getattr(other, name)
-            if ours != theirs:
-                raise UserError(f"not one experiment: {name} is {ours} here and {theirs} there")
         if some := set(map(_key, first.rows)) ^ set(map(_key, other.rows)):
             raise UserError(f"not one experiment: only some reports have {' '.join(min(some))}")
     seeds = Counter(report.seed for report in reports)

@@ -1,7 +1,8 @@
 """A report as a table, for the terminal and for Markdown: formatting only, no number is made here.
 
 Both forms show the same cells. In the terminal a cascade's difference to the uncascaded tower
-stands under its recall, so that fourteen numbers a row fit 120 columns.
+stands under its recall, so that fourteen numbers a row fit 120 columns. What it takes to resume is
+shown only where something does.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ def terminal(report: Report) -> Table:
         ),
         caption=_caption(report),
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0 if _resumes(report) else 1, 0, 0),
         show_edge=False,
     )
     for place, header in enumerate(_headers(report)):
         numeric = place >= 2
-        shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
+        side = "right" if numeric else "left"
+        shown.add_column(header, justify=side, no_wrap=numeric, overflow="fold")
     for row in (report.reference, *report.rows):
         shown.add_row(*_cells(report, row))
     return shown
@@ -48,6 +50,11 @@ def markdown(report: Report) -> str:
         for row in (report.reference, *report.rows)
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rules, *rows))
+
+
+def _resumes(report: Report) -> bool:
+    """Whether any row's full tower goes on from states."""
+    return any(row.state_bytes is not None for row in report.rows)
 
 
 def _headers(report: Report) -> list[str]:
@@ -65,6 +72,7 @@ def _headers(report: Report) -> list[str]:
         f"R@{ks} cascade\n(difference to\nuncascaded)",
         "agree-\nment@10\nalone →\ncascade",
         "ms/\nimage",
+        *(["bytes/\nimage"] if _resumes(report) else []),
         lifetime,
         "per-query\nspeedup",
         "f meas-\nured",
@@ -85,11 +93,23 @@ def _cells(report: Report, row: Row) -> list[str]:
         _joined(row.alone.recall, ".1f"),
         cascade,
         agreement,
-        _three_digits(1000 * report.seconds(row).median),
+        _milliseconds(report, row),
+        *([_bytes(row)] if _resumes(report) else []),
         f"{row.lifetime_speedup.value:.2f}",
         NOTHING if row.query_speedup is None else f"{row.query_speedup:.2f}",
         NOTHING if row.f_measured is None else f"{row.f_measured:.3f}",
     ]
+
+
+def _milliseconds(report: Report, row: Row) -> str:
+    first = _three_digits(1000 * report.seconds(row).median)
+    if row.resumed_seconds is None:
+        return first
+    return f"{first}\n+ {_three_digits(1000 * row.resumed_seconds.median)}\nresumed"
+
+
+def _bytes(row: Row) -> str:
+    return NOTHING if row.state_bytes is None else _magnitude(row.state_bytes)
 
 
 def _joined(recalls: dict[int, Interval], form: str) -> str:
@@ -110,7 +130,7 @@ def _three_digits(number: float) -> str:
 
 def _one_line(cell: str) -> str:
     """A cell without line breaks; a header hyphenated for the terminal is made whole again."""
-    for broken in ("param-\neters", "agree-\nment", "meas-\nured", "ms/\nimage"):
+    for broken in ("param-\neters", "agree-\nment", "meas-\nured", "ms/\nimage", "bytes/\nimage"):
         cell = cell.replace(broken, broken.replace("-\n", "").replace("\n", ""))
     return cell.replace("\n", " ").replace("|", "\\|")
 

@@ -6,8 +6,8 @@ import tyro
 
 from compress.command import ConfigOption, read_config
 from evaluation.cascade import CascadeOptions
-from evaluation.first_stages import parse_method
 from evaluation.masking import MaskingExperimentOptions
+from evaluation.methods import parse_method
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE_1 = {

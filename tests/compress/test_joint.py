@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compress import flip, joint
 from compress.alignment import pooled_features
-from compress.combinations import SearchOptions, exits_tried, merging_schedules
+from compress.combinations import CombinationOptions, exits_tried, merging_schedules
 from compress.command import run_command
 from compress.exits import linear_loss, read_off
 from compress.token_prices import MacPrices, SecondPrices
@@ -125,8 +125,8 @@ def test_schedules_start_with_nothing_merged_and_differ(clip):
 
 def test_the_whole_tower_is_the_last_exit_tried():
     deep = tiny_clip(num_hidden_layers=12).config
-    assert exits_tried(deep, SearchOptions()) == [2, 4, 6, 8, 10, 12]
-    assert exits_tried(tiny_clip().config, SearchOptions()) == [1, 2, 3]
+    assert exits_tried(deep, CombinationOptions()) == [2, 4, 6, 8, 10, 12]
+    assert exits_tried(tiny_clip().config, CombinationOptions()) == [1, 2, 3]
 
 
 @settings(max_examples=30)

@@ -1,6 +1,7 @@
 """The commands that leave out tokens or layers."""
 
 import json
+import time
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,16 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from compress import align, early_exit, flip, merge, rank, resolution
-from compress.command import run_command
+from compress.budget import Constraint
+from compress.command import UserError, run_command
+from compress.dense import open_base
 from compress.merge import spread
+from compress.options import BaseOptions
 from compress.rank import leave_one_out
+from compress.reduced import make_reduced
 from compress.resolution import lowest_bound, places
-from pruning_mechanism import Reduction, Tower, load, load_processor, macs, reduce
+from compress.source import Source
+from pruning_mechanism import Reduction, Tower, TowerError, load, load_processor, macs, reduce
 from tests.compress.test_alignment import calibration
 from tests.conftest import tiny_clip
 
@@ -173,3 +179,66 @@ def test_the_bound_of_resolutions_is_the_lowest_that_keeps_the_budget():
         assert costs[places(lost, bound)].mean() <= budget
         tighter = max([-1.0, *lost[lost < bound].tolist()])
         assert costs[places(lost, tighter)].mean() > budget
+
+
+@pytest.fixture
+def source(clip_directory, folder) -> Source:
+    options = BaseOptions(model=str(clip_directory), corpus="folder", corpus_dir=folder, samples=8)
+    return Source.of(open_base(options, captions=False))
+
+
+FLIP, EXIT = flip.MaskingOptions(), early_exit.ExitOptions(layer=(2,))
+
+
+def test_an_exit_comes_by_the_last_stages_embeddings_in_its_own_pass(source):
+    rule = early_exit.rule(EXIT)
+    step = rule.step(source, rule.settings[0])
+    torch.testing.assert_close(step.targets, source.targets(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", [("flip", "exit"), ("exit", "flip")])
+def test_seconds_are_what_a_result_alone_takes_whatever_was_made_before(source, monkeypatch, order):
+    """The clock counts layers of the last stage, run for its embeddings; an exit needs no such."""
+    now = [0]
+
+    def tick(*_):
+        now[0] += 1
+
+    for layer in source.model.vision_model.encoder.layers:
+        layer.register_forward_hook(tick)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    rules = {"flip": (flip.rule(FLIP), FLIP), "exit": (early_exit.rule(EXIT), EXIT)}
+    seconds = {}
+    for name in order:
+        rule, options = rules[name]
+        seconds[name] = make_reduced(source, rule, rule.settings[0], options).compression.seconds
+    assert seconds == {"flip": 3, "exit": 0}
+
+
+@pytest.mark.parametrize(
+    ("rule", "setting"),
+    [
+        (flip.rule(FLIP), Constraint("MAC", 0.001)),
+        (merge.rule(merge.MergingOptions()), Constraint("MAC", 0.1)),
+        (rank.rule(rank.RankingOptions()), Constraint("MAC", 0.1)),
+        (resolution.rule(resolution.ResolutionOptions()), Constraint("MAC", 0.01)),
+        (
+            resolution.rule(resolution.ResolutionOptions(choose_from=(8, 16))),
+            Constraint("MAC", 0.01),
+        ),
+        (early_exit.rule(EXIT), Constraint("MAC", 0.3)),
+        (early_exit.rule(EXIT), Constraint("layer", 4)),
+    ],
+)
+def test_what_is_out_of_reach_is_known_from_the_configuration(rule, setting):
+    config = tiny_clip().config
+    rule.check(config, rule.settings[0])
+    with pytest.raises((UserError, TowerError)):
+        rule.check(config, setting)
+
+
+def test_no_setting_is_made_if_one_cannot_be(command, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        command("exit", "--layer", "2", "7")
+    assert "3 layers" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

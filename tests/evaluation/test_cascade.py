@@ -4,12 +4,18 @@ import json
 import shutil
 
 import pytest
+import torch
 from transformers import CLIPVisionModelWithProjection
 
+from cascade import ResumedStage, Stage
 from compress.command import run_command
+from compress.resolution import resized_processor
+from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
+from evaluation.quality import Queries
 from evaluation.report import Report
-from pruning_mechanism import Mask, load, macs
+from evaluation.retrieval import agreement
+from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
 from tests.conftest import tiny_clip, tiny_processor
 
 
@@ -161,6 +167,12 @@ def test_a_stage_calibrated_on_the_evaluation_data_is_refused(
         (("--heads", 40), "the vision tower has 12 heads"),
         (("--stage", "nowhere"), "--stage nowhere: no such directory"),
         (("--images", 0), "--images must be at least 1"),
+        (("--methods", "flip", "--samples", 2), "2 readable calibration images are too few"),
+        (("--methods", "flip+none"), "'none' is none of grid"),
+        (
+            ("--methods", "recover", "--latency-constraint", 0.0001),
+            "--latency-constraint 0.0001: even a tower without heads",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(clip_directory, folder, tmp_path, capsys, flags, reason):
@@ -182,3 +194,178 @@ def test_an_interrupted_experiment_leaves_what_was_there(
 
 def _interrupted(*_):
     raise KeyboardInterrupt
+
+
+REDUCING = ("flip+random", "merge+decreasing", "rank+learned", "resolution", "early_exit")
+
+
+@pytest.fixture(scope="module")
+def reduced(clip_directory, folder, tmp_path_factory):
+    """Every rule that leaves out tokens or layers, and an aligned pruned tower."""
+    output = tmp_path_factory.mktemp("reduced") / "out"
+    names = (*REDUCING, "early_exit+unaligned", "recover+none+aligned", "recover+none")
+    run(clip_directory, folder, output, "--methods", *names)
+    return output
+
+
+def test_rules_that_leave_out_tokens_or_layers_are_methods_too(reduced):
+    report = Report.load(reduced / "report.json")
+    rows = [row for row in report.rows if row.method in REDUCING]
+    assert [(row.method, row.constraint) for row in rows] == [
+        (name, constraint) for name in REDUCING for constraint in ("MAC 0.5", "MAC 0.8")
+    ]
+    for row in rows:
+        model, record = load(reduced / "stages" / row.directory), recorded(reduced, row)
+        assert row.mac_fraction == macs(model).fraction <= row.constraint_value
+        assert (record["rule"], record["align"]) == (row.method, "ridge")
+        assert record["samples"] == 12
+        assert row.compression_seconds == record["seconds"]
+    assert report.calibration.endswith(
+        "8 of them for the repair (reconstruct), all of them for the alignment"
+    )
+
+
+def test_the_joint_rule_is_a_method_too(clip_directory, folder, tmp_path):
+    run(clip_directory, folder, tmp_path / "out", "--methods", "joint", "--mac-constraint", 0.5)
+    (row,) = Report.load(tmp_path / "out" / "report.json").rows
+    assert (row.method, row.constraint) == ("joint", "MAC 0.5")
+    assert row.mac_fraction <= 0.5
+    assert recorded(tmp_path / "out", row)["align"] == "ridge"
+
+
+def test_unaligned_leaves_the_projection_as_it_was(reduced, clip_directory):
+    own = load(clip_directory).visual_projection.weight
+    for name, same in (("early_exit+unaligned", True), ("early_exit", False)):
+        found = load(reduced / "stages" / f"{name}-mac-0.5").visual_projection
+        assert (getattr(found, "weight", None) is not None) == same
+        assert not same or torch.equal(found.weight, own)
+
+
+def test_an_aligned_pruned_tower_is_that_tower_with_another_projection(reduced):
+    report = Report.load(reduced / "report.json")
+    plain, aligned = (
+        [row for row in report.rows if row.method == name]
+        for name in ("recover+none", "recover+none+aligned")
+    )
+    for before, after in zip(plain, aligned, strict=True):
+        place = reduced / "stages" / after.directory
+        earlier = reduced / "stages" / before.directory
+        assert Mask.load(place / "mask.safetensors") == Mask.load(earlier / "mask.safetensors")
+        weights = [load(each).vision_model.state_dict() for each in (place, earlier)]
+        assert all(torch.equal(*pair) for pair in zip(*(w.values() for w in weights), strict=True))
+        assert load(place).config.vision_config.aligned_features is not None
+        record = recorded(reduced, after)
+        assert record["chain"] == [f"recover+none {after.constraint}", "align ridge"]
+        names = (record["rule"], record["repair"], record["align"])
+        assert names == ("recover+none+aligned", "none", "ridge")
+        assert after.compression_seconds == record["seconds"]
+
+
+def recorded(experiment, row) -> dict:
+    return json.loads((experiment / "stages" / row.directory / "compression.json").read_text())
+
+
+def test_a_constraint_out_of_a_rules_reach_is_said_and_left_out(
+    clip_directory, folder, tmp_path, capsys
+):
+    flags = ("--methods", "rank", "early_exit", "--mac-constraint", 0.335, 0.5)
+    run(clip_directory, folder, tmp_path / "out", *flags)
+    rows = Report.load(tmp_path / "out" / "report.json").rows
+    assert [(row.method, row.constraint) for row in rows] == [
+        ("rank", "MAC 0.5"),
+        ("early_exit", "MAC 0.335"),
+        ("early_exit", "MAC 0.5"),
+    ]
+    said = capsys.readouterr().out
+    assert "left out: rank, MAC 0.335: --mac-constraint 0.335: the least that this rule" in said
+
+
+def test_a_constraint_that_turns_out_to_be_out_of_reach_is_left_out(
+    clip_directory, folder, tmp_path
+):
+    """No latency table is known before the work: some rule finds out as it goes."""
+    flags = ("--methods", "recover", "--latency-constraint", 0.9, 0.0001)
+    run(clip_directory, folder, tmp_path / "out", *flags, "--repair", "none")
+    rows = Report.load(tmp_path / "out" / "report.json").rows
+    assert [row.constraint for row in rows] == ["latency 0.9"]
+
+
+def test_a_method_that_can_meet_no_constraint_is_refused(clip_directory, folder, tmp_path, capsys):
+    flags = ("--methods", "fisher", "early_exit", "--mac-constraint", 0.3)
+    message = refused(capsys, clip_directory, folder, tmp_path / "out", *flags)
+    assert "--methods early_exit: --mac-constraint 0.3: the least" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def resumed(clip_directory, folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("resumed") / "out"
+    run(clip_directory, folder, output, "--methods", "early_exit", "flip", "--resume")
+    return Report.load(output / "report.json")
+
+
+def test_an_early_exit_has_a_second_row_in_which_the_full_tower_resumes(resumed):
+    assert [(row.method, row.constraint) for row in resumed.rows] == [
+        ("early_exit", "MAC 0.5"),
+        ("early_exit resumed", "MAC 0.5"),
+        ("early_exit", "MAC 0.8"),
+        ("early_exit resumed", "MAC 0.8"),
+        ("flip", "MAC 0.5"),
+        ("flip", "MAC 0.8"),
+    ]
+    for before, after in zip(resumed.rows[0:4:2], resumed.rows[1:4:2], strict=True):
+        assert after.alone == before.alone
+        assert after.encoder_macs == before.encoder_macs
+        assert (before.state_bytes, before.resumed_seconds) == (None, None)
+        assert after.state_bytes == (16 + 1) * 16 * 2  # tokens, hidden size, half precision
+        for k, recall in after.cascade.recall.items():  # the same but for half precision
+            assert recall.value == pytest.approx(before.cascade.recall[k].value, abs=100 / 28)
+        assert after.cascade.agreement.value == pytest.approx(before.cascade.agreement.value, abs=2)
+
+
+def test_a_resumed_towers_speedups_follow_from_its_own_seconds(resumed):
+    whole = resumed.reference.encoder_seconds.median
+    for row in resumed.rows[1:4:2]:
+        first, then = row.encoder_seconds.median, row.resumed_seconds.median
+        assert row.lifetime_speedup.value == pytest.approx(whole / (first + 0.1 * then))
+        assert row.query_speedup == pytest.approx(whole / then)
+        assert row.lifetime_speedup.low <= row.lifetime_speedup.value <= row.lifetime_speedup.high
+
+
+def test_recall_of_a_resumed_tower_is_that_of_the_embeddings_it_gives(
+    clip_directory, folder, tmp_path
+):
+    """A full tower that goes on from fewer tokens is another one, and all the images come up."""
+    ended = reduce(load(clip_directory), Reduction(layers=2, kept_patches=2, patch_rule="saliency"))
+    save(ended, tmp_path / "ended", tiny_processor())
+    run(
+        clip_directory, folder, tmp_path / "out", "--stage", tmp_path / "ended", "--resume",
+        "--m", 14,
+    )  # fmt: skip
+    ordinary, resumed = Report.load(tmp_path / "out" / "report.json").rows
+    assert ordinary.cascade.agreement.value == 100
+    full = Stage.load(clip_directory)
+    stage = ResumedStage(full, Stage.load(tmp_path / "ended"))
+    corpus = load_corpus("folder", folder, "validation")
+    queries = Queries.of(corpus)
+    texts = full.encode_texts(queries.texts)
+    expected, own = (
+        (texts @ each.encode_images(corpus["image"][:]).T).topk(10).indices
+        for each in (full, stage)
+    )
+    assert resumed.cascade.agreement.value == pytest.approx(agreement(expected, own))
+    assert resumed.cascade.agreement.value < 100
+    assert resumed.method == "ended resumed"
+
+
+def test_an_exit_that_the_full_tower_cannot_resume_from_has_one_row(
+    clip_directory, folder, tmp_path, capsys
+):
+    ended = reduce(load(clip_directory), Reduction(layers=2, image_size=8))
+    save(ended, tmp_path / "ended", resized_processor(tiny_processor(), 8))
+    run(clip_directory, folder, tmp_path / "out", "--stage", tmp_path / "ended", "--resume")
+    (row,) = Report.load(tmp_path / "out" / "report.json").rows
+    assert row.resumed_seconds is None
+    said = capsys.readouterr().out
+    assert "note: ended is not resumed: the first stage has image_size 8" in said
+    assert "no first stage to resume from" in said

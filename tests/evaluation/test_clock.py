@@ -3,9 +3,22 @@
 import time
 
 import pytest
+import torch
 
+from cascade import ResumedStage, Stage
 from evaluation import clock
-from evaluation.clock import Timing, seconds_per_image, speedup_interval, summarise
+from evaluation.clock import (
+    Timing,
+    encoding,
+    keeping_states,
+    resuming,
+    seconds_per_image,
+    speedup_interval,
+    stage_timings,
+    summarise,
+)
+from pruning_mechanism import Reduction, reduce
+from tests.conftest import tiny_processor
 
 
 def test_contenders_take_turns_after_their_warm_up():
@@ -68,3 +81,62 @@ def test_speedup_bounds_take_the_quartiles_that_hurt_and_those_that_help():
 def test_the_uncascaded_tower_is_exactly_as_fast_as_itself():
     found = speedup_interval([Timing(10.0, 8.0, 12.0, 9)], f=0.1)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_a_resumed_stage_is_paid_for_by_its_own_seconds_and_measured_against_its_whole_tower():
+    first, then, whole = (
+        Timing(1.0, 0.5, 2.0, 9), Timing(4.0, 3.0, 5.0, 9), Timing(10.0, 8.0, 12.0, 9),
+    )  # fmt: skip
+    found = speedup_interval([first, then], 0.1, whole)
+    assert found.value == pytest.approx(10 / (1 + 0.1 * 4))
+    assert found.low == pytest.approx(8 / (2 + 0.1 * 5))
+    assert found.high == pytest.approx(12 / (0.5 + 0.1 * 3))
+    assert found.value > speedup_interval([first, whole], 0.1).value
+
+
+@pytest.fixture
+def resumed(clip_directory):
+    full = Stage.load(clip_directory)
+    first = Stage(reduce(full.model, Reduction(layers=1)), tiny_processor())
+    return ResumedStage(full, first)
+
+
+@pytest.fixture
+def files(folder):
+    return [path.read_bytes() for path in sorted((folder / "train").glob("*.png"))[:3]]
+
+
+def test_what_is_timed_of_a_stage_is_embedding_images(resumed, files):
+    work = encoding(resumed.stage)(files)
+    expected = resumed.stage.encode_images(files)
+    torch.testing.assert_close(work.encoder(), expected)
+    torch.testing.assert_close(work.end_to_end(), expected)
+
+
+def test_what_is_timed_of_an_exit_that_is_resumed_is_keeping_its_states_too(resumed, files):
+    expected, kept = resumed.encode_first(files)
+    work = keeping_states(resumed)(files)
+    for found, states in (work.encoder(), work.end_to_end()):
+        torch.testing.assert_close(found, expected)
+        assert torch.equal(states.hidden, kept.hidden)
+        assert states.hidden.dtype == torch.float16
+
+
+def test_what_is_timed_of_a_tower_that_resumes_opens_no_image(resumed, files):
+    sources = list(files)
+    work = resuming(resumed)(sources)
+    expected = resumed.encode_images(files)
+    sources[:] = [b"no image"] * 3
+    torch.testing.assert_close(work.encoder(), expected)
+    torch.testing.assert_close(work.end_to_end(), expected)
+
+
+def test_every_contender_is_timed_both_ways(resumed, files):
+    contenders = {
+        "whole": encoding(resumed.stage), ("first", 0): keeping_states(resumed),
+        ("then", 0): resuming(resumed),
+    }  # fmt: skip
+    found = stage_timings(contenders, files, 2, "cpu")
+    assert list(found) == list(contenders)
+    for timing in found.values():
+        assert timing.basis("encoder").repetitions == timing.basis("end to end").repetitions == 2

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from evaluation.clock import Timing
 from evaluation.machine import Machine, this_machine, versions
 from evaluation.report import Report, ReportError
 
@@ -81,6 +83,27 @@ def test_a_damaged_report_is_refused_with_the_place(report, tmp_path, change, co
         Report.load(path)
 
 
+KEPT = sorted((Path(__file__).resolve().parents[2] / "docs" / "reports").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_reports_that_were_kept_are_still_read(path):
+    report = Report.load(path)
+    assert report.rows
+    assert all(row.state_bytes is None and row.resumed_seconds is None for row in report.rows)
+
+
+def test_a_report_from_before_towers_resumed_is_read(report, tmp_path):
+    path = tmp_path / "report.json"
+    report.save(path)
+    record = json.loads(path.read_text())
+    for row in (record["reference"], *record["rows"]):
+        assert row.pop("state_bytes") is None
+        assert row.pop("resumed_seconds") is None
+    path.write_text(json.dumps(record))
+    assert Report.load(path) == report
+
+
 def printed(table, width=120):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table)
@@ -117,6 +140,34 @@ def test_the_table_shows_the_seconds_that_the_speedups_are_made_of(report):
     assert "| 39.0 |" in end_to_end.markdown()
     assert "seconds end to end" in printed(end_to_end.table())
     assert "seconds of the encoder only" in printed(report.table())
+
+
+@pytest.fixture
+def resumed(report):
+    """The report with its second row resumed, as wide as its numbers may be."""
+    row = dataclasses.replace(
+        report.rows[1],
+        method="early_exit+unaligned resumed",
+        state_bytes=25_088,
+        resumed_seconds=Timing(0.0305, 0.03, 0.031, 5),
+    )
+    return dataclasses.replace(report, rows=(report.rows[0], row))
+
+
+def test_what_resuming_takes_and_keeps_is_shown_where_there_is_any(resumed, report, tmp_path):
+    text = printed(resumed.table())
+    assert max(map(len, text.splitlines())) <= 120
+    assert "…" not in text
+    for cell in ("+ 30.5", "resumed", "bytes/", "25.1 k"):
+        assert cell in text
+    lines = resumed.markdown().splitlines()
+    assert {line.count("|") for line in lines} == {13}
+    assert "| ms/image | bytes/image |" in lines[0]
+    assert "| 32.5 | – |" in lines[3]
+    assert "| 40.0 + 30.5 resumed | 25.1 k |" in lines[4]
+    assert "bytes" not in report.markdown() + printed(report.table())
+    resumed.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == resumed
 
 
 def test_the_machine_and_versions_are_those_of_this_process():

@@ -1,0 +1,173 @@
+"""Rules compared at equal measured time, from reports: what each finds in the same seconds.
+
+Stands behind the report, beside `evaluation.seeds`. Rules that are asked for the same MACs don't
+take the same time, so rows of one constraint compare unlike things; here each method is read off
+between its rows, at shares of the uncascaded tower's seconds.
+
+    python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.command import ConfigOption, UserError, console, finished_directory, run_command
+from evaluation import equal_time_table
+from evaluation.report import Report, Row, open_report, refuse_different
+
+SAME = ("model", "corpus", "split", "images", "queries", "captions", "m", "seconds_basis")
+"""Fields in which reports that are compared agree."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that methods are compared by, the larger the better, in percent."""
+
+    heading: str
+    of: Callable[[Row], float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method at a share of the uncascaded tower's seconds.
+
+    `values` are those of the measures, in percent; all None where the method's rows don't reach.
+    """
+
+    share: float
+    method: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods at equal measured time.
+
+    `lines` has one for each share and method, share by share. `reports` are what it is made of.
+    """
+
+    reports: tuple[Report, ...]
+    measures: tuple[Measure, ...]
+    lines: tuple[Line, ...]
+
+    def best(self, share: float) -> tuple[float | None, ...]:
+        """The best of each measure at a share, to a decimal; None where no method reaches it."""
+        columns = zip(*(line.values for line in self.lines if line.share == share), strict=True)
+        known = ([round(each, 1) for each in column if each is not None] for column in columns)
+        return tuple(max(each, default=None) for each in known)
+
+
+@dataclass(frozen=True)
+class EqualTimeOptions(ConfigOption):
+    """Compare rules at equal measured time, as shares of the uncascaded tower's.
+
+    Example: python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
+    """
+
+    report: tuple[Path, ...] = (Path("results/cascade/report.json"),)
+    """one or more reports on the same queries, as evaluation.cascade writes them"""
+    share: tuple[float, ...] = (0.5, 0.35, 0.25, 0.15)
+    """seconds of a first stage / the uncascaded tower's, in (0, 1]"""
+    output: Path = Path("results/equal-time")
+    """directory to write equal_time.md into"""
+    overwrite: bool = False
+    """replace an earlier result"""
+
+
+def measures_of(ks: Sequence[int]) -> tuple[Measure, ...]:
+    """What methods are compared by: agreement and Recall@k alone, agreement of the cascade."""
+    return (
+        Measure("agreement@10\nalone", lambda row: row.alone.agreement.value),
+        *(Measure(f"R@{k}\nalone", lambda row, k=k: row.alone.recall[k].value) for k in sorted(ks)),
+        Measure("agreement@10\ncascade", lambda row: row.cascade.agreement.value),
+    )
+
+
+def between(seconds: Sequence[float], values: Sequence[float], wanted: float) -> float | None:
+    """A value at so many seconds, between those measured: linear in the logarithm of seconds.
+
+    Args:
+        seconds: measured, positive, in any order.
+        values: one for each of the seconds.
+        wanted: seconds, positive.
+
+    Returns:
+        The value, or None if `wanted` is outside of what was measured.
+    """
+    order = np.argsort(seconds, kind="stable")
+    times, known = np.log(np.asarray(seconds)[order]), np.asarray(values, dtype=float)[order]
+    found = float(np.interp(np.log(wanted), times, known, left=np.nan, right=np.nan))
+    return None if np.isnan(found) else found
+
+
+def compared(
+    reports: Sequence[Report], names: Sequence[str], shares: Sequence[float]
+) -> Comparison:
+    """All methods of reports at shares of the uncascaded tower's seconds, each in its own report.
+
+    Args:
+        reports: at least one, on the same queries.
+        names: one a report, for methods that several reports have.
+        shares: of the seconds that the reports' speedups are made of.
+
+    Raises:
+        UserError: the reports aren't on the same queries, or have no first stage.
+    """
+    refuse_different(reports, SAME)
+    first = reports[0]
+    measures = measures_of(first.reference.alone.recall.keys())
+    groups = _groups(reports, names)
+    if not groups:
+        raise UserError("the reports have no first stage to compare")
+    lines = [
+        Line(share, title, _values(report, rows, measures, share))
+        for share in dict.fromkeys(shares)
+        for title, report, rows in groups
+    ]
+    return Comparison(tuple(reports), measures, tuple(lines))
+
+
+def main(options: EqualTimeOptions) -> None:
+    """Read the reports, compare, write and show the table."""
+    if not options.report:
+        raise UserError("name at least one --report")
+    if not options.share or not all(0 < share <= 1 for share in options.share):
+        raise UserError(f"--share must be in (0, 1], found {', '.join(map(str, options.share))}")
+    with finished_directory(options.output, options.overwrite) as directory:
+        reports = [open_report(path) for path in options.report]
+        names = [path.resolve().parent.name for path in options.report]
+        comparison = compared(reports, names, options.share)
+        text = equal_time_table.markdown(comparison)
+        (directory / "equal_time.md").write_text(text, encoding="utf-8")
+    console().print(equal_time_table.terminal(comparison))
+    console().print(f"wrote {options.output}", soft_wrap=True)
+
+
+def _groups(reports: Sequence[Report], names: Sequence[str]) -> list[tuple[str, Report, list[Row]]]:
+    """The rows of each method of each report, under a title that tells them apart."""
+    methods = [list(dict.fromkeys(row.method for row in report.rows)) for report in reports]
+    known = Counter(method for several in methods for method in several)
+    return [
+        (
+            method if known[method] == 1 else f"{method}, {name}",
+            report,
+            [row for row in report.rows if row.method == method],
+        )
+        for report, name, several in zip(reports, names, methods, strict=True)
+        for method in several
+    ]
+
+
+def _values(
+    report: Report, rows: Sequence[Row], measures: Sequence[Measure], share: float
+) -> tuple[float | None, ...]:
+    seconds = [report.seconds(row).median for row in rows]
+    wanted = share * report.seconds(report.reference).median
+    return tuple(between(seconds, [each.of(row) for row in rows], wanted) for each in measures)
+
+
+if __name__ == "__main__":
+    run_command(main, EqualTimeOptions, "evaluation.equal_time")
