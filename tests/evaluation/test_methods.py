@@ -101,7 +101,17 @@ def test_every_pruning_rule_takes_a_repair_and_is_aligned_only_if_asked_to(name)
 def test_every_other_rule_is_aligned_unless_asked_not_to(name):
     assert isinstance(parse_method(name, GIVEN), Reducing)
     assert parse_method(name, GIVEN).aligns
-    assert not parse_method(f"{name}+unaligned", GIVEN).aligns
+    if name == "joint":  # judges by the aligned embedding
+        with pytest.raises(UserError, match="'unaligned' is none of no_head_dims"):
+            parse_method("joint+unaligned", GIVEN)
+    else:
+        assert not parse_method(f"{name}+unaligned", GIVEN).aligns
+
+
+def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
+    assert "head_dims" not in GIVEN.structures
+    assert "head_dims" in parse_method("joint", GIVEN).options.structures
+    assert "head_dims" not in parse_method("joint+no_head_dims", GIVEN).options.structures
 
 
 @pytest.mark.parametrize(
