@@ -4,7 +4,7 @@ The search of `compress.joint`. Promises add up what was measured of one thing a
 promised is then made and measured whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -15,8 +15,10 @@ from compress.alignment import pooled_features
 from compress.allocate import Curve, by_curves
 from compress.command import UserError
 from compress.exits import ExitTower, ReadOff, Schedule, exit_tower, linear_loss, read_off
+from compress.importance import Importance
 from compress.merge import spread
 from compress.options import AlignOptions, BudgetOptions
+from compress.plan import Start
 from compress.rule import cut
 from compress.source import Source
 from compress.structures import Structure
@@ -104,12 +106,14 @@ def _candidates(
     for layers in exits_tried(config, options)[::-1]:
         if min(each.losses[layers] for each in reads) >= least:
             continue
-        tower = _exit(source, layers, options)
+        importance = _exit(source, layers, options).importance
+        start = _start(source, layers, options)
+        curves = [*start.curves, *start.dims]
         for each in reads:
             shape = reduced_shape(config, _reduction(config, layers, each.schedule))
-            mask = _sizes(tower, prices.of_shape(shape), options)
+            mask = _sizes(importance, curves, prices.of_shape(shape), options)
             if mask is not None:
-                promised = each.losses[layers] + _lost(tower, mask)
+                promised = each.losses[layers] + _lost(curves, mask)
                 least = min(least, promised)
                 yield Candidate(layers, each.schedule[:layers], mask, promised)
 
@@ -123,7 +127,7 @@ def _reads(source: Source, options: CombinationOptions) -> list[ReadOff]:
         exits, schedules = exits_tried(config, options), merging_schedules(config)
         return read_off(source.model, exits, schedules, images, targets)
 
-    return source.ledger.once("read off", read)
+    return source.ledger.once(("read off", options.search_samples, options.exits), read)
 
 
 def merging_schedules(config) -> list[Schedule]:
@@ -150,13 +154,13 @@ def exits_tried(config, options: CombinationOptions) -> list[int]:
 
 
 def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower:
-    """An exit with its curves, measured once for all constraints."""
+    """An exit, scored once for all constraints and structures."""
     pooled = _reads(source, options)[0].pooled[layers]
     targets = source.targets()[: len(pooled)]
     images = source.calibration.first(options.score_samples)
     return source.ledger.once(
-        ("exit", layers),
-        lambda: exit_tower(source.model, layers, pooled, targets, images, _budget(options)),
+        ("exit", layers, len(pooled), len(images)),
+        lambda: exit_tower(source.model, layers, pooled, targets, images),
     )
 
 
@@ -178,32 +182,41 @@ def _reduction(config, layers: int, schedule: Schedule) -> Reduction:
     )
 
 
-def _sizes(tower: ExitTower, prices: LayerPrices, options: CombinationOptions) -> Mask | None:
+def _sizes(
+    importance: Importance,
+    curves: Sequence[Curve],
+    prices: LayerPrices,
+    options: CombinationOptions,
+) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
-    curves = [*tower.start.curves, *tower.start.dims]
     try:
-        return by_curves(tower.importance, curves, prices, 1, options.structures)
+        return by_curves(importance, curves, prices, 1, options.structures)
     except ValueError:
         return None
 
 
-def _lost(tower: ExitTower, mask: Mask) -> float:
+def _start(source: Source, layers: int, options: CombinationOptions) -> Start:
+    """What pruning an exit goes by, measured once for all constraints."""
+    tower, budget = _exit(source, layers, options), _budget(options)
+    return source.ledger.once(("curves of exit", layers, budget), lambda: tower.start(budget))
+
+
+def _lost(curves: Sequence[Curve], mask: Mask) -> float:
     """What the curves say of the sizes of a mask, added up."""
 
     def at(curve: Curve) -> float:
         size = int(mask.tensors[curve.kind][curve.layer].sum())
         return float(curve.at(np.array([size]))[0])
 
-    return sum(at(curve) for curve in [*tower.start.curves, *tower.start.dims])
+    return sum(map(at, curves))
 
 
 def _made(source: Source, candidate: Candidate, options: CombinationOptions) -> Tried:
     """Prune, repair and merge; judged by its alignment."""
     tower = _exit(source, candidate.exit, options)
-    title = f"joint {candidate.says}"
-    made, _ = cut(
-        tower.dense, candidate.mask, _budget(options), f"{title}: repair", turned=tower.start.turned
-    )
+    budget, title = _budget(options), f"joint {candidate.says}"
+    turned = _start(source, candidate.exit, options).turned
+    made, _ = cut(tower.dense, candidate.mask, budget, f"{title}: repair", turned=turned)
     if any(candidate.schedule):
         made = reduce(made, Reduction(merged_per_layer=candidate.schedule))
     images = source.calibration.first(options.search_samples)

@@ -41,11 +41,14 @@ class ReadOff:
 
 @dataclass(frozen=True)
 class ExitTower:
-    """A tower that ends after some layer, aligned and not yet pruned, and its curves."""
+    """A tower that ends after some layer, aligned and not yet pruned, its units scored."""
 
     dense: DenseTower
     importance: Importance
-    start: Start
+
+    def start(self, options: BudgetOptions) -> Start:
+        """The curves that pruning it goes by, measured once for all options that share them."""
+        return starting_curves(self.dense, self.importance, options)
 
 
 def linear_loss(pooled: Tensor, targets: Tensor) -> float:
@@ -103,9 +106,8 @@ def exit_tower(
     pooled: Tensor,
     targets: Tensor,
     images: Calibration,
-    options: BudgetOptions,
 ) -> ExitTower:
-    """The tower that ends after so many layers, with the curves that pruning it goes by.
+    """The tower that ends after so many layers, its units scored.
 
     Args:
         model: the whole tower; if it is to keep all its layers and is its own target, its
@@ -114,11 +116,9 @@ def exit_tower(
         pooled: what is read off it after the last of them, [n, 2d].
         targets: the last stage's embeddings of the same images, [n, e].
         images: to score on; the first of them are those of the curves.
-        options: which structures may go, and how many images for what.
     """
     base = model
     if layers < len(Tower.of(model).layers):
         base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, targets, 0)
     dense = DenseTower(Tower.of(base), None, images, Ledger())
-    importance = importance_of(dense.tower, dense.moments(), progress=True)
-    return ExitTower(dense, importance, starting_curves(dense, importance, options))
+    return ExitTower(dense, importance_of(dense.tower, dense.moments(), progress=True))
