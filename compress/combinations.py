@@ -49,7 +49,7 @@ class CombinationOptions(AlignOptions):
     curve_samples: int = 128
     """calibration images for the curves"""
     tries: int = 4
-    """combinations that are made for each constraint"""
+    """combinations that are made for each constraint, and the best one that merges nothing"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def best_combinations(
 ) -> list[Tried]:
     """Make the most promising combinations under these prices, best promise first.
 
+    The most promising one that merges nothing is among them: promises of merging are the rougher.
+
     Raises:
         UserError: none keeps the constraint.
     """
@@ -90,7 +92,10 @@ def best_combinations(
             f"{label}: no combination of exit, merging and pruning of this tower is so "
             "cheap; allow more structures or earlier --exits"
         )
-    return [_made(source, each, options) for each in found[: options.tries]]
+    chosen = found[: options.tries]
+    if all(any(each.schedule) for each in chosen):
+        chosen += [each for each in found if not any(each.schedule)][:1]
+    return [_made(source, each, options) for each in chosen]
 
 
 def _candidates(
