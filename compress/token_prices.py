@@ -54,7 +54,8 @@ class MacPrices:
             if kind == "neurons":
                 return units * shape.neuron_macs(layer)
             sizes = dims or (np.full(len(units), shape.head_dim),) * 2
-            return units * shape.sized_head_macs(*sizes, layer)
+            kept = units * shape.sized_head_macs(*sizes, layer)
+            return np.where(units > 0, kept, shape.without_heads_macs(layer))
 
         return LayerPrices(cost, self.budget)
 

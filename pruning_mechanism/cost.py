@@ -4,13 +4,14 @@ The MACs of a head and of a neuron follow arXiv 2204.09656: for one image of n t
 d and head dimension h, a head costs 3ndh (queries, keys, values) + 2n²h (logits, weighted sum) +
 nhd (output projection), a neuron 2nd (its row of fc1, its column of fc2). A head whose queries and
 keys have size a and whose values have size v costs nd(2a + v) + n²(a + v) + nvd. Where tokens get
-fewer from layer to layer n is what enters the attention, or the MLP; where images have different
-sizes, n and n² are means over the images.
+fewer from layer to layer n is what enters the attention, or the MLP, and merging compares pairs of
+tokens by their keys, a MACs a pair and head; where images have different sizes, all are means over
+the images.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from operator import mul
@@ -19,16 +20,21 @@ from torch import nn
 
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
 from pruning_mechanism.reduced_tower import Reducing
+from pruning_mechanism.tokens import mergeable
 from pruning_mechanism.tower import Tower
 
 
 @dataclass(frozen=True)
 class LayerTokens:
-    """Tokens that enter a layer's attention, their square, and those that enter its MLP."""
+    """Tokens that enter a layer's attention, their square, and those that enter its MLP.
+
+    `matched` are the pairs of tokens that merging compares in between, by their keys.
+    """
 
     attention: float
     pairs: float
     mlp: float
+    matched: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,12 @@ class Shape:
     def sized_head_macs(self, query_key_size: int, value_size: int, layer: int = 0) -> float:
         """MACs of one of a layer's heads whose queries and keys, and values, have these sizes."""
         tokens, d, a, v = self.layer_tokens[layer], self.hidden, query_key_size, value_size
-        return tokens.attention * d * (2 * a + 2 * v) + tokens.pairs * (a + v)
+        own = tokens.attention * d * (2 * a + 2 * v) + tokens.pairs * (a + v)
+        return own + tokens.matched * a
+
+    def without_heads_macs(self, layer: int = 0) -> float:
+        """MACs of a layer's attention that keeps no head: tokens are matched by the stream."""
+        return self.layer_tokens[layer].matched * self.hidden
 
     def head_macs(self, layer: int = 0) -> float:
         """MACs of one of a layer's heads of the dense head dimension."""
@@ -125,6 +136,8 @@ class Shape:
         """MACs of the encoder layers for one image."""
         attention = sum(
             count * self.sized_head_macs(query_key, value, layer)
+            if count
+            else self.without_heads_macs(layer)
             for layer, (count, query_key, value) in enumerate(
                 zip(self.heads, self.query_key_sizes, self.value_sizes, strict=True)
             )
@@ -147,11 +160,8 @@ class Shape:
 
 def _counts(
     own, parts: TowerParts, layers: int, dense: bool
-) -> list[tuple[float, list[tuple[int, int]]]]:
-    """For each size that images have: its share, and the tokens of each layer.
-
-    These are those that enter the attention, and those that enter the MLP.
-    """
+) -> list[tuple[float, list[LayerTokens]]]:
+    """For each size that images have: its share, and the tokens of each layer."""
     height, width = _pair((dense and getattr(own, "dense_image_size", None)) or own.image_size)
     sides, shares = [(height, width)], [1.0]
     if not dense and getattr(own, "resolutions", None):
@@ -165,25 +175,22 @@ def _counts(
         tokens = (kept or patches) + (parts.pooling == "first")
         path = []
         for layer in range(layers):
-            left = tokens if dense else Reducing.of(own, layer, tokens).left
-            path.append((tokens, left))
-            tokens = left
+            now = Reducing(0, 0, tokens) if dense else Reducing.of(own, layer, tokens)
+            compared = now.left + now.merged if now.merged else 0
+            matched = mergeable(compared) * (compared // 2) if compared else 0
+            path.append(LayerTokens(tokens, tokens**2, now.left, matched))
+            tokens = now.left
         counts.append((share, path))
     return counts
 
 
-def _mean(counts: list[tuple[float, list[tuple[int, int]]]], layer: int) -> LayerTokens:
+def _mean(counts: list[tuple[float, list[LayerTokens]]], layer: int) -> LayerTokens:
     """Means over images of different sizes; whole numbers where all have one."""
     if len(counts) == 1:
-        attention, mlp = counts[0][1][layer]
-        return LayerTokens(attention, attention**2, mlp)
+        return counts[0][1][layer]
     shares = [share for share, _ in counts]
-    attention, mlp = zip(*(path[layer] for _, path in counts), strict=True)
-    return LayerTokens(
-        sum(map(mul, shares, attention)),
-        sum(share * tokens**2 for share, tokens in zip(shares, attention, strict=True)),
-        sum(map(mul, shares, mlp)),
-    )
+    columns = zip(*(astuple(path[layer]) for _, path in counts), strict=True)
+    return LayerTokens(*(sum(map(mul, shares, column)) for column in columns))
 
 
 def _final_macs(config, own, parts: TowerParts, tokens: float, dense: bool) -> int:

@@ -291,8 +291,12 @@ class ReducedTower:
 
 
 def _metric(attended: Attended, normed: Tensor) -> Tensor:
-    """What tokens are matched by, [b, n, c]: the mean of the heads' keys, as ToMe has it."""
-    return normed if attended.keys is None else attended.keys.mean(1)
+    """What tokens are matched by, [b, n, heads * size]: the keys of all heads, side by side.
+
+    ToMe takes the mean of the heads' keys, which depends on the coordinates that each head is
+    written in: where heads were turned to be cut, what one of them says the next one cancels.
+    """
+    return normed if attended.keys is None else attended.keys.transpose(1, 2).flatten(2)
 
 
 def _known(sizes: Tensor | None, hidden: Tensor) -> Tensor:
