@@ -114,7 +114,7 @@ def _measure(
 ) -> Report:
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
-    tower = Stage.load(options.model, options.device, options.batch_size, texts)
+    tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
     search = Search.of(options, corpus, tower)
     reference, *rows = _rows(search, stages, options)
     return reported(
@@ -159,7 +159,9 @@ def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     """A first stage; one without a text tower borrows the full tower's."""
-    loaded = Stage.load(stage.directory, options.device, options.batch_size, texts=tower)
+    loaded = Stage.load(
+        stage.directory, options.device, options.batch_size, tower, options.attends_by
+    )
     if hasattr(loaded.model, "text_model") and is_pruned(loaded.model, "text"):
         raise UserError(
             f"--stage {stage.directory}: its text tower is smaller too, but first stages are "

@@ -72,7 +72,7 @@ def main(options: MaskingExperimentOptions) -> None:
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
         last = options.target or source.base
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
-        tower = Stage.load(last, options.device, options.batch_size, texts)
+        tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
         masked = list(_first_stages(rules, source, tower, options))
         clock = timed(
             {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
@@ -126,7 +126,8 @@ def _first_stages(
                     _sharing(reduced.step.model, source.model),
                     reduced.step.processor,
                     options.batch_size,
-                    texts=tower,
+                    tower,
+                    options.attends_by,
                 ),
             )
 

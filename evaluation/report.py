@@ -67,6 +67,7 @@ class Row:
         state_bytes: what is kept of an image for the full tower to go on from; None if nothing is.
         resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
             those that the speedups are made of; None where it starts from the image.
+        attention: the implementation by which the tower attends.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Row:
     compression_seconds: float | None
     state_bytes: int | None = None
     resumed_seconds: Timing | None = None
+    attention: str | None = None
 
 
 @dataclass(frozen=True)

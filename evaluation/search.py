@@ -50,6 +50,13 @@ class SearchOptions(SourceOptions):
     """seconds that speedups are made of"""
     repetitions: int = 5
     """timed turns of all stages"""
+    attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
+    """by which implementation towers attend; fastest: measured for each"""
+
+    @property
+    def attends_by(self) -> str | None:
+        """The same as a `Stage` takes it."""
+        return None if self.attention == "stored" else self.attention
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def reference_row(search: Search, clock: StageTiming) -> Row:
         parameters=parameters(model), alone=alone, cascade=None, one_minus_cosine=None,
         encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
-        f_measured=None, compression_seconds=None,
+        f_measured=None, compression_seconds=None, attention=search.tower.attention.name,
     )  # fmt: skip
 
 
@@ -171,6 +178,7 @@ def first_stage_row(
         f_assumed=options.f,
         f_measured=reached,
         compression_seconds=first.seconds,
+        attention=stage.attention.name,
     )
 
 

@@ -196,7 +196,7 @@ def _interrupted(*_):
     raise KeyboardInterrupt
 
 
-REDUCING = ("flip+random", "merge+decreasing", "rank+learned", "resolution", "early_exit")
+REDUCING = ("flip+random", "merge+constant", "rank+learned", "resolution", "early_exit")
 
 
 @pytest.fixture(scope="module")
@@ -369,3 +369,11 @@ def test_an_exit_that_the_full_tower_cannot_resume_from_has_one_row(
     said = capsys.readouterr().out
     assert "note: ended is not resumed: the first stage has image_size 8" in said
     assert "no first stage to resume from" in said
+
+
+def test_towers_attend_as_asked_and_the_report_says_how(clip_directory, folder, tmp_path):
+    given = ("--methods", "early_exit", "--mac-constraint", 0.5, "--attention")
+    for asked, named in (("eager", {"eager"}), ("fastest", {"eager", "sdpa"})):
+        run(clip_directory, folder, tmp_path / asked, *given, asked)
+        report = Report.load(tmp_path / asked / "report.json")
+        assert {row.attention for row in (report.reference, *report.rows)} <= named
