@@ -7,6 +7,7 @@ promised is then made and measured whole.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import get_args
 
 import numpy as np
 from torch import nn
@@ -21,7 +22,7 @@ from compress.options import AlignOptions, BudgetOptions
 from compress.plan import Start
 from compress.rule import cut
 from compress.source import Source
-from compress.structures import Structure
+from compress.structures import USUAL, Structure
 from compress.token_prices import LayerPrices, MacPrices, SecondPrices
 from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
 from pruning_mechanism.families import tower_config
@@ -38,8 +39,8 @@ class CombinationOptions(AlignOptions):
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
     latency_constraint: tuple[float, ...] = ()
     """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
-    structures: tuple[Structure, ...] = ("heads", "neurons", "head_dims", "sublayers")
-    """what pruning may take: heads, neurons, head_dims, sublayers"""
+    structures: tuple[Structure, ...] = ()
+    """what pruning may take (default: all of these; not head_dims under a latency constraint)"""
     exits: tuple[int, ...] = ()
     """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
     search_samples: int = 2048
@@ -50,6 +51,11 @@ class CombinationOptions(AlignOptions):
     """calibration images for the curves"""
     tries: int = 4
     """combinations that are made for each constraint, and the best one that merges nothing"""
+
+    @property
+    def taken(self) -> tuple[Structure, ...]:
+        """What pruning may take, if nothing was said as well."""
+        return self.structures or (USUAL if self.latency_constraint else get_args(Structure))
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower
 
 def _budget(options: CombinationOptions) -> BudgetOptions:
     return BudgetOptions(
-        structures=options.structures,
+        structures=options.taken,
         curve_samples=options.curve_samples,
         repair_samples=options.score_samples,
         seed=options.seed,
@@ -195,7 +201,7 @@ def _sizes(
 ) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
     try:
-        return by_curves(importance, curves, prices, 1, options.structures)
+        return by_curves(importance, curves, prices, 1, options.taken)
     except ValueError:
         return None
 

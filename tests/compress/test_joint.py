@@ -76,7 +76,11 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
         (("--exits", "4"), "layers from 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
         (("--mac-constraint", "1.5"), "in (0, 1]"),
-        (("--latency-constraint", "0.5"), "--structures heads,neurons,sublayers"),
+        (
+            ("--latency-constraint", "0.5", "--structures", "heads,head_dims"),
+            "--structures heads,neurons,sublayers",
+        ),
+        (("--latency-constraint", "0.0001"), "no combination"),
         (("--mac-constraint", "0.001", "--structures", "heads,neurons"), "allow more structures"),
     ],
 )

@@ -110,8 +110,8 @@ def test_every_other_rule_is_aligned_unless_asked_not_to(name):
 
 def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
     assert "head_dims" not in GIVEN.structures
-    assert "head_dims" in parse_method("joint", GIVEN).options.structures
-    assert "head_dims" not in parse_method("joint+no_head_dims", GIVEN).options.structures
+    assert "head_dims" in parse_method("joint", GIVEN).options.taken
+    assert "head_dims" not in parse_method("joint+no_head_dims", GIVEN).options.taken
 
 
 @pytest.mark.parametrize(
