@@ -21,6 +21,7 @@ from pruning_mechanism import (
     prune,
     reduce,
 )
+from pruning_mechanism.heads import rotate
 from pruning_mechanism.reduced_tower import AlignedProjection
 from tests.conftest import tiny_clip, tiny_processor
 
@@ -198,6 +199,15 @@ def test_pooled_features_are_the_class_token_and_the_mean_of_patches_by_size():
     assert torch.equal(sizes.sum(1), torch.full((3,), 17.0))
     mean = (normed[:, 1:] * sizes[:, 1:, None]).sum(1) / 16
     same(embeddings(pooled_only(reduced)), torch.cat([normed[:, 0], mean], dim=1))
+
+
+def test_the_same_tokens_merge_whatever_coordinates_the_heads_are_written_in():
+    turned, generator = tiny_clip(), torch.Generator().manual_seed(0)
+    for part in Tower.of(turned).sublayers[::2]:
+        basis = torch.linalg.qr(torch.randn(4, 4, 4, generator=generator).double()).Q
+        rotate(part, basis, basis, basis)
+    merged = [reduce(model, SOMETHING["merging"]) for model in (tiny_clip(), turned)]
+    same(*(embeddings(model) for model in merged))
 
 
 @pytest.mark.parametrize("name", ["grid", "merging", "ranking", "exit"])
