@@ -29,7 +29,7 @@ from compress.options import OutputOptions
 from compress.reduced import ReduceRule, Step, run_reduce
 from compress.source import Source
 from compress.token_prices import MacPrices, SecondPrices
-from pruning_mechanism import is_smaller
+from pruning_mechanism import Reduction, is_smaller
 from pruning_mechanism.latency import LatencyTable
 from pruning_mechanism.latency_measurement import measured_share
 
@@ -81,15 +81,18 @@ def rule(options: CombinationOptions) -> ReduceRule:
     """
     settings = _settings(options)
 
+    def check(config: object, _setting: Constraint) -> None:
+        Reduction().check(config)
+        exits_tried(config, options)
+
     def step(source: Source, setting: Constraint) -> Step:
         if is_smaller(source.model):
             raise UserError(f"{source.path} is smaller already: name the dense checkpoint")
-        exits_tried(source.model.config, options)  # before any work
         found = _search(source, setting, options)
         files = partial(_write, found)
         return Step(found.best.model, source.processor, notes=found.notes, files=files)
 
-    return ReduceRule("joint", settings, step)
+    return ReduceRule("joint", settings, step, check)
 
 
 def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
