@@ -134,7 +134,7 @@ def parse_method(name: str, given: SourceOptions) -> Method:
     if isinstance(rule, ReduceRule):
         _refuse_latency(name, given, known)
         return Reducing(name, replace(rule, name=name), options)
-    unaligned = "+".join([first, *(word for word in words if word != "aligned")])
+    unaligned = "+".join(word for word in name.split("+") if word != "aligned")
     return Pruning(name, replace(rule, name=unaligned), options, align)
 
 
