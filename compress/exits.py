@@ -110,8 +110,7 @@ def exit_tower(
     """The tower that ends after so many layers, its units scored.
 
     Args:
-        model: the whole tower; if it is to keep all its layers and is its own target, its
-            projection stays.
+        model: the whole tower; if it is to keep all its layers, its projection stays.
         layers: how many stay.
         pooled: what is read off it after the last of them, [n, 2d].
         targets: the last stage's embeddings of the same images, [n, e].

@@ -5,7 +5,7 @@ stops soon; which of these a tower can best do without is measured in one curren
 embedding loses:
 
 1. The tower goes over the calibration images with no merging and with several schedules of it, and
-   is read off after every layer. The leave-one-out error of the alignment is what that exit and
+   is read off after several layers. The leave-one-out error of the alignment is what that exit and
    that merging lose by themselves (`compress.exits`).
 2. For each exit that may still win, curves say what the exit's embedding loses as each sublayer
    gets smaller. Merging makes the upper layers cheap, so for each schedule the dynamic programme
@@ -26,7 +26,7 @@ from compress.budget import Constraint
 from compress.combinations import CombinationOptions, Tried, best_combinations, exits_tried
 from compress.command import UserError, run_command
 from compress.options import OutputOptions
-from compress.reduced import ReduceRule, Step, run_reduce
+from compress.reduced import ReduceRule, Step, run_reduce, settings_of
 from compress.source import Source
 from compress.token_prices import MacPrices, SecondPrices
 from pruning_mechanism import Reduction, is_smaller
@@ -111,10 +111,7 @@ def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
             )
     if not values:
         raise UserError("name a --mac-constraint or a --latency-constraint")
-    settings = tuple(Constraint(kind, each) for each in dict.fromkeys(values))
-    for each in settings:
-        each.check()
-    return settings
+    return settings_of(kind, values, ())
 
 
 def _search(source: Source, setting: Constraint, options: CombinationOptions) -> Found:
