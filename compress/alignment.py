@@ -14,7 +14,7 @@ leave-one-out error, exactly and for all λ from one eigendecomposition (Allen's
 Recht, NeurIPS 2008) make the map a little crooked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -167,6 +167,24 @@ def pooled_features(
     return torch.cat(
         [reader.embeddings(each.pixels).float().cpu() for each in calibration.batches(progress)]
     )
+
+
+def pooled_after(tower: Tower, hidden: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
+    """What can be read off one batch after each of these numbers of layers, float32 [b, 2d] each.
+
+    The tower goes up once, as far as the last of them.
+
+    Args:
+        tower: of a model that is `pooled_only`.
+        hidden: what its embeddings made of the batch, [b, n, d].
+        layers: from 1.
+    """
+    found, sizes = {}, None
+    for done in range(1, max(layers) + 1):
+        hidden, sizes = tower.root.through(done - 1, hidden, sizes)
+        if done in layers:
+            found[done] = tower.root.pool(hidden, sizes).float().cpu()
+    return found
 
 
 @torch.no_grad()

@@ -1,24 +1,27 @@
 """Early exit: the embedding is read off after one of the first layers.
 
 The exit's head is the alignment, a ridge regression in closed form: no gradient descent. One pass
-of the last stage over the calibration images gives the heads of all layers. The layers above are
-gone from the checkpoint; in a cascade the full tower may resume where this one stopped
+of the last stage over the calibration images gives the heads of all layers asked for. The layers
+above are gone from the checkpoint; in a cascade the full tower may resume where this one stopped
 (`cascade.resume`).
 
     python -m compress.early_exit --layer 4
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from compress.alignment import pooled_after
 from compress.budget import Constraint
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
 from compress.source import Source
-from pruning_mechanism import Reduction, Tower, pooled_only, reduce
+from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
 from pruning_mechanism.families import tower_config
 
 
@@ -56,9 +59,9 @@ def rule(options: ExitOptions) -> ReduceRule:
         made = reduce(source.model, reduction)
         if options.align == "none":
             return Step(made, source.processor)
-        pooled = source.ledger.once("exits", lambda: pooled_after_each(source))
-        own = pooled[reduction.layers - 1]
-        return Step(made, source.processor, own, _own_targets(source, pooled[-1]))
+        pooled = source.ledger.once("exits", lambda: _read_off(source, settings))
+        targets = _own_targets(source, pooled[max(pooled)])
+        return Step(made, source.processor, pooled[reduction.layers], targets)
 
     return ReduceRule("exit", settings, step, check_of(_exit))
 
@@ -71,16 +74,22 @@ def _exit(config, setting: Constraint) -> Reduction:
 
 
 @torch.no_grad()
-def pooled_after_each(source: Source) -> list[Tensor]:
-    """What can be read off the calibration images after each layer, float32 [n, 2d] each."""
-    tower = Tower.of(pooled_only(source.model))
-    found: list[list[Tensor]] = [[] for _ in tower.layers]
+def _read_off(source: Source, settings: Sequence[Constraint]) -> dict[int, Tensor]:
+    """What is read off all calibration images, float32 [n, 2d] each, in one pass.
+
+    By number of layers: those of all settings that can be met, and the whole tower.
+    """
+    tower, config = Tower.of(pooled_only(source.model)), source.model.config
+    found: dict[int, list[Tensor]] = {len(tower.layers): []}
+    for each in settings:
+        with suppress(UserError, TowerError):  # where that can't be met, nothing is made
+            reduction = _exit(config, each)
+            reduction.check(config)
+            found[reduction.layers] = []
     for batch in source.calibration.batches("exits"):
-        hidden, sizes = tower.embed(batch.pixels), None
-        for index, each in enumerate(found):
-            hidden, sizes = tower.root.through(index, hidden, sizes)
-            each.append(tower.root.pool(hidden, sizes).float().cpu())
-    return [torch.cat(each) for each in found]
+        for layers, pooled in pooled_after(tower, tower.embed(batch.pixels), found).items():
+            found[layers].append(pooled)
+    return {layers: torch.cat(rows) for layers, rows in found.items()}
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.alignment import STRENGTHS, align_features, ridge
+from compress.alignment import STRENGTHS, align_features, pooled_after, ridge
 from compress.calibration import Calibration
 from compress.dense import DenseTower, Ledger
 from compress.importance import Importance
@@ -87,11 +87,8 @@ def read_off(
     for batch in images.batches("exits"):
         entering = towers[0].embed(batch.pixels)
         for tower, rows in zip(towers, found, strict=True):
-            hidden, sizes = entering, None
-            for layers in range(1, max(exits) + 1):
-                hidden, sizes = tower.root.through(layers - 1, hidden, sizes)
-                if layers in rows:
-                    rows[layers].append(tower.root.pool(hidden, sizes).float().cpu())
+            for layers, pooled in pooled_after(tower, entering, exits).items():
+                rows[layers].append(pooled)
     results = []
     for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
         pooled = {layers: torch.cat(each) for layers, each in rows.items()}
