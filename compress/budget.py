@@ -5,6 +5,7 @@ MACs or in measured seconds, or a number of heads that go; prices say what each 
 costs in that currency, in whole units, so that sums are exact.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -73,15 +74,15 @@ class Prices:
 
     `heads` [H + 1] and `neurons` [F + 1] are int64, as is `budget`, what all layers may cost
     together to keep the `constraint`. MACs never fall as sizes rise; seconds do where the hardware
-    likes the larger width better. `head_dim` is what a head pays for each dimension of its queries
-    and keys, and as much for each of its values; None: heads can be had in one size only.
+    likes the larger width better. `sized` gives the costs of attention at arrays of numbers of
+    heads, of sizes of their queries and keys and of their values; None: heads have one size only.
     """
 
     heads: np.ndarray
     neurons: np.ndarray
     budget: int
     constraint: float
-    head_dim: int | None = None
+    sized: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def in_macs(cls, config, mac_constraint: float, tower: TowerKind = "vision") -> "Prices":
@@ -97,7 +98,7 @@ class Prices:
             np.arange(shape.neurons[0] + 1) * shape.neuron_macs(),
             shape.budget(mac_constraint),
             mac_constraint,
-            shape.sized_head_macs(1, 0),
+            lambda heads, *sizes: heads * shape.sized_head_macs(*sizes),
         )
 
     @classmethod
@@ -112,12 +113,13 @@ class Prices:
         Constraint("latency", latency_constraint).check()
         shape = Shape.of(config, dense=True)
         unit = table.dense / LATENCY_STEPS
+
+        def steps(seconds: np.ndarray) -> np.ndarray:
+            return np.ceil(seconds / unit).astype(np.int64)
+
         prices = [
-            np.ceil(seconds / unit).astype(np.int64)
-            for seconds in (
-                table.attention(np.arange(shape.heads[0] + 1)),
-                table.mlp(np.arange(shape.neurons[0] + 1)),
-            )
+            steps(table.attention(np.arange(shape.heads[0] + 1))),
+            steps(table.mlp(np.arange(shape.neurons[0] + 1))),
         ]
         fixed = table.outside / table.dense
         least = fixed + len(shape.heads) * sum(each[0] for each in prices) / LATENCY_STEPS
@@ -127,7 +129,12 @@ class Prices:
                 f"neurons takes {least:.3f} of the dense tower's time here"
             )
         budget = int((latency_constraint - fixed) * LATENCY_STEPS)
-        return cls(*prices, budget, latency_constraint)
+        return cls(
+            *prices,
+            budget,
+            latency_constraint,
+            lambda heads, *sizes: steps(table.attention(heads, *sizes)),
+        )
 
     @classmethod
     def in_heads(cls, config, heads: int, tower: TowerKind = "vision") -> "Prices":
@@ -154,4 +161,4 @@ class Prices:
         All layers cost the same.
         """
         del layer
-        return units * sum(dims) * self.head_dim if dims else getattr(self, kind)[units]
+        return self.sized(units, *dims) if dims else getattr(self, kind)[units]

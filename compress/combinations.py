@@ -22,7 +22,7 @@ from compress.options import AlignOptions, BudgetOptions
 from compress.plan import Start
 from compress.rule import cut
 from compress.source import Source
-from compress.structures import USUAL, Structure
+from compress.structures import Structure
 from compress.token_prices import LayerPrices, MacPrices, SecondPrices
 from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
 from pruning_mechanism.families import tower_config
@@ -39,8 +39,8 @@ class CombinationOptions(AlignOptions):
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
     latency_constraint: tuple[float, ...] = ()
     """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
-    structures: tuple[Structure, ...] = ()
-    """what pruning may take (default: all of these; not head_dims under a latency constraint)"""
+    structures: tuple[Structure, ...] = get_args(Structure)
+    """what pruning may take"""
     exits: tuple[int, ...] = ()
     """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
     search_samples: int = 2048
@@ -52,15 +52,14 @@ class CombinationOptions(AlignOptions):
     tries: int = 4
     """combinations that are made for each constraint, and the best one that merges nothing"""
 
-    @property
-    def taken(self) -> tuple[Structure, ...]:
-        """What pruning may take, if nothing was said as well."""
-        return self.structures or (USUAL if self.latency_constraint else get_args(Structure))
-
 
 @dataclass(frozen=True)
 class Candidate:
-    """One combination: where the tower ends, what merges, what stays, and what that should lose."""
+    """One combination: where the tower ends, what merges, what stays, and what that should lose.
+
+    `exit` is the layer whose curves the mask is by. Its uppermost layers may keep nothing; the
+    finished tower ends before them.
+    """
 
     exit: int
     schedule: Schedule
@@ -68,9 +67,25 @@ class Candidate:
     promised: float
 
     @property
+    def layers(self) -> int:
+        """How many layers the finished tower has: to the last that keeps anything, at least 1."""
+        anything = self.mask.heads.any(1) | self.mask.neurons.any(1)
+        return max([1, *(anything.nonzero().flatten() + 1).tolist()])
+
+    @property
+    def merged(self) -> Schedule:
+        """How many tokens merge in each of these."""
+        return self.schedule[: self.layers]
+
+    @property
+    def kept(self) -> Mask:
+        """What these keep."""
+        return Mask(**{name: each[: self.layers] for name, each in self.mask.tensors.items()})
+
+    @property
     def says(self) -> str:
         """In words, for titles and records."""
-        return f"exit after layer {self.exit}, {sum(self.schedule)} tokens merged"
+        return f"exit after layer {self.layers}, {sum(self.merged)} tokens merged"
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,7 @@ def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower
 
 def _budget(options: CombinationOptions) -> BudgetOptions:
     return BudgetOptions(
-        structures=options.taken,
+        structures=options.structures,
         curve_samples=options.curve_samples,
         repair_samples=options.score_samples,
         seed=options.seed,
@@ -201,7 +216,7 @@ def _sizes(
 ) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
     try:
-        return by_curves(importance, curves, prices, 1, options.taken)
+        return by_curves(importance, curves, prices, 1, options.structures)
     except ValueError:
         return None
 
@@ -228,8 +243,7 @@ def _made(source: Source, candidate: Candidate, options: CombinationOptions) -> 
     budget, title = _budget(options), f"joint {candidate.says}"
     turned = _start(source, candidate.exit, options).turned
     made, _ = cut(tower.dense, candidate.mask, budget, f"{title}: repair", turned=turned)
-    if any(candidate.schedule):
-        made = reduce(made, Reduction(merged_per_layer=candidate.schedule))
+    made = reduce(made, _reduction(made.config, candidate.layers, candidate.schedule))
     images = source.calibration.first(options.search_samples)
     pooled = pooled_features(made, images, f"{title}: read off")
     return Tried(candidate, made, linear_loss(pooled, source.targets()[: len(images)]))

@@ -30,7 +30,6 @@ from compress.reduced import ReduceRule, Step, run_reduce, settings_of
 from compress.source import Source
 from compress.token_prices import MacPrices, SecondPrices
 from pruning_mechanism import Reduction, is_smaller
-from pruning_mechanism.latency import LatencyTable
 from pruning_mechanism.latency_measurement import measured_share
 
 CORRECTIONS = 5
@@ -51,12 +50,12 @@ class JointOptions(CombinationOptions, OutputOptions):
 class Found:
     """The combinations tried under one constraint.
 
-    Under a latency constraint `tables` are what they were chosen by, and `share` is the best one's
-    measured seconds / the dense tower's.
+    Under a latency constraint `seconds` are what they were chosen by, and `share` is the best
+    one's measured seconds / the dense tower's.
     """
 
     tried: Sequence[Tried]
-    tables: Sequence[LatencyTable] = ()
+    seconds: SecondPrices | None = None
     share: float | None = None
 
     @property
@@ -104,11 +103,6 @@ def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
     kind, values = "MAC", options.mac_constraint
     if options.latency_constraint:
         kind, values = "latency", options.latency_constraint
-        if "head_dims" in options.taken:
-            raise UserError(
-                "--latency-constraint has no seconds of heads of other sizes: "
-                "--structures heads,neurons,sublayers"
-            )
     if not values:
         raise UserError("name a --mac-constraint or a --latency-constraint")
     return settings_of(kind, values, ())
@@ -128,8 +122,8 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
         model = Found(tried).best.model
         share = measured_share(model, source.model, options.batch_size)
         if share <= setting.value:
-            return Found(tried, measured.tables, share)
-        constraint *= MARGIN * setting.value / share  # what no table holds: matching, reading off
+            return Found(tried, measured, share)
+        constraint *= MARGIN * setting.value / share  # what no table holds, such as reading off
     raise UserError(
         f"{setting.label}: after {CORRECTIONS} corrections the finished tower still took "
         f"{share:.3f} of the dense one's seconds; ask for a little less"
@@ -138,20 +132,23 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
 
 def _write(found: Found, directory: Path) -> None:
     """The best mask, all that was tried and the seconds, beside the model."""
-    found.best.candidate.mask.save(directory / "mask.safetensors")
-    for table in found.tables:
-        table.save(directory / f"latency-{table.conditions.tokens}-tokens.json")
+    found.best.candidate.kept.save(directory / "mask.safetensors")
     tried = [_entry(each) | {"chosen": each is found.best} for each in found.tried]
     content = {"schema": 1, "metric": "1 - cos to the last stage's embedding", "tried": tried}
+    if prices := found.seconds:
+        counts = [each.conditions.tokens for each in prices.tables]
+        for tokens, table in zip(counts, prices.tables, strict=True):
+            table.save(directory / f"latency-{tokens}-tokens.json")
+        content["seconds_of_merging"] = dict(zip(counts, prices.merging, strict=True))
     (directory / "joint.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _entry(tried: Tried) -> dict:
     candidate = tried.candidate
     return {
-        "exit": candidate.exit,
-        "merged_per_layer": list(candidate.schedule),
-        "kept": {name: bits.sum(1).tolist() for name, bits in candidate.mask.tensors.items()},
+        "exit": candidate.layers,
+        "merged_per_layer": list(candidate.merged),
+        "kept": {name: bits.sum(1).tolist() for name, bits in candidate.kept.tensors.items()},
         "promised": candidate.promised,
         "lost": tried.lost,
     }

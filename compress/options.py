@@ -122,12 +122,11 @@ class BudgetOptions(BaseOptions):
                 f"--structures {','.join(self.structures)} takes --allocate curves, "
                 f"not {self.allocate}"
             )
-        if kind != "MAC" and "head_dims" in self.structures:
-            reason = {
-                "latency": "the latency table has no seconds of heads of other sizes",
-                "heads": "a number of heads says nothing of their sizes",
-            }
-            raise UserError(f"--structures head_dims takes a --mac-constraint: {reason[kind]}")
+        if kind == "heads" and "head_dims" in self.structures:
+            raise UserError(
+                "--structures head_dims takes a --mac-constraint or a --latency-constraint: "
+                "a number of heads says nothing of their sizes"
+            )
 
     @property
     def usual_structures(self) -> bool:

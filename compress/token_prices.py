@@ -5,7 +5,7 @@ where all layers see all tokens. The budget is a share of the dense tower's cost
 schedule.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 
 from pruning_mechanism import Reduction, Shape, reduce
 from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_measurement import measure
+from pruning_mechanism.latency_measurement import measure, seconds_of_merging
 
 SHARES = (0.25, 0.5, 1.0)
 """Shares of the patches at which seconds are measured; between them they are taken as linear."""
@@ -64,10 +64,12 @@ class MacPrices:
 class SecondPrices:
     """In measured seconds an image; `budget` is for the whole tower.
 
-    `tables` are of the same tower with fewer and with all of its patches, by rising numbers.
+    `tables` are of the same tower with fewer and with all of its patches, by rising numbers;
+    `merging` is what a layer that merges tokens takes for that, at each of these numbers.
     """
 
     tables: tuple[LatencyTable, ...]
+    merging: tuple[float, ...]
     budget: float = 0.0
 
     @classmethod
@@ -78,7 +80,10 @@ class SecondPrices:
             reduce(model, Reduction(kept_patches=max(1, round(share * patches))))
             for share in SHARES
         ]
-        return cls(tuple(measure(each, batch_size, progress="seconds") for each in towers))
+        return cls(
+            tuple(measure(each, batch_size, progress="seconds") for each in towers),
+            tuple(seconds_of_merging(each, batch_size) for each in towers),
+        )
 
     def under(self, latency_constraint: float) -> "SecondPrices":
         """The same seconds with the budget that a latency constraint says."""
@@ -87,21 +92,28 @@ class SecondPrices:
     def of_shape(self, shape: Shape) -> LayerPrices:
         """Prices where so many tokens enter each layer as in `shape`.
 
-        What no layer can save, the patch embedding and the like, is taken off the budget.
+        What no size can save, the patch embedding, merging and the like, is taken off the budget.
         """
         counts = [each.conditions.tokens for each in self.tables]
+        merging = sum(
+            _between(counts, self.merging, tokens.attention)
+            for tokens in shape.layer_tokens
+            if tokens.matched
+        )
 
-        def cost(kind: str, units: np.ndarray, *, layer: int) -> np.ndarray:
+        def cost(kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
             tokens = shape.layer_tokens[layer]
             if kind == "neurons":
                 return _between(counts, [each.mlp(units) for each in self.tables], tokens.mlp)
-            seconds = [each.attention(units) for each in self.tables]
+            seconds = [each.attention(units, *dims) for each in self.tables]
             return _between(counts, seconds, tokens.attention)
 
-        return LayerPrices(cost, self.budget - self.tables[-1].outside)
+        return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)
 
 
-def _between(counts: list[int], seconds: list[np.ndarray], tokens: float) -> np.ndarray:
+def _between(
+    counts: Sequence[int], seconds: Sequence[float | np.ndarray], tokens: float
+) -> float | np.ndarray:
     """Seconds at a number of tokens, linear between the two nearest counts and beyond the ends."""
     above = int(np.clip(np.searchsorted(counts, tokens), 1, len(counts) - 1))
     low, high = counts[above - 1], counts[above]

@@ -12,12 +12,13 @@ from math import gcd
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.tower import TowerError
 
-SCHEMA = 1
+SCHEMA = 2
 LARGEST_STEP = 64
 """The largest multiple of neurons that hardware is asked whether it likes it."""
 TOLERANCE = 0.03
@@ -57,6 +58,10 @@ class LatencyTable:
         neurons: seconds of one MLP sublayer for each of `widths`.
         noise: relative standard error of these entries, the median one.
         conditions: what all of it was measured on.
+        head_sizes: the sizes of queries and keys, and of values, that were measured, ascending to
+            the dense one; none if no other was.
+        sized: seconds of one attention sublayer with all H heads whose queries and keys have the
+            size of that row and whose values have that of the column.
     """
 
     layers: int
@@ -66,14 +71,42 @@ class LatencyTable:
     neurons: tuple[float, ...]
     noise: float
     conditions: Conditions
+    head_sizes: tuple[int, ...] = ()
+    sized: tuple[tuple[float, ...], ...] = ()
 
-    def attention(self, heads: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """Seconds per image of an attention sublayer with these numbers of heads, same shape.
+    def attention(
+        self, heads: int | Sequence[int] | np.ndarray, *sizes: int | Sequence[int] | np.ndarray
+    ) -> np.ndarray:
+        """Seconds per image of attention sublayers with these numbers of heads, same shape.
 
-        Never falling in the number of heads: where the measured seconds fall, which is noise, they
-        are replaced by the closest rising ones (isotonic regression).
+        `sizes` are those of the heads' queries and keys and of their values, of the same shape, if
+        they aren't the dense ones. What each head adds to a sublayer without any is then multiplied
+        by what such sizes leave of it where all heads have them.
+
+        Never falling in any of the three: where the measured seconds fall, which is noise, they
+        are replaced by rising ones (isotonic regression; of sizes, the largest of those before).
+
+        Raises:
+            ValueError: no other sizes were measured.
         """
-        return _rising(self.heads)[np.asarray(heads)]
+        seconds = _rising(self.heads)[np.asarray(heads)]
+        if not sizes:
+            return seconds
+        if not self.head_sizes:
+            raise ValueError("the latency table has no seconds of heads of other sizes")
+        none = _rising(self.heads)[0]
+        return none + (seconds - none) * self._share_of_sizes(np.stack(sizes, axis=-1))
+
+    @cached_property
+    def _share_of_sizes(self) -> RegularGridInterpolator:
+        """What is left of a head's seconds when its queries and keys, and its values, shrink."""
+        rising = np.array(self.sized)
+        for axis in (0, 1):
+            rising = np.maximum.accumulate(rising, axis)
+        least, dense = _rising(self.heads)[0], rising[-1, -1]
+        shares = np.clip((rising - least) / max(dense - least, np.finfo(float).tiny), 0, 1)
+        shares[-1, -1] = 1.0
+        return RegularGridInterpolator((self.head_sizes,) * 2, shares)
 
     def mlp(self, neurons: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """Seconds per image of an MLP sublayer with these numbers of neurons, same shape.
@@ -86,14 +119,18 @@ class LatencyTable:
         penalty = np.vectorize(self.penalty.__getitem__, otypes=[float])
         return self._line(neurons) * penalty(np.gcd(neurons, self.step))
 
-    def tower(self, heads: Sequence[int], neurons: Sequence[int]) -> float:
-        """Predicted seconds per image of the whole tower with these heads and neurons a layer."""
+    def tower(self, heads: Sequence[int], neurons: Sequence[int], *sizes: Sequence[int]) -> float:
+        """Predicted seconds per image of the whole tower with these heads and neurons a layer.
+
+        `sizes` are those of each layer's heads, as in `attention`.
+        """
         if not len(heads) == len(neurons) == self.layers:
             raise ValueError(
                 f"the table is of {self.layers} layers, got {len(heads)} numbers of heads and "
                 f"{len(neurons)} of neurons"
             )
-        return float(self.outside + self.attention(heads).sum() + self.mlp(neurons).sum())
+        attention = self.attention(heads, *sizes)
+        return float(self.outside + attention.sum() + self.mlp(neurons).sum())
 
     @property
     def dense(self) -> float:
@@ -126,6 +163,7 @@ class LatencyTable:
             outside=factor * self.outside,
             heads=tuple(factor * seconds for seconds in self.heads),
             neurons=tuple(factor * seconds for seconds in self.neurons),
+            sized=tuple(tuple(factor * seconds for seconds in row) for row in self.sized),
         )
 
     def _uniform(self, heads: int, neurons: int) -> float:
@@ -220,8 +258,9 @@ class LatencyTable:
         if schema != SCHEMA:
             raise TowerError(f"{path} has schema {schema}, but this version reads {SCHEMA}")
         try:
-            for name in ("heads", "widths", "neurons"):
+            for name in ("heads", "widths", "neurons", "head_sizes"):
                 entries[name] = tuple(entries[name])
+            entries["sized"] = tuple(map(tuple, entries["sized"]))
             return cls(**entries | {"conditions": Conditions(**entries["conditions"])})
         except (LookupError, TypeError) as error:
             raise TowerError(f"{path} is not a whole latency table: {error!r}") from error

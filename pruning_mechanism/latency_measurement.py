@@ -1,15 +1,16 @@
 """Measuring a latency table: every size of a sublayer timed where it runs, inside whole towers.
 
 A sublayer timed in a loop of its own finds its weights in the cache and is faster than it will
-ever be in a tower. So a few pruned towers are made in which every number of heads and every width
-of a grid has its place in some layer, whole batches pass through them and the dense tower in turn,
-and a clock is read after every sublayer.
+ever be in a tower. So a few pruned towers are made in which every number of heads, every size of
+heads and every width of a grid has its place in some layer, whole batches pass through them and the
+dense tower in turn, and a clock is read after every sublayer.
 """
 
 import copy
 import time
 from collections import defaultdict
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from pruning_mechanism.cost import Shape
 from pruning_mechanism.latency import Conditions, LatencyTable, largest_step
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.processor import processor_name
+from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
 from pruning_mechanism.tower import (
+    Sublayer,
+    Tower,
     TowerError,
     embed,
     image_embeddings,
@@ -34,6 +38,16 @@ LINE_WIDTHS = 24
 """Multiples of the step, besides 0, at which an MLP is measured; fewer if there are fewer."""
 SHARES = (0.3, 0.6)
 """Shares of the dense width near which each smaller multiple is measured."""
+HEAD_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
+"""Shares of a head's dense size at which queries and keys, and values, are measured."""
+
+
+class Attention(NamedTuple):
+    """The size of an attention sublayer: its heads, and the sizes of each of them."""
+
+    heads: int
+    query_key_size: int
+    value_size: int
 
 
 @torch.inference_mode()
@@ -68,7 +82,8 @@ def measure(
     if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
         model = copy.deepcopy(model).to(device)
     layers, heads, neurons = _dense_shape(model)
-    towers = [model, *(prune(model, mask) for mask in mixed_masks(layers, heads, neurons))]
+    masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
+    towers = [model, *(prune(model, mask) for mask in masks)]
     pixels = noise_pixels(model, batch_size)
     settle_memory()
     seconds = Seconds()
@@ -103,6 +118,38 @@ def measured_share(
     return float(np.median(ratios[1:]))
 
 
+@torch.inference_mode()
+def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int = 7) -> float:
+    """What merging adds to a layer, in seconds an image, whatever it saves by fewer tokens.
+
+    Matching tokens, merging them, and attending by their sizes; attention alone and with all of
+    it in turn, layer by layer, the median difference.
+
+    Args:
+        model: a dense tower with a class token, which stays as it is.
+        batch_size: images in a batch.
+        repetitions: timed turns, after one untimed.
+    """
+    layers = len(Tower.of(model).layers)
+    tower = Tower.of(reduce(model, Reduction(merged_per_layer=(1,) * layers)))
+    hidden = tower.embed(noise_pixels(model, batch_size))
+    sizes = hidden.new_ones(hidden.shape[:2], dtype=torch.float32)
+    settle_memory()
+    extra = []
+    for turn in range(repetitions + 1):
+        for layer in range(layers):
+            marks = [_mark(hidden.device)]
+            tower.root.attend(layer, hidden, None)
+            marks.append(_mark(hidden.device))
+            tower.root.attend_and_reduce(layer, hidden, sizes)
+            marks.append(_mark(hidden.device))
+            _synchronise(hidden.device)
+            alone, merging = (_between(one, next_one) for one, next_one in pairwise(marks))
+            if turn:
+                extra.append(merging - alone)
+    return max(0.0, float(np.median(extra))) / batch_size
+
+
 class Seconds:
     """What the clock said: seconds a batch, by part and size, of every pass so far."""
 
@@ -134,7 +181,7 @@ class Seconds:
         first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
         self.outside.append(first + last)
         for part, lap in zip(parts, laps, strict=True):
-            self.sublayers[part.kind][part.units].append(lap)
+            self.sublayers[part.kind][_size_of(part)].append(lap)
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
         """Medians, in seconds an image, with the dense tower's sum as measured."""
@@ -142,15 +189,23 @@ class Seconds:
         def an_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
-        heads, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        dense = max(attention)
+        numbers = sorted({each.heads for each in attention})
+        sizes = sorted({each.query_key_size for each in attention})
         table = LatencyTable(
             layers=layers,
             outside=an_image(self.outside),
-            heads=tuple(an_image(heads[number]) for number in sorted(heads)),
+            heads=tuple(an_image(attention[dense._replace(heads=each)]) for each in numbers),
             widths=tuple(sorted(neurons)),
             neurons=tuple(an_image(neurons[width]) for width in sorted(neurons)),
             noise=self._noise(),
             conditions=conditions,
+            head_sizes=tuple(sizes),
+            sized=tuple(
+                tuple(an_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
+                for row in sizes
+            ),
         )
         return table.scaled(an_image(self.whole) / table.dense)
 
@@ -176,29 +231,34 @@ def settle_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-def mixed_masks(layers: int, heads: int, neurons: int) -> list[Mask]:
-    """Masks whose layers, taken together, keep every number of heads and every measured width.
+def mixed_masks(layers: int, heads: int, neurons: int, head_dim: int) -> list[Mask]:
+    """Masks whose layers, taken together, keep every size that is measured.
 
-    Sizes are dealt to layers at random (seeded): no tower is narrow as a whole, and no width
-    always follows the same number of heads. The dense sizes are left to the dense tower.
+    These are every number of heads, all heads of every size, and every measured width. They are
+    dealt to layers at random (seeded): no tower is narrow as a whole, and no width always follows
+    the same attention. The dense sizes are left to the dense tower.
     """
-    widths = measured_widths(neurons)[:-1]
-    towers = -(-max(len(widths), heads) // layers)
+    numbers = [Attention(each, head_dim, head_dim) for each in range(heads)]
+    sizes = [Attention(heads, *each) for each in product(measured_head_sizes(head_dim), repeat=2)]
+    attention, widths = np.array([*numbers, *sizes[:-1]]), np.array(measured_widths(neurons)[:-1])
+    towers = -(-max(len(widths), len(attention)) // layers)
     dealer = np.random.default_rng(0)
     slots = np.arange(towers * layers)
-    kept = [
-        dealer.permutation(np.array(sizes)[slots % len(sizes)]).reshape(towers, layers)
-        for sizes in (range(heads), widths)
-    ]
+    dealt = [dealer.permutation(each[slots % len(each)]) for each in (attention, widths)]
+    kept = np.column_stack(dealt).reshape(towers, layers, -1)
+
+    def first(counts: np.ndarray, units: int) -> Tensor:
+        return torch.arange(units) < torch.from_numpy(counts)[:, None]
+
     return [
-        Mask(
-            *(
-                torch.arange(units) < torch.from_numpy(sizes[tower])[:, None]
-                for units, sizes in zip((heads, neurons), kept, strict=True)
-            )
-        )
-        for tower in range(towers)
+        Mask(*map(first, tower[:, [0, 3, 1, 2]].T, (heads, neurons, head_dim, head_dim)))
+        for tower in kept
     ]
+
+
+def measured_head_sizes(head_dim: int) -> list[int]:
+    """The sizes of queries and keys, and of values, that are measured, ascending to the dense."""
+    return sorted({max(1, round(share * head_dim)) for share in HEAD_SHARES})
 
 
 def measured_widths(neurons: int) -> list[int]:
@@ -215,6 +275,16 @@ def measured_widths(neurons: int) -> list[int]:
         widths |= {(2 * int(s * neurons / (2 * multiple)) + 1) * multiple for s in SHARES}
         multiple //= 2
     return sorted(width for width in widths if width <= neurons)
+
+
+def _size_of(part: Sublayer) -> Attention | int:
+    """What a sublayer's seconds depend on; without heads, the sizes are those it would have."""
+    if part.kind == "neurons":
+        return part.units
+    dense = part.body.head_dim
+    if not part.units:
+        return Attention(0, dense, dense)
+    return Attention(part.units, part.body.q_proj.out_features // part.units, part.unit_width)
 
 
 def _dense_shape(model: nn.Module) -> tuple[int, int, int]:

@@ -233,6 +233,14 @@ class ReducedTower:
         layer, now = self.encoder.layers[index], Reducing.of(self.config, index, hidden.shape[1])
         if now.left == hidden.shape[1]:
             return layer(hidden, _bias(hidden, sizes)), sizes
+        hidden, sizes = self.attend_and_reduce(index, hidden, sizes)
+        return self.feed(index, hidden), sizes
+
+    def attend_and_reduce(
+        self, index: int, hidden: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The stream and its tokens' sizes after a layer's attention, tokens ranked and merged."""
+        layer, now = self.encoder.layers[index], Reducing.of(self.config, index, hidden.shape[1])
         hidden, normed, attended = self.attend(index, hidden, sizes)
         if now.keep:
             ranks = self._ranks(layer, hidden, normed, attended, sizes)
@@ -240,7 +248,7 @@ class ReducedTower:
         if now.merged:
             metric = hidden if now.keep else _metric(attended, normed)
             hidden, sizes = self.merge(hidden, _known(sizes, hidden), match(metric, now.merged))
-        return self.feed(index, hidden), sizes
+        return hidden, sizes
 
     def attend(
         self, index: int, hidden: Tensor, sizes: Tensor | None

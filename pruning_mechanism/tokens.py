@@ -114,13 +114,17 @@ def merge(hidden: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Te
         matching: of `match`.
     """
     source, target, stay = matching
-    weighted = hidden * sizes[..., None]
-    moved = _taken(weighted, source).flatten(0, 1)
-    into = _rows(target, hidden.shape[1])
-    weighted = weighted.flatten(0, 1).index_add(0, into, moved).view_as(weighted)
-    sizes = sizes.scatter_add(1, target, sizes.gather(1, source)).gather(1, stay)
-    means = _taken(weighted, stay) / sizes[..., None]
-    return means.to(hidden.dtype), sizes
+    gone = sizes.gather(1, source)
+    total = sizes.scatter_add(1, target, gone)
+    # most tokens stay as they are: only the rows that something merges into are touched
+    means = _taken(hidden, stay).to(sizes.dtype)
+    kept = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
+    place = torch.zeros_like(total, dtype=torch.long).scatter(1, stay, kept).gather(1, target)
+    shares = (gone / total.gather(1, target))[..., None]
+    towards = (_taken(hidden, source) - _taken(hidden, target)) * shares
+    into = _rows(place, stay.shape[1])
+    means = means.flatten(0, 1).index_add_(0, into, towards.flatten(0, 1)).view_as(means)
+    return means.to(hidden.dtype), total.gather(1, stay)
 
 
 def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tuple[Tensor, Tensor]:

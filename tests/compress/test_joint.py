@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from compress import flip, joint
 from compress.alignment import pooled_features
-from compress.combinations import CombinationOptions, exits_tried, merging_schedules
+from compress.combinations import (
+    Candidate,
+    CombinationOptions,
+    exits_tried,
+    merging_schedules,
+)
 from compress.command import run_command
 from compress.exits import linear_loss, read_off
 from compress.token_prices import MacPrices, SecondPrices
@@ -76,10 +81,6 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
         (("--exits", "4"), "layers from 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
         (("--mac-constraint", "1.5"), "in (0, 1]"),
-        (
-            ("--latency-constraint", "0.5", "--structures", "heads,head_dims"),
-            "--structures heads,neurons,sublayers",
-        ),
         (("--latency-constraint", "0.0001"), "no combination"),
         (("--mac-constraint", "0.001", "--structures", "heads,neurons"), "allow more structures"),
     ],
@@ -120,6 +121,17 @@ def test_what_is_read_off_in_one_pass_is_what_each_exit_reads(clip, folder):
             assert each.losses[layers] == pytest.approx(linear_loss(pooled, targets), rel=1e-4)
             if not any(each.schedule):
                 torch.testing.assert_close(each.pooled[layers], pooled)
+
+
+def test_a_tower_ends_before_layers_that_keep_nothing(clip):
+    heads, neurons = torch.ones(3, 4, dtype=torch.bool), torch.ones(3, 24, dtype=torch.bool)
+    heads[1:], neurons[2] = False, False
+    found = Candidate(3, (2, 1, 1), Mask(heads, neurons), 0.1)
+    assert found.says == "exit after layer 2, 3 tokens merged"
+    assert found.merged == (2, 1)
+    assert found.kept == Mask(heads[:2], neurons[:2])
+    nothing = Mask(torch.zeros_like(heads), torch.zeros_like(neurons))
+    assert Candidate(3, (0, 0, 0), nothing, 0.1).layers == 1
 
 
 def test_schedules_start_with_nothing_merged_and_differ(clip):
@@ -166,7 +178,7 @@ def table(tokens: int, factor: float) -> LatencyTable:
 
 def test_seconds_lie_between_those_of_the_nearest_numbers_of_tokens(clip):
     tables = (table(5, 1.0), table(9, 2.0), table(17, 4.0))
-    prices = SecondPrices(tables).under(0.5)
+    prices = SecondPrices(tables, (0.5, 0.7, 1.1)).under(0.5)
     assert prices.budget == pytest.approx(0.5 * tables[-1].dense)
     shape = reduced_shape(clip.config, Reduction(merged_per_layer=(4, 4, 0)))
     assert [each.attention for each in shape.layer_tokens] == [17, 13, 9]
@@ -176,10 +188,13 @@ def test_seconds_lie_between_those_of_the_nearest_numbers_of_tokens(clip):
         found = of_shape.of("heads", units, layer=layer)
         np.testing.assert_allclose(found, factor * (1 + units))
     np.testing.assert_allclose(of_shape.of("neurons", units, layer=0), 3.0 * (1 + units))
-    assert of_shape.budget == pytest.approx(prices.budget - tables[-1].outside)
+    merging = 1.1 + 0.9  # of 17 tokens, and of 13
+    assert of_shape.budget == pytest.approx(prices.budget - tables[-1].outside - merging)
 
 
 def test_seconds_are_measured_at_several_numbers_of_tokens(clip):
     prices = SecondPrices.measured(clip, batch_size=2)
     assert [each.conditions.tokens for each in prices.tables] == [5, 9, 17]
+    assert len(prices.merging) == 3
+    assert min(prices.merging) >= 0
     assert replace(prices, budget=1.0).of_shape(Shape.of(clip.config)).budget < 1.0

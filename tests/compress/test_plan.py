@@ -282,7 +282,8 @@ def test_other_rules_allocate_by_curves_too(clip_directory, folder, tmp_path, ma
 
 
 def made_table(seconds_of_head: float = 1.0) -> LatencyTable:
-    widths = tuple(measured_widths(24))
+    """Attention costs as much more as its heads' sizes, 4 + 4, are more than 0."""
+    widths, sizes = tuple(measured_widths(24)), (1, 2, 4)
     return LatencyTable(
         layers=3,
         outside=2.0,
@@ -291,6 +292,10 @@ def made_table(seconds_of_head: float = 1.0) -> LatencyTable:
         neurons=tuple(0.5 + width / 4 for width in widths),
         noise=0.01,
         conditions=CONDITIONS,
+        head_sizes=sizes,
+        sized=tuple(
+            tuple(0.5 + seconds_of_head * (row + column) / 2 for column in sizes) for row in sizes
+        ),
     )
 
 
@@ -318,6 +323,20 @@ def test_a_latency_constraint_is_kept_by_the_table_which_is_written_and_charged(
         assert share - 0.15 < predicted / table.dense <= share
         assert record(directory)["constraint"] == f"latency {share}"
         assert record(directory)["seconds"] > 0.5
+
+
+def test_head_sizes_shrink_under_a_latency_constraint_as_far_as_their_seconds_say(
+    clip_directory, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plan, "measure", lambda *_: made_table())
+    flags = ("--latency-constraint", 0.4, "--structures", "heads,neurons,head_dims,sublayers")
+    run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
+    mask, table = Mask.load(tmp_path / "out" / "mask.safetensors"), made_table()
+    kept = [mask.tensors[each].sum(1).tolist() for each in ("heads", "neurons")]
+    sizes = [mask.tensors[each].sum(1).tolist() for each in ("qk_dims", "value_dims")]
+    assert min(map(min, sizes)) < 4
+    assert 0.25 < table.tower(*kept, *sizes) / table.dense <= 0.4
+    assert table.tower(*kept) / table.dense > 0.4  # of the dense sizes it would be too slow
 
 
 def test_dear_heads_are_what_a_latency_constraint_takes_away(tower, options, monkeypatch):

@@ -230,6 +230,6 @@ def test_what_may_not_go_stays(clip_directory, folder, tmp_path, capsys):
     few = ("--mac-constraint", 0.1, "--structures", "heads")
     message = refused(capsys, "fisher", clip_directory, folder, tmp_path / "c", *few)
     assert "allow more structures" in message
-    dims = ("--latency-constraint", 0.5, "--structures", "head_dims")
+    dims = ("--heads", 5, "--structures", "head_dims")
     message = refused(capsys, "recover", clip_directory, folder, tmp_path / "c", *dims)
-    assert "latency table has no seconds of heads of other sizes" in message
+    assert "a number of heads says nothing of their sizes" in message

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from pruning_mechanism import Mask, TowerError, image_embeddings, prune, sublayers
 from pruning_mechanism.latency import Conditions, LatencyTable, largest_step
-from pruning_mechanism.latency_measurement import Seconds, measure, measured_widths, mixed_masks
+from pruning_mechanism.latency_measurement import (
+    Attention,
+    Seconds,
+    measure,
+    measured_head_sizes,
+    measured_widths,
+    mixed_masks,
+)
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask
 
@@ -78,6 +85,37 @@ def test_more_heads_never_cost_less_and_the_mean_of_noise_stays(measured):
     assert found.sum() == pytest.approx(sum(measured))
     if measured == sorted(measured):
         np.testing.assert_allclose(found, measured)
+
+
+def test_sizes_of_heads_save_their_share_of_what_each_head_adds():
+    table = made_table(head_sizes=(2, 4), sized=((1.4, 2.3), (3.2, 5.0)))  # without heads 0.5
+    sizes = [2, 2, 4, 4], [2, 4, 2, 4]
+    assert table.attention([4] * 4, *sizes) == pytest.approx([1.4, 2.3, 3.2, 5.0])
+    share = (1.4 - 0.5) / (5 - 0.5)
+    assert table.attention([0, 1, 2], [2] * 3, [2] * 3) == pytest.approx(
+        [0.5, 0.5 + share * (2 - 0.5), 0.5 + share * (3 - 0.5)]
+    )
+    assert table.attention([4], [3], [4]) == pytest.approx([(2.3 + 5.0) / 2])
+    assert table.tower([4] * 3, [0] * 3, [2, 4, 4], [2, 4, 4]) == pytest.approx(10 + 3 + 11.4)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=14, max_size=14), st.integers(1, 4))
+def test_larger_heads_never_cost_less(measured, heads):
+    sized = np.array(measured[5:]).reshape(3, 3)
+    table = made_table(
+        heads=tuple(measured[:5]), head_sizes=(1, 2, 4), sized=tuple(map(tuple, sized))
+    )
+    sizes = np.meshgrid(range(1, 5), range(1, 5), indexing="ij")
+    found = table.attention(np.full((4, 4), heads), *sizes)
+    assert (np.diff(found, axis=0) >= -1e-12).all()
+    assert (np.diff(found, axis=1) >= -1e-12).all()
+    assert found[-1, -1] == pytest.approx(table.attention(heads))
+    assert (found >= table.attention(0) - 1e-12).all()
+
+
+def test_sizes_of_heads_that_were_not_measured_are_refused():
+    with pytest.raises(ValueError, match="no seconds of heads of other sizes"):
+        made_table().attention([1], [2], [2])
 
 
 @given(st.integers(0, 10_000))
@@ -146,13 +184,15 @@ def test_differences_within_the_noise_do_not_ask_for_rounding():
 
 
 def test_scaling_multiplies_every_prediction():
-    table, heads, neurons = made_table(), [1, 0, 4], [5, 1024, 0]
-    assert table.scaled(3).tower(heads, neurons) == pytest.approx(3 * table.tower(heads, neurons))
+    table = made_table(head_sizes=(2, 4), sized=((1.4, 2.3), (3.2, 5.0)))
+    sizes = [1, 0, 4], [5, 1024, 0], [2, 4, 4], [4, 4, 2]
+    assert table.scaled(3).tower(*sizes) == pytest.approx(3 * table.tower(*sizes))
 
 
 def test_saved_and_loaded_a_table_is_the_same(tmp_path):
-    made_table().save(tmp_path / "latency.json")
-    assert LatencyTable.load(tmp_path / "latency.json") == made_table()
+    table = made_table(head_sizes=(2, 4), sized=((1.4, 2.3), (3.2, 5.0)))
+    table.save(tmp_path / "latency.json")
+    assert LatencyTable.load(tmp_path / "latency.json") == table
 
 
 @pytest.mark.parametrize(
@@ -191,14 +231,23 @@ def test_the_measured_widths_run_from_none_to_all_and_stand_for_every_multiple(n
     assert len(widths) <= 40
 
 
-@pytest.mark.parametrize(("layers", "heads", "neurons"), [(3, 4, 24), (12, 12, 3072), (2, 16, 32)])
-def test_the_mixed_masks_hold_every_size_but_the_dense_ones(layers, heads, neurons):
-    masks = mixed_masks(layers, heads, neurons)
+@pytest.mark.parametrize(
+    ("layers", "heads", "neurons", "head_dim"), [(3, 4, 24, 4), (12, 12, 3072, 64), (2, 16, 32, 1)]
+)
+def test_the_mixed_masks_hold_every_size_but_the_dense_ones(layers, heads, neurons, head_dim):
+    masks = mixed_masks(layers, heads, neurons, head_dim)
     assert all(mask.heads.shape == (layers, heads) for mask in masks)
     assert all(mask.neurons.shape == (layers, neurons) for mask in masks)
-    kept_heads = torch.cat([mask.heads.sum(1) for mask in masks])
+    parts = ("heads", "qk_dims", "value_dims")
+    attention = torch.stack(
+        [torch.cat([mask.tensors[part].sum(1) for mask in masks]) for part in parts], dim=1
+    )
+    sizes = measured_head_sizes(head_dim)
+    assert set(map(tuple, attention.tolist())) == {
+        *((each, head_dim, head_dim) for each in range(heads)),
+        *((heads, row, column) for row in sizes for column in sizes),
+    } - {(heads, head_dim, head_dim)}
     kept_neurons = torch.cat([mask.neurons.sum(1) for mask in masks])
-    assert set(kept_heads.tolist()) == set(range(heads))
     assert set(kept_neurons.tolist()) == set(measured_widths(neurons)[:-1])
 
 
@@ -217,6 +266,10 @@ def test_a_measured_table_is_positive_and_its_dense_tower_takes_what_was_measure
     assert min(table.outside, *table.heads, *table.neurons) > 0
     assert len(table.heads) == 5
     assert table.widths == tuple(measured_widths(24))
+    assert table.head_sizes == (1, 2, 4)
+    assert np.array(table.sized).shape == (3, 3)
+    assert table.sized[-1][-1] == table.heads[-1]
+    assert np.min(table.sized) > 0
     assert table.noise >= 0
     table.check(model.config)
 
@@ -254,20 +307,29 @@ def test_the_timed_parts_are_the_whole_tower(monkeypatch):
 
 def test_each_sublayers_seconds_go_to_its_own_size():
     model, seconds = tiny_clip(), Seconds()
-    mask = random_mask(0)
+    heads, neurons = torch.tensor([4, 0, 2]), torch.tensor([24, 24, 7])
+    queries, values = torch.tensor([3, 2, 4]), torch.tensor([1, 2, 4])
+    mask = Mask(
+        torch.arange(4) < heads[:, None],
+        torch.arange(24) < neurons[:, None],
+        torch.arange(4) < queries[:, None],
+        torch.arange(4) < values[:, None],
+    )
     with torch.no_grad():
         seconds.add_parts(prune(model, mask), torch.randn(1, 3, 16, 16))
-    for kind in ("heads", "neurons"):
-        sizes = getattr(mask, kind).sum(1).tolist()
-        assert {size: len(laps) for size, laps in seconds.sublayers[kind].items()} == {
-            size: sizes.count(size) for size in sizes
-        }
+    laps = {
+        kind: {size: len(found) for size, found in each.items()}
+        for kind, each in seconds.sublayers.items()
+    }
+    assert laps["neurons"] == {24: 2, 7: 1}
+    assert laps["heads"] == {Attention(4, 3, 1): 1, Attention(0, 4, 4): 1, Attention(2, 4, 4): 1}
 
 
 def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower():
     seconds = Seconds()
     seconds.whole, seconds.outside = [66.0, 1.0, 900.0], [6.0]
-    seconds.sublayers["heads"] |= {0: [2.0], 1: [4.0, 99.0, 1.0]}
+    one = Attention(1, 4, 4)
+    seconds.sublayers["heads"] |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
     seconds.sublayers["neurons"] |= {1: [8.0, 8.0], 0: [2.0]}
     table = seconds.table(layers=2, conditions=CONDITIONS)  # of batches of 2 images
     assert table.widths == (0, 1)
@@ -275,13 +337,15 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
     scale = 33 / (3 + 2 * (2 + 4))
     assert table.outside == pytest.approx(3 * scale)
     assert table.heads == pytest.approx((1 * scale, 2 * scale))
+    assert table.head_sizes == (4,)
+    assert table.sized == (table.heads[-1:],)
     assert table.neurons == pytest.approx((1 * scale, 4 * scale))
 
 
 def test_noise_is_the_standard_error_of_a_median_in_shares_of_it():
     rng, seconds = np.random.default_rng(0), Seconds()
     for size in range(50):
-        seconds.sublayers["heads"][size] = list(rng.normal(5, 0.5, 100))
+        seconds.sublayers["heads"][Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
         seconds.sublayers["neurons"][size] = list(rng.normal(2, 0.2, 100))
     seconds.whole, seconds.outside = [1.0], [1.0]
     medians = np.median(rng.normal(5, 0.5, (1000, 100)), axis=1)
