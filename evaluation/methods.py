@@ -95,7 +95,7 @@ KINDS = {
         joint.rule,
         {"no_head_dims": ("structures", USUAL)},
         "ridge",
-        {"structures": ()},
+        {"structures": get_args(Structure)},
     ),
 }
 

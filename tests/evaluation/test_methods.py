@@ -110,8 +110,8 @@ def test_every_other_rule_is_aligned_unless_asked_not_to(name):
 
 def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
     assert "head_dims" not in GIVEN.structures
-    assert "head_dims" in parse_method("joint", GIVEN).options.taken
-    assert "head_dims" not in parse_method("joint+no_head_dims", GIVEN).options.taken
+    assert "head_dims" in parse_method("joint", GIVEN).options.structures
+    assert "head_dims" not in parse_method("joint+no_head_dims", GIVEN).options.structures
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,10 @@ def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
         ("sensitivity+curves", "'curves' is none of none, rescale, reconstruct, aligned$"),
         ("sensitivity+head_dims", "'head_dims' is none of none, rescale, reconstruct, aligned$"),
         ("recover+uniform+head_dims", "takes --allocate curves, not uniform"),
-        ("recover+heads+head_dims", "takes a --mac-constraint: a number of heads"),
+        (
+            "recover+heads+head_dims",
+            "takes a --mac-constraint or a --latency-constraint: a number of heads",
+        ),
         ("sensitivity+rounds=1", "'rounds=1' is none of"),
         ("recover+rounds", "'rounds' is none of .*rounds=N, steps=N"),
         ("recover+rounds=x", "'rounds=x' is none of"),
