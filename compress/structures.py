@@ -12,6 +12,7 @@ import numpy as np
 from compress.budget import Constraint
 from compress.command import UserError
 from pruning_mechanism import Shape, TowerKind
+from pruning_mechanism.latency_sizes import measured_head_sizes
 
 Structure = Literal["heads", "neurons", "head_dims", "sublayers"]
 USUAL: tuple[Structure, ...] = ("heads", "neurons", "sublayers")
@@ -40,7 +41,7 @@ def allowed(
 
 def dim_sizes(head_dim: int) -> np.ndarray:
     """The sizes of queries and keys, or of values, that are measured, ascending."""
-    return np.unique(np.maximum(1, np.round(np.array(DIM_SHARES) * head_dim).astype(int)))
+    return np.array(measured_head_sizes(head_dim, DIM_SHARES))
 
 
 def check_reach(

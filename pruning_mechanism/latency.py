@@ -89,13 +89,18 @@ class LatencyTable:
         Raises:
             ValueError: no other sizes were measured.
         """
-        seconds = _rising(self.heads)[np.asarray(heads)]
+        seconds = self._of_heads[np.asarray(heads)]
         if not sizes:
             return seconds
         if not self.head_sizes:
             raise ValueError("the latency table has no seconds of heads of other sizes")
-        none = _rising(self.heads)[0]
+        none = self._of_heads[0]
         return none + (seconds - none) * self._share_of_sizes(np.stack(sizes, axis=-1))
+
+    @cached_property
+    def _of_heads(self) -> np.ndarray:
+        """Seconds of attention with 0, 1, …, H heads of the dense size, made rising."""
+        return _rising(self.heads)
 
     @cached_property
     def _share_of_sizes(self) -> RegularGridInterpolator:
@@ -103,7 +108,7 @@ class LatencyTable:
         rising = np.array(self.sized)
         for axis in (0, 1):
             rising = np.maximum.accumulate(rising, axis)
-        least, dense = _rising(self.heads)[0], rising[-1, -1]
+        least, dense = self._of_heads[0], rising[-1, -1]
         shares = np.clip((rising - least) / max(dense - least, np.finfo(float).tiny), 0, 1)
         shares[-1, -1] = 1.0
         return RegularGridInterpolator((self.head_sizes,) * 2, shares)

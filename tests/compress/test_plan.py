@@ -18,7 +18,7 @@ from compress.repair import repair_tower
 from compress.rule import cut, make_smaller
 from pruning_mechanism import Mask, Tower, load, prune
 from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_measurement import measured_widths
+from pruning_mechanism.latency_sizes import measured_widths
 from tests.compress.test_budget import cost
 from tests.compress.test_repair import Images
 from tests.conftest import tiny_clip

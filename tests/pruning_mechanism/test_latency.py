@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from pruning_mechanism import Mask, TowerError, image_embeddings, prune, sublayers
 from pruning_mechanism.latency import Conditions, LatencyTable, largest_step
-from pruning_mechanism.latency_measurement import (
+from pruning_mechanism.latency_measurement import Seconds, measure
+from pruning_mechanism.latency_sizes import (
     Attention,
-    Seconds,
-    measure,
     measured_head_sizes,
     measured_widths,
     mixed_masks,
