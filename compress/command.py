@@ -6,10 +6,10 @@ mend into one line and exit status 2. `finished_directory` makes results appear 
 """
 
 import logging
+import secrets
 import shutil
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -204,14 +204,9 @@ def finished_directory(path: Path, overwrite: bool) -> Iterator[Path]:
         UserError: `path` is in use and not to be overwritten, or can't be written.
     """
     check_output(path, overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        )
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from error
-    try:
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+    try:  # a signal may come as soon as it is there
+        _make_private(partial)
         yield partial
         if _interrupts:
             raise Interrupted
@@ -225,6 +220,15 @@ def finished_directory(path: Path, overwrite: bool) -> Iterator[Path]:
             partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_private(path: Path) -> None:
+    """Make a directory, and those above it, for this user alone until it is finished."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 def _is_result(path: Path) -> bool:
