@@ -1,4 +1,4 @@
-"""Several seeds as a table, for the terminal and for Markdown: formatting only, as in `table`.
+"""Several seeds as tables, for the terminal and for Markdown: formatting only, as in `table`.
 
 In the terminal half widths stand under their means.
 """
@@ -34,12 +34,66 @@ def terminal(summary: SeedsReport) -> Table:
 
 
 def markdown(summary: SeedsReport) -> str:
-    """The summary as a GitHub table with a line of explanation below, ending with a newline."""
-    headers = _headers(summary)
-    rules = [":--" if place < 2 else "--:" for place in range(len(headers))]
-    lines = [headers, rules, *map(_cells, summary.rows)]
-    table = "".join(f"| {' | '.join(map(_one_line, line))} |\n" for line in lines)
-    return f"{table}\n{_title(summary)}.\n{_caption(summary)}.\n"
+    """The summary as GitHub tables, ending with a newline.
+
+    For each kind of constraint one of the first stages alone, methods against constraints; then one
+    of everything with its intervals, and a line of explanation below.
+    """
+    whole = _table(_headers(summary), list(map(_cells, summary.rows)), texts=2)
+    return f"{overviews(summary)}{whole}\n{_title(summary)}.\n{_caption(summary)}.\n"
+
+
+def overviews(summary: SeedsReport) -> str:
+    """Methods against constraints, a table for each kind of constraint, each with a blank line.
+
+    A cell has agreement@10 and 1 - cos of the first stage alone, and where there is a reference the
+    drop in agreement as a share of its drop; means over the seeds.
+    """
+    by_kind: dict[str, dict[str, dict[str, SeedsRow]]] = {}
+    for row in summary.rows[1:]:
+        methods = by_kind.setdefault(_kind(row.constraint), {})
+        methods.setdefault(row.method, {})[row.constraint] = row
+    says = "First stage alone: agreement@10 in % / 1 - cos"
+    if any(row.agreement_drop_ratio for row in summary.rows):
+        says += f" / drop in agreement as a share of {summary.reference}'s"
+    return f"{says}; means over the seeds.\n\n" + "".join(map(_overview, by_kind.values()))
+
+
+def _kind(constraint: str) -> str:
+    """What a constraint counts: MAC of "MAC 0.5", heads of "22 heads"."""
+    return next((word for word in constraint.split() if not word[0].isdigit()), constraint)
+
+
+def _overview(methods: dict[str, dict[str, SeedsRow]]) -> str:
+    values = {name: row.constraint_value for rows in methods.values() for name, row in rows.items()}
+    constraints = sorted(values, key=lambda name: values[name] or 0.0)
+    lines = [
+        [method, *(_overview_cell(rows.get(each)) for each in constraints)]
+        for method, rows in methods.items()
+    ]
+    return _table(["method", *constraints], lines, texts=1) + "\n"
+
+
+def _overview_cell(row: SeedsRow | None) -> str:
+    if row is None:
+        return NOTHING
+    cells = [f"{row.agreement.mean:.1f}"]
+    if row.one_minus_cosine:
+        cells.append(_two_digits(row.one_minus_cosine.mean))
+    if row.agreement_drop_ratio:
+        cells.append(f"{row.agreement_drop_ratio.mean:.2f}")
+    return " / ".join(cells)
+
+
+def _two_digits(number: float) -> str:
+    """Two significant digits, at most four decimals."""
+    return f"{number:#.2g}" if number >= 0.001 else f"{number:.4f}"
+
+
+def _table(headers: list[str], rows: list[list[str]], texts: int) -> str:
+    """A GitHub table whose first `texts` columns are text and the others numbers."""
+    rules = [":--" if place < texts else "--:" for place in range(len(headers))]
+    return "".join(f"| {' | '.join(map(_one_line, line))} |\n" for line in (headers, rules, *rows))
 
 
 def _one_line(cell: str) -> str:

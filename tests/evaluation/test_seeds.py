@@ -144,7 +144,13 @@ def test_the_command_writes_the_table_and_all_that_is_in_it(saved, reports, tmp_
     main(options)
     written = json.loads((tmp_path / "seeds" / "seeds.json").read_text())
     assert restored(SeedsReport, written, "seeds") == summed_up(reports, "fisher+rescale")
-    lines = (tmp_path / "seeds" / "seeds.md").read_text().splitlines()
+    says, _, *overview = (tmp_path / "seeds" / "seeds.md").read_text().splitlines()
+    assert says.endswith(
+        "/ drop in agreement as a share of fisher+rescale's; means over the seeds."
+    )
+    assert overview[0] == "| method | MAC 0.65 |"
+    assert overview[3] == "| recover | 94.3 / 0.0057 / 0.28 |"
+    lines = overview[5:]
     assert {line.count("|") for line in lines[:5]} == {11}
     assert lines[4].startswith("| recover | MAC 0.65 | ")
     assert "| 94.3 ± 5.2 | 0.0057 ± 0.0052 |" in lines[4]
@@ -152,6 +158,31 @@ def test_the_command_writes_the_table_and_all_that_is_in_it(saved, reports, tmp_
     assert "95 % t interval" in "".join(lines[5:])
     assert str(options.output) in capsys.readouterr().out
     main(dataclasses.replace(options, overwrite=True))
+
+
+def test_each_kind_of_constraint_has_its_overview_with_a_dash_where_nothing_was_measured(reports):
+    def labelled(row, method: str, constraint: str, value: float):
+        return dataclasses.replace(
+            row, method=method, constraint=constraint, constraint_value=value
+        )
+
+    changed = [
+        dataclasses.replace(
+            report,
+            rows=(
+                labelled(report.rows[0], "a", "MAC 0.5", 0.5),
+                labelled(report.rows[0], "b", "MAC 0.1", 0.1),
+                labelled(report.rows[0], "b", "132 heads", 132),
+                labelled(report.rows[0], "b", "22 heads", 22),
+            ),
+        )
+        for report in reports
+    ]
+    lines = seeds_table.overviews(summed_up(changed, "none")).splitlines()
+    assert lines[2] == "| method | MAC 0.1 | MAC 0.5 |"
+    assert lines[4].startswith("| a | – | ")
+    assert lines[5].endswith(" | – |")
+    assert lines[7] == "| method | 22 heads | 132 heads |"
 
 
 def test_the_table_fits_120_columns_whole(reports):
