@@ -33,9 +33,11 @@ from pruning_mechanism import Reduction, is_smaller
 from pruning_mechanism.latency_measurement import measured_share
 
 CORRECTIONS = 5
-"""Times that a latency constraint is tightened where the finished tower took longer."""
+"""Times that a latency constraint is corrected by what the finished tower took."""
 MARGIN = 0.99
-"""What it is tightened by beyond the measured excess: a clock doesn't repeat itself exactly."""
+"""Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
+LEFT = 0.95
+"""Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,19 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
     measured = source.ledger.once(
         "seconds", lambda: SecondPrices.measured(source.model, options.batch_size)
     )
-    constraint = setting.value
+    asked, best = setting.value, None
+    constraint = asked
     for _ in range(CORRECTIONS):
         tried = best_combinations(source, measured.under(constraint), options, setting.label)
-        model = Found(tried).best.model
-        share = measured_share(model, source.model, options.batch_size)
-        if share <= setting.value:
-            return Found(tried, measured, share)
-        constraint *= MARGIN * setting.value / share  # what no table holds, such as reading off
+        share = measured_share(Found(tried).best.model, source.model, options.batch_size)
+        found = Found(tried, measured, share)
+        if share <= asked and (best is None or found.best.lost < best.best.lost):
+            best = found
+        if best and (share >= LEFT * asked or constraint == 1.0):
+            return best  # seconds are spent, or the last correction asked for too many
+        constraint = min(1.0, constraint * MARGIN * asked / share)
+    if best:
+        return best
     raise UserError(
         f"{setting.label}: after {CORRECTIONS} corrections the finished tower still took "
         f"{share:.3f} of the dense one's seconds; ask for a little less"

@@ -93,6 +93,41 @@ def test_what_cannot_be_found_is_refused(command, capsys, tmp_path, flags, said)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("measured", "asked_for"),
+    [
+        ([0.48], [0.5]),
+        ([0.6, 0.48], [0.5, 0.5 * 0.99 * 0.5 / 0.6]),
+        ([0.4, 0.49], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),
+        ([0.4, 0.51], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),  # too much then: what kept it stays
+        ([0.2, 0.2], [0.5, 1.0]),  # there is no more to ask for
+    ],
+)
+def test_a_latency_constraint_is_corrected_by_what_the_finished_tower_took(
+    command, monkeypatch, measured, asked_for
+):
+    shares, asked, under = iter(measured), [], SecondPrices.under
+    monkeypatch.setattr(joint, "measured_share", lambda *_: next(shares))
+
+    def spy(prices, constraint):
+        asked.append(constraint)
+        return under(prices, constraint)
+
+    monkeypatch.setattr(SecondPrices, "under", spy)
+    directory = command("--latency-constraint", "0.5")
+    assert asked == pytest.approx(asked_for)
+    assert next(shares, None) is None
+    note = read(directory, "compression.json")["notes"][1]
+    assert any(f"took {each:.3f}" in note for each in measured if each <= 0.5)
+
+
+def test_a_latency_constraint_that_no_correction_meets_is_refused(command, capsys, monkeypatch):
+    monkeypatch.setattr(joint, "measured_share", lambda *_: 0.51)
+    with pytest.raises(SystemExit):
+        command("--latency-constraint", "0.5")
+    assert "still took 0.510 of the dense" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_tower_that_is_smaller_already_is_refused(command, clip_directory, folder, tmp_path):
     place = tmp_path / "flipped"
     run_command(
