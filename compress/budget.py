@@ -103,7 +103,7 @@ class Prices:
 
     @classmethod
     def in_seconds(cls, config, table: LatencyTable, latency_constraint: float) -> "Prices":
-        """In measured seconds of the whole tower, counted in `LATENCY_STEPS` of the dense one's.
+        """In measured seconds, counted in `LATENCY_STEPS` of those of the dense tower's parts.
 
         What no layer can save, the patch embedding and the like, is taken off the budget.
 
@@ -111,27 +111,25 @@ class Prices:
             UserError: the constraint is outside (0, 1], or not even an empty tower meets it.
         """
         Constraint("latency", latency_constraint).check()
+        if table.least > latency_constraint:
+            raise UserError(
+                f"--latency-constraint {latency_constraint:g}: even a tower without heads and "
+                f"neurons takes {table.least:.3f} of the dense tower's time here"
+            )
         shape = Shape.of(config, dense=True)
-        unit = table.dense / LATENCY_STEPS
+        unit = table.dense_parts / LATENCY_STEPS
 
         def steps(seconds: np.ndarray) -> np.ndarray:
             return np.ceil(seconds / unit).astype(np.int64)
 
-        prices = [
-            steps(table.attention(np.arange(shape.heads[0] + 1))),
-            steps(table.mlp(np.arange(shape.neurons[0] + 1))),
-        ]
-        fixed = table.outside / table.dense
-        least = fixed + len(shape.heads) * sum(each[0] for each in prices) / LATENCY_STEPS
-        if least > latency_constraint:
-            raise UserError(
-                f"--latency-constraint {latency_constraint:g}: even a tower without heads and "
-                f"neurons takes {least:.3f} of the dense tower's time here"
-            )
-        budget = int((latency_constraint - fixed) * LATENCY_STEPS)
+        heads = steps(table.attention(np.arange(shape.heads[0] + 1)))
+        neurons = steps(table.mlp(np.arange(shape.neurons[0] + 1)))
+        budget = int((table.budget(latency_constraint) - table.outside) / unit)
+        least = int(len(shape.heads) * (heads[0] + neurons[0]))  # rounding up must not forbid it
         return cls(
-            *prices,
-            budget,
+            heads,
+            neurons,
+            max(budget, least),
             latency_constraint,
             lambda heads, *sizes: steps(table.attention(heads, *sizes)),
         )

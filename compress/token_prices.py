@@ -87,7 +87,7 @@ class SecondPrices:
 
     def under(self, latency_constraint: float) -> "SecondPrices":
         """The same seconds with the budget that a latency constraint says."""
-        return replace(self, budget=latency_constraint * self.tables[-1].dense)
+        return replace(self, budget=self.tables[-1].budget(latency_constraint))
 
     def of_shape(self, shape: Shape) -> LayerPrices:
         """Prices where so many tokens enter each layer as in `shape`.

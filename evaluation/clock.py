@@ -1,22 +1,18 @@
-"""Wall clock of contenders in turn (A B A B …), which is what every speedup here rests on.
+"""What stages take of the wall clock, in turn, and the speedups that follow.
 
-Taking turns lets a machine that slows down (heat, a neighbour, a power limit) slow all
-contenders alike. Medians and quartiles are given, never the best of several runs.
+Medians and quartiles are given, never the best of several runs.
 """
 
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from cascade import ResumedStage, Stage, lifetime_speedup
 from evaluation.bootstrap import Interval
-
-Name = TypeVar("Name", bound=Hashable)
+from pruning_mechanism.clock import Name, in_turn
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,8 @@ def seconds_per_image(
             "need images ≥ 1, repetitions ≥ 1 and warmup ≥ 0, "
             f"got {images}, {repetitions} and {warmup}"
         )
-    device = torch.device(device)
-    for _ in range(warmup):
-        for work in contenders.values():
-            work()
-    seconds: dict[Name, list[float]] = {name: [] for name in contenders}
-    for _ in range(repetitions):
-        for name, work in contenders.items():
-            seconds[name].append(_seconds(work, device) / images)
-    return {name: summarise(each) for name, each in seconds.items()}
+    turns = in_turn(contenders, repetitions, torch.device(device), warmup)
+    return {name: summarise(np.divide(each, images)) for name, each in turns.items()}
 
 
 @dataclass(frozen=True)
@@ -194,16 +183,3 @@ def speedup_interval(
         low=lifetime_speedup(slow, f),
         high=lifetime_speedup(fast, f),
     )
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _synchronise(device)
-    start = time.perf_counter()
-    work()
-    _synchronise(device)
-    return time.perf_counter() - start
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -1,25 +1,23 @@
 """How a vision tower computes its attention: by the implementation that is fastest where it runs.
 
-Beside `latency_measurement`, whose clock it reads. transformers has several implementations of the
-same attention; which one is fastest depends on the size of a head, the number of tokens, the
-processor, the threads and the type, and no rule of thumb knows. The embeddings don't depend on it.
+Beside `latency_measurement`. transformers has several implementations of the same attention; which
+one is fastest depends on the size of a head, the number of tokens, the processor, the threads and
+the type, and no rule of thumb knows. The embeddings don't depend on it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
+from pruning_mechanism.clock import in_turn
 from pruning_mechanism.families import TowerError, tower_config
 from pruning_mechanism.latency import Conditions
-from pruning_mechanism.latency_measurement import (
-    Seconds,
-    conditions_of,
-    noise_pixels,
-    settle_memory,
-)
+from pruning_mechanism.latency_measurement import conditions_of, noise_pixels, settle_memory
+from pruning_mechanism.tower import image_embeddings
 
 IMPLEMENTATIONS = ("sdpa", "eager")
 """torch's fused kernels, and matrix products with a softmax between, by transformers' names.
@@ -91,17 +89,14 @@ def fastest_attention(
     if batch_size < 1 or repetitions < 1:
         raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
     before, pixels = attention_of(model), noise_pixels(model, batch_size)
-    contenders = {name: Seconds() for name in dict.fromkeys((before, *IMPLEMENTATIONS))}
+    names = dict.fromkeys((before, *IMPLEMENTATIONS))
+    works = dict.fromkeys(names, partial(image_embeddings, model, pixels))
     settle_memory()
     try:
-        for turn in range(repetitions + 1):
-            for name, seconds in contenders.items():
-                set_attention(model, name)
-                now = seconds if turn else Seconds()  # the first turn warms up
-                now.add_whole(model, pixels)
+        turns = in_turn(works, repetitions, pixels.device, prepare=partial(set_attention, model))
     finally:
         set_attention(model, before)
-    medians = {name: float(np.median(each.whole)) for name, each in contenders.items()}
+    medians = {name: float(np.median(each)) for name, each in turns.items()}
     return AttentionChoice(
         name=min(medians, key=medians.__getitem__),
         seconds={name: each / batch_size for name, each in medians.items()},

@@ -3,12 +3,15 @@
 A sublayer timed in a loop of its own finds its weights in the cache and is faster than it will
 ever be in a tower. So a few pruned towers are made in which every number of heads, every size of
 heads and every width of a grid has its place in some layer, whole batches pass through them and the
-dense tower in turn, and a clock is read after every sublayer.
+dense tower in turn, and a clock is read after every sublayer. Whole towers of a few sizes, all
+layers alike, are timed in the same turns.
 """
 
 import copy
 import time
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pruning_mechanism.clock import in_turn, seconds_of, synchronise
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.latency import Conditions, LatencyTable
-from pruning_mechanism.latency_sizes import Attention, mixed_masks
+from pruning_mechanism.latency_sizes import Attention, mixed_masks, uniform_counts, uniform_mask
 from pruning_mechanism.processor import processor_name
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
@@ -45,9 +49,10 @@ def measure(
     """Measure how long the parts of `model`'s vision tower take on this machine.
 
     A turn passes one batch through the dense tower and through each tower of mixed sizes; entries
-    are medians over the turns and over the layers of that size. The dense tower is timed as its
-    user calls it as well, and all entries are multiplied by one factor, close to 1, so that the
-    table's dense tower takes just what that took.
+    are medians over the turns and over the layers of that size. The dense tower, and towers with
+    the same share of heads and neurons in every layer, are timed as their user calls them as well;
+    all entries are multiplied by one factor, close to 1, so that the parts of the table's dense
+    tower add up to just what that took.
 
     Args:
         model: a dense tower, which stays as it is.
@@ -68,12 +73,19 @@ def measure(
     layers, heads, neurons = _dense_shape(model)
     masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
     towers = [model, *(prune(model, mask) for mask in masks)]
+    wholes = {
+        counts: prune(model, uniform_mask(layers, (heads, neurons), counts))
+        for counts in uniform_counts(heads, neurons)
+    } | {(heads, neurons): model}
     pixels = noise_pixels(model, batch_size)
     settle_memory()
     seconds = Seconds()
     for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
         now = seconds if turn else Seconds()  # the first turn warms up
-        now.add_whole(model, pixels)
+        for counts, tower in wholes.items():
+            now.wholes[counts].append(
+                seconds_of(partial(image_embeddings, tower, pixels), pixels.device)
+            )
         for tower in towers:
             now.add_parts(tower, pixels)
     return seconds.table(layers, conditions_of(model, batch_size, repetitions))
@@ -91,15 +103,14 @@ def measured_share(
         batch_size: images in a batch.
         repetitions: timed turns, after one untimed.
     """
-    pixels = [noise_pixels(each, batch_size) for each in (smaller, dense)]
+    towers = {"smaller": smaller, "dense": dense}
+    works = {
+        name: partial(image_embeddings, model, noise_pixels(model, batch_size))
+        for name, model in towers.items()
+    }
     settle_memory()
-    ratios = []
-    for _ in range(repetitions + 1):
-        seconds = Seconds()
-        for model, images in zip((smaller, dense), pixels, strict=True):
-            seconds.add_whole(model, images)
-        ratios.append(seconds.whole[0] / seconds.whole[1])
-    return float(np.median(ratios[1:]))
+    seconds = in_turn(works, repetitions, next(dense.parameters()).device)
+    return float(np.median(np.divide(seconds["smaller"], seconds["dense"])))
 
 
 @torch.inference_mode()
@@ -127,7 +138,7 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
             marks.append(_mark(hidden.device))
             tower.root.attend_and_reduce(layer, hidden, sizes)
             marks.append(_mark(hidden.device))
-            _synchronise(hidden.device)
+            synchronise(hidden.device)
             alone, merging = (_between(one, next_one) for one, next_one in pairwise(marks))
             if turn:
                 extra.append(merging - alone)
@@ -135,20 +146,15 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
 
 
 class Seconds:
-    """What the clock said: seconds a batch, by part and size, of every pass so far."""
+    """What the clock said: seconds a batch, by part and size, of every pass so far.
+
+    `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
+    """
 
     def __init__(self):
-        self.whole: list[float] = []
+        self.wholes = defaultdict(list)
         self.outside: list[float] = []
         self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
-
-    def add_whole(self, model: nn.Module, pixels: Tensor) -> None:
-        """Time a tower as its user calls it."""
-        _synchronise(pixels.device)
-        start = time.perf_counter()
-        image_embeddings(model, pixels)
-        _synchronise(pixels.device)
-        self.whole.append(time.perf_counter() - start)
 
     def add_parts(self, model: nn.Module, pixels: Tensor) -> None:
         """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
@@ -161,7 +167,7 @@ class Seconds:
             marks.append(_mark(device))
         project(model, hidden)
         marks.append(_mark(device))
-        _synchronise(device)
+        synchronise(device)
         first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
         self.outside.append(first + last)
         for part, lap in zip(parts, laps, strict=True):
@@ -191,7 +197,14 @@ class Seconds:
                 for row in sizes
             ),
         )
-        return table.scaled(an_image(self.whole) / table.dense)
+        dense_turns = self.wholes[dense.heads, table.widths[-1]]
+        table = table.scaled(an_image(dense_turns) / table.dense_parts)
+        shares = {
+            table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
+            for (kept, width), turns in self.wholes.items()
+        }
+        wholes = ((parts, float(shares[parts] * table.dense_parts)) for parts in sorted(shares))
+        return replace(table, wholes=tuple(wholes))
 
     def _noise(self) -> float:
         """The relative standard error of a median in `sublayers`, the median one."""
@@ -279,8 +292,3 @@ def _mark(device: torch.device) -> float | torch.Event:
 def _between(start: float | torch.Event, end: float | torch.Event) -> float:
     """Seconds from one mark to another."""
     return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -20,6 +20,8 @@ SHARES = (0.3, 0.6)
 """Shares of the dense width near which each smaller multiple is measured."""
 HEAD_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 """Shares of a head's dense size at which queries and keys, and values, are measured."""
+WHOLE_SHARES = (0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of its heads and neurons that each layer of a whole tower is measured with."""
 
 
 class Attention(NamedTuple):
@@ -45,14 +47,31 @@ def mixed_masks(layers: int, heads: int, neurons: int, head_dim: int) -> list[Ma
     slots = np.arange(towers * layers)
     dealt = [dealer.permutation(each[slots % len(each)]) for each in (attention, widths)]
     kept = np.column_stack(dealt).reshape(towers, layers, -1)
-
-    def first(counts: np.ndarray, units: int) -> Tensor:
-        return torch.arange(units) < torch.from_numpy(counts)[:, None]
-
     return [
-        Mask(*map(first, tower[:, [0, 3, 1, 2]].T, (heads, neurons, head_dim, head_dim)))
+        Mask(*map(_first, tower[:, [0, 3, 1, 2]].T, (heads, neurons, head_dim, head_dim)))
         for tower in kept
     ]
+
+
+def uniform_counts(heads: int, neurons: int) -> list[tuple[int, int]]:
+    """The numbers of heads and neurons a layer that whole towers are measured with, rising.
+
+    Of neurons, multiples of the step; never all of both, which is the dense tower.
+    """
+    step = largest_step(neurons)
+    counts = [(round(s * heads), round(s * neurons / step) * step) for s in WHOLE_SHARES]
+    return sorted(set(counts) - {(heads, neurons)})
+
+
+def uniform_mask(layers: int, units: tuple[int, int], kept: tuple[int, int]) -> Mask:
+    """The mask of towers with that many heads and neurons whose layers all keep the first so many.
+
+    Args:
+        layers: number of layers.
+        units: heads and neurons of a dense layer.
+        kept: heads and neurons that stay.
+    """
+    return Mask(*(_first(np.full(layers, each), of) for each, of in zip(kept, units, strict=True)))
 
 
 def measured_head_sizes(head_dim: int, shares: Sequence[float] = HEAD_SHARES) -> list[int]:
@@ -74,3 +93,8 @@ def measured_widths(neurons: int) -> list[int]:
         widths |= {(2 * int(s * neurons / (2 * multiple)) + 1) * multiple for s in SHARES}
         multiple //= 2
     return sorted(width for width in widths if width <= neurons)
+
+
+def _first(counts: np.ndarray, units: int) -> Tensor:
+    """Which units stay if each layer keeps the first so many of them, [layers, units]."""
+    return torch.arange(units) < torch.from_numpy(counts)[:, None]

@@ -1,8 +1,8 @@
-import dataclasses
 import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_mechanism import Mask, TowerError, image_embeddings, prune, sublayers
+from pruning_mechanism import (
+    Mask,
+    TowerError,
+    image_embeddings,
+    latency_measurement,
+    macs,
+    prune,
+    sublayers,
+)
 from pruning_mechanism.latency import Conditions, LatencyTable, largest_step
 from pruning_mechanism.latency_measurement import Seconds, measure
 from pruning_mechanism.latency_sizes import (
@@ -53,7 +61,7 @@ def made_table(dense: int = 1024, **changes) -> LatencyTable:
         noise=0.01,
         conditions=CONDITIONS,
     )
-    return dataclasses.replace(table, **changes)
+    return replace(table, **changes)
 
 
 @given(st.lists(st.integers(0, 1024), min_size=1))
@@ -122,7 +130,7 @@ def test_more_neurons_never_cost_less_at_multiples_of_the_step(seed):
     table = made_table()
     noise = np.random.default_rng(seed).lognormal(0, 0.5, len(table.widths))
     noisy = np.array(table.neurons) * noise
-    table = dataclasses.replace(table, neurons=tuple(noisy))
+    table = replace(table, neurons=tuple(noisy))
     found = table.mlp(np.arange(0, 1025, table.step))
     assert (np.diff(found) >= 0).all()
     assert (found > 0).all()
@@ -146,17 +154,45 @@ def test_a_budget_is_a_share_of_the_dense_towers_seconds():
     assert table.budget(0.5) == table.dense / 2
 
 
-def test_an_impossible_budget_is_refused_with_the_share_that_is_left_without_units():
+def test_the_sum_of_parts_is_read_off_along_the_line_through_whole_towers():
     table = made_table()
-    least = table.tower([0] * 3, [0] * 3) / table.dense
-    assert table.budget(least) == pytest.approx(least * table.dense)
-    with pytest.raises(TowerError, match=f"still takes {least:.3f}"):
-        table.budget(0.9 * least)
+    none, half, dense = (
+        table.parts([heads] * 3, [neurons] * 3) for heads, neurons in ((0, 0), (2, 512), (4, 1024))
+    )
+    assert dense == table.dense_parts == table.dense
+    corrected = replace(table, wholes=((none, none), (half, 0.9 * half), (dense, dense)))
+    assert corrected.tower([2] * 3, [512] * 3) == pytest.approx(0.9 * half)
+    assert corrected.parts([2] * 3, [512] * 3) == half
+    assert corrected.dense == dense
+    assert corrected.budget(0.9 * half / dense) == pytest.approx(half)
+    assert corrected.scaled(2).tower([2] * 3, [512] * 3) == pytest.approx(1.8 * half)
+
+
+@given(st.lists(st.floats(0.2, 1.2), min_size=3, max_size=3), st.floats(0.01, 1.0))
+def test_what_fits_the_budget_keeps_the_constraint_and_nothing_else_does(factors, share):
+    table = made_table(neurons=tuple(1 + width / 8 for width in measured_widths(1024)))
+    sums = np.linspace(table.parts([0] * 3, [0] * 3), table.dense_parts, 4)
+    wholes = zip(sums, [*np.multiply(factors, sums[:3]), sums[3]], strict=True)
+    table = replace(table, wholes=tuple(wholes))
+    constraint = table.least + share * (1 - table.least)
+    allowed = table.budget(constraint)
+    for width in range(0, 1025, 16):
+        taken = table.tower([4] * 3, [width] * 3)
+        if table.parts([4] * 3, [width] * 3) <= allowed:
+            assert taken <= constraint * table.dense * (1 + 1e-9)
+        else:
+            assert taken >= constraint * table.dense * (1 - 1e-9)
+
+
+def test_the_least_is_the_share_of_a_tower_without_units():
+    table = made_table()
+    assert table.least == table.tower([0] * 3, [0] * 3) / table.dense
+    assert table.budget(table.least / 2) == pytest.approx(table.least * table.dense / 2)
 
 
 @pytest.mark.parametrize("constraint", [0.0, -0.5, 1.01, float("nan")])
 def test_a_constraint_outside_its_range_is_refused(constraint):
-    with pytest.raises(TowerError, match=r"in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         made_table().budget(constraint)
 
 
@@ -164,7 +200,7 @@ def test_a_constraint_outside_its_range_is_refused(constraint):
 def test_the_preferred_multiple_is_the_finest_that_is_never_slower(multiple):
     table = made_table()
     seconds = [(1 + width / 8) * (1.0 if width % multiple == 0 else 1.3) for width in table.widths]
-    assert dataclasses.replace(table, neurons=tuple(seconds)).preferred_multiple == multiple
+    assert replace(table, neurons=tuple(seconds)).preferred_multiple == multiple
 
 
 def test_a_fine_multiple_is_not_preferred_over_a_coarser_one_that_is_slow():
@@ -173,13 +209,13 @@ def test_a_fine_multiple_is_not_preferred_over_a_coarser_one_that_is_slow():
         seconds * (1.3 if np.gcd(width, 64) == 16 else 1) / SLOWER[int(np.gcd(width, 64))]
         for width, seconds in zip(table.widths, table.neurons, strict=True)
     ]
-    assert dataclasses.replace(table, neurons=tuple(slow)).preferred_multiple == 32
+    assert replace(table, neurons=tuple(slow)).preferred_multiple == 32
 
 
 def test_differences_within_the_noise_do_not_ask_for_rounding():
     table = made_table()
     close = [(1 + w / 8) * (1.01 if w % 64 else 1.0) for w in table.widths]
-    assert dataclasses.replace(table, neurons=tuple(close)).preferred_multiple == 1
+    assert replace(table, neurons=tuple(close)).preferred_multiple == 1
 
 
 def test_scaling_multiplies_every_prediction():
@@ -251,17 +287,21 @@ def test_the_mixed_masks_hold_every_size_but_the_dense_ones(layers, heads, neuro
 
 
 def test_a_measured_table_is_positive_and_its_dense_tower_takes_what_was_measured(monkeypatch):
-    whole = []
-    add_whole = Seconds.add_whole
+    passes = []
+    timed = latency_measurement.seconds_of
 
-    def spy(seconds, model, pixels):
-        add_whole(seconds, model, pixels)
-        whole.append(seconds.whole[-1])
+    def spy(work, device):
+        passes.append((macs(work.args[0]).tower, timed(work, device)))
+        return passes[-1][1]
 
-    monkeypatch.setattr(Seconds, "add_whole", spy)
+    monkeypatch.setattr(latency_measurement, "seconds_of", spy)
     model = tiny_clip()
     table = measure(model, batch_size=2, repetitions=3)
-    assert table.dense == pytest.approx(np.median(whole[1:]) / 2)
+    dense = [seconds for cost, seconds in passes if cost == macs(model).tower]
+    assert len(dense) == 4
+    assert table.dense == pytest.approx(np.median(dense[1:]) / 2)
+    assert 1 < len(table.wholes) <= len(passes) / 4  # fewer where noise makes sums equal
+    assert table.wholes[-1] == pytest.approx((table.dense_parts,) * 2)
     assert min(table.outside, *table.heads, *table.neurons) > 0
     assert len(table.heads) == 5
     assert table.widths == tuple(measured_widths(24))
@@ -291,8 +331,6 @@ def test_measuring_leaves_the_model_as_it_was():
 
 def test_the_timed_parts_are_the_whole_tower(monkeypatch):
     """What runs between the marks gives the same embedding as the tower itself."""
-    from pruning_mechanism import latency_measurement
-
     seen = []
     project = latency_measurement.project
     monkeypatch.setattr(
@@ -326,7 +364,8 @@ def test_each_sublayers_seconds_go_to_its_own_size():
 
 def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower():
     seconds = Seconds()
-    seconds.whole, seconds.outside = [66.0, 1.0, 900.0], [6.0]
+    seconds.wholes[1, 1], seconds.outside = [66.0, 1.0, 900.0], [6.0]
+    seconds.wholes[0, 0] = [6.6, 0.2, 90.0]  # in turn with these, a tenth
     one = Attention(1, 4, 4)
     seconds.sublayers["heads"] |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
     seconds.sublayers["neurons"] |= {1: [8.0, 8.0], 0: [2.0]}
@@ -339,6 +378,7 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
     assert table.head_sizes == (4,)
     assert table.sized == (table.heads[-1:],)
     assert table.neurons == pytest.approx((1 * scale, 4 * scale))
+    assert np.array(table.wholes) == pytest.approx(np.array([[7 * scale, 3.3], [33.0, 33.0]]))
 
 
 def test_noise_is_the_standard_error_of_a_median_in_shares_of_it():
@@ -346,7 +386,7 @@ def test_noise_is_the_standard_error_of_a_median_in_shares_of_it():
     for size in range(50):
         seconds.sublayers["heads"][Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
         seconds.sublayers["neurons"][size] = list(rng.normal(2, 0.2, 100))
-    seconds.whole, seconds.outside = [1.0], [1.0]
+    seconds.wholes[49, 49], seconds.outside = [1.0], [1.0]
     medians = np.median(rng.normal(5, 0.5, (1000, 100)), axis=1)
     noise = seconds.table(layers=1, conditions=CONDITIONS).noise
     assert noise == pytest.approx(medians.std() / 5, rel=0.1)

@@ -1,0 +1,57 @@
+"""Wall clock of contenders in turn (A B A B …), which is what every measured second here rests on.
+
+Taking turns lets a machine that slows down (heat, a neighbour, a power limit) slow all
+contenders alike.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import torch
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a device has been given to do; the CPU has done it already."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, with all that it leaves a device to do."""
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def in_turn(
+    contenders: Mapping[Name, Callable[[], object]],
+    repetitions: int,
+    device: torch.device,
+    warmup: int = 1,
+    prepare: Callable[[Name], object] = lambda _name: None,
+) -> dict[Name, list[float]]:
+    """Time contenders in turn: all of them once, then all of them again, ….
+
+    Args:
+        contenders: name → a call.
+        repetitions: timed turns.
+        device: where the work runs; anything but the CPU is synchronised around each call.
+        warmup: untimed turns beforehand.
+        prepare: called with a contender's name before its every call, untimed.
+
+    Returns:
+        name → seconds of each timed call, in the order given.
+    """
+    seconds: dict[Name, list[float]] = {name: [] for name in contenders}
+    for turn in range(warmup + repetitions):
+        for name, work in contenders.items():
+            prepare(name)
+            taken = seconds_of(work, device)
+            if turn >= warmup:
+                seconds[name].append(taken)
+    return seconds
