@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from compress.alignment import Ridge, align_features, pooled_features
 from compress.budget import Constraint
-from compress.command import UserError, check_output, console, finished_directory
+from compress.command import UserError
 from compress.options import DEMO_MODEL, AlignOptions
+from compress.results import Said, check_outputs, result_directories, write_results
 from compress.smaller import CALIBRATION_KEYS
 from compress.source import Source, open_source
 from pruning_mechanism import (
@@ -212,41 +213,23 @@ def summary(source: Source, reduced: Reduced) -> Table:
 
 def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
     """The command of a rule that leaves out tokens or layers."""
-    places = _places(rule, options)
-    for place in places.values():
-        check_output(place, options.overwrite)
+    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).name}-"
+    directories = result_directories(rule.settings, f"{before}{rule.name}", options.output)
+    check_outputs(directories, options.overwrite)
     source = open_source(options)
-    for setting in places:
+    for setting in directories:
         rule.check(source.model.config, setting)
-    if source.calibration.unreadable:
-        names = ", ".join(source.calibration.unreadable)
-        console().print(f"skipped, because they can't be read: {names}")
-    for setting, place in places.items():
-        with finished_directory(place, options.overwrite) as directory:
-            reduced = make_reduced(source, rule, setting, options)
-            write(reduced, source, directory)
-        for note in reduced.compression.notes:
-            console().print(f"note: {note}")
-        console().print(summary(source, reduced))
+
+    def make(setting: Constraint, directory: Path) -> Said:
+        reduced = make_reduced(source, rule, setting, options)
+        write(reduced, source, directory)
+        said = [summary(source, reduced)]
         if found := reduced.alignment:
-            console().print(
+            said.append(
                 "mean squared distance to the last stage's embeddings: "
                 f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
                 f"{found.left_out:.4g} on images left out"
             )
-        console().print(f"wrote {place}", soft_wrap=True)
+        return Said(reduced.compression.notes, said)
 
-
-def _places(rule: ReduceRule, options: AlignOptions) -> dict[Constraint, Path]:
-    """The directory that each setting's result is written into."""
-    output: Path | None = options.output
-    names = {each: each.label.replace(" ", "-").lower() for each in rule.settings}
-    if output is None:
-        source = Path(options.model).name
-        before = "" if options.model == DEMO_MODEL else f"{source}-"
-        return {
-            each: Path("results") / f"{before}{rule.name}-{label}" for each, label in names.items()
-        }
-    if len(names) == 1:
-        return dict.fromkeys(names, output)
-    return {each: output / name for each, name in names.items()}
+    write_results(directories, options.overwrite, source.calibration.unreadable, make)

@@ -12,10 +12,10 @@ from pathlib import Path
 from torch import nn
 
 from compress.budget import Constraint
-from compress.command import check_output, console, finished_directory
 from compress.dense import Base, DenseTower, open_base
 from compress.options import BaseOptions
 from compress.repair import SublayerRepair, repair_tower
+from compress.results import Said, check_outputs, result_directories, write_results
 from compress.smaller import Plan, Smaller, SmallerTower, summary, write
 from compress.structures import USUAL, Structure, check_reach
 from pruning_mechanism import Compression, Mask, Tower, macs, parameters, prune
@@ -131,32 +131,16 @@ def _with_tower(model: nn.Module, tower: Tower) -> nn.Module:
 
 def run_rule(rule: Rule, options: BaseOptions) -> None:
     """The command of a pruning rule, whose options have `output` and `overwrite`."""
-    places = _places(rule, options)
-    for place in places.values():
-        check_output(place, options.overwrite)
+    name = rule.name if options.tower == "vision" else f"{rule.name}-{options.tower}"
+    directories = result_directories(rule.constraints, name, options.output)
+    check_outputs(directories, options.overwrite)
     base = open_base(options, rule.captions)
     for dense in base.towers:
         rule.check(dense)
-    if base.calibration.unreadable:
-        names = ", ".join(base.calibration.unreadable)
-        console().print(f"skipped, because they can't be read: {names}")
-    for constraint, place in places.items():
-        with finished_directory(place, options.overwrite) as directory:
-            smaller = make_smaller(base, rule, constraint, options)
-            write(smaller, base, directory)
-        for note in smaller.compression.notes:
-            console().print(f"note: {note}")
-        console().print(summary(base, smaller))
-        console().print(f"wrote {place}", soft_wrap=True)
 
+    def make(constraint: Constraint, directory: Path) -> Said:
+        smaller = make_smaller(base, rule, constraint, options)
+        write(smaller, base, directory)
+        return Said(smaller.compression.notes, [summary(base, smaller)])
 
-def _places(rule: Rule, options: BaseOptions) -> dict[Constraint, Path]:
-    """The directory that each constraint's result is written into."""
-    output: Path | None = options.output
-    names = {each: each.label.replace(" ", "-").lower() for each in rule.constraints}
-    if output is None:
-        name = rule.name if options.tower == "vision" else f"{rule.name}-{options.tower}"
-        return {each: Path("results") / f"{name}-{label}" for each, label in names.items()}
-    if len(names) == 1:
-        return dict.fromkeys(names, output)
-    return {each: output / name for each, name in names.items()}
+    write_results(directories, options.overwrite, base.calibration.unreadable, make)

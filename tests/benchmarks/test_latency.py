@@ -51,7 +51,7 @@ def uneven_mask(table: LatencyTable, share: float, multiple: int, seed: int) -> 
     for scale in np.linspace(2, 0, 401):
         neurons = table.widths[-1] * np.clip(scale * wish, 0, 1)
         neurons = (neurons // multiple * multiple).astype(int)
-        if table.tower(heads, neurons) <= table.budget(share):
+        if table.parts(heads, neurons) <= table.budget(share):
             break
     return Mask(
         torch.arange(most) < torch.from_numpy(heads)[:, None],
