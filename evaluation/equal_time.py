@@ -16,7 +16,7 @@ import numpy as np
 
 from compress.command import ConfigOption, UserError, console, finished_directory, run_command
 from evaluation import equal_time_table
-from evaluation.report import Report, Row, open_report, refuse_different
+from evaluation.report import Report, Row, names_of, open_report, refuse_different
 
 SAME = ("model", "corpus", "split", "images", "queries", "captions", "m", "seconds_basis")
 """Fields in which reports that are compared agree."""
@@ -138,8 +138,7 @@ def main(options: EqualTimeOptions) -> None:
         raise UserError(f"--share must be in (0, 1], found {', '.join(map(str, options.share))}")
     with finished_directory(options.output, options.overwrite) as directory:
         reports = [open_report(path) for path in options.report]
-        names = [path.resolve().parent.name for path in options.report]
-        comparison = compared(reports, names, options.share)
+        comparison = compared(reports, names_of(options.report), options.share)
         text = equal_time_table.markdown(comparison)
         (directory / "equal_time.md").write_text(text, encoding="utf-8")
     console().print(equal_time_table.terminal(comparison))

@@ -207,6 +207,15 @@ def open_report(path: Path) -> Report:
         raise UserError(f"--report {path}: {error.strerror}") from error
 
 
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What tells reports apart: their directories' names, their own, or else whole paths."""
+    directories = [path.resolve().parent.name for path in paths]
+    for names in (directories, [path.stem for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
 def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
     """Raise `UserError` unless reports, at least one, agree in the fields of these names."""
     first, *others = reports

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from compress.command import ConfigOption, UserError, run_command
 from evaluation.bootstrap import Interval
-from evaluation.report import Report, ReportError, Row
+from evaluation.report import Report, ReportError, Row, names_of
 from figures.labels import Point, place_labels
 from figures.picture import refuse_existing, write_picture
 from figures.style import FAINT, INK, SETTINGS, SeriesStyle, series_style
@@ -130,7 +130,7 @@ def main(options: ParetoOptions) -> None:
     name = "pareto" if usual else f"{options.y}-{options.x}"
     refuse_existing(output, name, options.overwrite)
     reports = [_load(path, options) for path in options.report]
-    figure = draw(reports, _names(options.report), options.k, options.y, options.x)
+    figure = draw(reports, names_of(options.report), options.k, options.y, options.x)
     write_picture(figure, output, name)
 
 
@@ -158,12 +158,6 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
         raise UserError(f"--methods {missing[0]}: the report has {', '.join(sorted(found))}")
     rows = [row for name in dict.fromkeys(methods) for row in report.rows if row.method == name]
     return replace(report, rows=tuple(rows))
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """What tells reports apart: their directories' names, or whole paths where those agree."""
-    short = [path.resolve().parent.name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evaluation.clock import Timing
 from evaluation.machine import Machine, this_machine, versions
-from evaluation.report import Report, ReportError
+from evaluation.report import Report, ReportError, names_of
 
 
 def test_save_then_load_is_identity(report, tmp_path):
@@ -181,3 +181,15 @@ def test_the_machine_and_versions_are_those_of_this_process():
     assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
     assert found["no-such-package"] == "not installed"
     assert "python" in found
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/one/report.json", "a/two/report.json"], ["one", "two"]),
+        (["reports/one.json", "reports/two.json"], ["one", "two"]),
+        (["a/out/report.json", "b/out/report.json"], ["a/out/report.json", "b/out/report.json"]),
+    ],
+)
+def test_reports_are_told_apart_by_the_shortest_names_that_do(paths, names):
+    assert names_of([Path(each) for each in paths]) == names
