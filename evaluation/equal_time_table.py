@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.table import NOTHING
+from evaluation.table import NOTHING, github_table
 
 if TYPE_CHECKING:
     from evaluation.equal_time import Comparison, Line
@@ -37,13 +37,11 @@ def terminal(comparison: Comparison) -> Table:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a GitHub table with lines of explanation below, ending with a newline."""
-    headers = [header.replace("\n", " ") for header in _headers(comparison)]
-    rules = ["--:", ":--", *["--:"] * len(comparison.measures)]
     rows = [
-        [f"{line.share:g}", line.method.replace("|", "\\|"), *_values(comparison, line, "**{}**")]
+        [f"{line.share:g}", line.method, *_values(comparison, line, "**{}**")]
         for line in comparison.lines
     ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in (headers, rules, *rows))
+    table = github_table(_headers(comparison), rows, texts=(1,))
     return f"{table}\n{_title(comparison)}.\n{_caption(comparison)}.\n"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluation.table import NOTHING
+from evaluation.table import NOTHING, github_table
 
 if TYPE_CHECKING:
     from evaluation.seeds import SeedsReport, SeedsRow, Spread
@@ -39,7 +39,7 @@ def markdown(summary: SeedsReport) -> str:
     For each kind of constraint one of the first stages alone, methods against constraints; then one
     of everything with its intervals, and a line of explanation below.
     """
-    whole = _table(_headers(summary), list(map(_cells, summary.rows)), texts=2)
+    whole = github_table(_headers(summary), map(_cells, summary.rows))
     return f"{overviews(summary)}{whole}\n{_title(summary)}.\n{_caption(summary)}.\n"
 
 
@@ -71,7 +71,7 @@ def _overview(methods: dict[str, dict[str, SeedsRow]]) -> str:
         [method, *(_overview_cell(rows.get(each)) for each in constraints)]
         for method, rows in methods.items()
     ]
-    return _table(["method", *constraints], lines, texts=1) + "\n"
+    return github_table(["method", *constraints], lines, texts=(0,)) + "\n"
 
 
 def _overview_cell(row: SeedsRow | None) -> str:
@@ -88,16 +88,6 @@ def _overview_cell(row: SeedsRow | None) -> str:
 def _two_digits(number: float) -> str:
     """Two significant digits, at most four decimals."""
     return f"{number:#.2g}" if number >= 0.001 else f"{number:.4f}"
-
-
-def _table(headers: list[str], rows: list[list[str]], texts: int) -> str:
-    """A GitHub table whose first `texts` columns are text and the others numbers."""
-    rules = [":--" if place < texts else "--:" for place in range(len(headers))]
-    return "".join(f"| {' | '.join(map(_one_line, line))} |\n" for line in (headers, rules, *rows))
-
-
-def _one_line(cell: str) -> str:
-    return " ".join(cell.split())
 
 
 def _title(summary: SeedsReport) -> str:

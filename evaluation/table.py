@@ -7,6 +7,7 @@ shown only where something does.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -43,13 +44,23 @@ def terminal(report: Report) -> Table:
 
 def markdown(report: Report) -> str:
     """The report as a GitHub table, ending with a newline."""
-    headers = [_one_line(header) for header in _headers(report)]
-    rules = [":--" if place < 2 else "--:" for place in range(len(headers))]
-    rows = [
-        [_one_line(cell) for cell in _cells(report, row)]
-        for row in (report.reference, *report.rows)
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (headers, rules, *rows))
+    rows = [_cells(report, row) for row in (report.reference, *report.rows)]
+    return github_table(list(map(_whole, _headers(report))), rows)
+
+
+def github_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], texts: Collection[int] = (0, 1)
+) -> str:
+    """A GitHub table, cells on one line each, ending with a newline.
+
+    Args:
+        headers: one a column.
+        rows: a cell a column.
+        texts: places of the columns that hold text; the others hold numbers.
+    """
+    rules = [":--" if place in texts else "--:" for place in range(len(headers))]
+    lines = ([_one_line(cell) for cell in line] for line in (headers, rules, *rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _resumes(report: Report) -> bool:
@@ -128,10 +139,14 @@ def _three_digits(number: float) -> str:
     return f"{number:.{digits}f}"
 
 
-def _one_line(cell: str) -> str:
-    """A cell without line breaks; a header hyphenated for the terminal is made whole again."""
+def _whole(header: str) -> str:
+    """A header that was broken for the terminal, whole again."""
     for broken in ("param-\neters", "agree-\nment", "meas-\nured", "ms/\nimage", "bytes/\nimage"):
-        cell = cell.replace(broken, broken.replace("-\n", "").replace("\n", ""))
+        header = header.replace(broken, broken.replace("-\n", "").replace("\n", ""))
+    return header
+
+
+def _one_line(cell: str) -> str:
     return cell.replace("\n", " ").replace("|", "\\|")
 
 
