@@ -103,7 +103,7 @@ class Prices:
 
     @classmethod
     def in_seconds(cls, config, table: LatencyTable, latency_constraint: float) -> "Prices":
-        """In measured seconds, counted in `LATENCY_STEPS` of those of the dense tower's parts.
+        """In measured seconds, counted in `LATENCY_STEPS` of the dense tower's.
 
         What no layer can save, the patch embedding and the like, is taken off the budget.
 
@@ -117,7 +117,7 @@ class Prices:
                 f"neurons takes {table.least:.3f} of the dense tower's time here"
             )
         shape = Shape.of(config, dense=True)
-        unit = table.dense_parts / LATENCY_STEPS
+        unit = table.dense / LATENCY_STEPS
 
         def steps(seconds: np.ndarray) -> np.ndarray:
             return np.ceil(seconds / unit).astype(np.int64)

@@ -66,7 +66,8 @@ class LatencyTable:
         sized: seconds of one attention sublayer with all H heads whose queries and keys have the
             size of that row and whose values have that of the column.
         wholes: pairs of the sum of a tower's parts and the measured seconds of the whole tower,
-            both rising, the last of the dense one; without any, the sums are taken as they are.
+            both rising, the last of the dense one, where they agree; without any, the sums are
+            taken as they are.
     """
 
     layers: int
@@ -148,19 +149,14 @@ class LatencyTable:
         return float(np.interp(self.parts(heads, neurons, *sizes), *self._line_of_wholes))
 
     @property
-    def dense_parts(self) -> float:
-        """Seconds per image of the dense tower's parts, added up."""
-        return self.parts([len(self.heads) - 1] * self.layers, [self.widths[-1]] * self.layers)
-
-    @property
     def dense(self) -> float:
-        """Seconds per image of the dense tower."""
-        return self._uniform(len(self.heads) - 1, self.widths[-1])
+        """Seconds per image of the dense tower, which its parts add up to."""
+        return self.parts([len(self.heads) - 1] * self.layers, [self.widths[-1]] * self.layers)
 
     @property
     def least(self) -> float:
         """Predicted seconds of a tower without heads and neurons / the dense tower's."""
-        return self._uniform(0, 0) / self.dense
+        return self.tower([0] * self.layers, [0] * self.layers) / self.dense
 
     def budget(self, latency_constraint: float) -> float:
         """What the `parts` may add up to, in seconds per image, under a latency constraint.
@@ -182,7 +178,7 @@ class LatencyTable:
 
         The dense tower's seconds stay as they were measured: what took longer is noise.
         """
-        sums, seconds = np.array(self.wholes or [(self.dense_parts,) * 2]).T
+        sums, seconds = np.array(self.wholes or [(self.dense,) * 2]).T
         rising = _rising(np.minimum(seconds, seconds[-1]))
         return np.array([0, *sums, 2 * sums[-1]]), np.array([0, *rising, 2 * rising[-1]])
 
@@ -196,9 +192,6 @@ class LatencyTable:
             sized=tuple(tuple(factor * seconds for seconds in row) for row in self.sized),
             wholes=tuple(tuple(factor * seconds for seconds in pair) for pair in self.wholes),
         )
-
-    def _uniform(self, heads: int, neurons: int) -> float:
-        return self.tower([heads] * self.layers, [neurons] * self.layers)
 
     @property
     def step(self) -> int:

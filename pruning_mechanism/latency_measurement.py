@@ -198,12 +198,12 @@ class Seconds:
             ),
         )
         dense_turns = self.wholes[dense.heads, table.widths[-1]]
-        table = table.scaled(an_image(dense_turns) / table.dense_parts)
+        table = table.scaled(an_image(dense_turns) / table.dense)
         shares = {
             table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
             for (kept, width), turns in self.wholes.items()
         }
-        wholes = ((parts, float(shares[parts] * table.dense_parts)) for parts in sorted(shares))
+        wholes = ((parts, float(shares[parts] * table.dense)) for parts in sorted(shares))
         return replace(table, wholes=tuple(wholes))
 
     def _noise(self) -> float:

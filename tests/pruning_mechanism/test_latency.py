@@ -159,7 +159,7 @@ def test_the_sum_of_parts_is_read_off_along_the_line_through_whole_towers():
     none, half, dense = (
         table.parts([heads] * 3, [neurons] * 3) for heads, neurons in ((0, 0), (2, 512), (4, 1024))
     )
-    assert dense == table.dense_parts == table.dense
+    assert dense == table.dense
     corrected = replace(table, wholes=((none, none), (half, 0.9 * half), (dense, dense)))
     assert corrected.tower([2] * 3, [512] * 3) == pytest.approx(0.9 * half)
     assert corrected.parts([2] * 3, [512] * 3) == half
@@ -171,7 +171,7 @@ def test_the_sum_of_parts_is_read_off_along_the_line_through_whole_towers():
 @given(st.lists(st.floats(0.2, 1.2), min_size=3, max_size=3), st.floats(0.01, 1.0))
 def test_what_fits_the_budget_keeps_the_constraint_and_nothing_else_does(factors, share):
     table = made_table(neurons=tuple(1 + width / 8 for width in measured_widths(1024)))
-    sums = np.linspace(table.parts([0] * 3, [0] * 3), table.dense_parts, 4)
+    sums = np.linspace(table.parts([0] * 3, [0] * 3), table.dense, 4)
     wholes = zip(sums, [*np.multiply(factors, sums[:3]), sums[3]], strict=True)
     table = replace(table, wholes=tuple(wholes))
     constraint = table.least + share * (1 - table.least)
@@ -301,7 +301,7 @@ def test_a_measured_table_is_positive_and_its_dense_tower_takes_what_was_measure
     assert len(dense) == 4
     assert table.dense == pytest.approx(np.median(dense[1:]) / 2)
     assert 1 < len(table.wholes) <= len(passes) / 4  # fewer where noise makes sums equal
-    assert table.wholes[-1] == pytest.approx((table.dense_parts,) * 2)
+    assert table.wholes[-1] == pytest.approx((table.dense,) * 2)
     assert min(table.outside, *table.heads, *table.neurons) > 0
     assert len(table.heads) == 5
     assert table.widths == tuple(measured_widths(24))
