@@ -127,14 +127,14 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
         if share <= asked and (best is None or found.best.lost < best.best.lost):
             best = found
         if best and (share >= LEFT * asked or constraint == 1.0):
-            return best  # seconds are spent, or the last correction asked for too many
+            break  # seconds are spent, or the last correction asked for too many
         constraint = min(1.0, constraint * MARGIN * asked / share)
-    if best:
-        return best
-    raise UserError(
-        f"{setting.label}: after {CORRECTIONS} corrections the finished tower still took "
-        f"{share:.3f} of the dense one's seconds; ask for a little less"
-    )
+    if best is None:
+        raise UserError(
+            f"{setting.label}: after {CORRECTIONS} corrections the finished tower still took "
+            f"{share:.3f} of the dense one's seconds; ask for a little less"
+        )
+    return best
 
 
 def _write(found: Found, directory: Path) -> None:
