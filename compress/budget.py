@@ -32,12 +32,17 @@ class Constraint:
 
     @property
     def label(self) -> str:
-        """How reports and directories name it."""
+        """How reports name it."""
         if self.value is None:
             return self.kind
         if self.kind == "heads":
             return f"{int(self.value)} heads"
         return f"{self.kind} {self.value:g}"
+
+    @property
+    def slug(self) -> str:
+        """How directories name it."""
+        return self.label.replace(" ", "-").lower()
 
     def on_the_way(self, progress: float) -> "Constraint":
         """A milder constraint, `progress` in (0, 1] of the way from the dense tower: geometric.

@@ -28,12 +28,11 @@ def result_directories(
         name: what a result is called in `results/`, before its setting, if there is no `output`.
         output: the result's directory, or that of several results.
     """
-    labels = {each: each.label.replace(" ", "-").lower() for each in settings}
     if output is None:
-        return {each: Path("results") / f"{name}-{label}" for each, label in labels.items()}
-    if len(labels) == 1:
-        return dict.fromkeys(labels, output)
-    return {each: output / label for each, label in labels.items()}
+        return {each: Path("results") / f"{name}-{each.slug}" for each in settings}
+    if len(set(settings)) == 1:
+        return dict.fromkeys(settings, output)
+    return {each: output / each.slug for each in settings}
 
 
 def check_outputs(directories: Mapping[Constraint, Path], overwrite: bool) -> None:

@@ -183,7 +183,7 @@ def _compressed(method: Method, constraint: Constraint, base: Base, directory: P
     made, label = method.make(base, constraint), constraint.label
     for note in made.notes:
         tqdm.write(f"note: {method.name}, {label}: {note}")
-    place = directory / f"{method.name}-{label.replace(' ', '-').lower()}"
+    place = directory / f"{method.name}-{constraint.slug}"
     place.mkdir(parents=True)
     made.write(place)
     return FirstStage(method.name, label, constraint.value, place, made.compression.seconds)
