@@ -4,12 +4,12 @@
 """
 
 import os
-import time
 
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from pruning_mechanism.clock import seconds_of
 from pruning_mechanism.latency_measurement import settle_memory
 from pruning_mechanism.pruned_layers import activate_in_place
 
@@ -32,9 +32,7 @@ def vit_b16() -> CLIPModel:
 
 
 def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return seconds_of(work, torch.device("cpu"))
 
 
 def against(benchmark, baseline, work, rounds: int = 3) -> list[float]:
