@@ -14,8 +14,8 @@ demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, mea
 	$(BIN)/python -m evaluation.cascade --output results/demo --overwrite
 	$(BIN)/python -m figures.pareto --report results/demo/report.json --overwrite
 
-test: .venv/ready lint  ## lint and the tests
-	$(BIN)/python -m pytest
+test: .venv/ready lint  ## lint and the tests, each on one thread, as many at once as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 bench: .venv/ready  ## speed, measured and never asserted in `make test`
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

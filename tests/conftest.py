@@ -1,7 +1,18 @@
-"""Tiny CLIPs with random weights, a tiny corpus, and where the development data lies."""
+"""Tiny CLIPs with random weights, a tiny corpus, and where the development data lies.
+
+Every test computes on one thread, and so do the processes that it starts: threads that wait for
+one another stall as soon as something else needs a core. `make test` runs as many tests at once as
+there are cores instead. Benchmarks keep the threads that they are started with.
+"""
 
 import json
+import os
+import sys
 from pathlib import Path
+
+if "--benchmark-only" not in sys.argv:  # read by each library when it is imported
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
 
 import numpy as np
 import pytest
