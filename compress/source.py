@@ -4,7 +4,6 @@ Stands before every rule that leaves out tokens or layers: opens the checkpoint,
 whose embeddings it is aligned to, and draws the calibration images.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from compress.dense import Base, Ledger
 from compress.options import AlignOptions
 from compress.smaller import CALIBRATION_KEYS
 from corpora import load_corpus
-from pruning_mechanism import Tower, load, load_processor
+from pruning_mechanism import Tower, load, load_processor, read_record
 from pruning_mechanism.checkpoint import fingerprint
 
 LEAST_IMAGES = 3
@@ -78,8 +77,8 @@ def open_source(options: AlignOptions) -> Source:
         raise UserError("--align-features must be at least 0")
     check_device(options.device)
     model, processor = load(options.model, options.device), load_processor(options.model)
-    record = _record(options.model)
-    base = record.get("base", options.model)
+    record = read_record(options.model)
+    base = record.base if record else options.model
     target, target_processor = model, processor
     if (last := options.target or base) != options.model:
         target, target_processor = _target(last, options), load_processor(last)
@@ -91,20 +90,14 @@ def open_source(options: AlignOptions) -> Source:
     )
     if len(calibration) < LEAST_IMAGES:
         raise UserError(f"{options.corpus} has {len(calibration)} readable images: too few")
-    chain = record.get("chain") or ([f"{record['rule']} {record['constraint']}"] if record else [])
+    chain = record.steps if record else ()
     keys = Path(options.model) / CALIBRATION_KEYS
     seen = keys.read_text().splitlines() if keys.is_file() else []
     return Source(
         options.model, model, processor, Tower.of(target), target_processor, calibration,
-        Ledger(), base, record.get("base_fingerprint") or fingerprint(options.model, model),
-        tuple(chain), tuple(seen),
+        Ledger(), base, record.base_fingerprint if record else fingerprint(options.model, model),
+        chain, tuple(seen),
     )  # fmt: skip
-
-
-def _record(path: str) -> dict:
-    """How a checkpoint was made, by its compression.json; empty if it is none of ours."""
-    record = Path(path) / "compression.json"
-    return json.loads(record.read_text()) if record.is_file() else {}
 
 
 def _target(path: str, options: AlignOptions) -> nn.Module:

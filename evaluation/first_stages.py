@@ -4,7 +4,6 @@ Stands between the rules and the cascade. A rule looks at the tower once, and al
 and variants share what it found.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from compress.reduced import ReduceRule, make_reduced
 from compress.rule import Rule, make_smaller
 from compress.smaller import CALIBRATION_KEYS, Smaller
 from compress.source import LEAST_IMAGES, Source
-from pruning_mechanism import Compression, TowerError
+from pruning_mechanism import Compression, TowerError, read_record
 
 
 @dataclass(frozen=True)
@@ -208,16 +207,14 @@ def made_before(path: Path) -> FirstStage:
 
     Raises:
         UserError: there is no such directory.
+        TowerError: its record can't be read.
     """
     if not path.is_dir():
         raise UserError(f"--stage {path}: no such directory")
-    record = path / "compression.json"
-    if not record.is_file():
+    record = read_record(path)
+    if record is None:
         return FirstStage(path.name, "", None, path, None)
-    entries = json.loads(record.read_text())
-    return FirstStage(
-        entries["rule"], entries["constraint"], entries["mac_fraction"], path, entries["seconds"]
-    )
+    return FirstStage(record.rule, record.constraint, record.mac_fraction, path, record.seconds)
 
 
 def seen(stage: FirstStage) -> set[str]:

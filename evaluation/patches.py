@@ -6,7 +6,6 @@ Beside the experiments: nothing is measured here. What is written, `patches.json
 the towers see them, is all that `figures.patches` draws.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from compress.command import (
 )
 from corpora import load_corpus
 from evaluation.record import RecordError, read, written
-from pruning_mechanism import TowerError, load, load_processor
+from pruning_mechanism import TowerError, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.groups import DROPPED, patch_groups
 
@@ -229,13 +228,11 @@ class _Pictures:
 
 def _made_by(path: Path, config) -> str:
     """What was done to a checkpoint, by its record; the name of its directory if it has none."""
-    record = path / "compression.json"
-    if not record.is_file():
+    record = read_record(path)
+    if record is None:
         return path.resolve().name
-    entries = json.loads(record.read_text())
-    chain = entries.get("chain") or [f"{entries['rule']} {entries['constraint']}"]
     ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
-    named = [(each, ways.get(each.split()[0])) for each in chain]
+    named = [(each, ways.get(each.split()[0])) for each in record.steps]
     return " → ".join(f"{each} ({way})" if way else each for each, way in named)
 
 

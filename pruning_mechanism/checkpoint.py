@@ -8,9 +8,7 @@ import functools
 import hashlib
 import json
 import logging
-import platform
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcesso
 
 from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
 from pruning_mechanism.pruned_layers import activate_in_place
+from pruning_mechanism.record import RECORD, Compression
 from pruning_mechanism.tower import Tower
 
 logger = logging.getLogger(__name__)
@@ -128,43 +127,6 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
     return f"sha256 {digest.hexdigest()}"
 
 
-@dataclass(frozen=True)
-class Compression:
-    """How a smaller tower was made; `compression.json` holds just these entries.
-
-    `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
-    both, the sums for one image and one text as long as the context. `align` says how the
-    projection was aligned to the last stage's embeddings, `chain` all that was done to the base,
-    this rule included. `settings` are the command's flags; `notes` say what didn't go as planned.
-    """
-
-    rule: str
-    constraint: str
-    repair: str
-    base: str
-    base_fingerprint: str
-    corpus: str
-    samples: int
-    seed: int
-    macs: int
-    mac_fraction: float
-    tower_macs: int
-    parameters: int
-    seconds: float
-    tower: str = "vision"
-    align: str = "none"
-    chain: tuple[str, ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    unreadable_images: tuple[str, ...] = ()
-    versions: dict[str, str] = field(
-        default_factory=lambda: {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "torch-pruning")},
-        }
-    )
-
-
 def save(
     model: nn.Module, directory: str | Path, processor, compression: Compression | None = None
 ) -> None:
@@ -173,7 +135,7 @@ def save(
     processor.save_pretrained(directory)
     if compression:
         text = json.dumps(asdict(compression), indent=2, allow_nan=False)
-        (Path(directory) / "compression.json").write_text(text + "\n")
+        (Path(directory) / RECORD).write_text(text + "\n")
 
 
 def register() -> None:
