@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from compress.command import UserError
 from corpora import drop_unreadable, open_image
-from pruning_mechanism import TowerKind, load_processor, tokenise
+from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.tower import Inputs
 
 Tokens = Mapping[str, Tensor]
@@ -145,6 +145,7 @@ def calibrate(
     if isinstance(corpus, Calibration):
         return corpus
     processor = load_processor(model.config._name_or_path)
+    check_belongs(processor, model)
     source, of_texts = model, processor
     if texts is not None and not hasattr(model, "text_model"):
         source, of_texts = texts, load_processor(texts.config._name_or_path)

@@ -17,7 +17,15 @@ from compress.moments import Moments, dense_moments
 from compress.options import BaseOptions
 from compress.weights import TokenWeights, token_weights
 from corpora import load_corpus
-from pruning_mechanism import Tower, TowerError, TowerKind, is_pruned, load, load_processor
+from pruning_mechanism import (
+    Tower,
+    TowerError,
+    TowerKind,
+    check_belongs,
+    is_pruned,
+    load,
+    load_processor,
+)
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""
@@ -136,6 +144,7 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
                 "checkpoint"
             )
     processor = load_processor(options.model)
+    check_belongs(processor, model, texts=captions or "text" in options.towers)
     captions = captions or "text" in options.towers
     texts, tokeniser = _text_tower(options, model, processor) if captions else (None, None)
     corpus = load_corpus(
@@ -167,7 +176,10 @@ def _text_tower(
             load(options.text_model, options.device),
             load_processor(options.text_model),
         )
+        check_belongs(processor, texts)
     tokeniser = tokeniser_of(texts, processor)
+    if problem := getattr(processor, "problem", None):
+        raise UserError(problem)
     if tokeniser is None:
         raise UserError(
             f"{options.text_model or options.model} has no text tower, or no tokenizer for it: "

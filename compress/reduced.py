@@ -30,7 +30,7 @@ from pruning_mechanism import (
     reduce,
     save,
 )
-from pruning_mechanism.checkpoint import stored_dtype
+from pruning_mechanism.checkpoint import cast, stored_dtype
 from pruning_mechanism.families import tower_config
 
 
@@ -156,7 +156,7 @@ def make_reduced(
             step.model, pooled, targets, options.align_features, options.seed
         )
         step = replace(step, model=model)
-    model = step.model.to(stored_dtype(source.path))
+    model, cast_notes = cast(step.model, stored_dtype(source.path))
     cost = macs(model)
     compression = Compression(
         rule=rule.name,
@@ -174,7 +174,7 @@ def make_reduced(
         seconds=source.ledger.bill(),
         align=options.align,
         chain=(*source.chain, f"{rule.name} {setting.label}"),
-        notes=step.notes,
+        notes=(*step.notes, *cast_notes),
         unreadable_images=source.calibration.unreadable,
         settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
     )

@@ -5,7 +5,7 @@ and says how they came about. `run_rule` is the command around it.
 """
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from compress.results import Said, check_outputs, result_directories, write_resu
 from compress.smaller import Plan, Smaller, SmallerTower, summary, write
 from compress.structures import USUAL, Structure, check_reach
 from pruning_mechanism import Compression, Mask, Tower, macs, parameters, prune
-from pruning_mechanism.checkpoint import fingerprint, stored_dtype
+from pruning_mechanism.checkpoint import cast, fingerprint, stored_dtype
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_smaller(base: Base, rule: Rule, constraint: Constraint, options: BaseOp
         else:
             model, repairs = cut(dense, plan.mask, options, title, model, plan.model)
         towers.append(SmallerTower(dense.kind, plan, repairs))
-    model = model.to(stored_dtype(base.path))
+    model, cast_notes = cast(model, stored_dtype(base.path))
     compression = Compression(
         rule=rule.name,
         constraint=constraint.label,
@@ -71,16 +71,21 @@ def make_smaller(base: Base, rule: Rule, constraint: Constraint, options: BaseOp
         **_costs(base, model),
         seconds=base.ledger.bill(),
         tower=options.tower,
-        notes=tuple(
-            f"{each.kind} tower, {repair.problem}"
-            for each in towers
-            for repair in each.repairs
-            if repair.problem
-        ),
+        notes=(*_problems(towers), *cast_notes),
         unreadable_images=base.calibration.unreadable,
         settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
     )
     return Smaller(model, tuple(towers), compression)
+
+
+def _problems(towers: Sequence[SmallerTower]) -> list[str]:
+    """What didn't go as planned when the towers were repaired."""
+    return [
+        f"{each.kind} tower, {repair.problem}"
+        for each in towers
+        for repair in each.repairs
+        if repair.problem
+    ]
 
 
 def _costs(base: Base, model: nn.Module) -> dict[str, float]:

@@ -16,7 +16,7 @@ from compress.dense import Base, Ledger
 from compress.options import AlignOptions
 from compress.smaller import CALIBRATION_KEYS
 from corpora import load_corpus
-from pruning_mechanism import Tower, load, load_processor, read_record
+from pruning_mechanism import Tower, check_belongs, load, load_processor, read_record
 from pruning_mechanism.checkpoint import fingerprint
 
 LEAST_IMAGES = 3
@@ -77,11 +77,13 @@ def open_source(options: AlignOptions) -> Source:
         raise UserError("--align-features must be at least 0")
     check_device(options.device)
     model, processor = load(options.model, options.device), load_processor(options.model)
+    check_belongs(processor, model, texts=False)
     record = read_record(options.model)
     base = record.base if record else options.model
     target, target_processor = model, processor
     if (last := options.target or base) != options.model:
         target, target_processor = _target(last, options), load_processor(last)
+        check_belongs(target_processor, target, texts=False)
     corpus = load_corpus(
         options.corpus, options.corpus_dir, options.calibration_split, captions=False
     )

@@ -28,6 +28,8 @@ from demo.learner import Learner, Rates, recipe_kept
 from demo.network import IMAGE_SIDE, build_processor
 from demo.phrases import Phrases
 from evaluation.retrieval import recall
+from pruning_mechanism import save
+from pruning_mechanism.checkpoint import cast
 
 COARSE_SIDE = IMAGE_SIDE // 2
 WARM_UP = 50  # steps
@@ -250,10 +252,10 @@ def _held_out_pixels(
 
 def _export(learner: Learner, output: Path) -> None:
     """Write the checkpoint in half precision, with its processor."""
-    learner.model.half().eval()
-    learner.model.config.dtype = torch.float16
-    learner.model.save_pretrained(output)
-    learner.processor.save_pretrained(output)
+    model, notes = cast(learner.model.eval(), torch.float16)
+    for note in notes:
+        tqdm.write(f"note: {note}")
+    save(model, output, learner.processor)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from compress.command import (
 )
 from corpora import load_corpus
 from evaluation.record import RecordError, read, written
-from pruning_mechanism import TowerError, load, load_processor, read_record
+from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.groups import DROPPED, patch_groups
 
@@ -171,6 +171,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
         UserError: it has no groups to show.
     """
     model, processor = load(path, images.device), load_processor(path)
+    check_belongs(processor, model, texts=False)
     (batch,) = replace(images, processor=processor).batches()
     try:
         groups = patch_groups(model, batch.pixels)

@@ -74,6 +74,7 @@ class Search:
     def of(cls, options: SearchOptions, corpus: Dataset, tower: Stage) -> "Search":
         """Search the corpus with the full tower, all its images and queries encoded once."""
         queries = Queries.of(corpus, options.captions)
+        tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used is said at once
         images = _embeddings(tower, corpus, "uncascaded")
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, tower.encode_texts(different), strict=True))

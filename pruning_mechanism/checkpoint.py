@@ -1,7 +1,8 @@
 """Models from and to disk: an ordinary Hugging Face directory, never a pickle.
 
 Beside the usual files a smaller tower's directory holds `compression.json`, which says how it was
-made, and the modelling code, so that it loads where this project isn't installed.
+made, and the modelling code, so that it loads where this project isn't installed. Nothing that lies
+beside weights is run here, and nothing that a directory says is believed before it is checked.
 """
 
 import functools
@@ -12,48 +13,109 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel
 
+from pruning_mechanism.consistency import check_tower
 from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
+from pruning_mechanism.preparation import load_processor
 from pruning_mechanism.pruned_layers import activate_in_place
-from pruning_mechanism.record import RECORD, Compression
+from pruning_mechanism.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.tower import Tower
+from pruning_mechanism.weights import TOWERS, Weights, listed, open_up
+
+__all__ = [
+    "Compression",
+    "cast",
+    "fingerprint",
+    "load",
+    "load_processor",
+    "register",
+    "save",
+    "stored_dtype",
+]
 
 logger = logging.getLogger(__name__)
 
 HALF = (torch.float16, torch.bfloat16)
+ATTENTIONS = (None, "eager", "sdpa")
+"""What a configuration may ask its attention to be computed by; other names may fetch code."""
 
 
 def load(path: str | Path, device: str = "cpu") -> nn.Module:
     """Load a CLIP or a model like it, dense or pruned, whole or vision-only, for inference.
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
-    elsewhere it keeps its type.
+    elsewhere it keeps its type. Prefixes that training loops put before the names of weights are
+    taken off, and what lies beside the model's own weights is left unread; both are said.
 
     Args:
         path: a directory in the Hugging Face layout, or a name on the hub.
         device: where the model goes, as torch names it.
 
     Raises:
-        TowerError: there is no such model, it is of no family that fits, it has no safetensors
-            weights, or one of them is NaN or infinite.
+        TowerError: there is no such model, it is of no family that fits, its configuration can't
+            be, it has no safetensors weights, they are of another model or lack a part of this
+            one, or one of them is NaN or infinite.
     """
     config = _read_config(path)
-    dtype = _dtype(config)
+    weights = Weights.of(path, getattr(config, "_commit_hash", None))
+    dtype = weights.dtype
     if dtype in HALF and torch.device(device).type == "cpu":
         _say_once(f"a {str(dtype)[6:]} checkpoint is computed in float32 on the CPU")
         dtype = torch.float32
-    try:
-        model = MODEL_CLASSES[config.model_type].from_pretrained(
-            path, dtype=dtype, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise TowerError(f"{path} does not load as a CLIP: {_first_line(error)}") from error
+    _check_shape(path, config, weights)
+    model, found = _build(path, config, weights, dtype)
+    if found["missing_keys"]:
+        raise weights.missing(found["missing_keys"])
+    towers = [
+        kind for kind, (root, _) in TOWERS.items() if kind == "vision" or hasattr(model, root)
+    ]
+    beside = weights.check_unexpected(found["unexpected_keys"], towers)
+    if weights.stripped:
+        logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
+    if beside:
+        logger.warning(f"{path}: left unread what is none of the model's: {listed(beside)}")
     _check_finite(path, model)
     activate_in_place(Tower.of(model).root)
     return model.to(device).eval()
+
+
+def _check_shape(path: str | Path, config, weights: Weights) -> None:
+    """Raise `TowerError` unless a configuration is of the size of the weights; takes no memory."""
+    towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
+    for tower in [tower for tower in towers if tower is not None] or [config]:
+        try:
+            check_tower(tower)
+        except ValueError as error:
+            raise TowerError(f"{path}: config.json: {error}") from error
+        if tower.num_hidden_layers > len(weights.tensors):
+            raise TowerError(
+                f"{path}: config.json: num_hidden_layers is {tower.num_hidden_layers:,}, but there "
+                f"are {len(weights.tensors):,} weights"
+            )
+    try:
+        with torch.device("meta"):
+            empty = MODEL_CLASSES[config.model_type](config)
+    except Exception as error:  # whatever a wrong entry leads to inside a model
+        raise TowerError(
+            f"{path}: config.json describes no model that can be: {first_line(error)}"
+        ) from error
+    weights.check_sizes(empty)
+
+
+def _build(
+    path: str | Path, config, weights: Weights, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, set]]:
+    """The model with its weights, and what of these is missing or unexpected."""
+    try:
+        model, found = MODEL_CLASSES[config.model_type].from_pretrained(
+            None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
+    model.config._name_or_path = str(path)
+    return model, found
 
 
 def _check_finite(path: str | Path, model: nn.Module) -> None:
@@ -73,47 +135,95 @@ def _say_once(message: str) -> None:
 
 
 def stored_dtype(path: str | Path) -> torch.dtype:
-    """The type in which a checkpoint's weights are stored, as its configuration says."""
-    return _dtype(_read_config(path))
+    """The type in which a checkpoint's weights are stored, as their files say."""
+    return Weights.of(path).dtype
 
 
-def _dtype(config) -> torch.dtype:
-    dtype = getattr(config, "dtype", None) or torch.float32
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+def cast(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model in a type that it is to be stored in, and notes for its record.
+
+    Where a weight would become infinite, or all of a tensor zero, the model is left in float32.
+
+    Args:
+        model: changed in place.
+        dtype: what the checkpoint that it was made from is stored in.
+    """
+    for name, tensor in model.state_dict().items():
+        lost = _lost(tensor, dtype) if tensor.is_floating_point() else None
+        if lost:
+            kind = str(dtype)[6:]
+            note = f"stored in float32, not in {kind} as its base: {name} {lost} in {kind}"
+            return model.to(torch.float32), (note,)
+    return model.to(dtype), ()
+
+
+def _lost(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
+    """What would become of a tensor in another type, if that is another tensor."""
+    made = tensor.to(dtype)
+    if not bool(made.isfinite().all()) and bool(tensor.isfinite().all()):
+        return f"has an entry of {tensor.abs().max().item():.6g}, which is infinite"
+    if tensor.numel() and not bool(made.any()) and bool(tensor.any()):
+        return f"has no entry above {tensor.abs().max().item():.3g}, and would be all zero"
+    return None
 
 
 def _read_config(path: str | Path):
+    directory = Path(path)
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise TowerError(_no_model(path, "the directory has no config.json"))
+        _refuse(directory, read_object(directory / "config.json"))
     try:
-        if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-            raise OSError("the directory has no config.json")  # some versions guess from its name
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise TowerError(
-            f"{path} is neither a model directory nor a model on the hub: {_first_line(error)}"
-        ) from error
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # whatever a wrong entry leads to inside transformers
+        raise TowerError(_no_model(path, first_line(error))) from error
     try:
         check_fits(config.model_type)
+        _check_architecture(config)
     except TowerError as error:
         raise TowerError(f"{path} is {error}") from None
+    for each in (
+        config,
+        getattr(config, "vision_config", None),
+        getattr(config, "text_config", None),
+    ):
+        if getattr(each, "_attn_implementation", None) not in ATTENTIONS:
+            each._attn_implementation = None
     return config
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _no_model(path: str | Path, reason: str) -> str:
+    return f"{path} is neither a model directory nor a model on the hub: {reason}"
 
 
-def load_processor(path: str | Path):
-    """The processor of a checkpoint: images and texts, or images only for a vision-only one.
+def _refuse(directory: Path, entries: dict) -> None:
+    """Raise `TowerError` for what transformers would fetch code or other weights for."""
+    model_type = entries.get("model_type")
+    if model_type is not None and not isinstance(model_type, str):
+        raise TowerError(f"{directory}: config.json: model_type must be a name, found {model_type}")
+    if entries.get("auto_map") and model_type not in MODEL_CLASSES:
+        raise TowerError(
+            f"{directory} is a {model_type!r} model, which needs code of its own that lies beside "
+            "its weights: no such code is run"
+        )
+    if entries.get("quantization_config"):
+        raise TowerError(f"{directory} is quantised: name the checkpoint that it was made from")
+    if (directory / "adapter_config.json").is_file():
+        raise TowerError(
+            f"{directory} holds an adapter (adapter_config.json) that is not merged: save "
+            "model.merge_and_unload() of PEFT in a directory of its own"
+        )
 
-    Raises:
-        TowerError: the directory says nothing about how its images are prepared.
-    """
-    for kind in (AutoProcessor, AutoImageProcessor):
-        try:
-            return kind.from_pretrained(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = _first_line(error)
-    raise TowerError(f"{path} has no processor that says how to prepare its images: {reason}")
+
+def _check_architecture(config) -> None:
+    """Raise `TowerError` if a configuration names the class of another type of model."""
+    types = {each.__name__: model_type for model_type, each in MODEL_CLASSES.items()}
+    for name in getattr(config, "architectures", None) or ():
+        if types.get(name, config.model_type) != config.model_type:
+            raise TowerError(
+                f"a {config.model_type!r} model by its model_type, but by its architectures a "
+                f"{types[name]!r}: config.json is not as it was written"
+            )
 
 
 def fingerprint(path: str | Path, model: nn.Module) -> str:
@@ -130,12 +240,20 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
 def save(
     model: nn.Module, directory: str | Path, processor, compression: Compression | None = None
 ) -> None:
-    """Write a model, its processor and how it was made as a Hugging Face directory."""
+    """Write a model, its processor and how it was made as a Hugging Face directory.
+
+    Raises:
+        TowerError: a weight is NaN or infinite; nothing is written.
+    """
+    for name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TowerError(f"{name} holds NaN or infinity: {directory} is not written")
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     if compression:
         text = json.dumps(asdict(compression), indent=2, allow_nan=False)
         (Path(directory) / RECORD).write_text(text + "\n")
+    open_up(*Path(directory).glob("*.safetensors"))
 
 
 def register() -> None:

@@ -107,7 +107,7 @@ def read_object(path: str | Path) -> dict:
     except OSError as error:
         raise TowerError(f"{path} can't be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # also what isn't UTF-8
-        raise TowerError(f"{path} is not JSON: {_first_line(error)}") from error
+        raise TowerError(f"{path} is not JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise TowerError(f"{path} must hold a JSON object, found {_kind(content)}")
     return content
@@ -142,5 +142,9 @@ def _kind(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: the first, and the next where that announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
