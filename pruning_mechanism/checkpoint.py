@@ -182,14 +182,21 @@ def _read_config(path: str | Path):
         _check_architecture(config)
     except TowerError as error:
         raise TowerError(f"{path} is {error}") from None
-    for each in (
-        config,
-        getattr(config, "vision_config", None),
-        getattr(config, "text_config", None),
-    ):
-        if getattr(each, "_attn_implementation", None) not in ATTENTIONS:
-            each._attn_implementation = None
+    for each in (config, *(getattr(config, f"{kind}_config", None) for kind in TOWERS)):
+        if each is not None:
+            _ask_plainly(each)
     return config
+
+
+def _ask_plainly(config) -> None:
+    """Take out of a configuration how its answers are given, which is for callers to say."""
+    if getattr(config, "_attn_implementation", None) not in ATTENTIONS:
+        config._attn_implementation = None
+    for name, usual in (
+        ("return_dict", True), ("output_attentions", False), ("output_hidden_states", False),
+    ):  # fmt: skip
+        if getattr(config, name, usual) is not usual:
+            setattr(config, name, usual)
 
 
 def _no_model(path: str | Path, reason: str) -> str:

@@ -54,7 +54,9 @@ def check_fewer_tokens(config) -> None:
     _check_kept(config, patches)
     _check_resolutions(config)
     if config.ranker not in (None, *RANKERS):
-        raise ValueError(f"ranker is one of {RANKERS}, found {config.ranker!r}")
+        raise ValueError(f"ranker is one of {RANKERS}, found {_short(config.ranker)}")
+    if config.ranker is not None and getattr(config, "ranked_per_layer", None) is None:
+        raise ValueError("ranker is of ranked_per_layer; no layer ranks")
     _check_range("patch_seed", config.patch_seed, 0, 2**63 - 1)
     _check_range("dense_layers", getattr(config, "dense_layers", None), config.num_hidden_layers)
     _check_range("dense_image_size", getattr(config, "dense_image_size", None), patch)
@@ -126,6 +128,8 @@ def _check_kept(config, patches: int) -> None:
     if config.patch_rule not in (None, *PATCH_RULES):
         raise ValueError(f"patch_rule is one of {PATCH_RULES}, found {_short(config.patch_rule)}")
     if config.kept_patches is None:
+        if config.patch_rule is not None or config.patch_seed is not None:
+            raise ValueError("patch_rule and patch_seed are of kept_patches; all are kept")
         return
     if config.resolutions is not None:
         raise ValueError("patches are left out of images of one size only, not of several")

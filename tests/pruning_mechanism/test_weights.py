@@ -16,7 +16,7 @@ from transformers import (
 
 from pruning_mechanism import Mask, TowerError, image_embeddings, load, prune, save, text_embeddings
 from pruning_mechanism.weights import stripped_names
-from tests.conftest import tiny_clip, tiny_processor
+from tests.conftest import tiny_processor
 from tests.pruning_mechanism.conftest import (
     TOWERS,
     embeddings,
@@ -31,11 +31,11 @@ VISION = [family for family, tower in TOWERS if tower == "vision"]
 
 @pytest.fixture
 def rename(tmp_path):
-    """Writes `tiny_clip` with its weights under other names, or with some gone or added."""
+    """Writes a tiny CLIP with its weights under other names, or with some gone or added."""
 
     def written(change, model=None) -> str:
         directory = tmp_path / "checkpoint"
-        (model or tiny_clip()).save_pretrained(directory)
+        (model or tiny_model("clip")).save_pretrained(directory)
         file = directory / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
         return directory
@@ -54,7 +54,7 @@ def answers(model) -> list[torch.Tensor]:
 def test_what_training_loops_put_before_names_is_taken_off_and_said(rename, prefix, caplog):
     directory = rename(lambda weights: {f"{prefix}{k}": v for k, v in weights.items()})
     found = answers(load(directory))
-    assert all(map(torch.equal, found, answers(tiny_clip())))
+    assert all(map(torch.equal, found, answers(tiny_model("clip"))))
     assert f"took {prefix!r} off" in caplog.text
 
 
@@ -63,12 +63,12 @@ def test_a_part_that_was_compiled_or_wrapped_alone_is_found(rename, caplog):
         into = ("vision_model.", "vision_model._orig_mod._fsdp_wrapped_module.")
         return {name.replace(*into): tensor for name, tensor in weights.items()}
 
-    assert all(map(torch.equal, answers(load(rename(wrapped))), answers(tiny_clip())))
+    assert all(map(torch.equal, answers(load(rename(wrapped))), answers(tiny_model("clip"))))
     assert "_orig_mod" in caplog.text
 
 
 def test_pruned_models_too(rename):
-    model = prune(tiny_clip(), random_slim_mask(3))
+    model = prune(tiny_model("clip"), random_slim_mask(3))
     directory = rename(lambda weights: {f"module.{k}": v for k, v in weights.items()}, model)
     assert all(map(torch.equal, answers(load(directory)), answers(model)))
 
@@ -145,7 +145,7 @@ def test_an_adapter_beside_the_weights_is_refused(rename):
 def test_what_lies_beside_the_model_is_left_and_said(rename, caplog):
     head = torch.ones(1, 1)
     directory = rename(lambda weights: {**weights, "my_head.weight": head})
-    assert all(map(torch.equal, answers(load(directory)), answers(tiny_clip())))
+    assert all(map(torch.equal, answers(load(directory)), answers(tiny_model("clip"))))
     assert "left unread what is none of the model's: my_head.weight" in caplog.text
 
 
@@ -177,7 +177,7 @@ def test_position_ids_of_old_checkpoints_are_read_over(rename, caplog):
 
 
 def test_a_vision_tower_without_its_projection_is_refused_by_name(tmp_path):
-    tiny_clip().save_pretrained(tmp_path / "whole")
+    tiny_model("clip").save_pretrained(tmp_path / "whole")
     CLIPVisionModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "alone")
     with pytest.raises(TowerError, match=r"lacks .*visual_projection\.weight"):
         load(tmp_path / "alone")
@@ -185,7 +185,7 @@ def test_a_vision_tower_without_its_projection_is_refused_by_name(tmp_path):
     own.save_pretrained(tmp_path / "with")
     with torch.no_grad():
         found = image_embeddings(load(tmp_path / "with"), PIXELS)
-    assert torch.equal(found, answers(tiny_clip())[0])
+    assert torch.equal(found, answers(tiny_model("clip"))[0])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -200,7 +200,7 @@ def test_a_vision_tower_is_read_out_of_the_weights_of_a_whole_model(tmp_path, ki
 
 
 def test_shards_are_read_and_a_missing_one_is_named(tmp_path):
-    model = tiny_clip()
+    model = tiny_model("clip")
     model.save_pretrained(tmp_path, max_shard_size="10KB")
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 2
@@ -216,7 +216,7 @@ def test_shards_are_read_and_a_missing_one_is_named(tmp_path):
      '{"weight_map": {"a": 3}}', '{"weight_map": []}'],
 )  # fmt: skip
 def test_a_broken_index_of_shards_is_one_line(tmp_path, index):
-    tiny_clip().config.save_pretrained(tmp_path)
+    tiny_model("clip").config.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(TowerError, match=r"model\.safetensors\.index\.json") as caught:
         load(tmp_path)
@@ -248,7 +248,7 @@ def test_the_type_of_weights_is_what_their_file_says(rename, caplog):
     config = json.loads((directory / "config.json").read_text())
     config["dtype"] = "float16"
     (directory / "config.json").write_text(json.dumps(config))
-    assert all(map(torch.equal, answers(load(directory)), answers(tiny_clip())))
+    assert all(map(torch.equal, answers(load(directory)), answers(tiny_model("clip"))))
 
 
 def test_quantised_weights_are_refused(rename):
@@ -263,8 +263,8 @@ def test_quantised_weights_are_refused(rename):
 def test_all_files_of_a_result_are_as_the_umask_asks(tmp_path, mask):
     before = os.umask(mask)
     try:
-        save(tiny_clip(), tmp_path / "saved", tiny_processor())
-        Mask.dense(tiny_clip().config).save(tmp_path / "saved" / "mask.safetensors")
+        save(tiny_model("clip"), tmp_path / "saved", tiny_processor())
+        Mask.dense(tiny_model("clip").config).save(tmp_path / "saved" / "mask.safetensors")
     finally:
         os.umask(before)
     modes = {
@@ -275,5 +275,7 @@ def test_all_files_of_a_result_are_as_the_umask_asks(tmp_path, mask):
 
 
 def test_what_was_saved_is_a_model_of_transformers(tmp_path):
-    save(tiny_clip(), tmp_path, tiny_processor())
-    assert all(map(torch.equal, answers(CLIPModel.from_pretrained(tmp_path)), answers(tiny_clip())))
+    save(tiny_model("clip"), tmp_path, tiny_processor())
+    assert all(
+        map(torch.equal, answers(CLIPModel.from_pretrained(tmp_path)), answers(tiny_model("clip")))
+    )
