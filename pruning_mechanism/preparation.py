@@ -18,6 +18,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from pruning_mechanism.families import TowerError, family_of, tower_config
 from pruning_mechanism.record import first_line, read_object
+from pruning_mechanism.weights import file_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class ImagesOnly:
 
     tokenizer = None
 
-    def __init__(self, image_processor: ImageProcessingMixin, path: Path, problem: str):
-        """Wrap the image processor of the checkpoint in a directory."""
-        self.image_processor, self.problem, self._path = image_processor, problem, path
+    def __init__(self, image_processor: ImageProcessingMixin, files: list[Path], problem: str):
+        """Wrap an image processor; `files` are those of the tokenizer."""
+        self.image_processor, self.problem, self._files = image_processor, problem, files
 
     def __call__(self, images=None, **options):
         """Prepare images, as the image processor does."""
@@ -57,9 +58,8 @@ class ImagesOnly:
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the image processor, and the tokenizer's files as they are."""
         self.image_processor.save_pretrained(directory)
-        for name in TOKENIZER_FILES:
-            if (self._path / name).is_file():
-                shutil.copyfile(self._path / name, Path(directory) / name)
+        for file in self._files:
+            shutil.copyfile(file, Path(directory) / file.name)
 
 
 def load_processor(path: str | Path):
@@ -86,10 +86,10 @@ def load_processor(path: str | Path):
                 f"{path} has no processor that says how to prepare its images: {other}"
             )
         processor = images
-        if any((directory / name).is_file() for name in TOKENIZER_FILES):
+        if files := [file for name in TOKENIZER_FILES if (file := file_of(path, name))]:
             problem = _tokenizer_problem(path, reason)
             logger.warning(problem)
-            processor = ImagesOnly(images, directory, problem)
+            processor = ImagesOnly(images, files, problem)
     return processor
 
 

@@ -196,9 +196,9 @@ def open_up(*paths: str | Path) -> None:
 
 def _files(path: str | Path, revision: str | None) -> list[Path]:
     """The safetensors files of a checkpoint."""
-    if single := _file(path, SINGLE, revision):
+    if single := file_of(path, SINGLE, revision):
         return [single]
-    index = _file(path, INDEX, revision)
+    index = file_of(path, INDEX, revision)
     if index is None:
         raise TowerError(
             f"{path} does not load as a CLIP: it has no {SINGLE}; weights in other formats, which "
@@ -208,13 +208,14 @@ def _files(path: str | Path, revision: str | None) -> list[Path]:
     names = set(places.values()) if isinstance(places, dict) else ()
     if not names or not all(isinstance(each, str) and Path(each).name == each for each in names):
         raise TowerError(f"{index} must name the file of each tensor in its weight_map")
-    found = {each: _file(path, each, revision) for each in sorted(names)}
+    found = {each: file_of(path, each, revision) for each in sorted(names)}
     if absent := [name for name, file in found.items() if file is None]:
         raise TowerError(f"{path} is incomplete: {listed(absent)}, named in {INDEX}, not there")
     return list(found.values())
 
 
-def _file(path: str | Path, name: str, revision: str | None) -> Path | None:
+def file_of(path: str | Path, name: str, revision: str | None = None) -> Path | None:
+    """Where a file of a checkpoint lies here, fetched from the hub if it must be; None: no such."""
     if Path(path).is_dir():
         return Path(path) / name if (Path(path) / name).is_file() else None
     try:
