@@ -44,9 +44,6 @@ _PROVENANCE = (
 # Settings of a tokenizer that say where it came from, or how it is asked to pad and truncate.
 _TOKENIZER_PROVENANCE = (
     "name_or_path",
-    "vocab_file",
-    "tokenizer_file",
-    "special_tokens_map_file",
     "added_tokens_decoder",
     "auto_map",
     "processor_class",
@@ -275,7 +272,11 @@ def _described(tokenizer) -> dict:
             Path(name).name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
             for name in tokenizer.save_vocabulary(directory)
         }
-    settings = {k: v for k, v in tokenizer.init_kwargs.items() if k not in _TOKENIZER_PROVENANCE}
+    settings = {
+        name: value
+        for name, value in tokenizer.init_kwargs.items()
+        if name not in _TOKENIZER_PROVENANCE and not name.endswith("_file")
+    }
     return {
         "class": type(tokenizer).__name__,
         "files": files,

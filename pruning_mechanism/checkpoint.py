@@ -22,7 +22,7 @@ from pruning_mechanism.preparation import load_processor
 from pruning_mechanism.pruned_layers import activate_in_place
 from pruning_mechanism.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.tower import Tower
-from pruning_mechanism.weights import TOWERS, Weights, listed, open_up
+from pruning_mechanism.weights import Weights, listed, open_up
 
 __all__ = [
     "Compression",
@@ -68,10 +68,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     model, found = _build(path, config, weights, dtype)
     if found["missing_keys"]:
         raise weights.missing(found["missing_keys"])
-    towers = [
-        kind for kind, (root, _) in TOWERS.items() if kind == "vision" or hasattr(model, root)
-    ]
-    beside = weights.check_unexpected(found["unexpected_keys"], towers)
+    beside = weights.check_unexpected(found["unexpected_keys"], model)
     if weights.stripped:
         logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
     if beside:
@@ -176,13 +173,15 @@ def _read_config(path: str | Path):
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever a wrong entry leads to inside transformers
+        if "trust_remote_code" in str(error):
+            raise TowerError(_needs_code(path)) from error
         raise TowerError(_no_model(path, first_line(error))) from error
     try:
         check_fits(config.model_type)
         _check_architecture(config)
     except TowerError as error:
         raise TowerError(f"{path} is {error}") from None
-    for each in (config, *(getattr(config, f"{kind}_config", None) for kind in TOWERS)):
+    for each in (config, *(getattr(config, f"{kind}_config", None) for kind in ("vision", "text"))):
         if each is not None:
             _ask_plainly(each)
     return config
@@ -203,16 +202,17 @@ def _no_model(path: str | Path, reason: str) -> str:
     return f"{path} is neither a model directory nor a model on the hub: {reason}"
 
 
+def _needs_code(path: str | Path) -> str:
+    return f"{path} needs code of its own, which lies beside its weights: no such code is run"
+
+
 def _refuse(directory: Path, entries: dict) -> None:
     """Raise `TowerError` for what transformers would fetch code or other weights for."""
     model_type = entries.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise TowerError(f"{directory}: config.json: model_type must be a name, found {model_type}")
     if entries.get("auto_map") and model_type not in MODEL_CLASSES:
-        raise TowerError(
-            f"{directory} is a {model_type!r} model, which needs code of its own that lies beside "
-            "its weights: no such code is run"
-        )
+        raise TowerError(_needs_code(directory))
     if entries.get("quantization_config"):
         raise TowerError(f"{directory} is quantised: name the checkpoint that it was made from")
     if (directory / "adapter_config.json").is_file():

@@ -18,6 +18,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from pruning_mechanism.families import TowerError, family_of, tower_config
 from pruning_mechanism.record import first_line, read_object
+from pruning_mechanism.tower import tokenise
 from pruning_mechanism.weights import file_of
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def check_belongs(processor, model: nn.Module, texts: bool = True) -> None:
     _check_images(images, tower_config(model.config, "vision"))
     tokenizer = getattr(processor, "tokenizer", None)
     if texts and tokenizer is not None and hasattr(model, "text_model"):
-        _check_tokens(tokenizer, model.config)
+        _check_tokens(tokenizer, model)
 
 
 def _check_images(processor: ImageProcessingMixin, config) -> None:
@@ -189,12 +190,14 @@ def _sides(name: str, given: object) -> list:
     return [each for each in sides if each is not None]
 
 
-def _check_tokens(tokenizer, config) -> None:
-    text, family = tower_config(config, "text"), family_of(config)
+def _check_tokens(tokenizer, model: nn.Module) -> None:
+    text, family = tower_config(model.config, "text"), family_of(model.config)
+    if tokenizer.pad_token is None:
+        raise TowerError("the tokenizer has no pad token, so texts can't be batched")
     try:
-        highest = max(tokenizer.get_vocab().values())
-        end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
-        tokenizer(["a"], padding=True, truncation=True, max_length=4)
+        vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+        highest, end = max(vocabulary.values()), tokenizer.eos_token_id
+        tokenise(model, tokenizer, ["a", "a a a"])
     except Exception as error:  # each tokenizer fails in its own way
         raise TowerError(f"the tokenizer can't be used: {first_line(error)}") from error
     if highest >= text.vocab_size:
@@ -202,13 +205,12 @@ def _check_tokens(tokenizer, config) -> None:
             f"the tokenizer has tokens up to number {highest:,}, but the text tower's vocabulary "
             f"has {text.vocab_size:,}: they don't belong together"
         )
-    if padding is None:
-        raise TowerError("the tokenizer has no pad token, so texts can't be batched")
     pooling = family.text.pooling if family.text else None
     wanted = text.eos_token_id
     if pooling in ("end", "end or highest"):
         if pooling == "end or highest" and wanted == 2:
-            wanted = highest  # such towers read the token of the highest number
+            # such towers read the token of the highest number
+            wanted = max(n for token, n in vocabulary.items() if token not in added or n == end)
         if end != wanted:
             raise TowerError(
                 f"the tokenizer ends texts with token {end}, but the text tower reads them at "

@@ -27,11 +27,8 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that mean nothing wherever they stand: a submodule was compiled or wrapped."""
 ADAPTERS = ("base_layer", "modules_to_save", "original_module", "lora_", "ia3_", "oft_", "hada_")
 """What parts of names begin with where PEFT has put its own layers over a model's."""
-TOWERS = {
-    "vision": ("vision_model", "visual_projection"),
-    "text": ("text_model", "text_projection"),
-}
-"""Parts of names by which weights are known as a tower's, whatever stands before them."""
+VISION = {"vision_model", "visual_projection"}
+"""What the names of a vision tower's weights begin with in a whole model."""
 FLOATS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
 }  # fmt: skip
@@ -126,7 +123,9 @@ class Weights:
     def missing(self, names: Iterable[str]) -> TowerError:
         """The error that says which weights a model needs and the files lack."""
         names = sorted(names)
-        like = next((each for name in names for each in self.tensors if each.endswith(name)), None)
+        like = next(
+            (each for name in names for each in self.tensors if each.endswith(f".{name}")), None
+        )
         hint = (
             f"; it has {like!r}: save the model that was wrapped, without that prefix"
             if like
@@ -134,19 +133,19 @@ class Weights:
         )
         return TowerError(f"{self.path} lacks weights that its model needs: {listed(names)}{hint}")
 
-    def check_unexpected(self, names: Iterable[str], towers: Iterable[str]) -> list[str]:
+    def check_unexpected(self, names: Iterable[str], model: nn.Module) -> list[str]:
         """What lies in the files beside the model, of which nothing is a tower's own.
 
         Args:
             names: tensors that the model has no place for.
-            towers: vision, text: those that the model has.
+            model: the model.
 
         Raises:
             TowerError: the model's configuration leaves out a part of its tower.
         """
-        own = tuple(f"{part}." for tower in towers for part in TOWERS[tower])
+        own = VISION | {name.partition(".")[0] for name in model.state_dict()}
         beside = sorted(names)
-        lost = [name for name in beside if name.startswith(own) and ".pooler." not in name]
+        lost = [name for name in beside if name.partition(".")[0] in own and ".pooler." not in name]
         if lost:
             raise TowerError(
                 f"{self.path}: its weights hold what its config.json has no place for: "
