@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pruning_mechanism.preparation import load_processor
 from pruning_mechanism.pruned_layers import activate_in_place
 from pruning_mechanism.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.tower import Tower
-from pruning_mechanism.weights import Weights, listed, open_up
+from pruning_mechanism.weights import Weights, file_of, listed, open_up
 
 __all__ = [
     "Compression",
@@ -109,7 +110,7 @@ def _build(
         model, found = MODEL_CLASSES[config.model_type].from_pretrained(
             None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except Exception as error:  # as above
         raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
     model.config._name_or_path = str(path)
     return model, found
@@ -237,11 +238,19 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
     """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
     directory = Path(path)
     if not directory.is_dir():
-        return f"revision {getattr(model.config, '_commit_hash', None) or 'unknown'}"
+        return f"revision {_revision(path, model)}"
     digest = hashlib.sha256()
     for file in sorted(directory.glob("*.safetensors")):
         digest.update(file.read_bytes())
     return f"sha256 {digest.hexdigest()}"
+
+
+def _revision(path: str | Path, model: nn.Module) -> str:
+    """The commit that a model on the hub was read from; files fetched lie in a folder named so."""
+    file = file_of(path, "config.json")
+    if file is not None and re.fullmatch("[0-9a-f]{40}", file.parent.name):
+        return file.parent.name
+    return getattr(model.config, "_commit_hash", None) or "unknown"
 
 
 def save(

@@ -73,17 +73,14 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that holds all of them.
+        """The type that holds all of them, counters and the like aside.
 
         Raises:
-            TowerError: they are not floating-point numbers, as in quantised checkpoints.
+            TowerError: none is a floating-point number.
         """
-        kinds = {each.dtype for each in self.tensors.values() if not _is_index(each)}
-        if not kinds or kinds - FLOATS.keys():
-            raise TowerError(
-                f"{self.path}: its weights are {', '.join(sorted(kinds)) or 'absent'}, not 16, 32 "
-                "or 64-bit floating-point numbers: name the checkpoint before it was quantised"
-            )
+        kinds = {each.dtype for each in self.tensors.values()} & FLOATS.keys()
+        if not kinds:
+            raise self._quantised(next(iter(self.tensors), "nothing"))
         first, *others = (FLOATS[each] for each in sorted(kinds))
         for each in others:
             first = torch.promote_types(first, each)
@@ -105,6 +102,9 @@ class Weights:
         up whatever it can't, so there must be about as many numbers in the files as in the model.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        for name in wanted.keys() & self.tensors.keys():
+            if self.tensors[name].dtype not in FLOATS:
+                raise self._quantised(name)
         wrong = [
             f"{name} is {list(self.tensors[name].shape)}, should be {list(shape)}"
             for name, shape in wanted.items()
@@ -119,6 +119,13 @@ class Weights:
         absent = sum(torch.Size(wanted[name]).numel() for name in missing)
         if absent > sum(torch.Size(each.shape).numel() for each in self.tensors.values()):
             raise self.missing(missing)
+
+    def _quantised(self, name: str) -> TowerError:
+        kind = self.tensors[name].dtype if name in self.tensors else "absent"
+        return TowerError(
+            f"{self.path}: {name} is {kind}, not a 16, 32 or 64-bit floating-point number: name "
+            "the checkpoint before it was quantised"
+        )
 
     def missing(self, names: Iterable[str]) -> TowerError:
         """The error that says which weights a model needs and the files lack."""
@@ -249,11 +256,6 @@ def _refuse_adapters(path: str | Path, names: Iterable[str]) -> None:
                 f"{path} holds an adapter (LoRA or the like) that is not merged, such as {name}: "
                 "save model.merge_and_unload() of PEFT instead"
             )
-
-
-def _is_index(stored: Stored) -> bool:
-    """Whether a tensor counts places, as older checkpoints store it."""
-    return stored.name.endswith(("position_ids", "token_type_ids", "num_batches_tracked"))
 
 
 def listed(items: Sequence[str]) -> str:
