@@ -251,7 +251,7 @@ def _opened(path: str | Path, file: Path):
 def _refuse_adapters(path: str | Path, names: Iterable[str]) -> None:
     for name in names:
         parts = name.split(".")
-        if name.startswith("base_model.model.") or any(p.startswith(ADAPTERS) for p in parts):
+        if ".base_model.model." in f".{name}" or any(p.startswith(ADAPTERS) for p in parts):
             raise TowerError(
                 f"{path} holds an adapter (LoRA or the like) that is not merged, such as {name}: "
                 "save model.merge_and_unload() of PEFT instead"

@@ -19,8 +19,9 @@ from compress.reduced import make_reduced
 from compress.resolution import lowest_bound, places
 from compress.source import Source
 from pruning_mechanism import Reduction, Tower, TowerError, load, load_processor, macs, reduce
+from pruning_mechanism.checkpoint import stored_dtype
 from tests.compress.test_alignment import calibration
-from tests.conftest import tiny_clip
+from tests.conftest import tiny_clip, tiny_processor
 
 COMMANDS = {
     "flip": (flip.main, flip.FlipOptions),
@@ -43,6 +44,20 @@ def command(clip_directory, folder, tmp_path):
         return tmp_path / output
 
     return run
+
+
+def test_an_alignment_that_half_precision_cannot_hold_is_stored_in_float32(command, tmp_path):
+    model = tiny_clip()
+    with torch.no_grad():
+        weight = model.visual_projection.weight
+        weight *= 60_000 / weight.abs().max()  # so that the aligned bias is beyond 65,504
+    model.half().save_pretrained(tmp_path / "half")
+    tiny_processor().save_pretrained(tmp_path / "half")
+    directory = command("flip", "--mask", "0.5", "--align", "ridge", model=tmp_path / "half")
+    assert stored_dtype(directory) == torch.float32
+    assert load(directory).visual_projection.linear.bias.abs().max() > 65_504
+    (note,) = record(directory)["notes"]
+    assert "stored in float32, not in float16 as its base: visual_projection.linear" in note
 
 
 def record(directory) -> dict:
