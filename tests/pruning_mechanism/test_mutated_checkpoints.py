@@ -264,10 +264,15 @@ def checkpoints(tmp_path_factory):
 
 def outcome(directory: Path, original: dict[str, object], free: bool) -> str:
     """What became of a changed checkpoint; anything but one of these is a failure."""
+    found, said = {}, None
     try:
         found = answers(directory)
     except TowerError as error:
-        return "refused" if 10 < len(str(error)) < 1000 and "\n" not in str(error) else "FAILED"
+        said = str(error)
+    if said is not None:
+        assert 10 < len(said) < 1000, f"no short line: {said!r}"
+        assert "\n" not in said, f"several lines: {said!r}"
+        return "refused"
     same = {
         name: torch.equal(found[name], value)
         if isinstance(value, torch.Tensor)
@@ -290,7 +295,7 @@ def test_a_changed_checkpoint_answers_as_before_or_is_refused(
     def hang(*_):
         raise Hung
 
-    signal.signal(signal.SIGALRM, hang)
+    alarm = signal.signal(signal.SIGALRM, hang)
     for seed in range(MUTATIONS):
         original = sorted(checkpoints)[seed % len(checkpoints)]
         copy = tmp_path / "copy"
@@ -307,6 +312,7 @@ def test_a_changed_checkpoint_answers_as_before_or_is_refused(
             signal.alarm(0)
         table[kind, became] += 1
         shutil.rmtree(copy)
+    signal.signal(signal.SIGALRM, alarm)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     with capfd.disabled():
         for (kind, became), count in sorted(table.items()):
