@@ -269,7 +269,7 @@ def save(
     if compression:
         text = json.dumps(asdict(compression), indent=2, allow_nan=False)
         (Path(directory) / RECORD).write_text(text + "\n")
-    open_up(*Path(directory).glob("*.safetensors"))
+    open_up(*[file for file in Path(directory).iterdir() if file.is_file()])
 
 
 def register() -> None:

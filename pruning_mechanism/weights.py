@@ -5,7 +5,7 @@ report that is easily lost; here what is missing, of another size, or of another
 before any memory is taken: names and sizes are read off the files' headers.
 """
 
-import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,14 +190,19 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def open_up(*paths: str | Path) -> None:
-    """Give files, which safetensors makes for this user alone, the mode that the umask asks for."""
-    for path in map(Path, paths):
-        probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
-        probe.touch(exist_ok=False)
-        try:
-            path.chmod(probe.stat().st_mode & 0o777)
-        finally:
-            probe.unlink()
+    """Give files of one directory the mode that the umask asks for.
+
+    safetensors makes them for this user alone, and copies of code have the mode of the original.
+    """
+    if not paths:
+        return
+    probe = Path(paths[0]).with_name(f".{secrets.token_hex(8)}.mode")
+    probe.touch(exist_ok=False)
+    try:
+        for path in paths:
+            Path(path).chmod(probe.stat().st_mode & 0o777)
+    finally:
+        probe.unlink()
 
 
 def _files(path: str | Path, revision: str | None) -> list[Path]:

@@ -264,7 +264,8 @@ def test_quantised_weights_are_refused(rename):
 def test_all_files_of_a_result_are_as_the_umask_asks(tmp_path, mask):
     before = os.umask(mask)
     try:
-        save(tiny_model("clip"), tmp_path / "saved", tiny_processor())
+        smaller = prune(tiny_model("clip"), random_slim_mask(3))
+        save(smaller, tmp_path / "saved", tiny_processor())
         Mask.dense(tiny_model("clip").config).save(tmp_path / "saved" / "mask.safetensors")
     finally:
         os.umask(before)
@@ -272,7 +273,7 @@ def test_all_files_of_a_result_are_as_the_umask_asks(tmp_path, mask):
         file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "saved").iterdir()
     }
     assert modes == dict.fromkeys(modes, 0o666 & ~mask)
-    assert {"model.safetensors", "mask.safetensors", "config.json"} <= modes.keys()
+    assert {"model.safetensors", "mask.safetensors", "config.json", "tokens.py"} <= modes.keys()
 
 
 def test_what_was_saved_is_a_model_of_transformers(tmp_path):
