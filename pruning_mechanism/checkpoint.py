@@ -211,7 +211,9 @@ def _refuse(directory: Path, entries: dict) -> None:
     """Raise `TowerError` for what transformers would fetch code or other weights for."""
     model_type = entries.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
-        raise TowerError(f"{directory}: config.json: model_type must be a name, found {model_type}")
+        raise TowerError(
+            f"{directory}: config.json: model_type must be a name, found {type(model_type).__name__}"
+        )
     if entries.get("auto_map") and model_type not in MODEL_CLASSES:
         raise TowerError(_needs_code(directory))
     if entries.get("quantization_config"):
@@ -225,8 +227,11 @@ def _refuse(directory: Path, entries: dict) -> None:
 
 def _check_architecture(config) -> None:
     """Raise `TowerError` if a configuration names the class of another type of model."""
+    names = getattr(config, "architectures", None) or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
+        raise TowerError("no model that is known: its architectures in config.json are no names")
     types = {each.__name__: model_type for model_type, each in MODEL_CLASSES.items()}
-    for name in getattr(config, "architectures", None) or ():
+    for name in names:
         if types.get(name, config.model_type) != config.model_type:
             raise TowerError(
                 f"a {config.model_type!r} model by its model_type, but by its architectures a "

@@ -18,6 +18,8 @@ from pruning_mechanism.families import TowerError
 RECORD = "compression.json"
 """What the record's file is called, in the directory of the tower that it is about."""
 
+LONGEST = 400
+"""Characters of another library's error that are shown: it may quote a whole file."""
 Entries = TypeVar("Entries")
 
 
@@ -147,4 +149,5 @@ def first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    return said if len(said) <= LONGEST else said[: LONGEST - 3] + "..."

@@ -5,7 +5,9 @@ report that is easily lost; here what is missing, of another size, or of another
 before any memory is taken: names and sizes are read off the files' headers.
 """
 
+import math
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +75,18 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that holds all of them, counters and the like aside.
+        """The type that most of their numbers have.
 
         Raises:
             TowerError: none is a floating-point number.
         """
-        kinds = {each.dtype for each in self.tensors.values()} & FLOATS.keys()
-        if not kinds:
+        numbers = Counter()
+        for each in self.tensors.values():
+            if each.dtype in FLOATS:
+                numbers[each.dtype] += math.prod(each.shape)
+        if not numbers:
             raise self._quantised(next(iter(self.tensors), "nothing"))
-        first, *others = (FLOATS[each] for each in sorted(kinds))
-        for each in others:
-            first = torch.promote_types(first, each)
-        return first
+        return FLOATS[max(FLOATS, key=lambda kind: numbers[kind])]  # of equals the widest
 
     def read(self) -> dict[str, Tensor]:
         """All tensors, under the model's names."""

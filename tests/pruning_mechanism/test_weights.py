@@ -252,6 +252,21 @@ def test_the_type_of_weights_is_what_their_file_says(rename, caplog):
     assert all(map(torch.equal, answers(load(directory)), answers(tiny_model("clip"))))
 
 
+def test_a_tensor_that_is_stored_more_exactly_changes_nothing(rename):
+    name = "vision_model.pre_layrnorm.weight"
+    directory = rename(lambda weights: {**weights, name: weights[name].double()})
+    assert all(map(torch.equal, answers(load(directory)), answers(tiny_model("clip"))))
+
+
+@pytest.mark.parametrize("names", [[[]], True, "x" * 3, [3]])
+def test_architectures_that_are_no_names_are_refused(rename, names):
+    directory = rename(dict)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"architectures": names}))
+    with pytest.raises(TowerError, match="architectures"):
+        load(directory)
+
+
 def test_quantised_weights_are_refused(rename):
     directory = rename(
         lambda weights: {k: v.to(torch.int8) if v.ndim > 1 else v for k, v in weights.items()}
