@@ -211,9 +211,8 @@ def _refuse(directory: Path, entries: dict) -> None:
     """Raise `TowerError` for what transformers would fetch code or other weights for."""
     model_type = entries.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
-        raise TowerError(
-            f"{directory}: config.json: model_type must be a name, found {type(model_type).__name__}"
-        )
+        kind = type(model_type).__name__
+        raise TowerError(f"{directory}: config.json: model_type must be a name, found {kind}")
     if entries.get("auto_map") and model_type not in MODEL_CLASSES:
         raise TowerError(_needs_code(directory))
     if entries.get("quantization_config"):
