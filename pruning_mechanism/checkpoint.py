@@ -16,7 +16,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    AutoProcessor,
+)
 
 from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
 from pruning_mechanism.pruned_layers import activate_in_place
@@ -183,5 +189,7 @@ def register() -> None:
             config = model.config_class
             AutoConfig.register(config.model_type, config, exist_ok=True)
             AutoModel.register(config, model, exist_ok=True)
+            if hasattr(model, "get_text_features"):
+                AutoModelForZeroShotImageClassification.register(config, model, exist_ok=True)
             config.register_for_auto_class()
             model.register_for_auto_class("AutoModel")

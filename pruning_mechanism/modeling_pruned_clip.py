@@ -53,6 +53,14 @@ class PrunedModel:
         reduce_tower(self)
         self.post_init()
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As transformers', and pipelines that classify images find a whole model's class too."""
+        if self._auto_class is not None and hasattr(self, "get_text_features"):
+            place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
+            known = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
+        super().save_pretrained(save_directory, *args, **kwargs)
+
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):
     """A CLIP vision tower's shape, and what its layers keep."""
