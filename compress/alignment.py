@@ -233,14 +233,14 @@ def _projection(
     made.linear.bias.zero_()
     columns = min(linear.in_features, inputs)
     if known and known.out_features == features:
-        made.random.load_state_dict(known.state_dict())
+        made.random.load_state_dict({name: each.cpu() for name, each in known.state_dict().items()})
         columns = linear.in_features
     elif features:
         _draw(made.random, pooled, seed)
     if linear.out_features == outputs:
-        made.linear.weight[:, :columns] = linear.weight[:, :columns].double().cpu()
+        made.linear.weight[:, :columns] = linear.weight[:, :columns].cpu().double()
         if linear.bias is not None:
-            made.linear.bias.copy_(linear.bias)
+            made.linear.bias.copy_(linear.bias.cpu())
     return made
 
 

@@ -40,7 +40,7 @@ class Moments:
         x, t = x.flatten(0, -2), t.flatten(0, -2)
         self.xx += (x.T @ x).cpu()
         self.xt += (x.T @ t).cpu()
-        self.tt += t.double().square().sum().item()
+        self.tt += t.cpu().double().square().sum().item()  # mps has no float64
 
     @property
     def finite(self) -> bool:
@@ -90,7 +90,7 @@ def output_weight(sublayer: Sublayer) -> Tensor:
 def linear_weight(layer: nn.Linear) -> Tensor:
     """W̃ = [W; bias] [p + 1, d], or W [p, d] if there is no bias, a copy in float64 on the CPU."""
     rows = [layer.weight.T] if layer.bias is None else [layer.weight.T, layer.bias[None]]
-    return torch.cat(rows).detach().double().cpu()
+    return torch.cat(rows).detach().cpu().double()
 
 
 @torch.no_grad()

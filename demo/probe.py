@@ -86,7 +86,7 @@ def noticed_words(
     noticed = {}
     for word, choices in WORDS.items():
         wrong = [_misdescribed(drawn, word, choices, dice) for drawn in scenes]
-        noticed[word] = 100 * (true > _scores(stage, wrong, images)).double().mean().item()
+        noticed[word] = 100 * (true > _scores(stage, wrong, images)).cpu().double().mean().item()
     return noticed
 
 

@@ -17,7 +17,7 @@ def rotate(sublayer: Sublayer, query: Tensor, key: Tensor, value: Tensor) -> Non
 
     Each head's queries q become q·query, its keys k·key and its values v·value, as row vectors; the
     output projection takes value⁻¹ in. With query·keyᵀ = I the logits, and so the tower, stay the
-    same. Computed in float64.
+    same. Computed in float64 on the CPU: some devices have none.
 
     Args:
         sublayer: attention of H heads, of query-key size a and value size v.
@@ -41,7 +41,7 @@ def rotate(sublayer: Sublayer, query: Tensor, key: Tensor, value: Tensor) -> Non
                 f"{name} must be {[attention.num_heads, size, size]}, found {list(basis.shape)}"
             )
     weight = attention.out_proj.weight  # [d, H * v]: its transpose, head by head, is [v, d]
-    per_head = weight.double().T.unflatten(0, (attention.num_heads, -1))
+    per_head = weight.cpu().double().T.unflatten(0, (attention.num_heads, -1))
     turned = torch.linalg.solve(value.to(per_head), per_head)
     _turn_outputs(attention.q_proj, query)
     _turn_outputs(attention.k_proj, key)
@@ -64,7 +64,7 @@ def shift_keys(sublayer: Sublayer, mean: Tensor) -> None:
     expected = [attention.num_heads, bias.numel() // attention.num_heads]
     if list(mean.shape) != expected:
         raise ValueError(f"mean must be {expected}, found {list(mean.shape)}")
-    bias.copy_(bias.double() - mean.to(bias.device, torch.float64).flatten())
+    bias.copy_(bias.cpu().double() - mean.cpu().double().flatten())
 
 
 def _attention(sublayer: Sublayer) -> nn.Module:
@@ -75,7 +75,7 @@ def _attention(sublayer: Sublayer) -> nn.Module:
 
 def _turn_outputs(projection: nn.Linear, bases: Tensor) -> None:
     """X ↦ x·basis for each head's part of what a projection gives."""
-    with_bias = torch.cat([projection.weight, projection.bias[:, None]], dim=1).double()
+    with_bias = torch.cat([projection.weight, projection.bias[:, None]], dim=1).cpu().double()
     per_head = with_bias.unflatten(0, (len(bases), -1))
     turned = (bases.to(per_head).mT @ per_head).flatten(0, 1)
     projection.weight.copy_(turned[:, :-1])
