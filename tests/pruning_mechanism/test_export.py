@@ -56,7 +56,6 @@ def all_together():
 
 
 MODELS = {
-    "dense": tiny_clip,
     "heads and neurons": lambda: prune(tiny_clip(), random_mask(3)),
     "head sizes": pruned,
     "flip grid": lambda: reduced(kept_patches=9, patch_rule="grid"),
