@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, layer_norm, linear
+from torch.nn.functional import cosine_similarity, layer_norm, linear, pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .pruned_layers import Attended, mixed
@@ -162,7 +162,7 @@ class KeptPatches:
         embedded = linear(patches.flatten(2), weight.flatten(1), self.patch_embedding.bias)
         first = self.class_embedding.expand(pixels.shape[0], 1, -1)
         tokens = torch.cat([first, embedded], dim=1)
-        places = torch.cat([torch.zeros_like(kept[..., :1]), kept + 1], dim=-1)
+        places = pad(kept + 1, (1, 0))
         return tokens + self.position_embedding(places)
 
     def kept(self, pixels: Tensor) -> Tensor:

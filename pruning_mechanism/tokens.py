@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, normalize
+from torch.nn.functional import avg_pool2d, interpolate, normalize, pad
 
 BAYER_ORDER = 6
 """Bayer matrices of side 2**6 are larger than any grid of patches."""
@@ -155,7 +155,7 @@ def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tupl
     """
     order = ranks.argsort(dim=1, descending=True) + 1
     kept, others = order[:, :keep].sort(dim=1).values, order[:, keep:]
-    stay = torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1)
+    stay = pad(kept, (1, 0))  # the class token, place 0, before them
     shares = ranks.gather(1, others - 1).softmax(dim=1)[..., None]
     fused = (_taken(hidden, others) * shares).sum(1, keepdim=True)
     left = sizes.gather(1, others).sum(1, keepdim=True)
