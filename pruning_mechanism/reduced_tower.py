@@ -370,7 +370,11 @@ class ReducedTower:
             return layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))[..., 0]
         if attended.keys is None:  # a layer without heads: what is like the class token
             return cosine_similarity(normed[:, 1:], normed[:, :1], dim=-1)
-        logits = attended.queries[:, :, :1] @ attended.keys.transpose(-1, -2)
+        queries, keys = attended.queries[:, :, :1], attended.keys
+        if torch.compiler.is_exporting():  # the shape of a matrix product would lose the batch
+            logits = (queries * keys).sum(-1)[:, :, None]
+        else:
+            logits = queries @ keys.transpose(-1, -2)
         logits = logits * layer.self_attn.scale
         if sizes is not None:
             logits = logits + _bias(hidden, sizes)
