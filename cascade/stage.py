@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers.image_processing_base import ImageProcessingMixin
 
-from cascade.images import ImageSource, open_image
+from cascade.images import ImageSource, UnreadableImage, open_image
+from corpora import CorpusError
+from corpora.pixels import pixel_values
 from pruning_mechanism import (
     WIDTHS,
     Tower,
@@ -201,11 +203,18 @@ class Stage:
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
 
+        Few full pictures are held at once, and large files are decoded at a part of their size;
+        see `corpora.pixels`.
+
         Raises:
-            UnreadableImage: one of them can't be decoded.
+            UnreadableImage: one of them can't be decoded or prepared.
         """
-        opened = [open_image(image) for image in images]
-        return self._image_processor(images=opened, return_tensors="pt")["pixel_values"]
+        try:
+            return pixel_values(self._image_processor, images, open_image)
+        except UnreadableImage:
+            raise
+        except CorpusError as error:
+            raise UnreadableImage(f"cannot read the image: {error}") from error
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.command import UserError
-from corpora import drop_unreadable, open_image
+from corpora import drop_unreadable
+from corpora.images import undecoded
+from corpora.pixels import pixel_values
 from pruning_mechanism import TowerKind, load_processor, tokenise
 from pruning_mechanism.tower import Inputs
 
@@ -120,12 +122,12 @@ class Calibration:
 
     def _batch(self, rows: Dataset) -> Batch:
         return Batch(
-            lambda: self._pixels(rows["image"][:]), lambda: self._tokens(rows["caption"][:])
+            lambda: self._pixels(undecoded(rows)["image"][:]),
+            lambda: self._tokens(rows["caption"][:]),
         )
 
     def _pixels(self, images: Sequence) -> Tensor:
-        opened = [open_image(image) for image in images]
-        return self.processor(images=opened, return_tensors="pt")["pixel_values"].to(self.device)
+        return pixel_values(self.processor, images).to(self.device)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
         return self.tokenise(captions) if self.tokenise and all(captions) else {}

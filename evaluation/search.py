@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from cascade.cost import return_fractions
 from compress.command import UserError
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
+from corpora.images import undecoded
 from evaluation.bootstrap import Bootstrap, Interval
 from evaluation.clock import Contender, Name, StageTiming, encoding, speedup_interval, stage_timings
 from evaluation.first_stages import FirstStage
@@ -120,7 +121,7 @@ def timed(
 ) -> dict[Name, StageTiming]:
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     rows = corpus.select(range(min(options.batch_size, len(corpus))))
-    stored = rows.cast_column("image", Image(decode=False))["image"]
+    stored = undecoded(rows)["image"]
     sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
     contenders = {
         name: encoding(each) if isinstance(each, Stage) else each for name, each in stages.items()
@@ -241,10 +242,10 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
 
 
 def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
-    """The images of a corpus, so many at once, with a progress bar of that name."""
+    """The images of a corpus, undecoded, so many at once, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:
         for start in range(0, len(corpus), size):
-            images = corpus[start : start + size]["image"]
-            yield images
-            bar.update(len(images))
+            rows = corpus.select(range(start, min(start + size, len(corpus))))
+            yield undecoded(rows)["image"][:]
+            bar.update(len(rows))
