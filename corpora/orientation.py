@@ -85,6 +85,8 @@ def in_xmp(packet: object) -> int | None:
 
 def _value(block: bytes, order: str, kind: int, at: int) -> int | None:
     """A whole number from 1 to 8 of whatever type it was written as: SHORT is the right one."""
+    if kind == 2 and block[at : at + 1].isdigit():
+        return int(block[at : at + 1]) if b"1" <= block[at : at + 1] <= b"8" else None
     form = {1: "B", 4: "I", 6: "b", 8: "h", 9: "i"}.get(kind, "H")
     (value,) = struct.unpack_from(f"{order}{form}", block, at)
     return value if 1 <= value <= 8 else None
