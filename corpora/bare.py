@@ -47,10 +47,7 @@ def bare(content: bytes) -> Bare | None:
 
 
 def _jpeg(content: bytes) -> Bare:
-    """Without APP1 (EXIF, XMP), APP2 (profile, further pictures), APP3 to 13, 15 and comments.
-
-    APP0 and APP14 stay: they say how colours are stored.
-    """
+    """Without comments and application segments, but for those that say how colours are stored."""
     kept, exif, xmp, at = [content[:2]], b"", None, 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
@@ -65,10 +62,17 @@ def _jpeg(content: bytes) -> Bare:
             exif += body[6:] if exif else body
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = body
-        elif not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
+        elif (not 0xE0 <= marker <= 0xEF and marker != 0xFE) or _colours(marker, body):
             kept.append(segment)
         at = end
     return Bare(b"".join([*kept, content[at:]]), in_exif(exif) or in_xmp(xmp) or 1)
+
+
+def _colours(marker: int, body: bytes) -> bool:
+    """Whether a segment is a JFIF or Adobe header, and a whole one."""
+    if marker == 0xE0:
+        return body.startswith(b"JFIF\0") and len(body) >= 14
+    return marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
 
 
 def _png(content: bytes) -> Bare:
