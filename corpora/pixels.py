@@ -99,16 +99,29 @@ class _Shape:
         if long <= LONG * short:
             return image
         if self.edge:
-            return _middle(image, short * self._needed_aspect())
+            return _middle(image, self._part(short, long))
         if self.box:
             limits = [max(ENOUGH * side, WHOLE) for side in reversed(self.box)]
             factors = [max(1, s // limit) for s, limit in zip(image.size, limits, strict=True)]
             return image if max(factors) == 1 else image.reduce(tuple(factors))
         return image
 
-    def _needed_aspect(self) -> int:
-        """Long edge over shorter edge of a middle part that surely holds the crop."""
-        return 4 * -(-max(self.crop) // self.edge)
+    def _part(self, short: int, long: int) -> int:
+        """Pixels of the long edge that surely hold the crop, scaled as if the whole were there.
+
+        The processor rounds the scaled length down and crops its middle, half a pixel aside if
+        that isn't even; so of the lengths that would do, the one is taken that fits best in both.
+        """
+        enough = 4 * -(-max(self.crop) // self.edge) * short
+        enough += (long - enough) % 2
+        whole = self.edge * long // short
+
+        def mismatch(length: int) -> tuple[int, float]:
+            scaled = self.edge * length // short
+            return (whole - scaled) % 2, abs(scaled / length - whole / long)
+
+        lengths = range(enough, min(long, enough + 2 * min(short, 256)) + 1, 2)
+        return min(lengths, key=mismatch, default=long)
 
 
 def _entries(size) -> dict[str, int]:
@@ -121,11 +134,9 @@ def _entries(size) -> dict[str, int]:
 
 
 def _middle(image: PIL.Image.Image, length: int) -> PIL.Image.Image:
-    """The middle `length` pixels of the longer edge, a pixel more if that centres it."""
+    """The middle `length` pixels of the longer edge."""
     width, height = image.size
-    long = max(width, height)
-    length = min(long, length + (long - length) % 2)
-    start = (long - length) // 2
+    start = (max(width, height) - length) // 2
     if width > height:
         return image.crop((start, 0, start + length, height))
     return image.crop((0, start, width, start + length))
