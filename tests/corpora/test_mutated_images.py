@@ -125,9 +125,7 @@ def png_of(width, height) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded():
     side = int(MAX_PIXELS**0.5) + 1
-    with pytest.raises(
-        CorpusError, match=r"has 89 million pixels; at most 89 are decoded of a PNG"
-    ):
+    with pytest.raises(CorpusError, match=r"has 89 million pixels; at most 89 are"):
         open_image(png_of(side, side))
     with pytest.raises(CorpusError, match="can't be decoded"):
         open_image(png_of(100_000, 100_000))
