@@ -22,7 +22,7 @@ from corpora.problems import CorpusError, Problems
 from corpora.reading import texts
 from corpora.rows import chosen_key, inside
 from corpora.splits import hashed, resolve, split_name
-from corpora.walking import Walk, passed_over
+from corpora.walking import Walk, passed_over, walk
 
 CAPTION_COLUMNS = (
     "captions",
@@ -40,6 +40,7 @@ NUMBERED = re.compile(r"(caption|sentence|text)_?\d+")
 # These say which image it is: rows with the same value are one image.
 ID_COLUMNS = ("image_id", "img_id", "imgid", "cocoid")
 NAME_COLUMNS = ("file_name", "filename", "image_name")
+_TABLES = (".csv file", ".jsonl file", ".parquet file")  # metadata of an imagefolder
 ROW_COLUMNS = ("key", "id")  # these may number the captions
 # Names that `load_dataset` takes for one of its loaders, which then read the working directory.
 LOADERS = frozenset(datasets.packaged_modules._PACKAGED_DATASETS_MODULES)
@@ -83,6 +84,7 @@ def load_hub(source: str, split: str, problems: Problems, captions: bool = True)
     """
     published = _loaded(source)
     available = {name: split_name(name) for name in published}
+    _say_unread(published, source, problems)
     if len(published) == 1:
         (name, whole), *_ = published.items()
         parts = [_part(whole, name, source, problems, captions)]
@@ -214,6 +216,27 @@ def _labels(part: _Part, pictures: list[Hashable], source: str) -> list[str]:
                 return relative
     first: dict[Hashable, int] = {}
     return [f"{first.setdefault(p, row):07d}" for row, p in enumerate(pictures)]
+
+
+def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None:
+    """Say which images of a local imagefolder are in none of its rows, and what else lies there."""
+    if not os.path.isabs(source):
+        return
+    paths: set[str] = set()
+    for part in published.values():
+        column = part.data.column(_image_column(part, source))
+        paths.update(filter(None, pyarrow.compute.struct_field(column, "path").to_pylist()))
+    read = {os.path.relpath(path, source) for path in paths if inside(path, source)}
+    if not read:  # the images are embedded
+        return
+    found = walk(Path(source), {"README.md"})
+    for kind in [kind for kind in found.ignored if kind.startswith(_TABLES)]:
+        del found.ignored[kind]
+    unread = [name for name in found.images if name not in read]
+    if unread:
+        found.ignored[f"image in no row, as {unread[0]}"] = len(unread)
+    if said := found.said(Path(source)):
+        problems.say(said)
 
 
 def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:

@@ -42,7 +42,7 @@ FORMATS = (
 )
 INSTALL_HEIF = "pip install 'clip-cascade[heif]'"
 
-_LARGE = 16_000_000  # pixels; pictures above are decoded one at a time
+_LARGE = 4_000_000  # pixels; pictures above are decoded one at a time
 _ONE_AT_A_TIME = threading.Lock()
 _MAX_REREAD = 256_000_000  # bytes of a file that is read once more without its metadata
 _AT_ONCE = 16

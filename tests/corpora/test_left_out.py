@@ -112,6 +112,21 @@ def test_what_lies_beside_the_metadata_or_the_splits_is_said(tmp_path, paint, wr
     assert any("ignored 2 images outside of train/ (first: other/y.png)" in s for s in said)
 
 
+def test_an_imagefolder_says_what_it_does_not_read(tmp_path, paint, write, quiet_load):
+    for n in range(5):
+        paint(tmp_path / f"{n}.png")
+    paint(tmp_path / "forgotten.png")
+    write(tmp_path / "@eaDir/thumbnail.jpg", "thumbnail")
+    write(tmp_path / "clip.mp4", "film")
+    described(tmp_path, write, [f"{n}.png" for n in range(5)])
+    corpora = [quiet_load("hub", tmp_path, s) for s in ("train", "test")]
+    assert sorted(key for corpus, _ in corpora for key in corpus["key"]) == [
+        f"train/{n}.png" for n in range(5)
+    ]
+    for _, said in corpora:
+        assert any("1 .mp4 file" in text and "1 folder @eaDir" in text for text in said)
+
+
 @pytest.mark.parametrize("corpus", ["folder", "hub"])
 def test_a_file_name_never_leads_outside(corpus, tmp_path, paint, write, quiet_load):
     paint(tmp_path / "outside.png")
