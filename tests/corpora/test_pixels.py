@@ -161,7 +161,7 @@ print(peak() - before)
             "png((2_000_000, 1)), jpeg((6000, 4000)), jpeg((6000, 4000))]",
             300,
         ),
-        ("[png((9000, 8000)), png((9000, 8000), 'L'), png((9000, 8000), 'I;16')]", 1000),
+        ("[png((9000, 8000)), png((9000, 8000), 'I;16')]", 1000),
     ],
 )
 def test_the_input_does_not_decide_the_cost(sources, megabytes):
@@ -173,6 +173,6 @@ def test_the_input_does_not_decide_the_cost(sources, megabytes):
         check=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=900,
     )
     assert int(asked.stdout) < megabytes
