@@ -54,35 +54,40 @@ class LaterStage:
         Raises:
             ValueError: the stage doesn't give one embedding of that dimension for each.
         """
-        ticket, tried = object(), set()
+        ticket, failures = object(), self.store.failures
+        absent = self._absent(positions)
+        fresh = [each for each in absent if each not in failures]
+        failed = [each for each in absent if each in failures]
         try:
-            while wanted := self._absent(each for each in positions if each not in tried):
-                self._waiting[ticket] = wanted
-                with self.asked.images:
-                    batch = self._next_batch(wanted)
-                    if batch:
-                        self._encode_with_others(batch, catalogue, dimension)
-                tried.update(batch)
+            for wanted in (fresh, failed):  # apart: what fails has its batch halved around it
+                start = 0
+                while start < len(wanted):
+                    self._waiting[ticket] = wanted[start : start + self.batch_size]
+                    with self.asked.images:
+                        batch, start = self._next_batch(wanted, start)
+                        if batch:
+                            self._encode_with_others(batch, catalogue, dimension)
         finally:
             self._waiting.pop(ticket, None)
 
-    def _absent(self, positions) -> list[int]:
-        positions = list(positions)
+    def _absent(self, positions: Sequence[int]) -> list[int]:
         absent = self.store.absent(positions).tolist()
         return [each for each, is_absent in zip(positions, absent, strict=True) if is_absent]
 
-    def _next_batch(self, wanted: list[int]) -> list[int]:
-        """What is encoded next: images that failed before come last, apart from the others."""
-        absent, failures = self._absent(wanted), self.store.failures
-        fresh = [each for each in absent if each not in failures]
-        return (fresh or absent)[: self.batch_size]
+    def _next_batch(self, wanted: list[int], start: int) -> tuple[list[int], int]:
+        """The next images wanted that are absent still, and where the ones after them start."""
+        batch: list[int] = []
+        while len(batch) < self.batch_size and start < len(wanted):
+            window = wanted[start : start + self.batch_size - len(batch)]
+            batch += self._absent(window)
+            start += len(window)
+        return batch, start
 
     def _encode_with_others(self, batch: list[int], catalogue: Catalogue, dimension: int) -> None:
         """Encode a batch, filled up with images that other threads wait for."""
-        failures = self.store.failures
+        not_now = self.store.failures.keys() | set(batch)
         asked_for = dict.fromkeys(chain.from_iterable(list(self._waiting.values())))
-        others = self._absent(each for each in asked_for if each not in failures)
-        others = [each for each in others if each not in set(batch)]
+        others = self._absent([each for each in asked_for if each not in not_now])
         filled = batch + others[: self.batch_size - len(batch)]
         contents = catalogue.contents  # the newest: others may have found what is newer than ours
         try:
