@@ -287,3 +287,9 @@ def test_images_and_texts_of_different_dimensions_are_reported():
     cascade.index(range(2))
     with pytest.raises(ValueError, match="3 dimensions, but queries to 4"):
         cascade.search("0", 1)
+
+
+@pytest.mark.parametrize("numbers", [{"batch_size": 0}, {"state_limit": -1}])
+def test_numbers_must_be_in_range(numbers):
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        Cascade([lines(1)], **numbers)
