@@ -174,4 +174,5 @@ def _skipped_after(
 
 def _reopens(image: "ImageSource | None") -> bool:
     """Whether a source takes no memory to speak of: a path or a function, not the picture."""
-    return not isinstance(image, Image.Image | bytes | bytearray)
+    content = image.get("bytes") if isinstance(image, dict) else image
+    return not isinstance(content, Image.Image | bytes | bytearray)

@@ -1,9 +1,9 @@
 """Opening images: whatever a caller has (file, bytes, picture, or a way to get one) to RGB."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -38,24 +38,3 @@ def open_image(source: ImageSource) -> Image.Image:
         return corpora.open_image(bytes(source) if isinstance(source, bytearray) else source)
     except corpora.CorpusError as error:
         raise UnreadableImage(f"cannot read the image {error}") from error
-
-
-_Encoded = TypeVar("_Encoded")
-
-
-def encode_readable(
-    encode: Callable[[Sequence[ImageSource]], Sequence[_Encoded]], images: Sequence[ImageSource]
-) -> list[_Encoded | None]:
-    """What `encode` makes of each image, None for those that can't be read.
-
-    Args:
-        encode: images → one result each; raises `UnreadableImage` if any of them is one.
-        images: a batch, halved again and again around what can't be read.
-    """
-    try:
-        return list(encode(images))
-    except UnreadableImage:
-        if len(images) == 1:
-            return [None]
-    half = len(images) // 2
-    return encode_readable(encode, images[:half]) + encode_readable(encode, images[half:])
