@@ -92,13 +92,20 @@ def crowded(draw):
 
 
 @unhurried
-@given(crowded(), st.integers(1, 30), st.sampled_from([1, 8]), st.sampled_from([7, 1 << 17]))
-def test_products_find_what_the_definition_ranks(world, wanted, spare, images):
+@given(
+    crowded(),
+    st.integers(1, 30),
+    st.sampled_from([1, 8]),
+    st.sampled_from([7, 50, 1 << 17]),
+    st.sampled_from([2, 3, 64]),
+)
+def test_products_find_what_the_definition_ranks(world, wanted, spare, images, run):
     embeddings, queries = world
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cascade.ranking._SPARE", spare)
         patch.setattr("cascade.ranking._IMAGES_AT_ONCE", images)
         patch.setattr("cascade.ranking._TERMS_AT_ONCE", 64)
+        patch.setattr("cascade.ranking._RUN", run)
         found = rank_all(embeddings, queries, wanted)
     assert listed(found) == by_definition(embeddings, queries, wanted)
 
