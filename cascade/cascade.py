@@ -47,7 +47,8 @@ class Cascade:
     """Image search with stages ordered cheap to expensive.
 
     Any thread may index and search. Each stage is given images by one thread at a time, and texts
-    by one. A cascade can be pickled, while no thread changes it, if its stages, keys and images can.
+    by one. A cascade can be pickled if its stages, keys and images can: do so while
+    no thread changes it.
 
     Attributes:
         stages: the stages.
