@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
-from compress.alignment import ridge
 from compress.budget import Constraint
 from compress.calibration import Calibration
 from compress.command import UserError, run_command
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
+from compress.ridge import deviations, ridge
 from compress.source import Source
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
@@ -104,15 +104,16 @@ def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
 def learn_rankers(model: nn.Module, calibration: Calibration, seed: int = 0) -> None:
     """Solve the predictors of a tower that ranks by them, bottom to top, in place.
 
-    Those above see the tokens that those below let go on.
+    Those above see the tokens that those below let go on. λ is chosen by the error on images left
+    out with all their patches.
     """
     for index, layer in enumerate(Tower.of(model).layers):
         if hasattr(layer, "ranker"):
             tokens, effects = leave_one_out(model, index, calibration, seed)
-            mean, deviation = tokens.mean(0), tokens.std(0).clamp(min=1e-6)
-            nothing = torch.zeros(tokens.shape[1], 1)
+            mean, deviation = tokens.mean(0), deviations(tokens)
             wanted = effects.clamp(min=LEAST_EFFECT).log()[:, None]
-            solved = ridge((tokens - mean) / deviation, wanted, nothing, wanted.mean(0))
+            of_image = len(tokens) // len(calibration)
+            solved = ridge((tokens - mean) / deviation, wanted, together=of_image)
             weight = (solved.weight[:, 0] / deviation).to(layer.ranker.weight)
             layer.ranker.weight.copy_(weight[None])
             layer.ranker.bias.copy_(solved.intercept - weight.cpu().double() @ mean.double())
@@ -133,7 +134,8 @@ def leave_one_out(
         seed: of the patches.
 
     Returns:
-        the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p].
+        the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p]; those of one
+        image, as many for each, come one after the other.
     """
     ranked = tower_config(model.config, "vision").ranked_per_layer
     below = [keep if layer < index else 0 for layer, keep in enumerate(ranked)]
@@ -154,12 +156,15 @@ def leave_one_out(
         hidden = root.attend(index, hidden, sizes)[0]
         whole, tokens = embedded(hidden, sizes), layer_norm(hidden, hidden.shape[-1:])
         order = torch.rand(hidden.shape[0], hidden.shape[1] - 1, generator=generator).argsort(1) + 1
+        lost, without = [], []
         for gone in order[:, :PATCHES_AN_IMAGE].T.to(hidden.device):
             stay = torch.arange(hidden.shape[1], device=hidden.device) != gone[:, None]
             left = hidden[stay].unflatten(0, (len(hidden), -1))
             left_sizes = None if sizes is None else sizes[stay].unflatten(0, (len(hidden), -1))
-            effects.append(1 - cosine_similarity(embedded(left, left_sizes), whole))
-            states.append(tokens[torch.arange(len(gone)), gone])
+            lost.append(1 - cosine_similarity(embedded(left, left_sizes), whole))
+            without.append(tokens[torch.arange(len(gone)), gone])
+        effects.append(torch.stack(lost, dim=1).flatten())
+        states.append(torch.stack(without, dim=1).flatten(0, 1))
     return torch.cat(states).float().cpu(), torch.cat(effects).float().cpu()
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.table import Table
 from torch import Tensor, nn
 
-from compress.alignment import Ridge, align_features, pooled_features
+from compress.alignment import align_features, notes_of, pooled_features
 from compress.budget import Constraint
 from compress.command import UserError
 from compress.options import DEMO_MODEL, AlignOptions
 from compress.results import Said, check_outputs, result_directories, write_results
+from compress.ridge import Ridge
 from compress.smaller import CALIBRATION_KEYS
 from compress.source import Source, open_source
 from pruning_mechanism import (
@@ -155,7 +156,8 @@ def make_reduced(
         model, alignment = align_features(
             step.model, pooled, targets, options.align_features, options.seed
         )
-        step = replace(step, model=model)
+        notes = (*step.notes, *notes_of(alignment, len(source.calibration)))
+        step = replace(step, model=model, notes=notes)
     model = step.model.to(stored_dtype(source.path))
     cost = macs(model)
     compression = Compression(
@@ -224,7 +226,7 @@ def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
         reduced = make_reduced(source, rule, setting, options)
         write(reduced, source, directory)
         said = [summary(source, reduced)]
-        if found := reduced.alignment:
+        if (found := reduced.alignment) and not found.as_it_was:
             said.append(
                 "mean squared distance to the last stage's embeddings: "
                 f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compress.alignment import LEAST_IMAGES, too_few
 from compress.calibration import Calibration
 from compress.command import UserError, check_device
 from compress.dense import Base, Ledger
@@ -19,9 +20,6 @@ from compress.smaller import CALIBRATION_KEYS
 from corpora import load_corpus
 from pruning_mechanism import Tower, load, load_processor
 from pruning_mechanism.checkpoint import fingerprint
-
-LEAST_IMAGES = 3
-"""Calibration images that an alignment takes at least."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,9 @@ def open_source(options: AlignOptions) -> Source:
     for name in ("samples", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    aligns = options.align == "ridge"
+    if aligns and options.samples < LEAST_IMAGES:
+        raise too_few(options.samples)
     if options.align_features is not None and options.align_features < 0:
         raise UserError("--align-features must be at least 0")
     check_device(options.device)
@@ -89,8 +90,10 @@ def open_source(options: AlignOptions) -> Source:
     calibration = Calibration.draw(
         corpus, options.samples, options.seed, processor, None, options.batch_size, options.device
     )
-    if len(calibration) < LEAST_IMAGES:
-        raise UserError(f"{options.corpus} has {len(calibration)} readable images: too few")
+    if not len(calibration):
+        raise UserError(f"{options.corpus} has no readable image")
+    if aligns and len(calibration) < LEAST_IMAGES:
+        raise too_few(len(calibration))
     chain = record.get("chain") or ([f"{record['rule']} {record['constraint']}"] if record else [])
     keys = Path(options.model) / CALIBRATION_KEYS
     seen = keys.read_text().splitlines() if keys.is_file() else []

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from compress import reduced, smaller
 from compress.align import align_smaller
+from compress.alignment import LEAST_IMAGES, too_few
 from compress.budget import Constraint
 from compress.command import UserError
 from compress.dense import Base
@@ -22,7 +23,7 @@ from compress.options import AlignOptions, BaseOptions
 from compress.reduced import ReduceRule, make_reduced
 from compress.rule import Rule, make_smaller
 from compress.smaller import CALIBRATION_KEYS, Smaller
-from compress.source import LEAST_IMAGES, Source
+from compress.source import Source
 from pruning_mechanism import Compression, TowerError
 
 
@@ -154,7 +155,7 @@ def possible(methods: Sequence[Method], base: Base) -> list[Method]:
     """
     images = len(base.calibration)
     if images < LEAST_IMAGES and any(method.aligns for method in methods):
-        raise UserError(f"{images} readable calibration images are too few to align by")
+        raise too_few(images)
     return [method.possible(base) for method in methods]
 
 
