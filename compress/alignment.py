@@ -121,11 +121,13 @@ def align_features(
     pooled, targets = pooled.double(), targets.double()
     projection = _projection(Tower.of(model).final, pooled, targets.shape[1], features, seed)
     read = projection.features(pooled)
-    mean, deviation = read.mean(0), deviations(read)
-    deviation[pooled.shape[1] :] /= RANDOM_SCALE
-    start = projection.linear.weight.T * deviation[:, None]
-    constant = projection.linear.bias + mean @ projection.linear.weight.T
-    solved = ridge((read - mean) / deviation, targets, start, constant)
+    mean, random = read.mean(0), deviations(read[:, pooled.shape[1] :]) / RANDOM_SCALE
+    deviation = torch.cat([deviations(pooled), random])
+    prior = constant = None
+    if projection.linear.weight.any():
+        prior = projection.linear.weight.T * deviation[:, None]
+        constant = projection.linear.bias + mean @ projection.linear.weight.T
+    solved = ridge((read - mean) / deviation, targets, prior, constant)
     weight = solved.weight / deviation[:, None]
     projection.linear.weight.copy_(weight.T)
     projection.linear.bias.copy_(solved.intercept - mean @ weight)

@@ -21,8 +21,10 @@ from torch.nn.functional import cosine_similarity
 
 STRENGTHS = tuple((10.0 ** np.arange(-7, 2.5, 0.5)).tolist())
 """λ's to choose from, as shares of the mean eigenvalue of XᵀX, centred."""
-SURE = 1.0
-"""Standard errors by which the leave-one-out error must be below that of the prior."""
+STRONGER = tuple((10.0 ** np.arange(2.5, 5, 0.5)).tolist())
+"""And, where fewer rows than features leave most eigenvalues 0, so many times it."""
+SURE = 2.0
+"""Standard errors of its gain by which a regression must be better than the prior."""
 LEAST_DEVIATION = 4 * torch.finfo(torch.float16).eps
 """A column that varies less, as a share of its own size or of what size columns have, says nothing
 that half precision could tell from rounding."""
@@ -63,7 +65,7 @@ def ridge(
     targets: Tensor,
     prior: Tensor | None = None,
     intercept: Tensor | None = None,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
     together: int = 1,
 ) -> Ridge:
     """The ridge regression of least leave-one-out error, towards a prior or towards 0.
@@ -76,7 +78,9 @@ def ridge(
         targets: Y [n, e].
         prior: W₀ [p, e], what there was before; None: nothing was.
         intercept: [e], of the prior.
-        strengths: λ's to choose from, as shares of a mean eigenvalue; see `STRENGTHS`.
+        strengths: λ's to choose from, as shares of the mean eigenvalue of XᵀX, centred; by default
+            `STRENGTHS`, and those of `STRONGER` that keep to their most, 100 mean eigenvalues, of
+            what isn't 0.
         together: rows come in runs of this length, of which one is left out at a time: rows of one
             image say much about one another.
 
@@ -89,6 +93,9 @@ def ridge(
     nothing = x.new_zeros(x.shape[1], y.shape[1])
     starts = [nothing] if prior is None or not prior.any() else [nothing, prior.double()]
     parts = Principal.of(x)
+    if strengths is None:
+        most = STRENGTHS[-1] * x.shape[1] / len(parts.values)
+        strengths = (*STRENGTHS, *(each for each in STRONGER if each <= most))
     choices = (
         (parts.fit(y - x @ start, strength, together), start, strength)
         for start in starts
@@ -117,6 +124,8 @@ def deviations(values: Tensor) -> Tensor:
     square, or of the columns' median one, is divided by so much that no λ lets it say anything:
     its weight could become as large as it likes, and beyond half precision. 1 where all is 0.
     """
+    if not values.shape[1]:
+        return values.new_ones(0)
     sizes = values.square().mean(0).sqrt()
     least = LEAST_DEVIATION * sizes.clamp(min=sizes.median())
     found = values.std(0)

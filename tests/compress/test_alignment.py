@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import CLIPVisionModelWithProjection
 
 from compress.alignment import LEAST_IMAGES, align_features, align_tower, notes_of
 from compress.calibration import Calibration
@@ -131,3 +132,29 @@ def test_what_hardly_varies_gets_no_weight_beyond_half_precision(features):
         whole = (projection(pooled) - targets).square().sum(1).mean()
         half = (projection.half()(pooled.half()).float() - targets).square().sum(1).mean()
     assert half == pytest.approx(whole.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_alignment_has_the_units_of_what_is_read_off(factor):
+    """A layer norm that gives little, and a projection that makes much of it."""
+    generator = torch.Generator().manual_seed(0)
+    pooled, targets = (torch.randn(40, size, generator=generator) for size in (32, 8))
+    early = reduce(tiny_clip(), Reduction(layers=1))
+    once, first = align_features(early, pooled, targets, 6)
+    with torch.no_grad():
+        early.visual_projection.weight /= factor
+    again, second = align_features(early, pooled * factor, targets, 6)
+    assert second.left_out == pytest.approx(first.left_out, rel=1e-5)
+    with torch.no_grad():
+        given = once.visual_projection(pooled), again.visual_projection(pooled * factor)
+    torch.testing.assert_close(*given, rtol=1e-4, atol=1e-4)
+
+
+def test_embeddings_of_another_size_have_nothing_that_could_stay():
+    generator = torch.Generator().manual_seed(0)
+    pooled, targets = (torch.randn(20, size, generator=generator) for size in (32, 5))
+    alone = CLIPVisionModelWithProjection(tiny_clip().config.vision_config)
+    aligned, solved = align_features(alone, pooled, targets, 6)
+    assert not solved.as_it_was
+    assert aligned.visual_projection(pooled).isfinite().all()
+    assert aligned.visual_projection.linear.out_features == 5
