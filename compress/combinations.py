@@ -44,7 +44,7 @@ class CombinationOptions(AlignOptions):
     exits: tuple[int, ...] = ()
     """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
     search_samples: int = 2048
-    """calibration images that exits and finished towers are compared on"""
+    """calibration images that exits and finished towers are compared on, at least 8"""
     score_samples: int = 1024
     """calibration images for the scores and the repair"""
     curve_samples: int = 128

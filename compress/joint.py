@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from compress.alignment import LEAST_IMAGES
 from compress.budget import Constraint
 from compress.combinations import CombinationOptions, Tried, best_combinations, exits_tried
 from compress.command import UserError, run_command
@@ -99,9 +100,10 @@ def rule(options: CombinationOptions) -> ReduceRule:
 def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
     if options.align == "none":
         raise UserError("compress.joint judges by the aligned embedding: --align ridge")
-    for name in ("search_samples", "score_samples", "curve_samples", "tries"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    least = {"search_samples": LEAST_IMAGES, "score_samples": 1, "curve_samples": 1, "tries": 1}
+    for name, count in least.items():
+        if getattr(options, name) < count:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {count}")
     kind, values = "MAC", options.mac_constraint
     if options.latency_constraint:
         kind, values = "latency", options.latency_constraint

@@ -141,7 +141,7 @@ class AlignOptions(SourceOptions):
     target: str | None = None
     """whose embeddings to come close to (default: what --model was made from, or itself)"""
     samples: int = 4096
-    """calibration images"""
+    """calibration images; alignment takes 8 at least"""
     align: Align = "ridge"
     """read the embedding off class token and patches by ridge regression, or as before"""
     align_features: int | None = None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
+from compress.alignment import LEAST_IMAGES
 from compress.budget import Constraint
 from compress.calibration import Calibration
 from compress.command import UserError, run_command
@@ -45,7 +46,7 @@ class RankingOptions(AlignOptions):
     ranker: Ranker = "attention"
     """rank by the class token's attention, or by a predictor of a patch's effect"""
     rank_samples: int = 256
-    """calibration images that the predictor is solved on"""
+    """calibration images that the predictor is solved on, at least 8"""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def rule(options: RankingOptions) -> ReduceRule:
     for each in settings:
         if each.kind == "keep" and not 0 < each.value <= 1:
             raise UserError(f"--keep must be in (0, 1], found {each.value}")
-    if options.rank_samples < 1:
-        raise UserError("--rank-samples must be at least 1")
+    if options.rank_samples < LEAST_IMAGES:
+        raise UserError(f"--rank-samples must be at least {LEAST_IMAGES}")
 
     def choose(config, setting: Constraint) -> Reduction:
         if setting.kind == "keep":
@@ -80,6 +81,11 @@ def rule(options: RankingOptions) -> ReduceRule:
         made = reduce(source.model, choose(source.model.config, setting))
         if options.ranker == "learned":
             images = source.calibration.first(options.rank_samples)
+            if len(images) < LEAST_IMAGES:
+                raise UserError(
+                    f"{len(images)} readable calibration images are too few for --ranker learned: "
+                    f"it takes {LEAST_IMAGES} at least"
+                )
             learn_rankers(made, images, options.seed)
         return Step(made, source.processor)
 
