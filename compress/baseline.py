@@ -4,7 +4,9 @@ Stands beside the project's own rules between corpus and mask, to show what they
 groups are those of torch-pruning's dependency graph, traced through the tower: a channel of a head
 is a row each of q_proj, k_proj and v_proj and a column of out_proj, a neuron a row of fc1 and a
 column of fc2. The estimators are torch-pruning's with their default settings; a head's score is
-the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`).
+the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`). That is made of single
+weights, so unlike the project's own rules it depends on the basis that a head is written in: the
+published definition, kept as it is.
 
     python -m compress.baseline --importance magnitude --mac-constraint 0.5
 """
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.allocate import best_units, uniform
 from compress.budget import Constraint, Prices
-from compress.calibration import Batch, Calibration, calibrate
+from compress.calibration import Batch, Calibration, Group, calibrate
 from compress.command import UserError, run_command
 from compress.dense import DenseTower
 from compress.importance import Importance
@@ -76,7 +78,7 @@ def scores(
 
     Raises:
         TowerError: the tower's groups aren't those above, or scores aren't finite.
-        UserError: the loss has no gradient, as in batches of a single image.
+        UserError: the loss has no gradient, as for a single image.
     """
     exact = Tower.of(model if model.dtype.itemsize >= 4 else deepcopy(model).float(), tower)
     with borrowed(exact):
@@ -85,9 +87,9 @@ def scores(
             calibration = calibrate(model, corpus, samples, seed, texts)
             if kind == "hessian":
                 calibration = calibration.first(hessian_samples)
-            batches = calibration.batches(f"{kind}: gradients" if progress else None)
+            groups_of_images = calibration.groups(f"{kind}: gradients" if progress else None)
             objective = Contrastive(texts or model, tower)
-            _fill_gradients(kind, exact, batches, objective, _weights(groups))
+            _fill_gradients(kind, exact, groups_of_images, objective, _weights(groups))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return score_groups(exact, groups, kind)
@@ -184,7 +186,7 @@ def _weights(groups: list[tp.dependency.Group]) -> list[nn.Parameter]:
 def _fill_gradients(
     kind: Literal["taylor", "hessian"],
     tower: Tower,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | Group],
     objective: Objective,
     weights: list[nn.Parameter],
 ) -> None:
@@ -204,7 +206,7 @@ def _fill_gradients(
     if not any(weight.grad.any() for weight in weights):
         raise UserError(
             f"the contrastive loss has no gradient to make {kind} scores of: "
-            "it takes at least 2 images in a batch"
+            "it takes at least 2 images"
         )
 
 
@@ -285,7 +287,8 @@ def rule(options: EstimatorOptions) -> Rule:
                 progress=True,
             )
 
-        importance = dense.once(options.importance, score)
+        of = (options.importance, options.seed, options.hessian_samples)
+        importance = dense.once(("baseline", *of), score)
         return make_plan(dense, importance, constraint, options, "uniform", ranked)
 
     captions = options.importance in ("taylor", "hessian")

@@ -67,7 +67,7 @@ def scores(
     """
     losses = objective_named(objective, texts or model, projections, seed, tower)
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.batches("fisher: gradients" if progress else None)
+    batches = calibration.groups("fisher: gradients" if progress else None)
     return fisher_information(mask_gradients(Tower.of(model, tower), batches, losses))
 
 

@@ -34,7 +34,7 @@ class SourceOptions(ConfigOption):
     samples: int = 2048
     """calibration images"""
     batch_size: int = 32
-    """images a batch"""
+    """images computed at once; of what is made only measured seconds depend on it"""
     seed: int = 0
     """of the draw of calibration images and captions"""
     device: str = "cpu"

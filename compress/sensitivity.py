@@ -45,7 +45,7 @@ def scores(
         Importance with `heads[l, h] = mean_i |g_i[l, h]| / ‖mean_i |g_i[l]|‖₂`, `neurons` likewise.
     """
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.batches("sensitivity: gradients" if progress else None)
+    batches = calibration.groups("sensitivity: gradients" if progress else None)
     objective = Contrastive(texts or model, tower)
     return mean_sensitivity(mask_gradients(Tower.of(model, tower), batches, objective))
 
