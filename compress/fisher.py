@@ -29,6 +29,7 @@ from compress.plan import make_plan
 from compress.rule import Rule, run_rule
 from compress.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind
+from pruning_mechanism.heads import constants_moved
 
 
 def scores(
@@ -59,7 +60,8 @@ def scores(
 
     Returns:
         Importance with `heads[l, h] = Σ_i g_i[l, h]²` over images i (and projections), `neurons`
-        likewise, and the blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU.
+        likewise, and the blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU. A constant that a
+        head adds whatever it sees counts as the layer's, not the head's.
 
     Raises:
         UserError: captions are needed and missing, or activations or gradients are not finite.
@@ -67,8 +69,10 @@ def scores(
     """
     losses = objective_named(objective, texts or model, projections, seed, tower)
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.groups("fisher: gradients" if progress else None)
-    return fisher_information(mask_gradients(Tower.of(model, tower), batches, losses))
+    groups = calibration.groups("fisher: gradients" if progress else None)
+    dense = Tower.of(model, tower)
+    with constants_moved(dense.sublayers):
+        return fisher_information(mask_gradients(dense, groups, losses))
 
 
 def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:

@@ -25,6 +25,7 @@ from compress.options import BaseOptions, OutputOptions
 from compress.rule import Rule, run_rule
 from compress.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind, masked
+from pruning_mechanism.heads import constants_moved
 
 
 def scores(
@@ -45,9 +46,10 @@ def scores(
         Importance with `heads[l, h] = mean_i |g_i[l, h]| / ‖mean_i |g_i[l]|‖₂`, `neurons` likewise.
     """
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.groups("sensitivity: gradients" if progress else None)
-    objective = Contrastive(texts or model, tower)
-    return mean_sensitivity(mask_gradients(Tower.of(model, tower), batches, objective))
+    groups = calibration.groups("sensitivity: gradients" if progress else None)
+    objective, dense = Contrastive(texts or model, tower), Tower.of(model, tower)
+    with constants_moved(dense.sublayers):
+        return mean_sensitivity(mask_gradients(dense, groups, objective))
 
 
 def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:

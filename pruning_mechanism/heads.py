@@ -5,6 +5,9 @@ the last dimensions of queries and keys, or of values; then surgery cuts these. 
 bases; here they are put in.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +68,43 @@ def shift_keys(sublayer: Sublayer, mean: Tensor) -> None:
     if list(mean.shape) != expected:
         raise ValueError(f"mean must be {expected}, found {list(mean.shape)}")
     bias.copy_(bias.double() - mean.to(bias.device, torch.float64).flatten())
+
+
+@torch.no_grad()
+def move_constant(sublayer: Sublayer) -> None:
+    """Let the output projection add what the bias of the values does, in place.
+
+    Attention sums to 1, so a constant in the values is one in what the sublayer adds, and the tower
+    stays the same. Left among the values it would go with the heads.
+
+    Raises:
+        ValueError: the sublayer is an MLP, or has no heads.
+    """
+    attention = _attention(sublayer)
+    values, output = attention.v_proj, attention.out_proj
+    constant = output.weight.cpu().double() @ values.bias.cpu().double()
+    output.bias.copy_((output.bias.cpu().double() + constant).to(output.bias.dtype))
+    values.bias.zero_()
+
+
+@contextmanager
+def constants_moved(sublayers: Sequence[Sublayer]) -> Iterator[None]:
+    """Within the context no head's values have a bias (`move_constant`); after it all is as before.
+
+    What is asked of heads there doesn't depend on how a constant is shared out between the values
+    and the output projection, which changes nothing that the tower computes.
+    """
+    moved = [part for part in sublayers if part.kind == "heads" and part.units]
+    places = [layer.bias for part in moved for layer in (part.body.v_proj, part.output)]
+    before = [bias.detach().clone() for bias in places]
+    try:
+        for part in moved:
+            move_constant(part)
+        yield
+    finally:
+        with torch.no_grad():
+            for bias, own in zip(places, before, strict=True):
+                bias.copy_(own)
 
 
 def _attention(sublayer: Sublayer) -> nn.Module:
