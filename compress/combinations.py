@@ -224,7 +224,8 @@ def _sizes(
 def _start(source: Source, layers: int, options: CombinationOptions) -> Start:
     """What pruning an exit goes by, measured once for all constraints."""
     tower, budget = _exit(source, layers, options), _budget(options)
-    return source.ledger.once(("curves of exit", layers, budget), lambda: tower.start(budget))
+    asked = ("curves of exit", layers, options.search_samples, budget)
+    return source.ledger.once(asked, lambda: tower.start(budget))
 
 
 def _lost(curves: Sequence[Curve], mask: Mask) -> float:

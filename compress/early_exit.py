@@ -59,7 +59,7 @@ def rule(options: ExitOptions) -> ReduceRule:
         made = reduce(source.model, reduction)
         if options.align == "none":
             return Step(made, source.processor)
-        pooled = source.ledger.once("exits", lambda: _read_off(source, settings))
+        pooled = source.ledger.once(("exits", settings), lambda: _read_off(source, settings))
         targets = _own_targets(source, pooled[max(pooled)])
         return Step(made, source.processor, pooled[reduction.layers], targets)
 

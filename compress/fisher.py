@@ -191,10 +191,8 @@ def rule(options: ScoreOptions) -> Rule:
                 progress=True,
             )
 
-        importance = dense.once(f"fisher {options.objective}", score)
-        made = make_plan(dense, importance, constraint, options, "scores")
-        mask = rearranged(importance, made.mask)
-        return made if mask == made.mask else replace(made, mask=mask, made=None)
+        importance = dense.once(("fisher", options.objective, options.seed), score)
+        return make_plan(dense, importance, constraint, options, "scores", arrange=rearranged)
 
     captions = options.objective == "contrastive"
     return Rule("fisher", options.constraints(), plan, captions, options.structures)

@@ -115,8 +115,9 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
     if setting.kind == "MAC":
         prices = MacPrices.under(source.model.config, setting.value)
         return Found(best_combinations(source, prices, options, setting.label))
+    size = options.batch_size
     measured = source.ledger.once(
-        "seconds", lambda: SecondPrices.measured(source.model, options.batch_size)
+        ("seconds", size), lambda: SecondPrices.measured(source.model, size)
     )
     asked, best = setting.value, None
     constraint = asked
