@@ -211,17 +211,19 @@ def compensated(moments: Moments, sublayer: Sublayer, kept: Tensor) -> Tensor:
     Args:
         moments: of all inputs of the dense sublayer, and of the target.
         sublayer: the dense sublayer.
-        kept: bool[p], the inputs of the output projection that stay.
+        kept: bool[p], the inputs of the output projection that stay: of each unit all, none, or
+            in heads whose values shrink as many as of any other.
 
     Raises:
         LinAlgError: something is not finite.
     """
+    width = max([1, *kept.view(-1, sublayer.unit_width).sum(1).tolist()])
     rows = torch.cat([kept, kept.new_ones(1)])
     left, prior = moments.of_inputs(kept), output_weight(sublayer)[rows]
     damping = DAMPING
     while True:
         try:
-            return solve_units(left, prior, sublayer.unit_width, damping)
+            return solve_units(left, prior, width, damping)
         except LinAlgError:  # rounding makes moments of very few different tokens negative
             if damping >= 1000:
                 raise

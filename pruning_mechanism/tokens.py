@@ -117,7 +117,7 @@ def merge(hidden: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Te
     gone = sizes.gather(1, source)
     total = sizes.scatter_add(1, target, gone)
     # most tokens stay as they are: only the rows that something merges into are touched
-    means = _taken(hidden, stay).to(sizes.dtype)
+    means = _taken(hidden, stay).to(torch.promote_types(hidden.dtype, sizes.dtype))
     kept = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
     place = torch.zeros_like(total, dtype=torch.long).scatter(1, stay, kept).gather(1, target)
     shares = (gone / total.gather(1, target))[..., None]
