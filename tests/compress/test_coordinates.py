@@ -93,7 +93,8 @@ def orders(change: str, tower: Tower) -> dict[str, Tensor]:
 
 
 def as_changed(values: Tensor, order: Tensor) -> Tensor:
-    return values.gather(1, order)
+    """What the old units of some layers, the first, have [l, u], in the order of the new ones."""
+    return values.gather(1, order[: len(values)])
 
 
 def changed_mask(mask: Mask, change: str, tower: Tower) -> Mask:
