@@ -12,7 +12,7 @@ the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`).
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch_pruning as tp
@@ -24,6 +24,7 @@ from compress.budget import Constraint, Prices
 from compress.calibration import Batch, Calibration, calibrate
 from compress.command import UserError, run_command
 from compress.dense import DenseTower
+from compress.flags import Bounds, Unread
 from compress.importance import Importance
 from compress.objective import Contrastive, Objective
 from compress.options import Allocation, BudgetOptions, OutputOptions
@@ -255,8 +256,18 @@ class EstimatorOptions(BudgetOptions):
 
     importance: Estimator = "magnitude"
     """torch-pruning's estimator"""
-    hessian_samples: int = HESSIAN_SAMPLES
+    hessian_samples: Annotated[int, Bounds(2)] = HESSIAN_SAMPLES
     """calibration images for Hessian scores, the first of the samples"""
+
+    unread: ClassVar = (
+        *BudgetOptions.unread,
+        Unread(
+            ("hessian_samples",),
+            lambda options: options.importance != "hessian",
+            "another --importance than hessian",
+        ),
+    )
+    usual_allocation: ClassVar = "uniform"
 
 
 @dataclass(frozen=True)
@@ -269,8 +280,6 @@ class BaselineOptions(EstimatorOptions, OutputOptions):
 
 def rule(options: EstimatorOptions) -> Rule:
     """Pruning by one of torch-pruning's estimators under the options' constraints."""
-    if options.hessian_samples < 2:
-        raise UserError("--hessian-samples must be at least 2")
 
     def plan(dense: DenseTower, constraint: Constraint) -> Plan:
         def score() -> Importance:
@@ -286,7 +295,7 @@ def rule(options: EstimatorOptions) -> Rule:
             )
 
         importance = dense.once(options.importance, score)
-        return make_plan(dense, importance, constraint, options, "uniform", ranked)
+        return make_plan(dense, importance, constraint, options, options.usual_allocation, ranked)
 
     captions = options.importance in ("taylor", "hessian")
     return Rule(options.importance, options.constraints(), plan, captions, options.structures)

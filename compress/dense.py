@@ -12,12 +12,14 @@ from typing import TypeVar
 from torch import nn
 
 from compress.calibration import Calibration, Tokeniser, tokeniser_of
+from compress.checkpoints import remember
 from compress.command import UserError, check_device
 from compress.moments import Moments, dense_moments
 from compress.options import BaseOptions
 from compress.weights import TokenWeights, token_weights
 from corpora import load_corpus
 from pruning_mechanism import Tower, TowerError, TowerKind, is_pruned, load, load_processor
+from pruning_mechanism.checkpoint import fingerprint
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""
@@ -123,9 +125,6 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
     Raises:
         UserError, TowerError, CorpusError: an option names something that can't be used.
     """
-    for name in ("samples", "repair_samples", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     check_device(options.device)
     model = load(options.model, options.device)
     towers = [Tower.of(model, kind) for kind in options.towers]
@@ -135,6 +134,12 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
                 f"{options.model}: its {tower.kind} tower is pruned already: name the dense "
                 "checkpoint"
             )
+    if options.text_model and hasattr(model, "text_model"):
+        raise UserError(
+            f"--text-model is for a vision tower alone, but {options.model} has a text tower of "
+            "its own: leave it out"
+        )
+    remember(fingerprint(options.model, model), options.model)
     processor = load_processor(options.model)
     captions = captions or "text" in options.towers
     texts, tokeniser = _text_tower(options, model, processor) if captions else (None, None)

@@ -12,6 +12,7 @@ in the Fisher information's place (`compress.objective.Embedding`) and needs ima
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from datasets import Dataset
@@ -163,6 +164,8 @@ class ScoreOptions(BudgetOptions):
     objective: ObjectiveName = "contrastive"
     """what units are scored by: images find their captions, or embeddings stay (images only)"""
 
+    usual_allocation: ClassVar = "scores"
+
 
 @dataclass(frozen=True)
 class FisherOptions(ScoreOptions, OutputOptions):
@@ -188,7 +191,7 @@ def rule(options: ScoreOptions) -> Rule:
             )
 
         importance = dense.once(f"fisher {options.objective}", score)
-        made = make_plan(dense, importance, constraint, options, "scores")
+        made = make_plan(dense, importance, constraint, options, options.usual_allocation)
         mask = rearranged(importance, made.mask)
         return made if mask == made.mask else replace(made, mask=mask, made=None)
 

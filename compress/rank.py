@@ -9,7 +9,7 @@ effect: 1 - cos between the embedding with the patch and without it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from compress.alignment import ridge
 from compress.budget import Constraint
 from compress.calibration import Calibration
 from compress.command import UserError, run_command
+from compress.flags import Count, Share, Unread, by_default
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
 from compress.source import Source
@@ -26,6 +27,8 @@ from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
 
 Ranker = Literal["attention", "learned"]
+USUAL_KEEPS = (0.7,)
+"""The share of patches that goes on if none is asked for."""
 PATCHES_AN_IMAGE = 16
 """Patches of each image whose effect is measured."""
 LEAST_EFFECT = 1e-9
@@ -36,16 +39,24 @@ LEAST_EFFECT = 1e-9
 class RankingOptions(AlignOptions):
     """Which patches go on, how many, and from where on."""
 
-    keep: tuple[float, ...] = (0.7,)
+    keep: Annotated[tuple[Share, ...], by_default("0.7")] = ()
     """share of the patches that goes on, each time, in (0, 1]"""
-    mac_constraint: tuple[float, ...] = ()
+    mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the share"""
-    after: tuple[int, ...] = ()
+    after: tuple[Count, ...] = ()
     """layers, from 1, after whose attention patches are ranked (default: at each quarter)"""
     ranker: Ranker = "attention"
     """rank by the class token's attention, or by a predictor of a patch's effect"""
-    rank_samples: int = 256
+    rank_samples: Count = 256
     """calibration images that the predictor is solved on"""
+
+    exclusive: ClassVar = (("keep", "mac_constraint"),)
+    unread: ClassVar = (
+        *AlignOptions.unread,
+        Unread(
+            ("rank_samples",), lambda options: options.ranker != "learned", "--ranker attention"
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,17 +68,8 @@ class RankOptions(RankingOptions, OutputOptions):
 
 
 def rule(options: RankingOptions) -> ReduceRule:
-    """Token ranking with the options' shares or under their constraints.
-
-    Raises:
-        UserError: a share or a count is out of range.
-    """
-    settings = settings_of("keep", options.keep, options.mac_constraint)
-    for each in settings:
-        if each.kind == "keep" and not 0 < each.value <= 1:
-            raise UserError(f"--keep must be in (0, 1], found {each.value}")
-    if options.rank_samples < 1:
-        raise UserError("--rank-samples must be at least 1")
+    """Token ranking with the options' shares or under their constraints."""
+    settings = settings_of("keep", options.keep or USUAL_KEEPS, options.mac_constraint)
 
     def choose(config, setting: Constraint) -> Reduction:
         if setting.kind == "keep":
@@ -95,7 +97,7 @@ def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
     if any(not 0 <= each < layers for each in places):
         raise UserError(f"--after takes layers from 1 to {layers}, found {list(options.after)}")
     patches, kept = int(Shape.of(config).tokens) - 1, [0] * layers
-    for number, place in enumerate(sorted(places), start=1):
+    for number, place in enumerate(sorted(set(places)), start=1):
         kept[place] = max(1, round(keep**number * patches))
     return Reduction(ranked_per_layer=tuple(kept), ranker=options.ranker)
 

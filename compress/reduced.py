@@ -6,7 +6,7 @@ checkpoint whatever was done before.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from compress.alignment import Ridge, align_features, pooled_features
 from compress.budget import Constraint
 from compress.command import UserError
+from compress.flags import inputs_of, published, published_corpus
+from compress.keys import write_keys
 from compress.options import DEMO_MODEL, AlignOptions
-from compress.results import Said, check_outputs, result_directories, write_results
-from compress.smaller import CALIBRATION_KEYS
+from compress.results import Outputs, Said, result_directories
 from compress.source import Source, open_source
 from pruning_mechanism import (
     Compression,
@@ -121,19 +122,10 @@ def within(config, candidates: Sequence[Reduction], constraint: Constraint) -> R
 def settings_of(
     kind: str, values: Sequence[float], mac_constraints: Sequence[float]
 ) -> tuple[Constraint, ...]:
-    """A rule's own settings, or the MAC constraints if there are any.
-
-    Raises:
-        UserError: a constraint is outside (0, 1], or there is neither.
-    """
-    if not values and not mac_constraints:
-        raise UserError("name a setting of the rule, or a --mac-constraint")
+    """A rule's own settings, or the MAC constraints if there are any."""
     if mac_constraints:
         kind, values = "MAC", mac_constraints
-    found = tuple(Constraint(kind, each) for each in dict.fromkeys(values))
-    for each in found:
-        each.check()
-    return found
+    return tuple(Constraint(kind, each) for each in dict.fromkeys(values))
 
 
 def make_reduced(
@@ -164,7 +156,7 @@ def make_reduced(
         repair="none",
         base=source.base,
         base_fingerprint=source.base_fingerprint,
-        corpus=f"{options.corpus} {options.calibration_split}",
+        corpus=f"{published_corpus(options.corpus)} {options.calibration_split}",
         samples=len(source.calibration),
         seed=options.seed,
         macs=cost.encoder,
@@ -174,9 +166,9 @@ def make_reduced(
         seconds=source.ledger.bill(),
         align=options.align,
         chain=(*source.chain, f"{rule.name} {setting.label}"),
-        notes=step.notes,
+        notes=(*source.notes, *step.notes),
         unreadable_images=source.calibration.unreadable,
-        settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
+        settings=published(options) | source.settings,
     )
     return Reduced(replace(step, model=model), alignment, compression)
 
@@ -184,8 +176,7 @@ def make_reduced(
 def write(reduced: Reduced, source: Source, directory: Path) -> None:
     """Write a reduced first stage, its record and what it has seen into a directory."""
     save(reduced.step.model, directory, reduced.step.processor, reduced.compression)
-    keys = dict.fromkeys([*source.seen, *source.calibration.corpus["key"]])
-    (directory / CALIBRATION_KEYS).write_text("".join(f"{key}\n" for key in keys))
+    write_keys(directory, [*source.seen, *source.calibration.corpus["key"]])
     if reduced.step.files:
         reduced.step.files(directory)
 
@@ -213,9 +204,10 @@ def summary(source: Source, reduced: Reduced) -> Table:
 
 def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
     """The command of a rule that leaves out tokens or layers."""
-    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).name}-"
+    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).resolve().name}-"
     directories = result_directories(rule.settings, f"{before}{rule.name}", options.output)
-    check_outputs(directories, options.overwrite)
+    outputs = Outputs(directories, options.overwrite, inputs_of(options))
+    outputs.check()
     source = open_source(options)
     for setting in directories:
         rule.check(source.model.config, setting)
@@ -232,4 +224,4 @@ def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
             )
         return Said(reduced.compression.notes, said)
 
-    write_results(directories, options.overwrite, source.calibration.unreadable, make)
+    outputs.write(source.calibration.unreadable, make)

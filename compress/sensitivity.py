@@ -19,6 +19,7 @@ from compress.budget import Constraint, check_heads
 from compress.calibration import Calibration, calibrate
 from compress.command import UserError, run_command
 from compress.dense import DenseTower
+from compress.flags import NumberFromZero
 from compress.importance import Importance, MaskGradients, mask_gradients
 from compress.objective import Contrastive
 from compress.options import BaseOptions, OutputOptions
@@ -114,7 +115,7 @@ def select_all_but_one(
 class HeadOptions(BaseOptions):
     """How many heads go, and by which protocol."""
 
-    heads: tuple[int, ...] = (77,)
+    heads: tuple[NumberFromZero, ...] = (77,)
     """how many heads of the tower go; several numbers share one scoring"""
     rule: Literal["lowest", "all-but-one"] = "lowest"
     """the lowest heads of the tower, or all but the best of one layer after another"""

@@ -17,11 +17,13 @@ from compress.align import align_smaller
 from compress.budget import Constraint
 from compress.command import UserError
 from compress.dense import Base
+from compress.keys import read_keys
 from compress.options import AlignOptions, BaseOptions
 from compress.reduced import ReduceRule, make_reduced
 from compress.rule import Rule, make_smaller
-from compress.smaller import CALIBRATION_KEYS, Smaller
-from compress.source import LEAST_IMAGES, Source
+from compress.screen import printable
+from compress.smaller import Smaller
+from compress.source import LEAST_IMAGES, TARGET_FINGERPRINT, Source
 from pruning_mechanism import Compression, TowerError, read_record
 
 
@@ -213,14 +215,29 @@ def made_before(path: Path) -> FirstStage:
         raise UserError(f"--stage {path}: no such directory")
     record = read_record(path)
     if record is None:
-        return FirstStage(path.name, "", None, path, None)
+        return FirstStage(path.resolve().name, "", None, path, None)
     return FirstStage(record.rule, record.constraint, record.mac_fraction, path, record.seconds)
+
+
+def belongs_to(directory: Path, full_tower: str) -> bool | None:
+    """Whether a first stage was made from, or aligned to, a full tower, by its record.
+
+    Args:
+        directory: of the first stage.
+        full_tower: what identifies the full tower's weights.
+
+    Returns:
+        None if the stage has no record.
+    """
+    record = read_record(directory)
+    if record is None:
+        return None
+    return full_tower in (record.base_fingerprint, record.settings.get(TARGET_FINGERPRINT))
 
 
 def seen(stage: FirstStage) -> set[str]:
     """Keys of the images that a first stage was calibrated on, as far as it says."""
-    keys = stage.directory / CALIBRATION_KEYS
-    return set(keys.read_text().splitlines()) if keys.is_file() else set()
+    return set(read_keys(stage.directory))
 
 
 def refuse_overlap(calibration: set[str], evaluation: set[str]) -> None:
@@ -228,5 +245,5 @@ def refuse_overlap(calibration: set[str], evaluation: set[str]) -> None:
     if both := sorted(calibration & evaluation):
         raise UserError(
             f"{len(both):,} images are in both the calibration and the evaluation data, such as "
-            f"{both[0]}: choose another --split or --calibration-split"
+            f"{printable(both[0])}: choose another --split or --calibration-split"
         )

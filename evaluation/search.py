@@ -5,12 +5,10 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 """
 
 import datetime
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from datasets import Dataset, Image
@@ -20,7 +18,7 @@ from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from compress.command import UserError
+from compress.flags import Bounds, Count, published_command, published_corpus, published_name
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from evaluation.bootstrap import Bootstrap, Interval
@@ -38,17 +36,17 @@ class SearchOptions(SourceOptions):
 
     split: str = "validation"
     """split that is searched"""
-    images: int | None = None
+    images: Count | None = None
     """search the first so many images only"""
     captions: Literal["all", "first"] = "all"
     """captions of an image that are queries"""
-    m: int = 50
-    """candidates handed from the first stage to the full tower"""
-    f: float = 0.1
+    m: Annotated[int, Bounds(10)] = 50
+    """candidates handed from the first stage to the full tower, at least the 10 of agreement@10"""
+    f: Annotated[float, Bounds(0, 1)] = 0.1
     """lifetime return fraction assumed for the speedup"""
     seconds: Literal["encoder", "end to end"] = "encoder"
     """seconds that speedups are made of"""
-    repetitions: int = 5
+    repetitions: Count = 5
     """timed turns of all stages"""
     attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
     """by which implementation towers attend; fastest: measured for each"""
@@ -89,18 +87,6 @@ class Search:
         )
 
 
-def check_search(options: SearchOptions) -> None:
-    """Raise `UserError` if an experiment can't be measured as its options ask."""
-    if options.repetitions < 1:
-        raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
-    if options.m < 10:
-        raise UserError(f"--m must be at least 10, the k of agreement@10, found {options.m}")
-    if not 0 <= options.f <= 1:
-        raise UserError(f"--f must be in [0, 1], found {options.f}")
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images must be at least 1, found {options.images}")
-
-
 def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
     """The readable images that are searched, and the keys of the others."""
     corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
@@ -108,11 +94,6 @@ def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
         corpus = corpus.select(range(min(options.images, len(corpus))))
     corpus, unreadable = drop_unreadable(corpus)
     return corpus, tuple(unreadable)
-
-
-def model_name(path: str) -> str:
-    """What a report calls the full tower: a hub name as it is, a directory by its last part."""
-    return Path(path).resolve().name if Path(path).is_dir() else path
 
 
 def timed(
@@ -163,7 +144,7 @@ def first_stage_row(
         method=first.method,
         constraint=first.constraint,
         constraint_value=first.constraint_value,
-        directory=first.directory and first.directory.name,
+        directory=first.directory and first.directory.resolve().name,
         encoder_macs=cost.encoder,
         mac_fraction=cost.fraction,
         tower_macs=cost.tower,
@@ -214,9 +195,9 @@ def reported(
         rows: one a first stage.
     """
     return Report(
-        command=shlex.join(["python", "-m", command, *sys.argv[1:]]),
-        model=model_name(tower),
-        corpus=options.corpus,
+        command=published_command(command, options),
+        model=published_name(tower),
+        corpus=published_corpus(options.corpus),
         split=options.split,
         images=len(search.corpus),
         queries=len(search.queries.texts),

@@ -118,12 +118,35 @@ def load_processor(path: str | Path):
 
 def fingerprint(path: str | Path, model: nn.Module) -> str:
     """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
-    directory = Path(path)
-    if not directory.is_dir():
+    if not Path(path).is_dir():
         return f"revision {getattr(model.config, '_commit_hash', None) or 'unknown'}"
+    return weights_fingerprint(path)
+
+
+def weights_fingerprint(directory: str | Path) -> str:
+    """What identifies the weights in a directory: the SHA-256 of its safetensors files in order.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    files = sorted(Path(directory).resolve().glob("*.safetensors"))
+    states = [each.stat() for each in files]
+    return _digest(
+        tuple(
+            (str(file), state.st_size, state.st_mtime_ns)
+            for file, state in zip(files, states, strict=True)
+        )
+    )
+
+
+@functools.cache
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Of files with their sizes and times of change: the same file isn't read twice in a run."""
     digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")):
-        digest.update(file.read_bytes())
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return f"sha256 {digest.hexdigest()}"
 
 
