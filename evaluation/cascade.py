@@ -8,6 +8,7 @@ writes, the report, is all that tables and figures are made of.
 
 import sys
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -54,7 +55,7 @@ from evaluation.search import (
     searched_corpus,
     timed,
 )
-from pruning_mechanism import is_pruned
+from pruning_mechanism import TowerError, is_pruned
 from pruning_mechanism.checkpoint import fingerprint
 
 
@@ -208,7 +209,7 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
         )
     if loaded.dimension != tower.dimension:
         raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
-    if options.stage and not options.other_base and not _fits(stage, loaded, tower, options):
+    if options.stage and not options.other_base and not _fits(stage, tower, options):
         raise UserError(
             f"--stage {stage.directory} was made from another checkpoint than --model "
             f"{options.model}, so that its embeddings need not be of the same space: name the one "
@@ -217,12 +218,17 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     return loaded
 
 
-def _fits(stage: FirstStage, loaded: Stage, tower: Stage, options: CascadeOptions) -> bool:
-    """Whether a first stage is known to be in the full tower's space, or nothing is known."""
-    if hasattr(loaded.model, "text_model") and loaded.text_name == tower.text_name:
+def _fits(stage: FirstStage, tower: Stage, options: CascadeOptions) -> bool:
+    """Whether a first stage is in the full tower's space, as far as that can be known.
+
+    It is if its record says so, or if its own texts are embedded as the full tower's are.
+    """
+    recorded = belongs_to(stage.directory, fingerprint(options.model, tower.model))
+    if recorded:
         return True
-    made_from = belongs_to(stage.directory, fingerprint(options.model, tower.model))
-    return made_from if made_from is not None else not hasattr(loaded.model, "text_model")
+    with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
+        return Stage.load(stage.directory, options.device).text_name == tower.text_name
+    return recorded is None
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ def finish(path: Path, content: str, overwrite: bool = False) -> None:
         write(directory, content)
 
 
+def finish_late(path: Path, content: str, meanwhile, overwrite: bool = False) -> None:
+    with finished_directory(path, overwrite) as directory:
+        write(directory, content)
+        meanwhile()
+
+
 def hidden(directory: Path) -> list[str]:
     return [each.name for each in directory.iterdir() if each.name.startswith(".")]
 
@@ -105,12 +111,8 @@ def test_of_two_writers_one_has_the_place_and_the_other_says_so(system, tmp_path
 
 def test_a_result_that_is_kept_beside_takes_a_name_that_is_free(tmp_path):
     (tmp_path / "out-2").mkdir()
-    with (
-        pytest.raises(UserError, match="this run's own result is .*out-3$"),
-        finished_directory(tmp_path / "out", overwrite=False) as directory,
-    ):
-        write(directory, "a")
-        finish(tmp_path / "out", "b")
+    with pytest.raises(UserError, match=r"this run's own result is .*out-3$"):
+        finish_late(tmp_path / "out", "a", lambda: finish(tmp_path / "out", "b"))
     assert (read(tmp_path / "out"), read(tmp_path / "out-3")) == ("b", "a")
 
 
@@ -124,12 +126,13 @@ def test_with_overwrite_a_result_that_came_meanwhile_is_replaced_too(system, tmp
 
 def test_what_is_put_into_the_earlier_result_meanwhile_is_not_deleted(tmp_path):
     finish(tmp_path / "out", "a")
-    with (
-        pytest.raises(UserError, match=r"notes.txt.*own result is .*out-2"),
-        finished_directory(tmp_path / "out", overwrite=True) as directory,
-    ):
-        write(directory, "b")
-        (tmp_path / "out" / "notes.txt").write_text("years")
+    with pytest.raises(UserError, match=r"notes.txt.*own result is .*out-2"):
+        finish_late(
+            tmp_path / "out",
+            "b",
+            lambda: (tmp_path / "out" / "notes.txt").write_text("years"),
+            overwrite=True,
+        )
     assert (tmp_path / "out" / "notes.txt").read_text() == "years"
     assert (read(tmp_path / "out"), read(tmp_path / "out-2")) == ("a", "b")
 
@@ -349,7 +352,7 @@ def test_a_result_from_before_the_marker_is_known_by_its_record(tmp_path):
     assert read(tmp_path / "out") == "a"
     old_result(tmp_path / "other")
     (tmp_path / "other" / "train.py").write_text("years")
-    with pytest.raises(UserError, match="train.py"):
+    with pytest.raises(UserError, match=r"train\.py"):
         check_output(tmp_path / "other", overwrite=True)
 
 
