@@ -7,7 +7,7 @@ their record, and by names that were written then.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 MARKER = ".clip-cascade.json"
@@ -79,13 +79,18 @@ def foreign(directory: Path) -> list[str] | None:
     return [each for each in present if not _is_old_name(directory, Path(each))]
 
 
-def why_not_replaced(path: Path) -> str | None:
-    """Why a directory or file must not be replaced by a result; None if it may be."""
+def why_not_replaced(path: Path, carried: Collection[str] = ()) -> str | None:
+    """Why a directory or file must not be replaced by a result; None if it may be.
+
+    Files that are `carried` over into the new result may be in it.
+    """
     if not os.path.lexists(path):
         return None
     if not path.is_dir():
         return f"{path} is a file, not a result: name another --output"
     others = foreign(path)
+    if others is not None:
+        others = [each for each in others if each not in carried]
     if others is None:
         return f"{path} is no earlier result, so it is not overwritten: name another --output"
     if others:

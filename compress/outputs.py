@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,9 @@ def discard_unfinished() -> list[Path]:
         return [each.directory for each in list(_unfinished) if not each.discard()]
 
 
-def check_output(path: Path, overwrite: bool, inputs: tuple[Input, ...] = ()) -> Path:
+def check_output(
+    path: Path, overwrite: bool, inputs: tuple[Input, ...] = (), carried: Collection[str] = ()
+) -> Path:
     """Where a result that is asked for at `path` goes: a link's target, if it is one.
 
     What killed runs left there is put in order first.
@@ -113,7 +115,7 @@ def check_output(path: Path, overwrite: bool, inputs: tuple[Input, ...] = ()) ->
         if os.path.lexists(place):
             if not overwrite:
                 raise UserError(f"{path} exists already: name another --output or pass --overwrite")
-            if problem := why_not_replaced(place):
+            if problem := why_not_replaced(place, carried):
                 raise UserError(problem)
         _check_writable(path, place)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
@@ -150,7 +152,7 @@ def _check_writable(path: Path, place: Path) -> None:
 
 @contextmanager
 def finished_directory(
-    path: Path, overwrite: bool, inputs: tuple[Input, ...] = ()
+    path: Path, overwrite: bool, inputs: tuple[Input, ...] = (), carried: Collection[str] = ()
 ) -> Iterator[Path]:
     """A directory to write results into, which becomes `path` when the context ends well.
 
@@ -161,11 +163,12 @@ def finished_directory(
         path: of the result.
         overwrite: whether an earlier result there is replaced.
         inputs: what the command reads, which is never written to.
+        carried: files of an earlier result that the command copies, so that they aren't lost.
 
     Raises:
         UserError: as `check_output`; or another run finished first, and where this run's result is.
     """
-    place = check_output(path, overwrite, inputs)
+    place = check_output(path, overwrite, inputs, carried)
     with shielded():
         made = _make_parents(path, place.parent)
         try:
@@ -180,7 +183,7 @@ def finished_directory(
         with shielded():
             mark(unfinished.directory)
             _open_up(unfinished.directory)
-            _put_in_place(unfinished.directory, path, place, overwrite)
+            _put_in_place(unfinished.directory, path, place, overwrite, carried)
     finally:
         with shielded():
             unfinished.discard()
@@ -213,7 +216,9 @@ def _open_up(directory: Path) -> None:
         Path(parent).chmod(0o777 & ~withheld)
 
 
-def _put_in_place(finished: Path, path: Path, place: Path, overwrite: bool) -> None:
+def _put_in_place(
+    finished: Path, path: Path, place: Path, overwrite: bool, carried: Collection[str]
+) -> None:
     """Rename a finished result into its place, or beside it if it may not go there."""
     problem = None
     while problem is None:
@@ -223,7 +228,7 @@ def _put_in_place(finished: Path, path: Path, place: Path, overwrite: bool) -> N
         except FileExistsError:
             problem = f"another run finished {path} first"
         if overwrite:
-            problem = why_not_replaced(place)
+            problem = why_not_replaced(place, carried)
             if problem is None and _replace(finished, place):
                 return
     kept = _keep_beside(finished, path, place)

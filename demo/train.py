@@ -43,6 +43,8 @@ from evaluation.retrieval import recall
 
 Positive = Annotated[float, Bounds(0, low_open=True)]
 FloatFromZero = Annotated[float, Bounds(0)]
+CARD = "README.md"
+"""The card of a checkpoint, written by hand: training it again keeps it."""
 COARSE_SIDE = IMAGE_SIDE // 2
 WARM_UP = 50  # steps
 SECONDS_BETWEEN_SAVES = 120
@@ -101,7 +103,8 @@ def main(recipe: Recipe) -> None:
     _check(recipe)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    with finished_directory(recipe.output, recipe.overwrite, _inputs(recipe)) as output:
+    inputs = _inputs(recipe)
+    with finished_directory(recipe.output, recipe.overwrite, inputs, (CARD,)) as output:
         source, held_out = _corpora(recipe)
         captions = source.captions()
         phrases = Phrases.of(captions, recipe.phrases)
@@ -114,8 +117,8 @@ def main(recipe: Recipe) -> None:
             print(f"going on after {learner.steps * recipe.batch:,} images, from {kept}")
         _train(learner, recipe, _batches(learner, recipe, source, phrases), held_out, kept)
         _export(learner, output)
-        if (recipe.output / "README.md").exists():
-            (output / "README.md").write_bytes((recipe.output / "README.md").read_bytes())
+        if (recipe.output / CARD).exists():
+            (output / CARD).write_bytes((recipe.output / CARD).read_bytes())
     kept.unlink(missing_ok=True)
     print(f"wrote {printable(recipe.output)}")
 
