@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 
 from compress.errors import UserError
 from pruning_mechanism import Compression
@@ -109,7 +110,7 @@ def _from_hub(record: Compression, result: str | Path) -> str:
         )
     try:
         return snapshot_download(record.base, revision=revision, allow_patterns=_HUB_FILES)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{result} was made from {record.base} ({_short(record.base_fingerprint)}), which "

@@ -134,11 +134,7 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
                 f"{options.model}: its {tower.kind} tower is pruned already: name the dense "
                 "checkpoint"
             )
-    if options.text_model and hasattr(model, "text_model"):
-        raise UserError(
-            f"--text-model is for a vision tower alone, but {options.model} has a text tower of "
-            "its own: leave it out"
-        )
+    check_text_model(options.text_model, model, options.model)
     remember(fingerprint(options.model, model), options.model)
     processor = load_processor(options.model)
     captions = captions or "text" in options.towers
@@ -157,17 +153,21 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
     return Base(options.model, model, processor, calibration, dense, ledger)
 
 
+def check_text_model(text_model: str | None, model: nn.Module, path: str) -> None:
+    """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
+    if text_model and hasattr(model, "text_model"):
+        raise UserError(
+            f"--text-model is for a vision tower alone, but {path} has a text tower of its own: "
+            "leave out --text-model"
+        )
+
+
 def _text_tower(
     options: BaseOptions, model: nn.Module, processor: object
 ) -> tuple[nn.Module, Tokeniser]:
     """The CLIP whose text tower embeds the captions, and its tokeniser."""
     texts = model
     if options.text_model:
-        if "text" in options.towers:
-            raise UserError(
-                f"--tower {options.tower} makes --model's own text tower smaller: leave out "
-                "--text-model"
-            )
         texts, processor = (
             load(options.text_model, options.device),
             load_processor(options.text_model),

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from cascade import Stage
 from compress.command import UserError, console, finished_directory, run_command
-from compress.dense import open_base
+from compress.dense import check_text_model, open_base
 from compress.flags import (
     Count,
     NumberFromZero,
@@ -144,11 +144,7 @@ def _measure(
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
-    if texts and hasattr(tower.model, "text_model"):
-        raise UserError(
-            f"--text-model is for a vision tower alone, but {options.model} has a text tower of "
-            "its own: leave it out"
-        )
+    check_text_model(options.text_model, tower.model, options.model)
     loaded = [_load(stage, tower, options) for stage in stages]
     search = Search.of(options, corpus, tower)
     reference, *rows = _rows(search, stages, loaded, options)

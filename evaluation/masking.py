@@ -18,6 +18,7 @@ from torch import nn
 from cascade import Stage
 from compress import flip
 from compress.command import UserError, console, finished_directory, run_command
+from compress.dense import check_text_model
 from compress.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
 from compress.flip import MaskShare, PatchRule
 from compress.options import AlignOptions
@@ -77,11 +78,7 @@ def main(options: MaskingExperimentOptions) -> None:
         last = source.target_path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
         tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
-        if texts and hasattr(tower.model, "text_model"):
-            raise UserError(
-                f"--text-model is for a vision tower alone, but {last} has a text tower of its "
-                "own: leave it out"
-            )
+        check_text_model(options.text_model, tower.model, last)
         masked = list(_first_stages(rules, source, tower, options))
         clock = timed(
             {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
