@@ -236,7 +236,7 @@ def _put_in_place(
 
 
 def _replace(finished: Path, place: Path) -> bool:
-    """Put a result in the place of an earlier one; False if that was gone before."""
+    """Put a result in the place of an earlier one; False if that has changed meanwhile."""
     replaced = finished.with_suffix(".replaced")
     try:
         if exchange(finished, place):
@@ -244,9 +244,13 @@ def _replace(finished: Path, place: Path) -> bool:
         place.rename(replaced)
     except FileNotFoundError:
         return False
-    rename_into_empty_place(finished, place)
-    shutil.rmtree(replaced, ignore_errors=True)
-    return True
+    try:
+        rename_into_empty_place(finished, place)
+        return True
+    except FileExistsError:  # another run's, which came in between
+        return False
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _keep_beside(finished: Path, path: Path, place: Path) -> Path:
@@ -356,6 +360,8 @@ def put_in_order(parent: Path) -> None:
 def _settle(left: Path, place: Path) -> None:
     """Put a result that was being replaced back if nothing is in its place; else remove it."""
     if left.suffix == ".replaced":
+        with suppress(OSError):
+            place.rmdir()  # empty: where no system exchanges in one step, a place is claimed so
         with suppress(OSError):
             rename_into_empty_place(left, place)
             _say(f"put {place} back, which a run that was cut off had taken away")

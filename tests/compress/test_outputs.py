@@ -195,6 +195,15 @@ def test_a_result_that_a_kill_left_without_its_place_is_put_back(tmp_path, capsy
     assert "put" in capsys.readouterr().err
 
 
+def test_a_place_that_was_only_claimed_is_no_reason_to_delete_the_earlier_result(tmp_path):
+    finish(tmp_path / "out", "a")
+    (tmp_path / "out").rename(tmp_path / f".out.{'0' * 12}.replaced")
+    (tmp_path / "out").mkdir()
+    put_in_order(tmp_path)
+    assert read(tmp_path / "out") == "a"
+    assert not hidden(tmp_path)
+
+
 def test_what_a_run_is_working_on_is_left_alone(tmp_path):
     with finished_directory(tmp_path / "out", overwrite=False) as directory:
         put_in_order(tmp_path)
