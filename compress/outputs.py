@@ -246,11 +246,14 @@ def _replace(finished: Path, place: Path) -> bool:
         return False
     try:
         rename_into_empty_place(finished, place)
-        return True
+        done = True
     except FileExistsError:  # another run's, which came in between
-        return False
-    finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+        done = False
+    except OSError:
+        replaced.rename(place)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+    return done
 
 
 def _keep_beside(finished: Path, path: Path, place: Path) -> Path:
