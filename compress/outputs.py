@@ -110,13 +110,13 @@ def check_output(
         place = path.resolve()
         if not place.name:
             raise UserError(f"{path} is the root of the file system: name another --output")
-        _check_inputs(path, place, inputs)
         put_in_order(place.parent)
-        if os.path.lexists(place):
-            if not overwrite:
-                raise UserError(f"{path} exists already: name another --output or pass --overwrite")
-            if problem := why_not_replaced(place, carried):
-                raise UserError(problem)
+        used = os.path.lexists(place)
+        if used and not overwrite:
+            raise UserError(f"{path} exists already: name another --output or pass --overwrite")
+        _check_inputs(path, place, inputs)
+        if used and (problem := why_not_replaced(place, carried)):
+            raise UserError(problem)
         _check_writable(path, place)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         reason = getattr(error, "strerror", None) or error
