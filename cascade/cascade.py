@@ -4,30 +4,39 @@ What a user embeds in their own program. A later stage encodes an image the firs
 brings it up and never again (arXiv 2303.15595), so the cost of a collection is that
 of the first stage plus that of the images that anyone ever asks for. A stage that resumes from an
 earlier one (`cascade.resume`) takes that one's states in the place of images.
+
+Any number of threads may index and search at once. Whatever they do becomes visible as a whole or
+not at all (`cascade.catalogue`, `cascade.store`), also where one of them fails or is interrupted.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from os import PathLike
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
+from cascade.catalogue import Catalogue, Contents, Offered
 from cascade.cost import checked_m, return_fractions
-from cascade.images import ImageSource, encode_readable
+from cascade.encoding import Encoding, OneAtATime, encode_each, encode_queries
+from cascade.images import ImageSource
+from cascade.later import LaterStage
 from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.stage import Encoder
-from cascade.states import States, StateStore, resumed_from
+from cascade.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
 from cascade.store import EmbeddingStore
 
-_Encoded: TypeAlias = tuple[Tensor, States | None]
-_SCORES_AT_ONCE = 1 << 22  # 16 MB of scores, and four times that while they are ranked
+_QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A result: the image's key, its cosine similarity, and the stage (0 = first) that gave it."""
+    """A result: the image's key, its cosine similarity, and the stage (0 = first) that gave it.
+
+    The score is the dot product of the two embeddings, which is their cosine if they have length 1
+    as those of a `Stage` have. It is exact to the last digit of float32.
+    """
 
     key: Hashable
     score: float
@@ -37,13 +46,21 @@ class Hit:
 class Cascade:
     """Image search with stages ordered cheap to expensive.
 
+    Any thread may index and search. Each stage is given images by one thread at a time, and texts
+    by one. A cascade can be pickled if its stages, keys and images can: do so while
+    no thread changes it.
+
     Attributes:
         stages: the stages.
         m: candidates handed from each stage to the next.
     """
 
     def __init__(
-        self, stages: Sequence[Encoder], m: Sequence[int] | None = None, batch_size: int = 32
+        self,
+        stages: Sequence[Encoder],
+        m: Sequence[int] | None = None,
+        batch_size: int = 32,
+        state_limit: int = STATE_LIMIT,
     ):
         """Join stages.
 
@@ -54,48 +71,80 @@ class Cascade:
             m: candidates handed on, one number for each stage but the last, strictly decreasing;
                 [50] if there are two stages and nothing else is said.
             batch_size: images given to a stage at once.
+            state_limit: bytes that states kept for stages that resume may take, 2 GiB if nothing
+                else is said. Beyond that the oldest are dropped (`states_dropped`); their images
+                are opened again when a query brings them up, and encoded from the start.
 
         Raises:
-            ValueError: there is no stage, m doesn't fit them, or one resumes from a stage that
-                isn't before it.
+            ValueError: there is no stage, m doesn't fit them, a number is out of range, or a stage
+                resumes from one that isn't before it.
         """
         if not stages:
             raise ValueError("a cascade needs at least one stage")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if state_limit < 0:
+            raise ValueError(f"state_limit is a number of bytes, got {state_limit}")
         if m is None:
             m = [50] if len(stages) == 2 else []
         self.stages = tuple(stages)
         self.m = checked_m(m, len(stages))
         self._batch_size = batch_size
-        self._stores = [EmbeddingStore() for _ in stages]
-        self._resumed_from = resumed_from(stages)
-        self._states = {at: StateStore() for at in self._resumed_from if at is not None}
-        self._opened_later = None in self._resumed_from[1:]
-        self._keys: list[Hashable] = []
-        self._sources: list[ImageSource] = []
-        self._known: set[Hashable] = set()
-        self._skipped: dict[Hashable, None] = {}
-        self._offered = 0
+        encoders = {id(stage): OneAtATime(stage) for stage in stages}
+        self._encoders = [encoders[id(stage)] for stage in stages]
+        sources = resumed_from(stages)
+        resumed = [place for place in sources if place is not None]
+        self._states = {place: StateStore(state_limit // len(resumed)) for place in resumed}
+        self._encodings = [_encoding(self.stages, place, sources) for place in range(len(stages))]
+        self._later = [
+            LaterStage(
+                place=place,
+                asked=self._encoders[place],
+                encoding=self._encodings[place],
+                batch_size=batch_size,
+                resumes_from=self._states.get(sources[place]),
+                keeps=self._states.get(place),
+            )
+            for place in range(1, len(stages))
+        ]
+        # after the later stages, so that a pickled cascade knows all images that these have encoded
+        self._catalogue = Catalogue(self._states.get(0), opened_later=None in sources[1:])
 
     def __len__(self) -> int:
         """Number of images that can be found."""
-        return len(self._keys)
+        return len(self._catalogue.contents)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether an image of this key can be found."""
+        return key in self._catalogue
 
     @property
-    def skipped(self) -> tuple[Hashable, ...]:
-        """Keys of the images that couldn't be read, by whichever stage."""
-        return tuple(self._skipped)
+    def skipped(self) -> dict[Hashable, str]:
+        """Why images have no embedding, by their keys: those that a stage could not encode.
+
+        An image that the first stage skipped can be indexed again under its key, one that a later
+        stage skipped is tried again the next time a query brings it up.
+        """
+        later = [stage.store.failures for stage in self._later]
+        contents = self._catalogue.contents
+        failed = {contents.keys[at]: reason for each in later for at, reason in each.items()}
+        return dict(contents.skipped) | failed
 
     @property
     def encoded(self) -> tuple[int, ...]:
         """Number of images that each stage has encoded so far."""
-        return tuple(len(store) for store in self._stores)
+        later = [len(stage.store) for stage in self._later]
+        return len(self), *later
 
     @property
     def state_bytes(self) -> int:
         """What the states kept for stages that resume take in memory now."""
         return sum(kept.nbytes for kept in self._states.values())
+
+    @property
+    def states_dropped(self) -> int:
+        """Number of images whose states were dropped, or never kept, because of `state_limit`."""
+        return sum(kept.dropped for kept in self._states.values())
 
     @property
     def f_measured(self) -> tuple[float, ...]:
@@ -110,9 +159,13 @@ class Cascade:
         """Add images to the collection; the first stage encodes them all, batch by batch.
 
         Images are kept as given and opened again when a later stage needs them, so give paths or
-        functions rather than pictures where there are many. Where every later stage resumes they
-        are not kept at all, but their states are. An image that can't be read is left out and
-        named in `skipped`. More can be indexed at any time.
+        functions rather than pictures where there are many. Where every later stage resumes,
+        pictures are not kept as long as their states are. An image that can't be read, or whose
+        embedding isn't finite, is left out and named in `skipped` with the reason. More can be
+        indexed at any time.
+
+        A batch is added as a whole or not at all. If this raises or is interrupted, the batches
+        before are indexed: `key in cascade` says which images are.
 
         Args:
             images: pictures, paths, bytes or functions that return one of these.
@@ -123,13 +176,10 @@ class Cascade:
             Number of images added.
 
         Raises:
-            ValueError: a key is in use already or not one key an image. Batches before the
-                offending one stay indexed.
+            ValueError: a key is in use already or not one key an image, or the first stage doesn't
+                give one embedding of the same dimension for each.
         """
-        before = len(self)
-        for batch in _batches(self._named(images, keys), self._batch_size):
-            self._add(batch)
-        return len(self) - before
+        return sum(map(self._add, _batches(self._offered(images, keys), self._batch_size)))
 
     def search(self, text: str, k: int) -> list[Hit]:
         """The k best images for a query, best first; see `search_many`."""
@@ -145,7 +195,8 @@ class Cascade:
         stages ranked below follows in their order. Equal scores keep the order of the stage
         before, and in the first stage that of indexing. Queries are encoded in batches, a text
         that several stages' common text tower encodes or that is asked twice only once. An image
-        that no longer opens when a later stage wants it isn't a result of that query.
+        that a later stage can't encode when it comes up isn't a result of that query; the next
+        one tries again.
 
         Args:
             texts: the queries.
@@ -155,7 +206,9 @@ class Cascade:
             For each query its hits.
 
         Raises:
-            ValueError: k isn't a positive whole number, or `texts` is one string.
+            ValueError: k isn't a positive whole number, `texts` is one string, or a stage gives
+                embeddings of another number or dimension than it must, or of a query such that are
+                not finite.
         """
         if isinstance(texts, str):
             raise ValueError("search_many takes a list of queries; for a single one use search")
@@ -163,110 +216,69 @@ class Cascade:
             raise ValueError(f"k must be a positive whole number, got {k}")
         if not len(texts) or not len(self):
             return [[] for _ in texts]
-        queries = self._encode_queries(texts)
+        queries = encode_queries(self._encoders, texts)
+        contents = self._catalogue.contents
         answers = []
-        rows = max(1, _SCORES_AT_ONCE // len(self))
-        for start in range(0, len(texts), rows):
-            chunk = [embedded[start : start + rows] for embedded in queries]
-            answers += self._answer(chunk, int(k))
+        for start in range(0, len(texts), _QUERIES_AT_ONCE):
+            chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
+            answers += self._answer(contents, chunk, int(k))
         return answers
 
-    def _named(
+    @property
+    def _stores(self) -> dict[int, EmbeddingStore]:
+        """What each later stage has encoded."""
+        return {stage.place: stage.store for stage in self._later}
+
+    @property
+    def _known(self) -> set[Hashable]:
+        """The keys of all images that can be found."""
+        contents = self._catalogue.contents
+        return set(contents.keys[: len(contents)])
+
+    def _offered(
         self, images: Iterable[ImageSource], keys: Iterable[Hashable] | None
-    ) -> Iterator[tuple[Hashable, ImageSource]]:
-        if keys is not None:
-            keys = list(keys)
-            self._refuse_used(keys)
-            if hasattr(images, "__len__") and len(images) != len(keys):
-                raise ValueError(f"{len(images)} images came with {len(keys)} keys")
-            yield from zip(keys, images, strict=True)
+    ) -> Iterator[Offered]:
+        if keys is None:
+            yield from map(Offered.without_key, images)
             return
-        for image in images:
-            yield (str(image) if isinstance(image, str | PathLike) else self._offered), image
-            self._offered += 1
+        keys = list(keys)
+        self._catalogue.refuse_used(keys)
+        if hasattr(images, "__len__") and len(images) != len(keys):
+            raise ValueError(f"{len(images)} images came with {len(keys)} keys")
+        number = 0
+        for number, image in enumerate(images, start=1):
+            if number > len(keys):
+                raise ValueError(f"more than {len(keys)} images came with {len(keys)} keys")
+            yield Offered(image, named=True, key=keys[number - 1])
+        if number < len(keys):
+            raise ValueError(f"{number} images came with {len(keys)} keys")
 
-    def _refuse_used(self, keys: Sequence[Hashable]) -> None:
-        new = set()
-        for key in keys:
-            if key in self._known or key in new:
-                raise ValueError(f"the key {key!r} is in use already: keys must be different")
-            new.add(key)
+    def _add(self, batch: list[Offered]) -> int:
+        self._catalogue.refuse_used([each.key for each in batch if each.named])
+        images = [each.image for each in batch]
+        with self._encoders[0].images:
+            outcomes = encode_each(self._encodings[0], images, None, 0)
+        return self._catalogue.add(batch, outcomes)
 
-    def _add(self, batch: list[tuple[Hashable, ImageSource]]) -> None:
-        self._refuse_used([key for key, _ in batch])
-        encoded = self._encode(0, [image for _, image in batch])
-        for (key, image), found in zip(batch, encoded, strict=True):
-            if found is None:
-                self._skipped[key] = None
-                continue
-            self._skipped.pop(key, None)
-            self._known.add(key)
-            self._keys.append(key)
-            self._sources.append(image if self._opened_later else None)
-            self._keep(0, len(self._keys) - 1, found)
-
-    def _encode(self, stage: int, images: list[ImageSource]) -> list[_Encoded | None]:
-        """What a stage makes of images that it opens, None for those that can't be read."""
-        if stage not in self._states:
-            encode = self.stages[stage].encode_images
-            return encode_readable(lambda batch: [(each, None) for each in encode(batch)], images)
-        resuming = self.stages[self._resumed_from.index(stage)]
-
-        def with_states(batch: list[ImageSource]) -> list[_Encoded]:
-            embeddings, states = resuming.encode_first(batch)
-            return list(zip(embeddings, states.apart(), strict=True))
-
-        return encode_readable(with_states, images)
-
-    def _keep(self, stage: int, position: int, found: _Encoded) -> None:
-        embedding, states = found
-        self._stores[stage].add([position], embedding[None])
-        if states is not None:
-            self._states[stage].add(position, states)
-
-    def _encode_queries(self, texts: Sequence[str]) -> list[Tensor]:
-        """Query embeddings [Q, d] for each stage, each text once by each text tower."""
-        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        rows = [place[text] for text in texts]
-        by_tower: dict[str, Tensor] = {}
-        for stage in self.stages:
-            if stage.text_name not in by_tower:
-                by_tower[stage.text_name] = stage.encode_texts(list(place))[rows]
-        return [by_tower[stage.text_name] for stage in self.stages]
-
-    def _answer(self, queries: list[Tensor], k: int) -> list[list[Hit]]:
+    def _answer(self, contents: Contents, queries: list[Tensor], k: int) -> list[list[Hit]]:
         wanted = max(k, self.m[0]) if self.m else k
-        rankings = [rank_all(self._stores[0].embeddings, queries[0], wanted)]
-        for stage, store in enumerate(self._stores[1:], start=1):
-            candidates = self._handed_on(rankings, stage)
-            self._encode_absent(stage, candidates.unique())
-            slots = store.slots(candidates)
-            rankings.append(rank_candidates(candidates, store.embeddings, slots, queries[stage]))
-        return self._hits(rankings, k)
+        rows = contents.rows
+        rankings = [rank_all(rows.embeddings, queries[0], wanted, rows.longest)]
+        for stage in self._later:
+            candidates = self._handed_on(rankings, stage.place)
+            asked = queries[stage.place]
+            positions = candidates[candidates != NOTHING].unique().tolist()
+            stage.encode_absent(positions, self._catalogue, asked.shape[1])
+            held = stage.store.held
+            slots = held.slots(candidates)
+            rankings.append(rank_candidates(candidates, held.rows.embeddings, slots, asked))
+        return self._hits(contents, rankings, k)
 
     def _handed_on(self, rankings: Sequence[Ranking], stage: int) -> Tensor:
         """Positions [b, c] that a later stage is handed."""
         return rankings[stage - 1].positions[:, : self.m[stage - 1]]
 
-    def _encode_absent(self, stage: int, positions: Tensor) -> None:
-        store = self._stores[stage]
-        absent = positions[(positions != NOTHING) & store.absent(positions)].tolist()
-        source = self._resumed_from[stage]
-        for batch in _batches(iter(absent), self._batch_size):
-            if source is not None:
-                kept = self._states[source]
-                store.add(batch, self.stages[stage].encode_states(kept.at(batch)))
-                kept.forget(batch)
-                continue
-            encoded = self._encode(stage, [self._sources[place] for place in batch])
-            for place, found in zip(batch, encoded, strict=True):
-                if found is None:
-                    store.add_unreadable(place)
-                    self._skipped[self._keys[place]] = None
-                else:
-                    self._keep(stage, place, found)
-
-    def _hits(self, rankings: Sequence[Ranking], k: int) -> list[list[Hit]]:
+    def _hits(self, contents: Contents, rankings: Sequence[Ranking], k: int) -> list[list[Hit]]:
         """Join each query's rankings, last stage first, until there are k hits."""
         hits: list[list[Hit]] = [[] for _ in rankings[0].positions]
         done: list[set[int]] = [{NOTHING} for _ in hits]
@@ -277,7 +289,7 @@ class Cascade:
             for found, seen, *ranked in zip(hits, done, positions, scores, strict=True):
                 for at, score in zip(*ranked, strict=True):
                     if len(found) < k and at not in seen:
-                        found.append(Hit(self._keys[at], score, stage))
+                        found.append(Hit(contents.keys[at], score, stage))
             if stage:  # all that this stage was handed, so also what it couldn't read
                 for seen, handed_on in zip(
                     done, self._handed_on(rankings, stage).tolist(), strict=True
@@ -292,3 +304,18 @@ _Item = TypeVar("_Item")
 def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
     while batch := list(islice(items, size)):
         yield batch
+
+
+def _encoding(stages: Sequence[Encoder], place: int, sources: Sequence[int | None]) -> Encoding:
+    """How a stage encodes images that it opens: with states if a later one resumes from it."""
+    if place in sources:
+        return partial(_with_states, stages[sources.index(place)])
+    return partial(_without_states, stages[place])
+
+
+def _with_states(resuming: Resuming, images: Sequence[ImageSource]) -> tuple[Tensor, States]:
+    return resuming.encode_first(images)
+
+
+def _without_states(stage: Encoder, images: Sequence[ImageSource]) -> tuple[Tensor, None]:
+    return stage.encode_images(images), None

@@ -1,61 +1,50 @@
 """Opening images: whatever a caller has (file, bytes, picture, or a way to get one) to RGB."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from PIL import Image
 
 import corpora
 
-ImageSource: TypeAlias = "Image.Image | str | Path | bytes | Callable[[], ImageSource]"
-"""A picture, a file, the bytes of a file, or a function that returns one of these when asked."""
+ImageSource: TypeAlias = "Image.Image | str | Path | bytes | dict | Callable[[], ImageSource]"
+"""A picture, a file, the bytes of a file, or a function that returns one of these when asked.
+
+A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}.
+"""
 
 
-class UnreadableImage(ValueError):  # noqa: N818 - it reads as what it is where it's caught
+class UnreadableImage(corpora.CorpusError):
     """An image that can't be opened or decoded."""
 
 
-def open_image(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     """Decode an image to RGB, upright as its EXIF orientation says.
 
+    Args:
+        source: what to open.
+        at_least: pixels wanted of the shorter edge, as in `corpora.open_image`.
+
     Raises:
-        UnreadableImage: there is no such file, or it doesn't decode.
+        UnreadableImage: there is no such file, it doesn't decode, it has too many pixels, or the
+            function that was to give it failed; the message says which.
         TypeError: the source isn't an `ImageSource`.
     """
     try:
         while callable(source) and not isinstance(source, Image.Image):
             source = source()
-    except OSError as error:
-        raise UnreadableImage(f"cannot read an image: {error}") from error
-    if not isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike):
+    except Exception as error:  # of whatever kind: it is this one image that can't be had
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"cannot read an image: {reason}") from error
+    if not isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike | dict):
         raise TypeError(
             "an image is a PIL.Image, a path, the bytes of a file, or a function that returns "
             f"one of these, not a {type(source).__name__}"
         )
     try:
-        return corpora.open_image(bytes(source) if isinstance(source, bytearray) else source)
+        content = bytes(source) if isinstance(source, bytearray) else source
+        return corpora.open_image(content, at_least)
     except corpora.CorpusError as error:
         raise UnreadableImage(f"cannot read the image {error}") from error
-
-
-_Encoded = TypeVar("_Encoded")
-
-
-def encode_readable(
-    encode: Callable[[Sequence[ImageSource]], Sequence[_Encoded]], images: Sequence[ImageSource]
-) -> list[_Encoded | None]:
-    """What `encode` makes of each image, None for those that can't be read.
-
-    Args:
-        encode: images → one result each; raises `UnreadableImage` if any of them is one.
-        images: a batch, halved again and again around what can't be read.
-    """
-    try:
-        return list(encode(images))
-    except UnreadableImage:
-        if len(images) == 1:
-            return [None]
-    half = len(images) // 2
-    return encode_readable(encode, images[:half]) + encode_readable(encode, images[half:])

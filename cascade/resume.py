@@ -2,7 +2,8 @@
 
 Between two stages of a cascade. Where the first stage is an early exit of the same tower, an image
 that is promoted neither pays for its first layers again nor is opened again; in exchange its
-states are kept, `States.bytes_per_image` for every image indexed.
+states are kept, `States.bytes_per_image` for each until the cascade's limit is reached. An image
+whose states were dropped is opened again and passes through all layers.
 
 Works for towers with a class token. An early exit may merge tokens, rank or leave them out and may
 be pruned; the resumed layers then attend in proportion to the tokens' sizes (ToMe, arXiv

@@ -6,6 +6,7 @@ has the four members of `Encoder`.
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers.image_processing_base import ImageProcessingMixin
 
-from cascade.images import ImageSource, open_image
+from cascade.images import ImageSource, UnreadableImage, open_image
+from corpora import CorpusError
+from corpora.pixels import pixel_values
 from pruning_mechanism import (
     WIDTHS,
     Tower,
     TowerError,
+    check_belongs,
     image_embeddings,
     load,
     load_processor,
@@ -38,6 +41,18 @@ _PROVENANCE = (
     "dtype",
     "torch_dtype",
     "transformers_version",
+)
+
+# Settings of a tokenizer that say where it came from, or how it is asked to pad and truncate.
+_TOKENIZER_PROVENANCE = (
+    "name_or_path",
+    "added_tokens_decoder",
+    "auto_map",
+    "processor_class",
+    "tokenizer_class",
+    "backend",
+    "is_local",
+    "local_files_only",
 )
 
 
@@ -87,7 +102,8 @@ class Stage:
 
         Raises:
             TowerError: the model has no text tower and none is lent to it, the one lent encodes
-                to another dimension, or there is no such attention.
+                to another dimension, the processor doesn't belong to the model, or there is no such
+                attention.
             ValueError: `batch_size` isn't positive.
         """
         if batch_size < 1:
@@ -101,10 +117,10 @@ class Stage:
         self.batch_size = batch_size
         self._image_processor = getattr(processor, "image_processor", processor)
         self._tokenizer = getattr(processor, "tokenizer", None)
+        self._text_problem = getattr(processor, "problem", None)
         self._texts = texts
-        if not isinstance(self._image_processor, ImageProcessingMixin):
-            raise TowerError("this checkpoint doesn't say how its images are prepared")
-        if texts is None and self._tokenizer is None:
+        check_belongs(processor, model, texts=texts is None)
+        if texts is None and self._tokenizer is None and self._text_problem is None:
             raise TowerError("this checkpoint has a text tower but no tokenizer: pass texts=STAGE")
         if texts is not None and texts.dimension != self.dimension:
             raise TowerError(
@@ -136,8 +152,9 @@ class Stage:
                 and batch size; by default what transformers takes. Embeddings stay the same.
 
         Raises:
-            TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, or there
-                is no such attention.
+            TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
+                processor doesn't belong to it, or there is no such attention. A tokenizer that
+                can't be used here is an error only where a text is read.
         """
         check_attention(attention)
         return cls(load(path, device=device), load_processor(path), batch_size, texts, attention)
@@ -153,15 +170,14 @@ class Stage:
 
     @cached_property
     def text_name(self) -> str:
-        """Fingerprint of all that text embeddings depend on: text tower and tokenizer."""
+        """Fingerprint of all that text embeddings depend on: text tower and tokenizer.
+
+        Raises:
+            TowerError: the tokenizer can't be used here.
+        """
         if self._texts is not None:
             return self._texts.text_name
-        tokenizer = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        preparation = {  # truncation and padding are set by whatever call came last
-            part: value
-            for part, value in tokenizer.items()
-            if part not in ("truncation", "padding")
-        }
+        preparation = _described(self._usable_tokenizer())
         names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]
         modules = [getattr(self.model, name) for name in names]
         return _fingerprint(modules, self.model.config.text_config, preparation)
@@ -201,11 +217,18 @@ class Stage:
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
 
+        Few full pictures are held at once, and large files are decoded at a part of their size;
+        see `corpora.pixels`.
+
         Raises:
-            UnreadableImage: one of them can't be decoded.
+            UnreadableImage: one of them can't be decoded or prepared.
         """
-        opened = [open_image(image) for image in images]
-        return self._image_processor(images=opened, return_tensors="pt")["pixel_values"]
+        try:
+            return pixel_values(self._image_processor, images, open_image)
+        except UnreadableImage:
+            raise
+        except CorpusError as error:
+            raise UnreadableImage(f"cannot read the image: {error}") from error
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -218,7 +241,11 @@ class Stage:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed queries: L2-normalised float32 [n, d] on the CPU. Long ones are cut off."""
+        """Embed queries: L2-normalised float32 [n, d] on the CPU. Long ones are cut off.
+
+        Raises:
+            TowerError: the tokenizer can't be used here.
+        """
         if self._texts is not None:
             return self._texts.encode_texts(texts)
         parts = [
@@ -228,13 +255,43 @@ class Stage:
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
 
     def _encode_text_batch(self, texts: list[str]) -> Tensor:
-        tokens = tokenise(self.model, self._tokenizer, texts)
+        tokens = tokenise(self.model, self._usable_tokenizer(), texts)
         return normalised(text_embeddings(self.model, tokens))
+
+    def _usable_tokenizer(self):
+        if self._tokenizer is None:
+            raise TowerError(self._text_problem)
+        return self._tokenizer
 
 
 def normalised(embeddings: Tensor) -> Tensor:
     """Embeddings [n, d] at length 1, in float32 on the CPU."""
     return nn.functional.normalize(embeddings.float(), dim=-1).cpu()
+
+
+def _described(tokenizer) -> dict:
+    """All that the tokens of a text depend on, but for how the last call truncated and padded."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        described = json.loads(backend.to_str())
+        return {k: v for k, v in described.items() if k not in ("truncation", "padding")}
+    # one that is written in Python: its vocabulary's files, and what it was made with
+    with tempfile.TemporaryDirectory() as directory:
+        files = {
+            Path(name).name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+            for name in tokenizer.save_vocabulary(directory)
+        }
+    settings = {
+        name: value
+        for name, value in tokenizer.init_kwargs.items()
+        if name not in _TOKENIZER_PROVENANCE and not name.endswith("_file")
+    }
+    return {
+        "class": type(tokenizer).__name__,
+        "files": files,
+        "settings": {name: str(value) for name, value in settings.items()},
+        "added": {str(token): number for token, number in tokenizer.get_added_vocab().items()},
+    }
 
 
 def _fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:

@@ -1,35 +1,146 @@
-"""The embeddings that one stage has made so far, in memory."""
+"""The embeddings that one stage has made so far, in memory.
 
+What others see changes in one step: rows are written behind those that are visible, and then a new
+snapshot takes the place of the old. Whatever ends a writer before that step (an error, an
+interrupt) leaves the old one, and a reader keeps the one that it took.
+"""
+
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_ABSENT, _UNREADABLE = -1, -2
+from cascade.ranking import length_of_longest
+
+_ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings float32 [count, d], the first of a buffer that has room for more.
+
+    `longest` is the largest length among them. What a snapshot shows never changes; `with_more`
+    writes behind it, so only the newest may be given more, by one thread at a time.
+    """
+
+    buffer: np.ndarray
+    count: int = 0
+    longest: float = 0.0
+
+    @classmethod
+    def none(cls) -> "Rows":
+        """No rows yet, of any dimension."""
+        return cls(np.empty((0, 0), np.float32))
+
+    @property
+    def embeddings(self) -> Tensor:
+        """All of them [count, d] (a view)."""
+        return torch.from_numpy(self.buffer[: self.count])
+
+    def with_more(self, embeddings: Tensor) -> "Rows":
+        """These rows and float32 [n, d] after them.
+
+        Raises:
+            ValueError: the dimension differs from that of the rows before.
+        """
+        if not len(embeddings):
+            return self
+        if self.count and embeddings.shape[1] != self.buffer.shape[1]:
+            raise ValueError(
+                f"embeddings have {embeddings.shape[1]} dimensions, "
+                f"those before had {self.buffer.shape[1]}"
+            )
+        count = self.count + len(embeddings)
+        before = self.buffer if self.count else np.empty((0, embeddings.shape[1]), np.float32)
+        buffer = _with_room(before, self.count, count)
+        buffer[self.count : count] = embeddings.numpy()
+        return Rows(buffer, count, max(self.longest, length_of_longest(embeddings)))
+
+    def __reduce__(self) -> tuple:
+        """A copy has a buffer of its own, without the room."""
+        return Rows, (self.buffer[: self.count].copy(), self.count, self.longest)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A snapshot of a store: rows, and which position in the collection each is of.
+
+    `owners` [≥ count] are the rows' positions. `places` says for a position which row may be its
+    own; it may hold what a writer left who never came to an end, so `owners` has the last word.
+    """
+
+    rows: Rows
+    owners: np.ndarray
+    places: np.ndarray
+
+    @classmethod
+    def none(cls) -> "Held":
+        """Of an empty store."""
+        return cls(Rows.none(), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
+        """Which row is each position's: int64, negative where there is none."""
+        positions = np.asarray(positions, dtype=np.int64)
+        known = (positions >= 0) & (positions < len(self.places))
+        slots = np.full_like(positions, _ABSENT)
+        slots[known] = self.places[positions[known]]
+        held = (slots >= 0) & (slots < self.rows.count)
+        held[held] = self.owners[slots[held]] == positions[held]
+        return torch.from_numpy(np.where(held, slots, _ABSENT))
+
+    def with_more(self, positions: np.ndarray, embeddings: Tensor) -> "Held":
+        """This and the embeddings [n, d] of n positions that are absent so far."""
+        rows = self.rows.with_more(embeddings)
+        owners = _with_room(self.owners, self.rows.count, rows.count)
+        owners[self.rows.count : rows.count] = positions
+        known = len(self.places)
+        places = _with_room(self.places, known, max(known, positions.max() + 1))
+        places[known:] = _ABSENT
+        places[positions] = np.arange(self.rows.count, rows.count)
+        return Held(rows, owners, places)
+
+    def __reduce__(self) -> tuple:
+        """A copy has buffers of its own."""
+        return Held, (self.rows, self.owners[: self.rows.count].copy(), self.places.copy())
 
 
 class EmbeddingStore:
     """Embeddings float32 [count, d] by position in the collection; grows, never forgets.
 
-    A position is absent, holds an embedding, or is known to be unreadable.
+    A position is absent or holds an embedding. Any thread may read and add. `held` is what is
+    stored now; take it once where several questions must have answers that belong together.
     """
 
     def __init__(self) -> None:
-        self._buffer = torch.zeros(0, 0)
-        self._slots = torch.zeros(0, dtype=torch.long)
-        self._count = 0
+        self.held = Held.none()
+        self._failures: dict[int, str] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Number of embeddings held."""
-        return self._count
+        return self.held.rows.count
 
     @property
     def embeddings(self) -> Tensor:
         """All embeddings [count, d], in the order in which they were added (a view)."""
-        return self._buffer[: self._count]
+        return self.held.rows.embeddings
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why the last try to encode a position failed, for those that are absent still."""
+        noted = self._failures.copy()
+        absent = self.absent(list(noted)).tolist()
+        return {
+            position: noted[position]
+            for position, still in zip(noted, absent, strict=True)
+            if still
+        }
 
     def add(self, positions: Sequence[int], embeddings: Tensor) -> None:
-        """Keep the embeddings [n, d] of n positions that are absent so far.
+        """Keep the embeddings [n, d] of n positions that are absent so far, all or none of them.
 
         Raises:
             ValueError: numbers differ, a position isn't absent, or the dimension differs from
@@ -37,45 +148,39 @@ class EmbeddingStore:
         """
         if embeddings.ndim != 2 or len(embeddings) != len(positions):
             raise ValueError(f"{len(positions)} images got embeddings {tuple(embeddings.shape)}")
-        if self._count and embeddings.shape[1] != self._buffer.shape[1]:
-            raise ValueError(
-                f"embeddings have {embeddings.shape[1]} dimensions, "
-                f"those before had {self._buffer.shape[1]}"
-            )
-        if not self.absent(positions).all():
-            raise ValueError("an image was encoded a second time by the same stage")
-        self._reserve(self._count + len(positions), embeddings.shape[1])
-        self._buffer[self._count : self._count + len(positions)] = embeddings
-        self._mark(positions, torch.arange(self._count, self._count + len(positions)))
-        self._count += len(positions)
+        if not len(positions):
+            return
+        with self._lock:
+            if len(set(positions)) < len(positions) or not self.absent(positions).all():
+                raise ValueError("an image was encoded a second time by the same stage")
+            self.held = self.held.with_more(np.asarray(positions, np.int64), embeddings)
+            for position in positions:
+                self._failures.pop(position, None)
 
-    def add_unreadable(self, position: int) -> None:
-        """Remember that the image at a position can't be encoded, so that none tries again."""
-        self._mark([position], torch.tensor([_UNREADABLE]))
+    def fail(self, position: int, reason: str) -> None:
+        """Note why the image at a position couldn't be encoded."""
+        self._failures[position] = reason
 
     def absent(self, positions: Sequence[int] | Tensor) -> Tensor:
-        """Which positions were never tried: bool [n]."""
+        """Which positions hold no embedding: bool [n]."""
         return self.slots(positions) == _ABSENT
 
     def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
         """Which row of `embeddings` is each position's: int64, negative where there is none."""
-        positions = torch.as_tensor(positions, dtype=torch.long)
-        known = (positions >= 0) & (positions < len(self._slots))
-        slots = torch.full_like(positions, _ABSENT)
-        slots[known] = self._slots[positions[known]]
-        return slots
+        return self.held.slots(positions)
 
-    def _mark(self, positions: Sequence[int], slots: Tensor) -> None:
-        if len(positions) == 0:
-            return
-        beyond = max(positions) + 1 - len(self._slots)
-        if beyond > 0:
-            room = torch.full((max(beyond, len(self._slots)),), _ABSENT)
-            self._slots = torch.cat([self._slots, room])
-        self._slots[torch.as_tensor(positions)] = slots
+    def __getstate__(self) -> dict:
+        """Without the lock."""
+        return {"_failures": self._failures.copy(), "held": self.held}
 
-    def _reserve(self, count: int, dimension: int) -> None:
-        if count > len(self._buffer):
-            grown = torch.zeros(max(count, 2 * len(self._buffer)), dimension)
-            grown[: self._count] = self.embeddings.reshape(self._count, dimension)
-            self._buffer = grown
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+def _with_room(buffer: np.ndarray, used: int, count: int) -> np.ndarray:
+    """The buffer, or a larger one with what is used of it, if it has no room for `count` rows."""
+    if count <= len(buffer):
+        return buffer
+    larger = np.empty((max(count, 2 * len(buffer)), *buffer.shape[1:]), buffer.dtype)
+    larger[:used] = buffer[:used]
+    return larger

@@ -4,7 +4,9 @@ Stands beside the project's own rules between corpus and mask, to show what they
 groups are those of torch-pruning's dependency graph, traced through the tower: a channel of a head
 is a row each of q_proj, k_proj and v_proj and a column of out_proj, a neuron a row of fc1 and a
 column of fc2. The estimators are torch-pruning's with their default settings; a head's score is
-the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`).
+the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`). That is made of single
+weights, so unlike the project's own rules it depends on the basis that a head is written in: the
+published definition, kept as it is.
 
     python -m compress.baseline --importance magnitude --mac-constraint 0.5
 """
@@ -12,7 +14,7 @@ the mean over its channels, as in torch-pruning's pruner (`prune_num_heads`).
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch_pruning as tp
@@ -21,9 +23,10 @@ from torch import Tensor, nn
 
 from compress.allocate import best_units, uniform
 from compress.budget import Constraint, Prices
-from compress.calibration import Batch, Calibration, calibrate
+from compress.calibration import Batch, Calibration, Group, calibrate
 from compress.command import UserError, run_command
 from compress.dense import DenseTower
+from compress.flags import Bounds, Unread
 from compress.importance import Importance
 from compress.objective import Contrastive, Objective
 from compress.options import Allocation, BudgetOptions, OutputOptions
@@ -76,7 +79,7 @@ def scores(
 
     Raises:
         TowerError: the tower's groups aren't those above, or scores aren't finite.
-        UserError: the loss has no gradient, as in batches of a single image.
+        UserError: the loss has no gradient, as for a single image.
     """
     exact = Tower.of(model if model.dtype.itemsize >= 4 else deepcopy(model).float(), tower)
     with borrowed(exact):
@@ -85,9 +88,9 @@ def scores(
             calibration = calibrate(model, corpus, samples, seed, texts)
             if kind == "hessian":
                 calibration = calibration.first(hessian_samples)
-            batches = calibration.batches(f"{kind}: gradients" if progress else None)
+            groups_of_images = calibration.groups(f"{kind}: gradients" if progress else None)
             objective = Contrastive(texts or model, tower)
-            _fill_gradients(kind, exact, batches, objective, _weights(groups))
+            _fill_gradients(kind, exact, groups_of_images, objective, _weights(groups))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return score_groups(exact, groups, kind)
@@ -184,7 +187,7 @@ def _weights(groups: list[tp.dependency.Group]) -> list[nn.Parameter]:
 def _fill_gradients(
     kind: Literal["taylor", "hessian"],
     tower: Tower,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | Group],
     objective: Objective,
     weights: list[nn.Parameter],
 ) -> None:
@@ -204,7 +207,7 @@ def _fill_gradients(
     if not any(weight.grad.any() for weight in weights):
         raise UserError(
             f"the contrastive loss has no gradient to make {kind} scores of: "
-            "it takes at least 2 images in a batch"
+            "it takes at least 2 images"
         )
 
 
@@ -255,8 +258,18 @@ class EstimatorOptions(BudgetOptions):
 
     importance: Estimator = "magnitude"
     """torch-pruning's estimator"""
-    hessian_samples: int = HESSIAN_SAMPLES
+    hessian_samples: Annotated[int, Bounds(2)] = HESSIAN_SAMPLES
     """calibration images for Hessian scores, the first of the samples"""
+
+    unread: ClassVar = (
+        *BudgetOptions.unread,
+        Unread(
+            ("hessian_samples",),
+            lambda options: options.importance != "hessian",
+            "another --importance than hessian",
+        ),
+    )
+    usual_allocation: ClassVar = "uniform"
 
 
 @dataclass(frozen=True)
@@ -269,8 +282,6 @@ class BaselineOptions(EstimatorOptions, OutputOptions):
 
 def rule(options: EstimatorOptions) -> Rule:
     """Pruning by one of torch-pruning's estimators under the options' constraints."""
-    if options.hessian_samples < 2:
-        raise UserError("--hessian-samples must be at least 2")
 
     def plan(dense: DenseTower, constraint: Constraint) -> Plan:
         def score() -> Importance:
@@ -285,8 +296,9 @@ def rule(options: EstimatorOptions) -> Rule:
                 progress=True,
             )
 
-        importance = dense.once(options.importance, score)
-        return make_plan(dense, importance, constraint, options, "uniform", ranked)
+        of = (options.importance, options.seed, options.hessian_samples)
+        importance = dense.once(("baseline", *of), score)
+        return make_plan(dense, importance, constraint, options, options.usual_allocation, ranked)
 
     captions = options.importance in ("taylor", "hessian")
     return Rule(options.importance, options.constraints(), plan, captions, options.structures)

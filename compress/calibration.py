@@ -5,6 +5,7 @@ and hands out batches as towers take them. Images are decoded anew in every pass
 grow with their number, and only if the pass asks for them; so are captions tokenised.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.command import UserError
-from corpora import drop_unreadable, open_image
-from pruning_mechanism import TowerKind, load_processor, tokenise
+from corpora import drop_unreadable
+from corpora.images import undecoded
+from corpora.pixels import pixel_values
+from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.tower import Inputs
+
+CONTRAST = 32
+"""Images that a contrastive loss tells apart, however many are computed at once."""
 
 Tokens = Mapping[str, Tensor]
 Tokeniser = Callable[[Sequence[str]], Tokens]
@@ -37,6 +43,11 @@ class Batch:
             tokens: the tokenised caption of each image; empty if they haven't all one.
         """
         self._pixels, self._tokens = pixels, tokens
+
+    @property
+    def parts(self) -> "Sequence[Batch]":
+        """What is computed at once, in order: this batch itself."""
+        return (self,)
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -62,6 +73,13 @@ class Batch:
                 "CLIP that have them"
             )
         return self.tokens
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that a loss sees together, in the batches that are computed at once."""
+
+    parts: Sequence[Batch]
 
 
 @dataclass(frozen=True)
@@ -111,24 +129,39 @@ class Calibration:
 
     def batches(self, progress: str | None = None) -> Iterator[Batch]:
         """Batches of nearly equal size, with a progress bar of that title if one is given."""
-        bounds = torch.linspace(0, len(self), -(-len(self) // self.batch_size) + 1).round().int()
-        bar = tqdm(total=len(self), desc=progress, unit="image", disable=progress is None)
-        with bar:
-            for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-                yield self._batch(self.corpus.select(range(start, end)))
-                bar.update(end - start)
+        with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
+            for rows in _shares(range(len(self)), self.batch_size):
+                yield self._batch(self.corpus.select(rows))
+                bar.update(len(rows))
+
+    def groups(self, progress: str | None = None) -> Iterator[Group]:
+        """Groups of nearly equal size that a contrastive loss sees together, at most `CONTRAST`.
+
+        Which images share one doesn't depend on `batch_size`, which only bounds their parts.
+        """
+        with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
+            for rows in _shares(range(len(self)), CONTRAST):
+                parts = _shares(rows, self.batch_size)
+                yield Group([self._batch(self.corpus.select(part)) for part in parts])
+                bar.update(len(rows))
 
     def _batch(self, rows: Dataset) -> Batch:
         return Batch(
-            lambda: self._pixels(rows["image"][:]), lambda: self._tokens(rows["caption"][:])
+            lambda: self._pixels(undecoded(rows)["image"][:]),
+            lambda: self._tokens(rows["caption"][:]),
         )
 
     def _pixels(self, images: Sequence) -> Tensor:
-        opened = [open_image(image) for image in images]
-        return self.processor(images=opened, return_tensors="pt")["pixel_values"].to(self.device)
+        return pixel_values(self.processor, images).to(self.device)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
         return self.tokenise(captions) if self.tokenise and all(captions) else {}
+
+
+def _shares(rows: range, most: int) -> list[range]:
+    """Rows in order, in parts of nearly equal size and at most so many."""
+    bounds = torch.linspace(0, len(rows), -(-len(rows) // most) + 1).round().int().tolist()
+    return [rows[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def calibrate(
@@ -145,6 +178,7 @@ def calibrate(
     if isinstance(corpus, Calibration):
         return corpus
     processor = load_processor(model.config._name_or_path)
+    check_belongs(processor, model)
     source, of_texts = model, processor
     if texts is not None and not hasattr(model, "text_model"):
         source, of_texts = texts, load_processor(texts.config._name_or_path)

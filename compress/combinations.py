@@ -7,15 +7,16 @@ promised is then made and measured whole.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import get_args
+from typing import Annotated, ClassVar, get_args
 
 import numpy as np
 from torch import nn
 
-from compress.alignment import pooled_features
+from compress.alignment import LEAST_IMAGES, pooled_features
 from compress.allocate import Curve, by_curves
 from compress.command import UserError
 from compress.exits import ExitTower, ReadOff, Schedule, exit_tower, linear_loss, read_off
+from compress.flags import Bounds, Count, Share, by_default
 from compress.importance import Importance
 from compress.merge import spread
 from compress.options import AlignOptions, BudgetOptions
@@ -35,22 +36,24 @@ MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
 class CombinationOptions(AlignOptions):
     """What may go, and how thoroughly to look."""
 
-    mac_constraint: tuple[float, ...] = (0.07,)
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
-    latency_constraint: tuple[float, ...] = ()
+    latency_constraint: tuple[Share, ...] = ()
     """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
     structures: tuple[Structure, ...] = get_args(Structure)
     """what pruning may take"""
-    exits: tuple[int, ...] = ()
+    exits: tuple[Count, ...] = ()
     """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
-    search_samples: int = 2048
+    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
     """calibration images that exits and finished towers are compared on"""
-    score_samples: int = 1024
+    score_samples: Count = 1024
     """calibration images for the scores and the repair"""
-    curve_samples: int = 128
+    curve_samples: Count = 128
     """calibration images for the curves"""
-    tries: int = 4
+    tries: Count = 4
     """combinations that are made for each constraint, and the best one that merges nothing"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,8 @@ def _sizes(
 def _start(source: Source, layers: int, options: CombinationOptions) -> Start:
     """What pruning an exit goes by, measured once for all constraints."""
     tower, budget = _exit(source, layers, options), _budget(options)
-    return source.ledger.once(("curves of exit", layers, budget), lambda: tower.start(budget))
+    asked = ("curves of exit", layers, options.search_samples, budget)
+    return source.ledger.once(asked, lambda: tower.start(budget))
 
 
 def _lost(curves: Sequence[Curve], mask: Mask) -> float:

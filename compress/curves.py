@@ -19,15 +19,17 @@ from tqdm import tqdm
 
 from compress.allocate import Curve, best_units
 from compress.calibration import Calibration
+from compress.damping import solve_units
 from compress.finite import first_break, not_finite, place_of
 from compress.importance import Importance
-from compress.moments import Moments, output_weight, solve_damped
+from compress.moments import Moments, output_weight
 from compress.streams import Streams
 from compress.structures import USUAL, Structure, allowed
 from compress.weights import TokenWeights
 from pruning_mechanism import Mask, Sublayer, Tower, prune
 
 DAMPING = 1e-4
+"""λ of compensation, in standardised units."""
 POINTS = (0.0, 0.03, 0.06, 0.12, 0.2, 0.3, 0.42, 0.56, 0.75)
 """Shares of the units at which a curve is measured, denser where it bends; all units lose 0."""
 WINDOW = (0.5, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8)
@@ -100,7 +102,7 @@ def remeasure_curves(
         mask: what `smaller` keeps.
         importance: which units of a sublayer go first.
         calibration: images that compensation is solved on; their streams are held in memory.
-        curve_samples: how many of them, at least, losses are measured on.
+        curve_samples: how many of them, the first, losses are measured on.
         multiple: neurons are measured at multiples of it.
         weights: of the tokens after each sublayer.
         shrinking: whether the budget falls next, so that every smaller size must be within reach.
@@ -121,8 +123,8 @@ def remeasure_curves(
             seen = part.features(each.current)
             target = sweep.parts[index](each.dense) - each.current
             moments.add_batch(seen, target, each.weights(of_tokens[index]))
-            if len(features) < sweep.measured:
-                features.append(seen)
+            if len(features) < len(sweep.measured):
+                features.append(seen[: sweep.measured[len(features)]])
         chosen = int(getattr(mask, part.kind)[part.layer].sum())
         step = multiple if part.kind == "neurons" else 1
         window = _window(chosen, part.units, step, shrinking)
@@ -149,26 +151,29 @@ class Sweep:
         calibration: Calibration,
         samples: int | None = None,
     ):
+        """Hold the streams of all images; of the first `samples` of them losses are measured."""
         self.parts, self.current = dense.sublayers, current.sublayers
         self.tower = current
         self.streams = [Streams.start(dense, current, each) for each in calibration.batches()]
-        sizes = np.cumsum([len(each.dense) for each in self.streams])
-        self.measured = len(sizes) if samples is None else int((sizes < samples).sum()) + 1
-        self._embeddings = [
-            dense.project(_run(self.parts, each.dense), each.inputs)
-            for each in self.streams[: self.measured]
-        ]
-        for each, embedded in zip(self.streams, self._embeddings, strict=False):
+        self.measured = _first([len(each.dense) for each in self.streams], samples)
+        self._embeddings = []
+        for each, images in zip(self.streams, self.measured, strict=False):
+            embedded = dense.project(_run(self.parts, each.dense[:images]), each.first(images))
             if not embedded.isfinite().all():
                 raise not_finite(first_break(dense, each.dense))
+            self._embeddings.append(embedded)
 
     def loss(self, index: int, features: list[Tensor], kept: Tensor, weight: Tensor) -> float:
-        """Mean 1 - cos to the dense embedding if sublayer `index` keeps and weighs inputs so."""
+        """Mean 1 - cos to the dense embedding if sublayer `index` keeps and weighs inputs so.
+
+        `features` are those of the images that are measured, batch by batch.
+        """
         weight = weight.to(features[0])
         distances = []
         for stream, seen, own in zip(self.streams, features, self._embeddings, strict=False):
-            after = stream.current + seen[..., kept] @ weight[:-1] + weight[-1]
-            embedded = self.tower.project(_run(self.current[index + 1 :], after), stream.inputs)
+            after = stream.current[: len(seen)] + seen[..., kept] @ weight[:-1] + weight[-1]
+            inputs = stream.first(len(seen))
+            embedded = self.tower.project(_run(self.current[index + 1 :], after), inputs)
             distances.append(1 - cosine_similarity(embedded, own))
         found = torch.cat(distances).mean().item()
         if not isfinite(found):
@@ -181,6 +186,15 @@ class Sweep:
             same = each.dense is each.current
             each.dense = self.parts[index](each.dense)
             each.current = each.dense if same else self.current[index](each.current)
+
+
+def _first(batches: Sequence[int], images: int | None) -> list[int]:
+    """How many of each batch's images are among the first so many, as far as there are any."""
+    if images is None:
+        return list(batches)
+    starts = np.cumsum([0, *batches[:-1]])
+    taken = np.minimum(batches, images - starts)
+    return taken[taken > 0].tolist()
 
 
 def _compensation(
@@ -197,19 +211,21 @@ def compensated(moments: Moments, sublayer: Sublayer, kept: Tensor) -> Tensor:
     Args:
         moments: of all inputs of the dense sublayer, and of the target.
         sublayer: the dense sublayer.
-        kept: bool[p], the inputs of the output projection that stay.
+        kept: bool[p], the inputs of the output projection that stay: of each unit all, none, or
+            in heads whose values shrink as many as of any other.
 
     Raises:
         LinAlgError: something is not finite.
     """
+    width = max([1, *kept.view(-1, sublayer.unit_width).sum(1).tolist()])
     rows = torch.cat([kept, kept.new_ones(1)])
-    prior = output_weight(sublayer)[rows]
+    left, prior = moments.of_inputs(kept), output_weight(sublayer)[rows]
     damping = DAMPING
     while True:
         try:
-            return solve_damped(moments.xx[rows][:, rows], moments.xt[rows], prior, damping)
+            return solve_units(left, prior, width, damping)
         except LinAlgError:  # rounding makes moments of very few different tokens negative
-            if damping >= 1:
+            if damping >= 1000:
                 raise
             damping *= 10
 

@@ -12,12 +12,22 @@ from typing import TypeVar
 from torch import nn
 
 from compress.calibration import Calibration, Tokeniser, tokeniser_of
+from compress.checkpoints import remember
 from compress.command import UserError, check_device
 from compress.moments import Moments, dense_moments
 from compress.options import BaseOptions
 from compress.weights import TokenWeights, token_weights
 from corpora import load_corpus
-from pruning_mechanism import Tower, TowerError, TowerKind, is_pruned, load, load_processor
+from pruning_mechanism import (
+    Tower,
+    TowerError,
+    TowerKind,
+    check_belongs,
+    is_pruned,
+    load,
+    load_processor,
+)
+from pruning_mechanism.checkpoint import fingerprint
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""
@@ -123,9 +133,6 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
     Raises:
         UserError, TowerError, CorpusError: an option names something that can't be used.
     """
-    for name in ("samples", "repair_samples", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     check_device(options.device)
     model = load(options.model, options.device)
     towers = [Tower.of(model, kind) for kind in options.towers]
@@ -135,7 +142,10 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
                 f"{options.model}: its {tower.kind} tower is pruned already: name the dense "
                 "checkpoint"
             )
+    check_text_model(options.text_model, model, options.model)
+    remember(fingerprint(options.model, model), options.model)
     processor = load_processor(options.model)
+    check_belongs(processor, model, texts=captions or "text" in options.towers)
     captions = captions or "text" in options.towers
     texts, tokeniser = _text_tower(options, model, processor) if captions else (None, None)
     corpus = load_corpus(
@@ -152,22 +162,29 @@ def open_base(options: BaseOptions, captions: bool) -> Base:
     return Base(options.model, model, processor, calibration, dense, ledger)
 
 
+def check_text_model(text_model: str | None, model: nn.Module, path: str) -> None:
+    """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
+    if text_model and hasattr(model, "text_model"):
+        raise UserError(
+            f"--text-model is for a vision tower alone, but {path} has a text tower of its own: "
+            "leave out --text-model"
+        )
+
+
 def _text_tower(
     options: BaseOptions, model: nn.Module, processor: object
 ) -> tuple[nn.Module, Tokeniser]:
     """The CLIP whose text tower embeds the captions, and its tokeniser."""
     texts = model
     if options.text_model:
-        if "text" in options.towers:
-            raise UserError(
-                f"--tower {options.tower} makes --model's own text tower smaller: leave out "
-                "--text-model"
-            )
         texts, processor = (
             load(options.text_model, options.device),
             load_processor(options.text_model),
         )
+        check_belongs(processor, texts)
     tokeniser = tokeniser_of(texts, processor)
+    if problem := getattr(processor, "problem", None):
+        raise UserError(problem)
     if tokeniser is None:
         raise UserError(
             f"{options.text_model or options.model} has no text tower, or no tokenizer for it: "

@@ -11,6 +11,7 @@ above are gone from the checkpoint; in a cascade the full tower may resume where
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +19,27 @@ from torch import Tensor, nn
 from compress.alignment import pooled_after
 from compress.budget import Constraint
 from compress.command import UserError, run_command
+from compress.flags import Count, Share, by_default
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
 from compress.source import Source
 from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
 from pruning_mechanism.families import tower_config
 
+USUAL_LAYERS = (4,)
+"""The layers that stay if no number is asked for."""
+
 
 @dataclass(frozen=True)
 class ExitOptions(AlignOptions):
     """After which layer the embedding is read off."""
 
-    layer: tuple[int, ...] = (4,)
+    layer: Annotated[tuple[Count, ...], by_default("4")] = ()
     """layers that stay, from the first; several share the last stage's pass"""
-    mac_constraint: tuple[float, ...] = ()
+    mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]"""
+
+    exclusive: ClassVar = (("layer", "mac_constraint"),)
 
 
 @dataclass(frozen=True)
@@ -44,22 +51,15 @@ class EarlyExitOptions(ExitOptions, OutputOptions):
 
 
 def rule(options: ExitOptions) -> ReduceRule:
-    """Early exit after the options' layers or under their constraints.
-
-    Raises:
-        UserError: a layer is below 1.
-    """
-    settings = settings_of("layer", options.layer, options.mac_constraint)
-    for each in settings:
-        if each.kind == "layer" and each.value < 1:
-            raise UserError(f"--layer must be at least 1, found {each.value:g}")
+    """Early exit after the options' layers or under their constraints."""
+    settings = settings_of("layer", options.layer or USUAL_LAYERS, options.mac_constraint)
 
     def step(source: Source, setting: Constraint) -> Step:
         reduction = _exit(source.model.config, setting)
         made = reduce(source.model, reduction)
         if options.align == "none":
             return Step(made, source.processor)
-        pooled = source.ledger.once("exits", lambda: _read_off(source, settings))
+        pooled = source.ledger.once(("exits", settings), lambda: _read_off(source, settings))
         targets = _own_targets(source, pooled[max(pooled)])
         return Step(made, source.processor, pooled[reduction.layers], targets)
 

@@ -4,7 +4,7 @@ The optimal brain surgeon (Hassibi and Stork, 1992) at the level of heads and ne
 second moments of what an output projection gets, and W its weight, the cost of losing the inputs S
 of a unit with all others compensating optimally is tr(W_Sᵀ ([H⁻¹]_SS)⁻¹ W_S). The cheapest unit
 goes, H⁻¹ and W are updated exactly, and so on: one pass gives a whole order and the error at every
-size.
+size. H is damped in units that don't depend on how a head is written (`compress.damping`).
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compress.damping import Bases
 from compress.moments import Moments
 
 DAMPING = 1e-4
+"""λ, in standardised units."""
 ROUNDING = 1e-6
 """Share of the moments below which a variance is taken for the rounding of float32 sums."""
 BLOCK = 64
@@ -50,33 +52,29 @@ def eliminate_units(moments: Moments, weight: Tensor, unit_width: int) -> Elimin
     """
     if not moments.finite:
         raise ValueError("the moments are not finite")
-    covariance, weight = centred(moments), weight[:-1]
+    covariance, weight = moments.centred().xx, weight[:-1]
     variance = (weight * (covariance @ weight)).sum()
     power = (weight * (moments.xx[:-1, :-1] @ weight)).sum()
-    order, costs = eliminate(_damped_inverse(covariance), weight, unit_width)
+    bases = Bases.of(moments, unit_width)
+    inverse = _damped_inverse(bases.normal(covariance))
+    order, costs = eliminate(inverse, bases.weight(weight), unit_width)
     if variance <= ROUNDING * power:
         return Elimination(order, torch.zeros_like(costs))
     return Elimination(order, costs.cumsum(0) / variance)
 
 
 def _damped_inverse(covariance: Tensor) -> Tensor:
-    """(H + λ)⁻¹, λ = `DAMPING` of H's mean diagonal, or ten times that, … until H + λ is positive.
+    """(H + λ)⁻¹, λ = `DAMPING`, or ten times that, … until H + λ is positive definite.
 
-    What rounding leaves of inputs that never change may be negative, or nothing at all.
+    What rounding leaves of inputs that never change may be negative.
     """
-    strength = DAMPING * covariance.diagonal().abs().mean().item() or 1.0
+    strength = DAMPING
     unit = torch.eye(len(covariance), dtype=covariance.dtype)
     factor, failed = torch.linalg.cholesky_ex(covariance + strength * unit)
     while failed:
         strength *= 10
         factor, failed = torch.linalg.cholesky_ex(covariance + strength * unit)
     return torch.cholesky_inverse(factor)
-
-
-def centred(moments: Moments) -> Tensor:
-    """Σ (x - x̄)(x - x̄)ᵀ [p, p]: what is left of the moments when a bias is free."""
-    count, total = moments.xx[-1, -1], moments.xx[:-1, -1]
-    return moments.xx[:-1, :-1] - torch.outer(total, total) / count
 
 
 def eliminate(inverse: Tensor, weight: Tensor, unit_width: int) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.alignment import STRENGTHS, align_features, pooled_after, ridge
+from compress.alignment import align_features, pooled_after
 from compress.calibration import Calibration
 from compress.dense import DenseTower, Ledger
 from compress.importance import Importance
 from compress.options import BudgetOptions
 from compress.plan import Start, starting_curves
 from compress.recover import importance_of
+from compress.ridge import STRENGTHS, deviations, ridge
 from pruning_mechanism import Reduction, Tower, pooled_only, reduce
 
 Schedule = tuple[int, ...]
@@ -54,10 +55,8 @@ class ExitTower:
 def linear_loss(pooled: Tensor, targets: Tensor) -> float:
     """Leave-one-out 1 - cos of a linear alignment, no random features and no prior."""
     pooled = pooled.double()
-    deviation = pooled.std(0)
-    standard = (pooled - pooled.mean(0)) / deviation.where(deviation > 0, 1.0)
-    nothing = standard.new_zeros(standard.shape[1], targets.shape[1])
-    return ridge(standard, targets, nothing, targets.double().mean(0), STRENGTHS[::2]).left_out_loss
+    standard = (pooled - pooled.mean(0)) / deviations(pooled)
+    return ridge(standard, targets, strengths=STRENGTHS[::2]).left_out_loss
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ in the Fisher information's place (`compress.objective.Embedding`) and needs ima
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from datasets import Dataset
@@ -29,6 +30,7 @@ from compress.plan import make_plan
 from compress.rule import Rule, run_rule
 from compress.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind
+from pruning_mechanism.heads import constants_moved
 
 
 def scores(
@@ -59,7 +61,8 @@ def scores(
 
     Returns:
         Importance with `heads[l, h] = Σ_i g_i[l, h]²` over images i (and projections), `neurons`
-        likewise, and the blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU.
+        likewise, and the blocks `Σ_i g_i[l] g_i[l]ᵀ` of each layer, on the CPU. A constant that a
+        head adds whatever it sees counts as the layer's, not the head's.
 
     Raises:
         UserError: captions are needed and missing, or activations or gradients are not finite.
@@ -67,8 +70,10 @@ def scores(
     """
     losses = objective_named(objective, texts or model, projections, seed, tower)
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.batches("fisher: gradients" if progress else None)
-    return fisher_information(mask_gradients(Tower.of(model, tower), batches, losses))
+    groups = calibration.groups("fisher: gradients" if progress else None)
+    dense = Tower.of(model, tower)
+    with constants_moved(dense.sublayers):
+        return fisher_information(mask_gradients(dense, groups, losses))
 
 
 def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
@@ -163,6 +168,8 @@ class ScoreOptions(BudgetOptions):
     objective: ObjectiveName = "contrastive"
     """what units are scored by: images find their captions, or embeddings stay (images only)"""
 
+    usual_allocation: ClassVar = "scores"
+
 
 @dataclass(frozen=True)
 class FisherOptions(ScoreOptions, OutputOptions):
@@ -187,10 +194,10 @@ def rule(options: ScoreOptions) -> Rule:
                 progress=True,
             )
 
-        importance = dense.once(f"fisher {options.objective}", score)
-        made = make_plan(dense, importance, constraint, options, "scores")
-        mask = rearranged(importance, made.mask)
-        return made if mask == made.mask else replace(made, mask=mask, made=None)
+        importance = dense.once(("fisher", options.objective, options.seed), score)
+        return make_plan(
+            dense, importance, constraint, options, options.usual_allocation, arrange=rearranged
+        )
 
     captions = options.objective == "contrastive"
     return Rule("fisher", options.constraints(), plan, captions, options.structures)

@@ -8,27 +8,33 @@ image, `random` the same seeded subset, `saliency` each image's own patches of m
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from compress.budget import Constraint
-from compress.command import UserError, run_command
+from compress.command import run_command
+from compress.flags import Bounds, Share, by_default
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
 from pruning_mechanism import Reduction, Shape
 
 PatchRule = Literal["grid", "random", "saliency"]
+MaskShare = Annotated[float, Bounds(0, 1, high_open=True)]
+USUAL_MASKS = (0.5,)
+"""The share that is masked if none is asked for."""
 
 
 @dataclass(frozen=True)
 class MaskingOptions(AlignOptions):
     """Which patches are left out, and how many."""
 
-    mask: tuple[float, ...] = (0.5,)
+    mask: Annotated[tuple[MaskShare, ...], by_default("0.5")] = ()
     """share of the patches that is left out, in [0, 1); several share the last stage's pass"""
-    mac_constraint: tuple[float, ...] = ()
+    mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]"""
     keep: PatchRule = "grid"
     """patches evenly spread, a seeded random subset, or those of most contrast"""
+
+    exclusive: ClassVar = (("mask", "mac_constraint"),)
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,8 @@ class FlipOptions(MaskingOptions, OutputOptions):
 
 
 def rule(options: MaskingOptions) -> ReduceRule:
-    """Patch masking at the options' shares or under their constraints.
-
-    Raises:
-        UserError: a share is out of range.
-    """
-    settings = settings_of("mask", options.mask, options.mac_constraint)
-    for each in settings:
-        if each.kind == "mask" and not 0 <= each.value < 1:
-            raise UserError(f"--mask must be in [0, 1), found {each.value}")
+    """Patch masking at the options' shares or under their constraints."""
+    settings = settings_of("mask", options.mask or USUAL_MASKS, options.mac_constraint)
 
     def choose(config, setting: Constraint) -> Reduction:
         patches = int(Shape.of(config, dense=True).tokens) - 1

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from compress.calibration import Batch
+from compress.damping import whitening
 from compress.finite import not_finite, place_of
-from compress.moments import Moments
+from compress.moments import Moments, precise
 from compress.weights import TokenPlaces, TokenWeights
 from pruning_mechanism import Sublayer, Tower
 from pruning_mechanism.heads import rotate, shift_keys
 
-DAMPING = 1e-8
-"""Share of the moments' mean diagonal that is added to it, so that dead dimensions turn as well."""
+FLOOR = 1e-8
+"""Share of a head's largest variance, in standardised units, that the others have at least."""
 
 
 def query_key_basis(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +52,7 @@ def query_key_basis(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tens
         A and B [..., h, h], and the singular values S [..., h], falling; all float64.
     """
     (left, left_inverse), (right, right_inverse) = _roots(queries), _roots(keys)
-    u, values, vh = torch.linalg.svd(left @ right)
+    u, values, vh = torch.linalg.svd(left @ right.mT)
     scale = values.sqrt()[..., None, :]
     return left_inverse @ u * scale, right_inverse @ vh.mT * scale, values
 
@@ -86,13 +87,13 @@ def value_basis(moments: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _roots(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """(C + λ)^½ and its inverse, symmetric; C = 0 counts as the identity."""
+    """R with RᵀR = C [..., h, h], and its inverse; dimensions that are dead have a little life."""
     moments = moments.double()
-    strength = DAMPING * moments.diagonal(dim1=-2, dim2=-1).mean(-1)
-    values, vectors = torch.linalg.eigh((moments + moments.mT) / 2)
-    values = values.clamp(min=0) + torch.where(strength > 0, strength, 1.0)[..., None]
-    root = values.sqrt()[..., None, :]
-    return vectors * root @ vectors.mT, vectors / root @ vectors.mT
+    scales = moments.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    scales = scales.where(scales > 0, 1.0)
+    inverse = whitening(moments / scales[..., :, None] / scales[..., None, :], FLOOR)
+    inverse = inverse / scales[..., :, None]
+    return torch.linalg.inv(inverse), inverse
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class HeadMoments:
         """
         body, normed = self._sublayer.body, self._sublayer.norm(hidden)
         queries, keys, contexts = (
-            each.float().unflatten(-1, (self._sublayer.units, -1))
+            precise(each).unflatten(-1, (self._sublayer.units, -1))
             for each in (body.q_proj(normed), body.k_proj(normed), contexts)
         )
         scale, counted = weights.to(queries), valid.to(queries)
@@ -221,5 +222,5 @@ def turn(moments: Moments, bases: Tensor) -> Moments:
     basis = torch.block_diag(*bases, torch.ones(1, 1)).to(moments.xx)
     turned = Moments(len(basis) - 1, moments.xt.shape[1])
     turned.xx, turned.xt = basis.T @ moments.xx @ basis, basis.T @ moments.xt
-    turned.tt = moments.tt
+    turned.tt, turned.precision = moments.tt, moments.precision
     return turned

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.calibration import Batch
+from compress.calibration import Batch, Group
 from compress.command import UserError
 from compress.finite import first_break, not_finite
-from compress.objective import Objective
+from compress.objective import Objective, pulls
 from pruning_mechanism import Sublayer, Tower
+from pruning_mechanism.tower import Inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Importance:
     """Scores of heads `[L, H]` and neurons `[L, F]`, larger = keep.
 
@@ -44,9 +45,11 @@ class MaskGradients:
 
 
 def mask_gradients(
-    tower: Tower, batches: Iterable[Batch], objective: Objective
+    tower: Tower, batches: Iterable[Batch | Group], objective: Objective
 ) -> Iterator[MaskGradients]:
     """Per-image mask gradients of an objective: one `MaskGradients` for each loss of each batch.
+
+    Of a group there is one for each loss of each of its parts.
 
     Args:
         tower: the one to score; its weights get no gradients.
@@ -61,26 +64,55 @@ def mask_gradients(
             yield from _of_batch(tower, batch, objective)
 
 
-def _of_batch(tower: Tower, batch: Batch, objective: Objective) -> list[MaskGradients]:
-    """Up the tower with no graph, then down with that of one sublayer at a time.
+def _of_batch(tower: Tower, batch: Batch | Group, objective: Objective) -> Iterator[MaskGradients]:
+    """Up the tower with no graph; then, part by part, down with that of one sublayer at a time.
 
-    Held are the residual streams between the sublayers. Each sublayer is computed a second time,
-    once for all losses, so that a further loss costs no more than its backward pass.
+    Held are the residual streams between the sublayers, of one part: those of a batch in several
+    parts are computed a second time once its losses are known.
     """
-    parts, inputs = tower.sublayers, batch.inputs(tower.kind)
-    with torch.no_grad():
-        streams = [tower.embed(inputs)]
-        for part in parts:
-            streams.append(part(streams[-1]))
-    with torch.enable_grad():
-        top = streams[-1].requires_grad_()
-        embeddings = tower.project(top, inputs)
-        if not embeddings.isfinite().all():
+    streams, embeddings = [], []
+    for part in batch.parts:
+        inputs = part.inputs(tower.kind)
+        streams = _streams(tower, inputs)
+        with torch.no_grad():
+            embeddings.append(tower.project(streams[-1], inputs))
+        if not embeddings[-1].isfinite().all():
             raise not_finite(first_break(tower, streams[0]))
-        losses = objective(embeddings, batch)
-        found = [_empty_gradients(tower, len(top)) for _ in losses]
-        gradients = [torch.autograd.grad(loss, top, retain_graph=True)[0] for loss in losses]
-        del streams[-1]
+    of_losses = pulls(objective, embeddings, batch)
+    for index, part in enumerate(batch.parts):
+        inputs = part.inputs(tower.kind)
+        if len(batch.parts) > 1:
+            streams = _streams(tower, inputs)
+        yield from _of_part(tower, inputs, streams, [each[index] for each in of_losses])
+
+
+@torch.no_grad()
+def _streams(tower: Tower, inputs: Inputs) -> list[Tensor]:
+    """What enters each sublayer, bottom to top, and what leaves the last, [b, n, d] each."""
+    streams = [tower.embed(inputs)]
+    for part in tower.sublayers:
+        streams.append(part(streams[-1]))
+    return streams
+
+
+def _of_part(
+    tower: Tower, inputs: Inputs, streams: list[Tensor], at_embeddings: Sequence[Tensor]
+) -> list[MaskGradients]:
+    """From each loss's gradients at the embeddings [b, e] down; `streams` are used up.
+
+    Each sublayer is computed a second time, once for all losses, so that a further loss costs no
+    more than its backward pass.
+    """
+    parts = tower.sublayers
+    with torch.enable_grad():
+        top = streams.pop().requires_grad_()
+        embeddings = tower.project(top, inputs)
+        found = [_empty_gradients(tower, len(top)) for _ in at_embeddings]
+        gradients = [
+            torch.autograd.grad(embeddings, top, each, retain_graph=True)[0]
+            for each in at_embeddings
+        ]
+        del embeddings, top
         for part in reversed(parts):
             below = _through(part, streams.pop().requires_grad_(), gradients)
             for index, (of_units, gradient) in enumerate(below):
@@ -112,16 +144,21 @@ def _through(
         at_features, at_stream = torch.autograd.grad(
             after, (features, stream), gradient, retain_graph=True
         )
-        products = (features.detach() * at_features).sum(1, dtype=torch.float32)
+        exact = torch.promote_types(features.dtype, torch.float32)
+        products = (features.detach() * at_features).sum(1, dtype=exact)
         yield products.unflatten(1, (-1, sublayer.unit_width)).sum(2), at_stream
 
 
 def _empty_gradients(tower: Tower, images: int) -> MaskGradients:
     config, device = tower.config, tower.model.device
     layers = config.num_hidden_layers
+    made = {
+        "device": device,
+        "dtype": torch.promote_types(tower.model.dtype, torch.float32),
+    }
     return MaskGradients(
-        torch.empty(images, layers, config.num_attention_heads, device=device),
-        torch.empty(images, layers, config.intermediate_size, device=device),
+        torch.empty(images, layers, config.num_attention_heads, **made),
+        torch.empty(images, layers, config.intermediate_size, **made),
     )
 
 

@@ -32,6 +32,8 @@ from compress.token_prices import MacPrices, SecondPrices
 from pruning_mechanism import Reduction, is_smaller
 from pruning_mechanism.latency_measurement import measured_share
 
+USUAL_MACS = (0.07,)
+"""The MAC constraint if none is asked for."""
 CORRECTIONS = 5
 """Times that a latency constraint is corrected by what the finished tower took."""
 MARGIN = 0.99
@@ -78,7 +80,7 @@ def rule(options: CombinationOptions) -> ReduceRule:
     """The joint search under the options' constraints.
 
     Raises:
-        UserError: options contradict each other or are out of range.
+        UserError: what is made isn't to be aligned.
     """
     settings = _settings(options)
 
@@ -99,15 +101,9 @@ def rule(options: CombinationOptions) -> ReduceRule:
 def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
     if options.align == "none":
         raise UserError("compress.joint judges by the aligned embedding: --align ridge")
-    for name in ("search_samples", "score_samples", "curve_samples", "tries"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    kind, values = "MAC", options.mac_constraint
     if options.latency_constraint:
-        kind, values = "latency", options.latency_constraint
-    if not values:
-        raise UserError("name a --mac-constraint or a --latency-constraint")
-    return settings_of(kind, values, ())
+        return settings_of("latency", options.latency_constraint, ())
+    return settings_of("MAC", options.mac_constraint or USUAL_MACS, ())
 
 
 def _search(source: Source, setting: Constraint, options: CombinationOptions) -> Found:
@@ -115,8 +111,9 @@ def _search(source: Source, setting: Constraint, options: CombinationOptions) ->
     if setting.kind == "MAC":
         prices = MacPrices.under(source.model.config, setting.value)
         return Found(best_combinations(source, prices, options, setting.label))
+    size = options.batch_size
     measured = source.ledger.once(
-        "seconds", lambda: SecondPrices.measured(source.model, options.batch_size)
+        ("seconds", size), lambda: SecondPrices.measured(source.model, size)
     )
     asked, best = setting.value, None
     constraint = asked

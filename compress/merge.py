@@ -9,28 +9,33 @@ every token counts in the attention of the layers above for as many patches as i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from compress.budget import Constraint
-from compress.command import UserError, run_command
+from compress.command import run_command
+from compress.flags import NumberFromZero, Share, by_default
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
 from pruning_mechanism import Reduction, Shape
 from pruning_mechanism.families import tower_config
 
 Schedule = Literal["constant", "decreasing"]
+USUAL_R = (8,)
+"""The tokens that merge in a layer if no number is asked for."""
 
 
 @dataclass(frozen=True)
 class MergingOptions(AlignOptions):
     """How many tokens merge in each layer."""
 
-    r: tuple[int, ...] = (8,)
+    r: Annotated[tuple[NumberFromZero, ...], by_default("8")] = ()
     """tokens that merge in a layer, on average; several share the last stage's pass"""
-    mac_constraint: tuple[float, ...] = ()
+    mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the tokens"""
     schedule: Schedule = "constant"
     """as many in every layer, or most in the first and none in the last"""
+
+    exclusive: ClassVar = (("r", "mac_constraint"),)
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,8 @@ def schedules(config, schedule: Schedule = "constant") -> Sequence[tuple[int, ..
 
 
 def rule(options: MergingOptions) -> ReduceRule:
-    """Token merging at the options' numbers or under their constraints.
-
-    Raises:
-        UserError: a number is negative.
-    """
-    settings = settings_of("r", options.r, options.mac_constraint)
-    for each in settings:
-        if each.kind == "r" and each.value < 0:
-            raise UserError(f"--r must be at least 0, found {each.value:g}")
+    """Token merging at the options' numbers or under their constraints."""
+    settings = settings_of("r", options.r or USUAL_R, options.mac_constraint)
 
     def choose(config, setting: Constraint) -> Reduction:
         layers = tower_config(config, "vision").num_hidden_layers

@@ -6,14 +6,14 @@ captions; `Embedding` asks, with images alone (texts, for a text tower), that th
 stay where they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from compress.calibration import Batch
+from compress.calibration import Batch, Group
 from compress.command import UserError
 from pruning_mechanism import TowerKind, image_embeddings, text_embeddings
 
@@ -33,9 +33,26 @@ class Objective(Protocol):
     needs is the sum over losses and images of g gᵀ, or of |g|.
     """
 
-    def __call__(self, embeddings: Tensor, batch: Batch) -> list[Tensor]:
-        """The losses of one batch, each summed over its images."""
+    def __call__(self, embeddings: Tensor, batch: Batch | Group) -> list[Tensor]:
+        """The losses of a batch, or of a group of batches, each summed over its images."""
         ...
+
+
+def pulls(
+    objective: Objective, embeddings: Sequence[Tensor], batch: Batch | Group
+) -> list[tuple[Tensor, ...]]:
+    """The gradients of each loss with respect to the embeddings, in parts [b, e] as they are.
+
+    What an image's own loss is depends on all images of its group; how it then reaches the masks or
+    weights, on that image alone.
+    """
+    with torch.enable_grad():
+        every = torch.cat([each.detach() for each in embeddings]).requires_grad_()
+        losses = objective(every, batch)
+        sizes = [len(each) for each in embeddings]
+        return [
+            torch.autograd.grad(loss, every, retain_graph=True)[0].split(sizes) for loss in losses
+        ]
 
 
 def objective_named(
@@ -73,10 +90,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 
 class Contrastive:
-    """CLIP's own loss of a batch's images and captions: one loss, the empirical Fisher's.
+    """CLIP's own loss of a group's images and captions: one loss, the empirical Fisher's.
 
-    The side that isn't scored stays as it is. Every family is scored by this loss, whatever it was
-    trained with.
+    Each image is told from the others of its group, so scores depend on the size of groups,
+    `compress.calibration.CONTRAST`, and not on how many images are computed at once. The side that
+    isn't scored stays as it is. Every family is scored by this loss, whatever it was trained with.
     """
 
     def __init__(self, texts: nn.Module, tower: TowerKind = "vision"):
@@ -84,19 +102,21 @@ class Contrastive:
         self._model = texts
         self._fixed, self._embed = OTHER_SIDE[tower]
 
-    def __call__(self, embeddings: Tensor, batch: Batch) -> list[Tensor]:
+    def __call__(self, embeddings: Tensor, batch: Batch | Group) -> list[Tensor]:
         """The contrastive loss.
 
         Raises:
             UserError: the batch has no captions, or the other tower's answer is not finite.
         """
-        if not batch.tokens:
+        if not all(part.tokens for part in batch.parts):
             raise UserError(
                 "the contrastive objective needs a caption for each image and a tokenizer: "
                 "name a corpus and a CLIP that have them, or use --objective embedding"
             )
         with torch.no_grad():
-            fixed = self._embed(self._model, batch.inputs(self._fixed))
+            fixed = torch.cat(
+                [self._embed(self._model, part.inputs(self._fixed)) for part in batch.parts]
+            )
             scale = self._model.logit_scale.exp().float()
         if not (fixed.isfinite().all() and scale.isfinite()):
             raise UserError(
@@ -131,7 +151,7 @@ class Embedding:
         self._projections, self._seed = projections, seed
         self._directions: Iterator[Tensor] | None = None
 
-    def __call__(self, embeddings: Tensor, batch: Batch) -> list[Tensor]:
+    def __call__(self, embeddings: Tensor, batch: Batch | Group) -> list[Tensor]:
         """Projections of the normalised embeddings, one loss for each.
 
         Raises:

@@ -4,38 +4,53 @@ A rule's own options are a frozen dataclass over these; `evaluation.cascade` tak
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from compress.budget import Constraint
-from compress.command import ConfigOption, UserError
+from compress.checkpoints import DEMO_MODEL
+from compress.errors import UserError
+from compress.flags import (
+    Checkpoint,
+    ConfigOption,
+    Count,
+    NumberFromZero,
+    ReadPath,
+    Seed,
+    Share,
+    Unread,
+    WrittenPath,
+    by_default,
+)
 from compress.repair import Repair
 from compress.structures import USUAL, Structure
 from pruning_mechanism import TowerKind
 
-DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
+__all__ = ["DEMO_MODEL"]
+
 Towers = Literal["vision", "text", "both"]
 Allocation = Literal["curves", "scores", "uniform"]
 Align = Literal["none", "ridge"]
+USUAL_MACS = (0.5,)
+"""The MAC constraint of a pruning rule that none is asked of."""
 
 
 @dataclass(frozen=True)
 class SourceOptions(ConfigOption):
     """Which checkpoint to make smaller, and what to calibrate it on."""
 
-    model: str = DEMO_MODEL
+    model: Checkpoint = DEMO_MODEL
     """directory or hub name of a CLIP, or of its vision tower alone"""
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
-    corpus_dir: Path | None = None
+    corpus_dir: ReadPath | None = None
     """where the corpus lies"""
     calibration_split: str = "train"
     """split that the calibration images are drawn from"""
-    samples: int = 2048
+    samples: Count = 2048
     """calibration images"""
-    batch_size: int = 32
-    """images a batch"""
-    seed: int = 0
+    batch_size: Count = 32
+    """images computed at once; of what is made only measured seconds depend on it"""
+    seed: Seed = 0
     """of the draw of calibration images and captions"""
     device: str = "cpu"
     """where to compute: cpu, cuda, mps"""
@@ -45,14 +60,23 @@ class SourceOptions(ConfigOption):
 class BaseOptions(SourceOptions):
     """Which tower to prune, how to repair it, and what to calibrate it on."""
 
-    text_model: str | None = None
+    text_model: Checkpoint | None = None
     """a whole CLIP, if --model is a vision tower alone"""
     tower: Towers = "vision"
     """which to make smaller; both: each under the same constraint"""
     repair: Repair = "reconstruct"
     """what is done to the weights that stay"""
-    repair_samples: int = 1024
+    repair_samples: Count = 1024
     """calibration images for the repair, the first of the samples"""
+
+    unread: ClassVar = (
+        Unread(("repair_samples",), lambda options: not options.repairs, "--repair none"),
+    )
+
+    @property
+    def repairs(self) -> bool:
+        """Whether anything is repaired, or solved on the same images."""
+        return self.repair != "none"
 
     @property
     def towers(self) -> tuple[TowerKind, ...]:
@@ -64,54 +88,68 @@ class BaseOptions(SourceOptions):
 class BudgetOptions(BaseOptions):
     """How much of the tower may be kept, and how that is spread over its layers."""
 
-    mac_constraint: tuple[float, ...] = (0.5,)
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.5")] = ()
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share one scoring"""
-    latency_constraint: tuple[float, ...] = ()
+    latency_constraint: tuple[Share, ...] = ()
     """instead of MACs: measured seconds of the whole tower / the dense one's, in (0, 1]"""
-    heads: tuple[int, ...] = ()
+    heads: tuple[NumberFromZero, ...] = ()
     """instead of MACs: how many heads of the tower go; every neuron stays"""
     allocate: Allocation | None = None
     """by measured curves, global ranking, the same share everywhere (default: the rule's own)"""
     structures: tuple[Structure, ...] = USUAL
     """what may go: heads, neurons, head_dims (sizes of queries and keys, of values), sublayers"""
-    curve_samples: int = 256
+    curve_samples: Count = 256
     """calibration images for the curves"""
-    rounds: int = 0
+    rounds: NumberFromZero = 0
     """times that curves are measured again around what was chosen, on the repaired tower"""
-    steps: int = 1
+    steps: Count = 1
     """geometric steps in which curves reach the budget"""
-    round_to: int | None = None
+    round_to: Count | None = None
     """keep a multiple of so many neurons (default: 1, or what the latency table prefers)"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint", "heads"),)
+    unread: ClassVar = (
+        *BaseOptions.unread,
+        Unread(
+            ("curve_samples", "rounds", "steps", "round_to"),
+            lambda options: options.allocation != "curves",
+            "an allocation that measures no curves (see --allocate)",
+        ),
+    )
+    usual_allocation: ClassVar[Allocation] = "curves"
+    """The rule's own."""
+
+    @property
+    def allocation(self) -> Allocation:
+        """How the budget is spread: as asked for, or the rule's own where it can."""
+        return self.allocate or (self.usual_allocation if self.usual_structures else "curves")
+
+    @property
+    def repairs(self) -> bool:
+        """Whether anything is repaired, or solved on the same images."""
+        again = self.rounds > 0 or self.steps > 1 or "head_dims" in self.structures
+        return super().repairs or (self.allocation == "curves" and again)
 
     def constraints(self) -> tuple[Constraint, ...]:
         """The constraints asked for, all of one kind.
 
         Raises:
-            UserError: there is none, one is out of range, or a count isn't positive.
+            UserError: they don't go with the other options.
         """
-        for name, least in (("curve_samples", 1), ("rounds", 0), ("steps", 1), ("round_to", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
         asked = {
             "latency": self.latency_constraint,
             "heads": self.heads,
-            "MAC": self.mac_constraint,
+            "MAC": self.mac_constraint or USUAL_MACS,
         }
-        if self.latency_constraint and self.heads:
-            raise UserError("--latency-constraint and --heads exclude each other")
-        if self.latency_constraint and "text" in self.towers:
+        kind = next(each for each, values in asked.items() if values)
+        if kind == "latency" and "text" in self.towers:
             raise UserError(
                 "--latency-constraint is measured on vision towers only: --tower vision"
             )
-        kind = next((each for each, values in asked.items() if values), None)
-        if kind is None:
-            raise UserError("name a --mac-constraint, a --latency-constraint or --heads")
-        found = tuple(Constraint(kind, each) for each in dict.fromkeys(asked[kind]))
-        for each in found:
-            each.check()
+        if kind == "latency" and self.allocation == "scores":
+            raise UserError("--latency-constraint takes --allocate curves or uniform, not scores")
         self._check_structures(kind)
-        return found
+        return tuple(Constraint(kind, each) for each in dict.fromkeys(asked[kind]))
 
     def _check_structures(self, kind: str) -> None:
         """Raise `UserError` if the structures don't go with the other options."""
@@ -138,21 +176,32 @@ class BudgetOptions(BaseOptions):
 class AlignOptions(SourceOptions):
     """Which first stage to make cheaper, and how to align it to the last stage."""
 
-    target: str | None = None
+    target: Checkpoint | None = None
     """whose embeddings to come close to (default: what --model was made from, or itself)"""
-    samples: int = 4096
-    """calibration images"""
+    samples: Count = 4096
+    """calibration images; alignment takes 8 at least"""
     align: Align = "ridge"
     """read the embedding off class token and patches by ridge regression, or as before"""
-    align_features: int | None = None
+    align_features: NumberFromZero | None = None
     """random features of the alignment (default: four times the hidden size)"""
+
+    unread: ClassVar = (
+        Unread(("align_features",), lambda options: options.align == "none", "--align none"),
+        Unread(
+            ("target",),
+            lambda options: options.align == "none" and not options.measures_target,
+            "--align none",
+        ),
+    )
+    measures_target: ClassVar[bool] = False
+    """Whether the last stage is read for more than the alignment."""
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """Where a rule's command writes."""
 
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory to write (default: results/RULE-CONSTRAINT); several constraints go inside it"""
     overwrite: bool = False
     """replace an earlier result"""

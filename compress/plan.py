@@ -30,6 +30,14 @@ from pruning_mechanism import Mask, Tower
 from pruning_mechanism.latency import LatencyTable
 from pruning_mechanism.latency_measurement import measure
 
+Arrange = Callable[[Importance, Mask], Mask]
+
+
+def as_allocated(importance: Importance, mask: Mask) -> Mask:
+    """The best-scored units stay, as allocations have it."""
+    del importance
+    return mask
+
 
 def make_plan(
     dense: DenseTower,
@@ -38,6 +46,7 @@ def make_plan(
     options: BudgetOptions,
     default: Allocation,
     rank: Callable[[Importance, Prices], Mask] = split_budget,
+    arrange: Arrange = as_allocated,
 ) -> Plan:
     """The mask that keeps the most important units, as many a sublayer as the options say.
 
@@ -48,6 +57,8 @@ def make_plan(
         options: how to allocate, unless left to the rule's own `default`; what may go.
         default: the rule's own.
         rank: the rule's own global ranking, for `scores`.
+        arrange: the rule's own choice of units once it is known how many each sublayer keeps; it
+            comes before anything is cut and measured.
 
     Raises:
         UserError: the constraint can't be met, or not by this allocation.
@@ -55,14 +66,15 @@ def make_plan(
     allocate = options.allocate or (default if options.usual_structures else "curves")
     table = None
     if constraint.kind == "latency":
-        table = dense.once("latency", lambda: measure(dense.model, options.batch_size))
+        size = options.batch_size
+        table = dense.once(("latency", size), lambda: measure(dense.model, size))
     if allocate == "curves":
-        return _plan_by_curves(dense, importance, constraint, options, table)
-    if allocate == "uniform":
-        return Plan(uniform(importance, _prices(dense, constraint, table)), table=table)
-    if table:
+        return _plan_by_curves(dense, importance, constraint, options, table, arrange)
+    if table and allocate == "scores":
         raise UserError("--latency-constraint takes --allocate curves or uniform, not scores")
-    return Plan(rank(importance, _prices(dense, constraint, table)))
+    allocated = uniform if allocate == "uniform" else rank
+    mask = allocated(importance, _prices(dense, constraint, table))
+    return Plan(arrange(importance, mask), table=table)
 
 
 def _prices(dense: DenseTower, constraint: Constraint, table: LatencyTable | None) -> Prices:
@@ -80,6 +92,7 @@ def _plan_by_curves(
     constraint: Constraint,
     options: BudgetOptions,
     table: LatencyTable | None,
+    arrange: Arrange,
 ) -> Plan:
     """Allocate by the dense tower's curves; then, again and again, by those of what was chosen.
 
@@ -97,6 +110,7 @@ def _plan_by_curves(
     for step, again in schedule:
         prices = _prices(dense, step, table)
         mask = _allocated(importance, [*curves, *dims], prices, options, multiple)
+        mask = arrange(importance, mask)
         if len(schedule) == 1:
             return Plan(mask, [*curves, *dims], table, model=start.turned)
         if best and mask == previous:  # nothing moves at the constraint itself
@@ -141,17 +155,18 @@ def starting_curves(dense: DenseTower, importance: Importance, options: BudgetOp
     few = dense.calibration.first(options.curve_samples)
     units = frozenset(options.structures) - {"head_dims"}
     curves = dense.once(
-        ("curves", id(importance), units),
+        ("curves", importance, units, len(few)),
         lambda: measure_curves(dense.tower, importance, dense.moments(), few, "curves", units),
     )
     if "head_dims" not in options.structures:
         return Start(dense.tower, curves)
     some = dense.calibration.first(options.repair_samples)
     rotated = dense.once(
-        "rotated", lambda: rotate_tower(dense.tower, some.batches("turn"), dense.weights())
+        ("rotated", len(some)),
+        lambda: rotate_tower(dense.tower, some.batches("turn"), dense.weights()),
     )
     dims = dense.once(
-        "head sizes",
+        ("head sizes", len(some), len(few)),
         lambda: measure_dim_curves(
             rotated.tower, _turned(dense.moments(), rotated), few, dense.weights(), "head sizes"
         ),

@@ -9,23 +9,27 @@ effect: 1 - cos between the embedding with the patch and without it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
-from compress.alignment import ridge
+from compress.alignment import LEAST_IMAGES
 from compress.budget import Constraint
 from compress.calibration import Calibration
 from compress.command import UserError, run_command
+from compress.flags import Bounds, Count, Share, Unread, by_default
 from compress.options import AlignOptions, OutputOptions
 from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
+from compress.ridge import deviations, ridge
 from compress.source import Source
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
 
 Ranker = Literal["attention", "learned"]
+USUAL_KEEPS = (0.7,)
+"""The share of patches that goes on if none is asked for."""
 PATCHES_AN_IMAGE = 16
 """Patches of each image whose effect is measured."""
 LEAST_EFFECT = 1e-9
@@ -36,16 +40,24 @@ LEAST_EFFECT = 1e-9
 class RankingOptions(AlignOptions):
     """Which patches go on, how many, and from where on."""
 
-    keep: tuple[float, ...] = (0.7,)
+    keep: Annotated[tuple[Share, ...], by_default("0.7")] = ()
     """share of the patches that goes on, each time, in (0, 1]"""
-    mac_constraint: tuple[float, ...] = ()
+    mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the share"""
-    after: tuple[int, ...] = ()
+    after: tuple[Count, ...] = ()
     """layers, from 1, after whose attention patches are ranked (default: at each quarter)"""
     ranker: Ranker = "attention"
     """rank by the class token's attention, or by a predictor of a patch's effect"""
-    rank_samples: int = 256
+    rank_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 256
     """calibration images that the predictor is solved on"""
+
+    exclusive: ClassVar = (("keep", "mac_constraint"),)
+    unread: ClassVar = (
+        *AlignOptions.unread,
+        Unread(
+            ("rank_samples",), lambda options: options.ranker != "learned", "--ranker attention"
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,17 +69,8 @@ class RankOptions(RankingOptions, OutputOptions):
 
 
 def rule(options: RankingOptions) -> ReduceRule:
-    """Token ranking with the options' shares or under their constraints.
-
-    Raises:
-        UserError: a share or a count is out of range.
-    """
-    settings = settings_of("keep", options.keep, options.mac_constraint)
-    for each in settings:
-        if each.kind == "keep" and not 0 < each.value <= 1:
-            raise UserError(f"--keep must be in (0, 1], found {each.value}")
-    if options.rank_samples < 1:
-        raise UserError("--rank-samples must be at least 1")
+    """Token ranking with the options' shares or under their constraints."""
+    settings = settings_of("keep", options.keep or USUAL_KEEPS, options.mac_constraint)
 
     def choose(config, setting: Constraint) -> Reduction:
         if setting.kind == "keep":
@@ -80,6 +83,11 @@ def rule(options: RankingOptions) -> ReduceRule:
         made = reduce(source.model, choose(source.model.config, setting))
         if options.ranker == "learned":
             images = source.calibration.first(options.rank_samples)
+            if len(images) < LEAST_IMAGES:
+                raise UserError(
+                    f"{len(images)} readable calibration images are too few for --ranker learned: "
+                    f"it takes {LEAST_IMAGES} at least"
+                )
             learn_rankers(made, images, options.seed)
         return Step(made, source.processor)
 
@@ -95,7 +103,7 @@ def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
     if any(not 0 <= each < layers for each in places):
         raise UserError(f"--after takes layers from 1 to {layers}, found {list(options.after)}")
     patches, kept = int(Shape.of(config).tokens) - 1, [0] * layers
-    for number, place in enumerate(sorted(places), start=1):
+    for number, place in enumerate(sorted(set(places)), start=1):
         kept[place] = max(1, round(keep**number * patches))
     return Reduction(ranked_per_layer=tuple(kept), ranker=options.ranker)
 
@@ -104,15 +112,16 @@ def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
 def learn_rankers(model: nn.Module, calibration: Calibration, seed: int = 0) -> None:
     """Solve the predictors of a tower that ranks by them, bottom to top, in place.
 
-    Those above see the tokens that those below let go on.
+    Those above see the tokens that those below let go on. λ is chosen by the error on images left
+    out with all their patches.
     """
     for index, layer in enumerate(Tower.of(model).layers):
         if hasattr(layer, "ranker"):
             tokens, effects = leave_one_out(model, index, calibration, seed)
-            mean, deviation = tokens.mean(0), tokens.std(0).clamp(min=1e-6)
-            nothing = torch.zeros(tokens.shape[1], 1)
+            mean, deviation = tokens.mean(0), deviations(tokens)
             wanted = effects.clamp(min=LEAST_EFFECT).log()[:, None]
-            solved = ridge((tokens - mean) / deviation, wanted, nothing, wanted.mean(0))
+            of_image = len(tokens) // len(calibration)
+            solved = ridge((tokens - mean) / deviation, wanted, together=of_image)
             weight = (solved.weight[:, 0] / deviation).to(layer.ranker.weight)
             layer.ranker.weight.copy_(weight[None])
             layer.ranker.bias.copy_(solved.intercept - weight.cpu().double() @ mean.double())
@@ -133,7 +142,8 @@ def leave_one_out(
         seed: of the patches.
 
     Returns:
-        the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p].
+        the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p]; those of one
+        image, as many for each, come one after the other.
     """
     ranked = tower_config(model.config, "vision").ranked_per_layer
     below = [keep if layer < index else 0 for layer, keep in enumerate(ranked)]
@@ -154,12 +164,15 @@ def leave_one_out(
         hidden = root.attend(index, hidden, sizes)[0]
         whole, tokens = embedded(hidden, sizes), layer_norm(hidden, hidden.shape[-1:])
         order = torch.rand(hidden.shape[0], hidden.shape[1] - 1, generator=generator).argsort(1) + 1
+        lost, without = [], []
         for gone in order[:, :PATCHES_AN_IMAGE].T.to(hidden.device):
             stay = torch.arange(hidden.shape[1], device=hidden.device) != gone[:, None]
             left = hidden[stay].unflatten(0, (len(hidden), -1))
             left_sizes = None if sizes is None else sizes[stay].unflatten(0, (len(hidden), -1))
-            effects.append(1 - cosine_similarity(embedded(left, left_sizes), whole))
-            states.append(tokens[torch.arange(len(gone)), gone])
+            lost.append(1 - cosine_similarity(embedded(left, left_sizes), whole))
+            without.append(tokens[torch.arange(len(gone)), gone])
+        effects.append(torch.stack(lost, dim=1).flatten())
+        states.append(torch.stack(without, dim=1).flatten(0, 1))
     return torch.cat(states).float().cpu(), torch.cat(effects).float().cpu()
 
 

@@ -124,7 +124,7 @@ def rule(options: BudgetOptions) -> Rule:
             return importance_of(dense.tower, dense.moments(), progress=True)
 
         importance = dense.once("recover", order)
-        return make_plan(dense, importance, constraint, options, "curves")
+        return make_plan(dense, importance, constraint, options, options.usual_allocation)
 
     return Rule("recover", options.constraints(), plan, structures=options.structures)
 

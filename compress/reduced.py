@@ -6,18 +6,20 @@ checkpoint whatever was done before.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
 from torch import Tensor, nn
 
-from compress.alignment import Ridge, align_features, pooled_features
+from compress.alignment import align_features, notes_of, pooled_features
 from compress.budget import Constraint
 from compress.command import UserError
+from compress.flags import inputs_of, published, published_corpus
+from compress.keys import write_keys
 from compress.options import DEMO_MODEL, AlignOptions
-from compress.results import Said, check_outputs, result_directories, write_results
-from compress.smaller import CALIBRATION_KEYS
+from compress.results import Outputs, Said, result_directories
+from compress.ridge import Ridge
 from compress.source import Source, open_source
 from pruning_mechanism import (
     Compression,
@@ -30,7 +32,7 @@ from pruning_mechanism import (
     reduce,
     save,
 )
-from pruning_mechanism.checkpoint import stored_dtype
+from pruning_mechanism.checkpoint import cast, stored_dtype
 from pruning_mechanism.families import tower_config
 
 
@@ -121,19 +123,10 @@ def within(config, candidates: Sequence[Reduction], constraint: Constraint) -> R
 def settings_of(
     kind: str, values: Sequence[float], mac_constraints: Sequence[float]
 ) -> tuple[Constraint, ...]:
-    """A rule's own settings, or the MAC constraints if there are any.
-
-    Raises:
-        UserError: a constraint is outside (0, 1], or there is neither.
-    """
-    if not values and not mac_constraints:
-        raise UserError("name a setting of the rule, or a --mac-constraint")
+    """A rule's own settings, or the MAC constraints if there are any."""
     if mac_constraints:
         kind, values = "MAC", mac_constraints
-    found = tuple(Constraint(kind, each) for each in dict.fromkeys(values))
-    for each in found:
-        each.check()
-    return found
+    return tuple(Constraint(kind, each) for each in dict.fromkeys(values))
 
 
 def make_reduced(
@@ -155,8 +148,9 @@ def make_reduced(
         model, alignment = align_features(
             step.model, pooled, targets, options.align_features, options.seed
         )
-        step = replace(step, model=model)
-    model = step.model.to(stored_dtype(source.path))
+        notes = (*step.notes, *notes_of(alignment, len(source.calibration)))
+        step = replace(step, model=model, notes=notes)
+    model, cast_notes = cast(step.model, stored_dtype(source.path))
     cost = macs(model)
     compression = Compression(
         rule=rule.name,
@@ -164,7 +158,7 @@ def make_reduced(
         repair="none",
         base=source.base,
         base_fingerprint=source.base_fingerprint,
-        corpus=f"{options.corpus} {options.calibration_split}",
+        corpus=f"{published_corpus(options.corpus)} {options.calibration_split}",
         samples=len(source.calibration),
         seed=options.seed,
         macs=cost.encoder,
@@ -174,9 +168,9 @@ def make_reduced(
         seconds=source.ledger.bill(),
         align=options.align,
         chain=(*source.chain, f"{rule.name} {setting.label}"),
-        notes=step.notes,
+        notes=(*source.notes, *step.notes, *cast_notes),
         unreadable_images=source.calibration.unreadable,
-        settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
+        settings=published(options) | source.settings,
     )
     return Reduced(replace(step, model=model), alignment, compression)
 
@@ -184,8 +178,7 @@ def make_reduced(
 def write(reduced: Reduced, source: Source, directory: Path) -> None:
     """Write a reduced first stage, its record and what it has seen into a directory."""
     save(reduced.step.model, directory, reduced.step.processor, reduced.compression)
-    keys = dict.fromkeys([*source.seen, *source.calibration.corpus["key"]])
-    (directory / CALIBRATION_KEYS).write_text("".join(f"{key}\n" for key in keys))
+    write_keys(directory, [*source.seen, *source.calibration.corpus["key"]])
     if reduced.step.files:
         reduced.step.files(directory)
 
@@ -213,9 +206,10 @@ def summary(source: Source, reduced: Reduced) -> Table:
 
 def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
     """The command of a rule that leaves out tokens or layers."""
-    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).name}-"
+    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).resolve().name}-"
     directories = result_directories(rule.settings, f"{before}{rule.name}", options.output)
-    check_outputs(directories, options.overwrite)
+    outputs = Outputs(directories, options.overwrite, inputs_of(options))
+    outputs.check()
     source = open_source(options)
     for setting in directories:
         rule.check(source.model.config, setting)
@@ -224,7 +218,7 @@ def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
         reduced = make_reduced(source, rule, setting, options)
         write(reduced, source, directory)
         said = [summary(source, reduced)]
-        if found := reduced.alignment:
+        if (found := reduced.alignment) and not found.as_it_was:
             said.append(
                 "mean squared distance to the last stage's embeddings: "
                 f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
@@ -232,4 +226,4 @@ def run_reduce(rule: ReduceRule, options: AlignOptions) -> None:
             )
         return Said(reduced.compression.notes, said)
 
-    write_results(directories, options.overwrite, source.calibration.unreadable, make)
+    outputs.write(source.calibration.unreadable, make)

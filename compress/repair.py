@@ -4,15 +4,17 @@ Stands between mask and smaller tower. Going up the layers, the pruned tower's r
 beside the dense one's; at each sublayer the output projection is solved anew, by damped least
 squares, for what the dense stream carries there and the pruned one doesn't yet:
 
-    min ‖X̃ W̃ - T‖² + λ‖unknowns - what they were‖²,    X̃ = [X, 1],  W̃ = [W; bias],
+    min ‖X̃ W̃ - T‖² + λ‖change of the unknowns‖²,    X̃ = [X, 1],  W̃ = [W; bias],
 
-each token's row weighted by what the token matters to the final embedding (`compress.weights`).
+each token's row weighted by what the token matters to the final embedding (`compress.weights`), the
+change measured by what it does, whatever coordinates a head is written in (`compress.damping`).
 
-- `rescale` (arXiv 2204.09656, section 4.3): one factor a head or neuron, the bias stays. The normal
+- `rescale` (arXiv 2204.09656, section 4.3): one factor a head or neuron, the bias stays, with all
+  that the dense tower's values add as a constant. The normal
   matrix is X̃ᵀX̃ ∘ W̃W̃ᵀ, summed over each pair of units' rows, and the right-hand side the unit sums
   of X̃ᵀT ∘ W̃: no row for each token and output is ever built.
-- `reconstruct`: every weight of the projection and its bias. The normal matrix is X̃ᵀX̃ itself.
-  At the top the projection into the embedding space is solved for the dense tower's embeddings.
+- `reconstruct`: every weight of the projection, and its bias, which isn't damped. At the top the
+  projection into the embedding space is solved for the dense tower's embeddings.
 
 All that a solve needs are second moments, summed batch by batch. λ is picked for each sublayer by
 the error on an eighth of the images, which is kept out of the sums until λ is known; λ = ∞, nothing
@@ -30,17 +32,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.calibration import Calibration
+from compress.damping import solve_units
 from compress.finite import not_finite, place_of
 from compress.moments import Moments, linear_weight, solve_damped
 from compress.streams import Streams
 from compress.weights import TokenWeights
 from pruning_mechanism import Tower
+from pruning_mechanism.heads import constants_moved
 
 Repair = Literal["none", "rescale", "reconstruct"]
 WILDEST_FACTOR = 10.0
-DAMPINGS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""λ's to choose from, as shares of the normal matrix's mean diagonal."""
+DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""λ's to choose from: shares of 1 in standardised units."""
 HELD_OUT = 8
+"""One image of so many is kept out of the sums until λ is known."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,7 @@ def rescale(moments: Moments, weight: Tensor, unit_width: int, damping: float) -
 
 def reconstruct(moments: Moments, weight: Tensor, unit_width: int, damping: float) -> Tensor:
     """W̃ solved anew, bias included; the arguments are those of `rescale`."""
-    del unit_width  # every input of every unit has its own weights
-    return solve_damped(moments.xx, moments.xt, weight, damping)
+    return solve_units(moments, weight, unit_width, damping)
 
 
 SOLVERS = {"rescale": rescale, "reconstruct": reconstruct}
@@ -119,8 +123,11 @@ def repair_tower(
     Raises:
         UserError: the activations of one of the towers are not finite.
     """
+    if repair != "none":
+        _keep_constants(dense, smaller)
     batches = calibration.batches(progress and f"{progress}: images")
     streams = [Streams.start(dense, smaller, batch) for batch in batches]
+    left_out = _left_out(streams)
     parts = dense.sublayers
     weights = weights or [TokenWeights()] * len(parts)
     pairs = list(zip(parts, smaller.sublayers, weights, strict=True))
@@ -129,13 +136,12 @@ def repair_tower(
     for above, below, of_tokens in bar:
         inputs, outputs = below.output.in_features, below.output.out_features
         fit, held_out = Moments(inputs, outputs), Moments(inputs, outputs)
-        for index, each in enumerate(streams):
+        for each, out in zip(streams, left_out, strict=True):
             each.dense = above(each.dense)
             features, target = below.features(each.current), each.dense - each.current
             scale = each.weights(of_tokens)
-            cut = len(target) - _held_out(index, len(target))
-            fit.add_batch(features[:cut], target[:cut], scale[:cut])
-            held_out.add_batch(features[cut:], target[cut:], scale[cut:])
+            fit.add_batch(features[~out], target[~out], scale[~out])
+            held_out.add_batch(features[out], target[out], scale[out])
         place = (below.layer, below.kind)
         done.append(_repair_linear(below.output, place, fit, held_out, repair, below.unit_width))
         # computing the sublayer again costs less than holding its features for all images
@@ -146,9 +152,23 @@ def repair_tower(
     return done
 
 
-def _held_out(batch: int, images: int) -> int:
-    """How many images of a batch are kept out of the sums; of single images, every eighth is."""
-    return max(1, images // HELD_OUT) if images > 1 else int(batch % HELD_OUT == 1)
+def _keep_constants(dense: Tower, smaller: Tower) -> None:
+    """Leave what the dense tower's values add as a constant in the smaller one's biases, in place.
+
+    A head's values may have any constant, if the bias of the output projection takes it back: what
+    the heads that went had of it is no loss.
+    """
+    for above, below in zip(dense.sublayers[::2], smaller.sublayers[::2], strict=True):
+        with constants_moved([above]):
+            below.output.bias.copy_(above.output.bias)
+        if below.units:
+            below.body.v_proj.bias.zero_()
+
+
+def _left_out(streams: Sequence[Streams]) -> list[Tensor]:
+    """Which images of each batch are kept out of the sums, bool[b], however they are batched."""
+    places = torch.arange(sum(len(each.dense) for each in streams))
+    return list((places % HELD_OUT == 1).split([len(each.dense) for each in streams]))
 
 
 def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams]) -> SublayerRepair:
@@ -159,12 +179,11 @@ def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams])
     seen: list[Tensor] = []
     hook = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     with hook:
-        for index, each in enumerate(streams):
+        for each, out in zip(streams, _left_out(streams), strict=True):
             smaller.project(each.current, each.inputs)
             features, target = seen.pop(), dense.project(each.dense, each.inputs)
-            cut = len(target) - _held_out(index, len(target))
-            fit.add_batch(features[:cut], target[:cut])
-            held_out.add_batch(features[cut:], target[cut:])
+            fit.add_batch(features[~out], target[~out])
+            held_out.add_batch(features[out], target[out])
     place = (len(smaller.layers), "projection")
     return _repair_linear(final, place, fit, held_out, "reconstruct", 1)
 

@@ -5,21 +5,23 @@ and says how they came about. `run_rule` is the command around it.
 """
 
 import copy
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from compress.budget import Constraint
 from compress.dense import Base, DenseTower, open_base
+from compress.errors import UserError
+from compress.flags import inputs_of, published, published_corpus, published_name
 from compress.options import BaseOptions
 from compress.repair import SublayerRepair, repair_tower
-from compress.results import Said, check_outputs, result_directories, write_results
+from compress.results import Outputs, Said, result_directories
 from compress.smaller import Plan, Smaller, SmallerTower, summary, write
 from compress.structures import USUAL, Structure, check_reach
 from pruning_mechanism import Compression, Mask, Tower, macs, parameters, prune
-from pruning_mechanism.checkpoint import fingerprint, stored_dtype
+from pruning_mechanism.checkpoint import cast, fingerprint, stored_dtype
 
 
 @dataclass(frozen=True)
@@ -58,29 +60,34 @@ def make_smaller(base: Base, rule: Rule, constraint: Constraint, options: BaseOp
         else:
             model, repairs = cut(dense, plan.mask, options, title, model, plan.model)
         towers.append(SmallerTower(dense.kind, plan, repairs))
-    model = model.to(stored_dtype(base.path))
+    model, cast_notes = cast(model, stored_dtype(base.path))
     compression = Compression(
         rule=rule.name,
         constraint=constraint.label,
         repair=options.repair,
-        base=base.path,
+        base=published_name(base.path),
         base_fingerprint=fingerprint(base.path, base.model),
-        corpus=f"{options.corpus} {options.calibration_split}",
+        corpus=f"{published_corpus(options.corpus)} {options.calibration_split}",
         samples=len(base.calibration),
         seed=options.seed,
         **_costs(base, model),
         seconds=base.ledger.bill(),
         tower=options.tower,
-        notes=tuple(
-            f"{each.kind} tower, {repair.problem}"
-            for each in towers
-            for repair in each.repairs
-            if repair.problem
-        ),
+        notes=(*_problems(towers), *cast_notes),
         unreadable_images=base.calibration.unreadable,
-        settings={each.name: str(getattr(options, each.name)) for each in fields(options)},
+        settings=published(options),
     )
     return Smaller(model, tuple(towers), compression)
+
+
+def _problems(towers: Sequence[SmallerTower]) -> list[str]:
+    """What didn't go as planned when the towers were repaired."""
+    return [
+        f"{each.kind} tower, {repair.problem}"
+        for each in towers
+        for repair in each.repairs
+        if repair.problem
+    ]
 
 
 def _costs(base: Base, model: nn.Module) -> dict[str, float]:
@@ -133,7 +140,10 @@ def run_rule(rule: Rule, options: BaseOptions) -> None:
     """The command of a pruning rule, whose options have `output` and `overwrite`."""
     name = rule.name if options.tower == "vision" else f"{rule.name}-{options.tower}"
     directories = result_directories(rule.constraints, name, options.output)
-    check_outputs(directories, options.overwrite)
+    outputs = Outputs(directories, options.overwrite, inputs_of(options))
+    outputs.check()
+    if options.text_model and not rule.captions and options.tower == "vision":
+        raise UserError(f"--text-model is not read: {rule.name} reads no captions; leave it out")
     base = open_base(options, rule.captions)
     for dense in base.towers:
         rule.check(dense)
@@ -143,4 +153,4 @@ def run_rule(rule: Rule, options: BaseOptions) -> None:
         write(smaller, base, directory)
         return Said(smaller.compression.notes, [summary(base, smaller)])
 
-    write_results(directories, options.overwrite, base.calibration.unreadable, make)
+    outputs.write(base.calibration.unreadable, make)

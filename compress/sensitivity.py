@@ -19,12 +19,14 @@ from compress.budget import Constraint, check_heads
 from compress.calibration import Calibration, calibrate
 from compress.command import UserError, run_command
 from compress.dense import DenseTower
+from compress.flags import NumberFromZero
 from compress.importance import Importance, MaskGradients, mask_gradients
 from compress.objective import Contrastive
 from compress.options import BaseOptions, OutputOptions
 from compress.rule import Rule, run_rule
 from compress.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind, masked
+from pruning_mechanism.heads import constants_moved
 
 
 def scores(
@@ -45,9 +47,10 @@ def scores(
         Importance with `heads[l, h] = mean_i |g_i[l, h]| / ‖mean_i |g_i[l]|‖₂`, `neurons` likewise.
     """
     calibration = calibrate(model, corpus, samples, seed, texts)
-    batches = calibration.batches("sensitivity: gradients" if progress else None)
-    objective = Contrastive(texts or model, tower)
-    return mean_sensitivity(mask_gradients(Tower.of(model, tower), batches, objective))
+    groups = calibration.groups("sensitivity: gradients" if progress else None)
+    objective, dense = Contrastive(texts or model, tower), Tower.of(model, tower)
+    with constants_moved(dense.sublayers):
+        return mean_sensitivity(mask_gradients(dense, groups, objective))
 
 
 def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
@@ -114,7 +117,7 @@ def select_all_but_one(
 class HeadOptions(BaseOptions):
     """How many heads go, and by which protocol."""
 
-    heads: tuple[int, ...] = (77,)
+    heads: tuple[NumberFromZero, ...] = (77,)
     """how many heads of the tower go; several numbers share one scoring"""
     rule: Literal["lowest", "all-but-one"] = "lowest"
     """the lowest heads of the tower, or all but the best of one layer after another"""

@@ -14,11 +14,11 @@ from torch import nn
 
 from compress.allocate import Curve
 from compress.dense import Base
+from compress.keys import write_keys
 from compress.repair import SublayerRepair
 from pruning_mechanism import Compression, Mask, TowerKind, macs, parameters, save
 from pruning_mechanism.latency import LatencyTable
 
-CALIBRATION_KEYS = "calibration.txt"
 ENDINGS = {"vision": "", "text": "-text"}
 """What the names of files about a tower end in."""
 
@@ -64,8 +64,7 @@ class Smaller:
 def write(smaller: Smaller, base: Base, directory: Path) -> None:
     """Write smaller towers, their masks, their record and what they have seen into a directory."""
     save(smaller.model, directory, base.processor, smaller.compression)
-    keys = "".join(f"{key}\n" for key in base.calibration.corpus["key"])
-    (directory / CALIBRATION_KEYS).write_text(keys)
+    write_keys(directory, base.calibration.corpus["key"])
     write_decisions(smaller, directory)
 
 

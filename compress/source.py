@@ -4,24 +4,34 @@ Stands before every rule that leaves out tokens or layers: opens the checkpoint,
 whose embeddings it is aligned to, and draws the calibration images.
 """
 
-import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from compress.alignment import LEAST_IMAGES, too_few
 from compress.calibration import Calibration
+from compress.checkpoints import find_base, remember
 from compress.command import UserError, check_device
 from compress.dense import Base, Ledger
+from compress.flags import published_name
+from compress.keys import read_keys
 from compress.options import AlignOptions
-from compress.smaller import CALIBRATION_KEYS
 from corpora import load_corpus
-from pruning_mechanism import Tower, load, load_processor
+from pruning_mechanism import (
+    Compression,
+    Tower,
+    check_belongs,
+    load,
+    load_processor,
+    read_record,
+)
 from pruning_mechanism.checkpoint import fingerprint
 
-LEAST_IMAGES = 3
-"""Calibration images that an alignment takes at least."""
+TARGET_FINGERPRINT = "target_fingerprint"
+"""The entry of a record's settings that identifies another last stage than the base."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,9 @@ class Source:
     """A first stage to be made cheaper.
 
     `target` is the vision tower that it stands in front of, `target_processor` prepares that one's
-    images. `chain` says what has been done to it before, `seen` which images that was calibrated
-    on.
+    images, `target_path` is where that lies on this machine. `base` is what records call the
+    checkpoint that everything is made from. `chain` says what has been done to it before, `seen`
+    which images that was calibrated on. `settings` and `notes` are for the record of what is made.
     """
 
     path: str
@@ -42,16 +53,19 @@ class Source:
     ledger: Ledger
     base: str
     base_fingerprint: str
+    target_path: str
     chain: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, base: Base) -> "Source":
         """The dense checkpoint of an experiment, which is its own target."""
         own = base.model, base.processor
         return cls(
-            base.path, *own, Tower.of(own[0]), own[1], base.calibration, base.ledger, base.path,
-            fingerprint(base.path, base.model),
+            base.path, *own, Tower.of(own[0]), own[1], base.calibration, base.ledger,
+            published_name(base.path), fingerprint(base.path, base.model), base.path,
         )  # fmt: skip
 
     def targets(self) -> Tensor:
@@ -71,46 +85,66 @@ def open_source(options: AlignOptions) -> Source:
     Raises:
         UserError, TowerError, CorpusError: an option names something that can't be used.
     """
-    for name in ("samples", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    if options.align_features is not None and options.align_features < 0:
-        raise UserError("--align-features must be at least 0")
+    aligns = options.align == "ridge"
+    if aligns and options.samples < LEAST_IMAGES:
+        raise too_few(options.samples)
     check_device(options.device)
     model, processor = load(options.model, options.device), load_processor(options.model)
-    record = _record(options.model)
-    base = record.get("base", options.model)
+    check_belongs(processor, model, texts=False)
+    record = read_record(options.model)
+    own = record.base_fingerprint if record else fingerprint(options.model, model)
+    last = _last_stage(options, record)
     target, target_processor = model, processor
-    if (last := options.target or base) != options.model:
-        target, target_processor = _target(last, options), load_processor(last)
+    if not _same_place(last, options.model):
+        target, target_processor = load(last, options.device), load_processor(last)
+        check_belongs(target_processor, target, texts=False)
+    _refuse_other_space(options, model, last, target)
+    aligned_to = fingerprint(last, target)
+    if record is None:
+        remember(own, options.model)
+    remember(aligned_to, last)
     corpus = load_corpus(
         options.corpus, options.corpus_dir, options.calibration_split, captions=False
     )
     calibration = Calibration.draw(
         corpus, options.samples, options.seed, processor, None, options.batch_size, options.device
     )
-    if len(calibration) < LEAST_IMAGES:
-        raise UserError(f"{options.corpus} has {len(calibration)} readable images: too few")
-    chain = record.get("chain") or ([f"{record['rule']} {record['constraint']}"] if record else [])
-    keys = Path(options.model) / CALIBRATION_KEYS
-    seen = keys.read_text().splitlines() if keys.is_file() else []
+    if not len(calibration):
+        raise UserError(f"{options.corpus} has no readable image")
+    if aligns and len(calibration) < LEAST_IMAGES:
+        raise too_few(len(calibration))
+    settings, notes = {}, ()
+    if aligned_to != own and options.target:
+        settings = {TARGET_FINGERPRINT: aligned_to}
+        notes = (f"aligned to {published_name(last)}, which isn't what it was made from",)
     return Source(
         options.model, model, processor, Tower.of(target), target_processor, calibration,
-        Ledger(), base, record.get("base_fingerprint") or fingerprint(options.model, model),
-        tuple(chain), tuple(seen),
+        Ledger(), published_name(record.base if record else options.model), own, last,
+        record.steps if record else (), tuple(read_keys(options.model)), settings,
+        notes if options.align != "none" else (),
     )  # fmt: skip
 
 
-def _record(path: str) -> dict:
-    """How a checkpoint was made, by its compression.json; empty if it is none of ours."""
-    record = Path(path) / "compression.json"
-    return json.loads(record.read_text()) if record.is_file() else {}
+def _last_stage(options: AlignOptions, record: Compression | None) -> str:
+    """Where the last stage lies; what nothing is aligned to, or measured beside, needs none."""
+    if options.target:
+        return options.target
+    needed = options.align != "none" or options.measures_target
+    return find_base(record, options.model) if record and needed else options.model
 
 
-def _target(path: str, options: AlignOptions) -> nn.Module:
-    if not options.target and not Path(path).exists() and path.startswith((".", "/")):
+def _same_place(one: str, other: str) -> bool:
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
+
+
+def _refuse_other_space(
+    options: AlignOptions, model: nn.Module, last: str, target: nn.Module
+) -> None:
+    """Raise `UserError` if a last stage embeds into a space of other dimensions."""
+    found, wanted = Tower.of(target).dimension, Tower.of(model).dimension
+    if found != wanted:
+        flag = "--target " if options.target else ""
         raise UserError(
-            f"{options.model} was made from {path}, which isn't there any more: name the last "
-            "stage as --target"
+            f"{flag}{last} embeds into {found} dimensions, {options.model} into {wanted}: a first "
+            "stage is aligned to a tower of its own space"
         )
-    return load(path, options.device)

@@ -36,6 +36,12 @@ class Streams:
         places = TokenPlaces.of(dense, inputs, stream)
         return cls(stream, other, places, inputs if isinstance(inputs, Mapping) else None)
 
+    def first(self, images: int) -> Inputs | None:
+        """The inputs of the first images of the batch."""
+        if self.inputs is None:
+            return None
+        return {name: rows[:images] for name, rows in self.inputs.items()}
+
     def weights(self, of_tokens: TokenWeights) -> Tensor:
         """The weight of each token of the batch, [b, n]."""
         return of_tokens.spread(self.places)

@@ -11,38 +11,45 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from compress.calibration import Batch
-from compress.objective import Objective
+from compress.calibration import Batch, Group
+from compress.objective import Objective, pulls
 from pruning_mechanism import Tower
 from pruning_mechanism.tower import Inputs
 
 
 def summed_gradients(
-    tower: Tower, batches: Iterable[Batch], objective: Objective, weights: Sequence[Tensor]
+    tower: Tower,
+    batches: Iterable[Batch | Group],
+    objective: Objective,
+    weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """The gradient of the loss, summed over all images, one tensor for each of `weights`.
 
     Args:
         tower: `weights` are some of its, and ask for gradients.
-        batches: images with one caption each.
+        batches: images with one caption each; of a group's parts one at a time has a graph.
         objective: of a single loss.
         weights: what to derive by.
     """
     sums = [torch.zeros_like(weight) for weight in weights]
     for batch in batches:
-        inputs = batch.inputs(tower.kind)
-        hidden = tower.embed(inputs)
-        for sublayer in tower.sublayers:  # computed twice, held once, as in mask_gradients
-            hidden = checkpoint(sublayer, hidden, use_reentrant=False)
-        (loss,) = objective(tower.project(hidden, inputs), batch)
-        gradients = torch.autograd.grad(loss, weights)
-        for total, gradient in zip(sums, gradients, strict=True):
-            total.add_(gradient)
+        if len(batch.parts) == 1:
+            embeddings = [_recomputing(tower, batch.parts[0])]
+            (pull,) = pulls(objective, embeddings, batch)
+        else:
+            embeddings = (_recomputing(tower, part) for part in batch.parts)
+            (pull,) = pulls(objective, _embeddings(tower, batch), batch)
+        for own, rows in zip(embeddings, pull, strict=True):
+            for total, gradient in zip(sums, torch.autograd.grad(own, weights, rows), strict=True):
+                total.add_(gradient)
     return sums
 
 
 def mean_squared_gradients(
-    tower: Tower, batches: Iterable[Batch], objective: Objective, weights: Sequence[Tensor]
+    tower: Tower,
+    batches: Iterable[Batch | Group],
+    objective: Objective,
+    weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """The squared gradient through one image's embedding, averaged over the images.
 
@@ -53,17 +60,29 @@ def mean_squared_gradients(
     squares = [torch.zeros_like(weight) for weight in weights]
     images = 0
     for batch in batches:
-        inputs = batch.inputs(tower.kind)
-        with torch.no_grad():
-            embeddings = tower.embeddings(inputs)
-        (loss,) = objective(embeddings.requires_grad_(), batch)
-        pulls = torch.autograd.grad(loss, embeddings)[0]
-        for one, pull in zip(_one_by_one(inputs), pulls.split(1), strict=True):
-            gradients = torch.autograd.grad(tower.embeddings(one), weights, pull)
-            for square, gradient in zip(squares, gradients, strict=True):
-                square.addcmul_(gradient, gradient)
-        images += len(pulls)
+        (pull,) = pulls(objective, _embeddings(tower, batch), batch)
+        for part, rows in zip(batch.parts, pull, strict=True):
+            for one, row in zip(_one_by_one(part.inputs(tower.kind)), rows.split(1), strict=True):
+                gradients = torch.autograd.grad(tower.embeddings(one), weights, row)
+                for square, gradient in zip(squares, gradients, strict=True):
+                    square.addcmul_(gradient, gradient)
+            images += len(rows)
     return [square / images for square in squares]
+
+
+@torch.no_grad()
+def _embeddings(tower: Tower, batch: Batch | Group) -> list[Tensor]:
+    """The embeddings [b, e] of each part, with no graph."""
+    return [tower.embeddings(part.inputs(tower.kind)) for part in batch.parts]
+
+
+def _recomputing(tower: Tower, part: Batch) -> Tensor:
+    """The embeddings [b, e], each sublayer computed twice and held once, as in mask_gradients."""
+    inputs = part.inputs(tower.kind)
+    hidden = tower.embed(inputs)
+    for sublayer in tower.sublayers:
+        hidden = checkpoint(sublayer, hidden, use_reentrant=False)
+    return tower.project(hidden, inputs)
 
 
 def _one_by_one(inputs: Inputs) -> Iterator[Inputs]:

@@ -109,7 +109,9 @@ def _squares(tower: Tower, inputs: Inputs, generator: torch.Generator) -> Tensor
         embeddings = normalize(tower.project(top, inputs), dim=-1)
         if not embeddings.isfinite().all():
             raise not_finite(first_break(tower, tower.embed(inputs)))
-        direction = torch.randn(embeddings.shape, generator=generator).to(embeddings)
+        # drawn one by one: an image's direction doesn't depend on how many are drawn at once
+        drawn = [torch.randn(len(each), generator=generator) for each in embeddings]
+        direction = torch.stack(drawn).to(embeddings)
         gradient = torch.autograd.grad((embeddings * direction).sum(), top)[0]
         squares = [sums(gradient)]
         for part in reversed(parts[1:]):

@@ -14,14 +14,19 @@ nothing here knows of models. Files are read as their publishers ship them:
 | | … or images and `metadata.jsonl` (`file_name`, `captions`) right in it | by hash |
 | | … or, where no captions are asked for, images alone, in folders of any name | like these |
 | hub:owner/name | none; `hub:owner/name@config` for one of its configs | the publisher's |
-| hub | the hub's layout: parquet files or an imagefolder | the publisher's |
+| hub | the hub's layout: parquet files or an imagefolder (or `hub:./DIR`) | the publisher's |
 
 `dataset_{coco,flickr30k,flickr8k}.json` (Karpathy's splits, the ones the field reports) go before
 the publisher's split where they lie in the directory; train is then train and restval. By hash
 means `corpora.splits.hashed`: 1,000 images, or a fifth of fewer than 5,000, are held out. Test and
 validation are the same images where a corpus has just one of them.
+
+A picture, that is, a file or its bytes, however often it comes and under whatever names, is one
+row with all of its captions. One that a publisher has in train and in a held-out split is left out
+of train.
 """
 
+import os
 from pathlib import Path
 
 from datasets import Dataset
@@ -33,6 +38,7 @@ from corpora.problems import CorpusError, CorpusWarning, Problems
 from corpora.rows import dataset_of
 from corpora.scenes import load_scenes
 from corpora.splits import SPLITS, checked, resolve
+from corpora.walking import storable
 
 __all__ = [
     "CORPORA",
@@ -70,9 +76,11 @@ def load_corpus(
     default) or test. Train and the held-out splits share no image, and each is the same every time.
     With `captions` False, folder and hub give images without a caption too; their list is empty.
 
-    Malformed lines and images that aren't on disk are left out and reported as `CorpusWarning`,
-    with file and line. Raises CorpusError, in one line, if the name or split is unknown, files are
-    missing, or no image (with a caption, if these are asked for) is left.
+    Malformed lines, images that aren't on disk or lie outside of the directory, copies and files of
+    other kinds are left out and reported as `CorpusWarning`, with file and line.
+
+    Raises CorpusError, in one line, if the name or split is unknown, files are missing, or no image
+    (with a caption, if these are asked for) is left.
     """
     split = checked(split)
     if name == "scenes":
@@ -113,13 +121,32 @@ def _from_directory(
         raise CorpusError(f"{name} needs a directory that holds {layout}")
     if not Path(directory).is_dir():
         raise CorpusError(f"{directory}: no such directory; {name} expects one with {layout}")
-    return dataset_of(parse(Path(directory), split, problems), problems)
+    directory = Path(directory)
+    if not storable(str(directory.absolute())):
+        raise CorpusError(f"{str(directory)!r}: this directory's name isn't UTF-8 text; rename it")
+    return dataset_of(parse(directory, split, problems), directory, problems)
 
 
 def _source(name: str, directory: str | Path | None) -> str:
-    if directory is not None and not Path(directory).is_dir():
-        raise CorpusError(f"{directory}: no such directory; expected parquet files or imagefolder")
-    source = str(directory or name.removeprefix("hub:"))
+    """A local directory as an absolute path, or a name on the hub: never one for the other."""
+    if directory is not None:
+        if not Path(directory).is_dir():
+            raise CorpusError(
+                f"{directory}: no such directory; expected parquet files or imagefolder"
+            )
+        return os.path.abspath(directory)
+    source = name.removeprefix("hub:")
     if source in ("", "hub"):
         raise CorpusError("hub needs a name, as in hub:owner/name, or a directory in its layout")
+    if source.startswith((".", "~")) or os.path.isabs(source):
+        path = os.path.expanduser(source)
+        if not Path(path).is_dir():
+            raise CorpusError(f"{source}: no such directory; expected parquet files or imagefolder")
+        return os.path.abspath(path)
+    if Path(source).is_dir():
+        raise CorpusError(
+            f"{source}: is a directory here and may be a data set of the hub too; say "
+            f"hub:./{source} (or --corpus hub --corpus-dir {source}) for the directory, or start "
+            "elsewhere for the hub's"
+        )
     return source

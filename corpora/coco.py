@@ -7,34 +7,37 @@ validation here, unless Karpathy's `dataset_coco.json` lies beside the images.
 import re
 from pathlib import Path
 
-from corpora.karpathy import entries, find_karpathy
+from corpora.karpathy import Entry, entries, find_karpathy
 from corpora.problems import CorpusError, Problems
 from corpora.reading import caption, find_file, json_object
-from corpora.rows import Row, image_folder
+from corpora.rows import Listing, Row, image_folder
 from corpora.splits import resolve, split_name
 
 LAYOUT = "train2017/, val2017/ and annotations/captions_train2017.json, captions_val2017.json"
 PARENTS = ("", "images/")  # where the image folders lie
 
 
-def load_coco(directory: Path, split: str, problems: Problems) -> list[Row]:
+def load_coco(directory: Path, split: str, problems: Problems) -> Listing:
     """Rows of one split; the key is the COCO id, the same in 2014, 2017 and Karpathy's file.
 
     Raises CorpusError if captions or images of the split aren't there.
     """
     if file := find_karpathy(directory, "coco"):
-        return _karpathy_rows(directory, file, split, problems)
+        members, others = entries(file, split, problems)
+        rows = [_karpathy_row(directory, entry) for entry in members]
+        return Listing(rows, [_karpathy_row(directory, entry).path for entry in others])
     parts, year = _annotations(directory)
     wanted = resolve(split, parts, f"{directory}/annotations (captions_*{year}.json)")
     names, captions = _captions(parts[wanted], problems)
     published = {"train": "train", "validation": "val", "test": "test"}[wanted]
     folders = [f"{parent}{published}{year}" for parent in PARENTS]
     folder = image_folder(directory, folders, names.values())
-    return [
+    rows = [
         Row(_key(identity), folder / name, tuple(captions[identity]))
         for identity, name in names.items()
         if identity in captions
     ]
+    return Listing(rows, _held_out(directory, year) if wanted == "train" else ())
 
 
 def _annotations(directory: Path) -> tuple[dict[str, Path], str]:
@@ -61,6 +64,14 @@ def _has_images(directory: Path, year: str) -> bool:
     )
 
 
+def _held_out(directory: Path, year: str) -> list[Path]:
+    """The images of the publisher's other splits, as far as they are on disk."""
+    folders = [
+        directory / f"{parent}{part}{year}" for parent in PARENTS for part in ("val", "test")
+    ]
+    return [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+
+
 def _captions(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, list[str]]]:
     """File names and captions by COCO id."""
     content = json_object(file)
@@ -83,19 +94,15 @@ def _captions(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int,
     return names, captions
 
 
-def _karpathy_rows(directory: Path, file: Path, split: str, problems: Problems) -> list[Row]:
-    rows = []
+def _karpathy_row(directory: Path, entry: Entry) -> Row:
     of_2017 = [f"{parent}{part}2017" for parent in PARENTS for part in ("val", "train")]
-    for entry in entries(file, split, problems):
-        numbered = f"{entry.identity or 0:012d}.jpg"
-        places = [f"{parent}{entry.folder}" for parent in PARENTS]
-        path = (
-            find_file(directory, [entry.name], places)
-            or find_file(directory, [numbered], of_2017)
-            or directory / entry.folder / entry.name
-        )
-        rows.append(Row(_key(entry.identity or entry.name), path, entry.captions))
-    return rows
+    places = [f"{parent}{entry.folder}" for parent in PARENTS]
+    path = (
+        find_file(directory, [entry.name], places)
+        or find_file(directory, [f"{entry.identity or 0:012d}.jpg"], of_2017)
+        or directory / entry.folder / entry.name
+    )
+    return Row(_key(entry.identity or entry.name), path, entry.captions)
 
 
 def _key(identity: int | str) -> str:

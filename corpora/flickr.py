@@ -10,8 +10,8 @@ from pathlib import Path
 from corpora.karpathy import entries, find_karpathy
 from corpora.problems import CorpusError, Problems
 from corpora.reading import caption, find_file, lines
-from corpora.rows import Row, image_folder, rows_of
-from corpora.splits import hashed, resolve
+from corpora.rows import Listing, Row, image_folder, rows_of
+from corpora.splits import resolve
 
 LAYOUT_30K = "results.csv (or results_20130124.token) and flickr30k_images/"
 LAYOUT_8K = "Flickr8k.token.txt (or captions.txt) and Flicker8k_Dataset/ (or Images/)"
@@ -41,7 +41,7 @@ SPLIT_FILES = {
 }
 
 
-def load_flickr30k(directory: Path, split: str, problems: Problems) -> list[Row]:
+def load_flickr30k(directory: Path, split: str, problems: Problems) -> Listing:
     """Rows of one split: Karpathy's if his file is there, else by a hash (see `corpora.splits`).
 
     Raises CorpusError if captions or images aren't there.
@@ -55,10 +55,10 @@ def load_flickr30k(directory: Path, split: str, problems: Problems) -> list[Row]
     parse = _piped if file.suffix == ".csv" else _token
     captions = _grouped(file, parse(file, problems), LAYOUT_30K)
     folder = image_folder(directory, IMAGES_30K, captions)
-    return rows_of(captions, hashed(captions, split), folder)
+    return Listing(rows_of(captions, captions, folder), ours=split)
 
 
-def load_flickr8k(directory: Path, split: str, problems: Problems) -> list[Row]:
+def load_flickr8k(directory: Path, split: str, problems: Problems) -> Listing:
     """Rows of one split: Karpathy's, the publisher's (`Flickr_8k.*Images.txt`), else by a hash.
 
     Raises CorpusError if captions or images aren't there.
@@ -71,9 +71,12 @@ def load_flickr8k(directory: Path, split: str, problems: Problems) -> list[Row]:
         raise CorpusError(f"{directory}: no {names[0]}; expected {LAYOUT_8K}")
     parse = _token if file.name == names[0] else _comma
     captions = _grouped(file, parse(file, problems), LAYOUT_8K)
-    members = _publishers_split(directory, split, problems) or hashed(captions, split)
     folder = image_folder(directory, IMAGES_8K, captions)
-    return rows_of(captions, members, folder)
+    found = _publishers_split(directory, split, problems)
+    if found is None:
+        return Listing(rows_of(captions, captions, folder), ours=split)
+    members, held_out = found
+    return Listing(rows_of(captions, members, folder), [folder / name for name in held_out])
 
 
 def _token(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
@@ -123,8 +126,10 @@ def _grouped(file: Path, pairs: Iterator[tuple[str, str]], layout: str) -> dict[
     return captions
 
 
-def _publishers_split(directory: Path, split: str, problems: Problems) -> list[str] | None:
-    """The names of one split, or None if there are no split files at all."""
+def _publishers_split(
+    directory: Path, split: str, problems: Problems
+) -> tuple[list[str], list[str]] | None:
+    """The names of one split, and for train those held out; None if there are no split files."""
     found = {
         name: path
         for name, published in SPLIT_FILES.items()
@@ -138,14 +143,17 @@ def _publishers_split(directory: Path, split: str, problems: Problems) -> list[s
         for number, line in lines(path, problems):
             if side.setdefault(line.strip(), name) != name:
                 problems.add(path, number, f"{line.strip()} is in {side[line.strip()]} already")
-    return [image for image, name in side.items() if name == wanted]
+    members = [image for image, name in side.items() if name == wanted]
+    others = [image for image, name in side.items() if name != wanted]
+    return members, others if wanted == "train" else []
 
 
 def _karpathy_rows(
     directory: Path, file: Path, split: str, folders: tuple[str, ...], problems: Problems
-) -> list[Row]:
-    members = entries(file, split, problems)
+) -> Listing:
+    members, others = entries(file, split, problems)
     if not members:
-        return []
+        return Listing([])
     folder = image_folder(directory, folders, [member.name for member in members])
-    return [Row(member.name, folder / member.name, member.captions) for member in members]
+    rows = [Row(member.name, folder / member.name, member.captions) for member in members]
+    return Listing(rows, [folder / other.name for other in others])

@@ -4,18 +4,25 @@ Hub data sets agree on nothing but the image type, so the columns are found: the
 the captions and the key by the names in use. Images stay where `datasets` stores them.
 """
 
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import datasets
 import pyarrow.compute
 from datasets import Dataset, DatasetDict, Image, List, Value
 
+from corpora.identity import same_rows, united
+from corpora.images import UprightImage
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption
+from corpora.reading import texts
+from corpora.rows import chosen_key, inside
 from corpora.splits import hashed, resolve, split_name
+from corpora.walking import Walk, passed_over, walk
 
 CAPTION_COLUMNS = (
     "captions",
@@ -31,38 +38,245 @@ CAPTION_COLUMNS = (
 )
 NUMBERED = re.compile(r"(caption|sentence|text)_?\d+")
 # These say which image it is: rows with the same value are one image.
-IMAGE_NAMES = ("file_name", "filename", "image_name", "image_id", "img_id", "imgid", "cocoid")
-ROW_NAMES = ("key", "id")  # these may number the captions
+ID_COLUMNS = ("image_id", "img_id", "imgid", "cocoid")
+NAME_COLUMNS = ("file_name", "filename", "image_name")
+_TABLES = (".csv file", ".jsonl file", ".parquet file")  # metadata of an imagefolder
+ROW_COLUMNS = ("key", "id")  # these may number the captions
+# Names that `load_dataset` takes for one of its loaders, which then read the working directory.
+LOADERS = frozenset(datasets.packaged_modules._PACKAGED_DATASETS_MODULES)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of a publisher's splits: its name, the images, and what is known of each row.
+
+    `ids` are the publisher's numbers of the images, equal for rows of one image, and `names` what
+    else may name them; either may be missing.
+    """
+
+    name: str
+    images: Dataset
+    captions: list[list[str]]
+    ids: list[str] | None
+    names: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @property
+    def paths(self) -> list[str | None]:
+        """The paths of the images, straight from the table: no bytes are loaded."""
+        column = self.images.data.column("image")
+        return pyarrow.compute.struct_field(column, "path").to_pylist()
 
 
 def load_hub(source: str, split: str, problems: Problems, captions: bool = True) -> Dataset:
     """One split of a hub data set: `owner/name`, `owner/name@config` or a local directory.
 
     The publisher's splits are used, or a column `split`; a data set that has nothing but `train` is
-    split by a hash (see `corpora.splits`). A row for each caption becomes a row for each image. The
-    key is the publisher's split and what names the image, else the number of the row. With
-    `captions` False images without one stay, and the data set need not have any.
+    split by a hash (see `corpora.splits`). Rows that show the same picture (the same file, the same
+    bytes, or the same name where a column names images) become one; a picture of train that is in a
+    held-out split too is left out of train. The key is the publisher's split and what names the
+    image, else the number of its first row. With `captions` False images without one stay, and the
+    data set need not have any.
 
     Raises CorpusError if it can't be loaded, or has no image column, captions or such split.
     """
     published = _loaded(source)
     available = {name: split_name(name) for name in published}
+    _say_unread(published, source, problems)
     if len(published) == 1:
         (name, whole), *_ = published.items()
-        corpus = _columns(whole, name, source, problems, captions)
-        rows = _split_of_one(whole, corpus["key"], available[name], split, source)
-        return _images_once(corpus, rows, captions)
-    wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
-    parts = []
-    for name, ours in available.items():
-        if ours == wanted:
-            part = _columns(published[name], name, source, problems, captions)
-            parts.append(_images_once(part, range(len(part)), captions))
-    return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        parts = [_part(whole, name, source, problems, captions)]
+        sides = [_sides_of_one(whole, available[name], split, source)]
+        wanted = _wanted_of_one(sides[0], available[name], split, source)
+    else:
+        wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
+        needed = {wanted, "validation", "test"} if wanted == "train" else {wanted}
+        names = [name for name, ours in available.items() if ours in needed]
+        parts = [
+            _part(published[name], name, source, _of(problems, available[name] == wanted), captions)
+            for name in names
+        ]
+        sides = [[available[part.name]] * len(part) for part in parts]
+    return _images_once(parts, sides, wanted, split, source, problems, captions)
+
+
+def _of(problems: Problems, wanted: bool) -> Problems:
+    """Where to report: what is wrong with another split than the wanted one isn't said."""
+    return problems if wanted else Problems()
+
+
+def _sides_of_one(
+    whole: Dataset, published: str | None, split: str, source: str
+) -> list[str | None]:
+    """Our split of each row where there is but one part; None where a hash is to decide."""
+    sides = [split_name(side) for side in whole["split"]] if "split" in whole.features else []
+    if any(sides):
+        return [side or "unknown" for side in sides]
+    return [published if published in ("validation", "test") else None] * len(whole)
+
+
+def _wanted_of_one(
+    sides: list[str | None], published: str | None, split: str, source: str
+) -> str | None:
+    """The split to take of a single part; None if it is chosen by hash."""
+    known = set(sides) - {None, "unknown"}
+    return resolve(split, known, source) if known else None
+
+
+def _images_once(
+    parts: list[_Part],
+    sides: list[list[str | None]],
+    wanted: str | None,
+    split: str,
+    source: str,
+    problems: Problems,
+    captioned: bool,
+) -> Dataset:
+    """The wanted split with one row a picture, the first, which has all of its captions."""
+    own = same_rows([part.images.data.column("image") for part in parts])
+    groups, labels = _pictures(parts, own, source)
+    captions = [texts for part in parts for texts in part.captions]
+    side = [of_row for part in sides for of_row in part]
+    usable = _usable(parts, source, problems)
+    chosen: dict[int, list[int]] = {}
+    shared = []
+    for group in groups:
+        rows = [row for row in group if side[row] == wanted and usable[row]]
+        if not rows:
+            continue
+        if wanted == "train" and any(side[row] in ("validation", "test") for row in group):
+            shared.append(labels[rows[0]])
+        else:
+            chosen[rows[0]] = rows
+    problems.say_shared(len(shared), shared[0] if shared else "")
+    keys = {first: chosen_key(labels[row] for row in rows) for first, rows in chosen.items()}
+    if wanted is None:
+        members = set(hashed(keys.values(), split))
+        keys = {first: key for first, key in keys.items() if key in members}
+    texts = {first: [text for row in chosen[first] for text in captions[row]] for first in keys}
+    kept = [first for first in keys if texts[first] or not captioned]
+    together = [part.images for part in parts]
+    corpus = datasets.concatenate_datasets(together) if len(together) > 1 else together[0]
+    # To all rows, and chosen after: adding to a selection would copy the images.
+    every = range(len(corpus))
+    corpus = corpus.add_column(
+        "captions", [texts.get(row, []) for row in every], feature=List(Value("string"))
+    )
+    corpus = corpus.add_column(
+        "key", [keys.get(row, "") for row in every], feature=Value("string")
+    ).cast_column("image", UprightImage())
+    return corpus if len(kept) == len(corpus) else corpus.select(kept)
+
+
+def _pictures(
+    parts: list[_Part], own: list[list[Hashable]], source: str
+) -> tuple[list[list[int]], list[str]]:
+    """The rows of each picture, numbered through all parts, and a label for each row.
+
+    Rows are of one picture if their files or bytes are equal or the publisher's column says so: a
+    number of the image always, a file name unless different pictures bear it.
+    """
+    identities = [identity for part in own for identity in part]
+    named: list[Hashable] = []
+    labels: list[str] = []
+    for number, (part, of_part) in enumerate(zip(parts, own, strict=True)):
+        ids = part.ids
+        if ids is None and part.names is not None and _consistent(part.names, of_part):
+            ids = part.names
+        start = len(named)
+        named += [
+            ("row", start + row) if ids is None else (number, ids[row]) for row in range(len(part))
+        ]
+        found = ids or _labels(part, of_part, source)
+        labels += [f"{part.name}/{label}" for label in found]
+    return united(identities, named), labels
+
+
+def _consistent(names: list[str], pictures: list[Hashable]) -> bool:
+    """Whether all rows with the same name show the same picture."""
+    first: dict[str, Hashable] = {}
+    return all(
+        first.setdefault(name, picture) == picture
+        for name, picture in zip(names, pictures, strict=True)
+    )
+
+
+def _labels(part: _Part, pictures: list[Hashable], source: str) -> list[str]:
+    """What names the image of each row: its file, else the number of its picture's first row."""
+    paths = part.paths
+    if None not in paths:
+        files = [PurePath(path).name for path in paths]
+        if _consistent(files, pictures):
+            return files
+        if os.path.isabs(source) and all(inside(path, source) for path in paths):
+            relative = [Path(os.path.relpath(path, source)).as_posix() for path in paths]
+            if _consistent(relative, pictures):
+                return relative
+    first: dict[Hashable, int] = {}
+    return [f"{first.setdefault(p, row):07d}" for row, p in enumerate(pictures)]
+
+
+def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None:
+    """Say which images of a local imagefolder are in none of its rows, and what else lies there."""
+    if not os.path.isabs(source):
+        return
+    paths: set[str] = set()
+    for part in published.values():
+        column = part.data.column(_image_column(part, source))
+        paths.update(filter(None, pyarrow.compute.struct_field(column, "path").to_pylist()))
+    read = {os.path.relpath(path, source) for path in paths if inside(path, source)}
+    if not read:  # the images are embedded
+        return
+    found = walk(Path(source), {"README.md"})
+    for kind in [kind for kind in found.ignored if kind.startswith(_TABLES)]:
+        del found.ignored[kind]
+    unread = [name for name in found.images if name not in read]
+    if unread:
+        found.ignored[f"image in no row, as {unread[0]}"] = len(unread)
+    if said := found.said(Path(source)):
+        problems.say(said)
+
+
+def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
+    """Which rows have an image that may be read: embedded, or a photograph in the data set.
+
+    Files outside of the directory (or, of a data set of the hub, outside of where these are kept)
+    are left out and reported, and so are thumbnails.
+    """
+    local = os.path.isabs(source)
+    kept = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    roots = [source, *kept] if local else list(kept)
+    usable: list[bool] = []
+    passed: Counter[str] = Counter()
+    for part in parts:
+        column = pyarrow.compute.struct_field(part.images.data.column("image"), "bytes")
+        embedded = pyarrow.compute.is_valid(column).to_pylist()
+        for path, has_bytes in zip(part.paths, embedded, strict=True):
+            fine = True
+            if path is None or has_bytes or "://" in path:
+                pass
+            elif not any(inside(path, root) for root in roots):
+                problems.add(source, None, f"the file name {path!r} leads outside of it, left out")
+                fine = False
+            elif local and inside(path, source) and (reason := passed_over(path, source)):
+                passed[reason] += 1
+                fine = False
+            usable.append(fine)
+    if passed:
+        problems.say(Walk(ignored=passed).said(Path(source)))
+    return usable
 
 
 def _loaded(source: str) -> DatasetDict:
-    name, _, config = (source, "", "") if Path(source).is_dir() else source.partition("@")
+    # An absolute path is never taken for a loader of that name ("imagefolder", "parquet", "json").
+    name, _, config = (source, "", "") if os.path.isabs(source) else source.partition("@")
+    if not os.path.isabs(name) and name in LOADERS:
+        raise CorpusError(
+            f"{name} is a loader of the datasets library, not a data set: name its directory, as "
+            f"in --corpus hub --corpus-dir DIR"
+        )
     try:
         with _no_bars():
             try:
@@ -94,48 +308,31 @@ def _no_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _columns(part: Dataset, name: str, source: str, problems: Problems, captioned: bool) -> Dataset:
-    """The part with our three columns; the first row of an image has all of its captions."""
+def _part(part: Dataset, name: str, source: str, problems: Problems, captioned: bool) -> _Part:
     image = _image_column(part, source)
-    texts = _captions(part, source, captioned)
-    keys = [f"{name}/{key}" for key in _keys(part, image)]
-    gathered: dict[str, list[str]] = {}
-    for row, (key, captions) in enumerate(zip(keys, texts, strict=True)):
-        if captioned and not captions:
-            problems.add(f"{source} ({name})", row, "no caption in this row")
-        gathered.setdefault(key, []).extend(captions)
-    texts = [gathered.pop(key, []) for key in keys]
-    corpus = part.select_columns(image).cast_column(image, Image())
-    if image != "image":
-        corpus = corpus.rename_column(image, "image")
-    corpus = corpus.add_column("captions", texts, feature=List(Value("string")))
-    return corpus.add_column("key", keys, feature=Value("string"))
-
-
-def _images_once(corpus: Dataset, rows: range | list[int], captioned: bool) -> Dataset:
-    """Those of the rows that have captions, or, without `captioned`, the first of each image."""
+    captions = _captions(part, source, captioned)
     if captioned:
-        captions = corpus["captions"][:]
-        kept = [row for row in rows if captions[row]]
-    else:
-        keys = corpus["key"][:]
-        kept = sorted({keys[row]: row for row in reversed(rows)}.values())
-    return corpus if len(kept) == len(corpus) else corpus.select(kept)
+        for row, of_row in enumerate(captions):
+            if not of_row:
+                problems.add(f"{source} ({name})", row, "no caption in this row")
+    images = part.select_columns(image).cast_column(image, Image(decode=False))
+    if image != "image":
+        images = images.rename_column(image, "image")
+    ids = _column(part, ID_COLUMNS)
+    names = _column(part, NAME_COLUMNS) or _column(part, ROW_COLUMNS, distinct=True)
+    return _Part(name, images, captions, ids, names)
 
 
-def _split_of_one(
-    whole: Dataset, keys: list[str], published: str | None, split: str, source: str
-) -> list[int]:
-    """The rows of a split where there is but one part: by a column `split`, else by hash."""
-    sides = [split_name(side) for side in whole["split"]] if "split" in whole.features else []
-    if any(sides):
-        wanted = resolve(split, set(sides), source)
-        return [row for row, side in enumerate(sides) if side == wanted]
-    if published in ("validation", "test"):
-        resolve(split, [published], source)
-        return list(range(len(whole)))
-    members = set(hashed(keys, split))
-    return [row for row, key in enumerate(keys) if key in members]
+def _column(part: Dataset, names: Sequence[str], distinct: bool = False) -> list[str] | None:
+    """The first of these columns that holds a text or a number in each row, as text."""
+    for name in names:
+        feature = part.features.get(name)
+        if not isinstance(feature, Value) or feature.dtype not in ("string", "int64", "int32"):
+            continue
+        values = part[name][:]
+        if None not in values and not (distinct and len(set(values)) < len(values)):
+            return [str(value) for value in values]
+    return None
 
 
 def _image_column(part: Dataset, source: str) -> str:
@@ -164,31 +361,4 @@ def _captions(part: Dataset, source: str, captioned: bool) -> list[list[str]]:
             f"expected one of {', '.join(CAPTION_COLUMNS)}"
         )
     values = part.select_columns(columns)
-    return [[text for name in columns for text in _texts(row[name])] for row in values]
-
-
-def _texts(value: object) -> list[str]:
-    """All captions in a text, a list, or COCO's {"raw": …}, however nested."""
-    if isinstance(value, dict):
-        return _texts(value.get("raw") or value.get("caption") or value.get("text"))
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    return [text] if (text := caption(value)) else []
-
-
-def _keys(part: Dataset, image: str) -> list[str]:
-    """What names the image of each row: a column, its file, or else the number of the row."""
-    for name in (*IMAGE_NAMES, *ROW_NAMES):
-        feature = part.features.get(name)
-        if not isinstance(feature, Value) or feature.dtype not in ("string", "int64", "int32"):
-            continue
-        values = part[name][:]
-        distinct = len(set(values)) == len(values)
-        if None not in values and (distinct or name in IMAGE_NAMES):
-            return [str(value) for value in values]
-    # Straight from the table: reading the column would load the bytes of all images.
-    paths = pyarrow.compute.struct_field(part.data.column(image), "path").to_pylist()
-    files = [PurePath(path).name if path else None for path in paths]
-    if None not in files and len(set(files)) == len(files):
-        return files
-    return [f"{row:07d}" for row in range(len(part))]
+    return [[text for name in columns for text in texts(row[name])] for row in values]

@@ -1,84 +1,268 @@
 """The one home of decoding: from a file, bytes or a decoded image to upright RGB.
 
 Also finds the images of a corpus that can't be decoded, in one pass before long work starts, so
-that a broken file is skipped and named and doesn't end a run.
+that a broken file is skipped and named and doesn't end a run. Both read a picture by the same
+steps, so what passes that pass opens later, and the `image` column of every corpus decodes by them
+too. What one image may cost is bounded: an ordinary file, `MAX_PIXELS`, and of large pictures one
+at a time in a process.
 """
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import PIL.Image
-import PIL.ImageOps
 from datasets import Dataset, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from corpora.problems import CorpusError
+from corpora.bare import Bare, bare
+from corpora.files import open_regular
+from corpora.orientation import TURNS, upright
+from corpora.problems import CorpusError, Problems
 
-AT_ONCE = 64
+try:
+    from pillow_heif.as_plugin import HeifImageFile
+except ImportError:
+    HeifImageFile = None
+
+# Of a picture that is decoded as a whole: where Pillow begins to warn, 16,384 x 5,461. JPEGs that
+# aren't progressive may have four times as many; they are then decoded at half their size.
+MAX_PIXELS = 89_478_485
+# WebP holds four copies of a picture while it decodes, AVIF, HEIF and JPEG 2000 up to three.
+MAX_PIXELS_OF = {"WEBP": 48_000_000, "AVIF": 64_000_000, "HEIF": 64_000_000, "JPEG2000": 64_000_000}
+# What photographs come in. Pillow knows more, but some of it runs programs (EPS), unpacks whatever
+# it is given (FITS) or is no picture.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
+INSTALL_HEIF = "pip install 'clip-cascade[heif]'"
+
+_LARGE = 4_000_000  # pixels; pictures above are decoded one at a time
+_ONE_AT_A_TIME = threading.Lock()
+_MAX_REREAD = 256_000_000  # bytes of a file that is read once more without its metadata
+_AT_ONCE = 16
+_THREADS = 8
+_HEIF_BRANDS = frozenset(
+    {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
 
 
-def open_image(image: PIL.Image.Image | str | Path | bytes | dict) -> PIL.Image.Image:
+def open_image(
+    image: PIL.Image.Image | str | Path | bytes | dict, at_least: int | None = None
+) -> PIL.Image.Image:
     """Decode an image to RGB, turned upright as its EXIF orientation says.
 
-    Takes a path, the bytes of a file, a decoded image, or what a corpus with undecoded images gives
-    ({"path": …, "bytes": …}). Transparency is dropped as CLIP's processor drops it; 16-bit grey is
-    scaled to 8 bits, where a plain `convert` would turn it white.
+    Broken metadata costs nothing: if the orientation can't be read the picture stays as stored, and
+    what else keeps Pillow from opening the file is left out. Of several pictures in a file the
+    first is taken. Transparency is dropped as CLIP's processor drops it; 16-bit grey is scaled to 8
+    bits, where a plain `convert` would turn it white, and so are floating point values in [0, 1].
 
-    Raises CorpusError if the image can't be decoded.
+    Args:
+        image: a path, the bytes of a file, a decoded image, or what a corpus with undecoded images
+            gives ({"path": …, "bytes": …}).
+        at_least: what is wanted of the shorter edge, in pixels. A file with a picture twice as
+            large or more comes at 1/2, 1/4, … of its size, still at least so large, for a fraction
+            of the time and memory.
+
+    Raises:
+        CorpusError: the image can't be decoded, isn't an ordinary file or has too many pixels.
     """
     try:
         if isinstance(image, PIL.Image.Image):
-            return _rgb(image)
-        with _opened(image) as decoded:
-            return _rgb(decoded)
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError
+            return _rgb(upright(_loaded(image)))
+        if isinstance(image, dict):
+            image = image["bytes"] if image.get("bytes") is not None else image["path"]
+        with BytesIO(image) if isinstance(image, bytes) else open_regular(image) as stream:
+            return _decoded(stream, at_least)
+    except CorpusError as error:
+        reason = str(error)
+        named = reason if reason.startswith(_name(image)) else f"{_name(image)}: {reason}"
+        raise CorpusError(named) from error
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError and more.
     except Exception as error:
-        raise CorpusError(f"{_name(image)}: can't be decoded ({error})") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CorpusError(f"{_name(image)}: can't be decoded ({reason})") from error
+
+
+def unreadable(corpus: Dataset) -> dict[str, str]:
+    """Decode each image once; the keys of those that fail, each with the reason.
+
+    The images are neither kept nor encoded again. They are read by `open_image`, JPEG files at an
+    eighth of their size: all of the file is read, so that a truncated one is found, in a fraction
+    of the time.
+    """
+    reasons: dict[str, str] = {}
+    keys = iter(corpus["key"])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in undecoded(corpus).iter(_AT_ONCE):
+            for reason in pool.map(_fault, batch["image"]):
+                key = next(keys)
+                if reason is not None:
+                    reasons[key] = reason
+    return reasons
 
 
 def drop_unreadable(corpus: Dataset) -> tuple[Dataset, list[str]]:
-    """Decode each image once; return the corpus without those that fail, and their keys.
+    """The corpus without the images that can't be decoded, and their keys.
 
-    The images are neither kept nor encoded again, and the corpus that is returned is a selection
-    of the rows of the one given. JPEG files are decoded at an eighth of their size: all of the file
-    is read, so that a truncated one is found, in a fraction of the time.
+    What is returned is a selection of the rows of the corpus given. The reasons are said as
+    `CorpusWarning`; `unreadable` returns them.
     """
-    undecoded = corpus.select_columns("image").cast_column("image", Image(decode=False))
-    readable: list[bool] = []
-    with ThreadPoolExecutor() as pool:
-        for batch in undecoded.iter(AT_ONCE):
-            readable += pool.map(_readable, batch["image"])
-    if all(readable):
+    reasons = unreadable(corpus)
+    if not reasons:
         return corpus, []
-    keys = [key for key, fine in zip(corpus["key"], readable, strict=True) if not fine]
-    return corpus.select([row for row, fine in enumerate(readable) if fine]), keys
+    with Problems() as problems:
+        for reason in reasons.values():
+            problems.lines.append(f"skipped an image: {reason}")
+    kept = [row for row, key in enumerate(corpus["key"]) if key not in reasons]
+    return corpus.select(kept), list(reasons)
 
 
-def _readable(image: dict | None) -> bool:
+def undecoded(corpus: Dataset) -> Dataset:
+    """Only the images of a corpus, as {"path": …, "bytes": …}, which `open_image` takes."""
+    return corpus.select_columns("image").cast_column("image", Image(decode=False))
+
+
+@dataclass(eq=False)
+class UprightImage(Image):
+    """The type of the column `image`: `datasets.Image`, decoded by `open_image`.
+
+    Apart from that it is the same type, also for comparisons and in files that are written.
+    """
+
+    def decode_example(self, value, token_per_repo_id=None) -> PIL.Image.Image:
+        """Decode {"path": …, "bytes": …} to upright RGB; raises CorpusError if that fails."""
+        local = isinstance(value, dict) and (
+            value.get("bytes") is not None or "://" not in str(value.get("path"))
+        )
+        if local and value.get("bytes") is None and value.get("path") is None:
+            raise CorpusError("this row has no image")
+        return open_image(value if local else super().decode_example(value, token_per_repo_id))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Image):
+            return NotImplemented
+        return (self.mode, self.decode) == (other.mode, other.decode)
+
+    __hash__ = Image.__hash__
+
+
+def _fault(image: dict | None) -> str | None:
+    """Why an image can't be opened, or None if it can."""
+    if image is None or (image.get("bytes") is None and image.get("path") is None):
+        return "this row has no image"
     try:
-        with _opened(image) as decoded:
-            decoded.draft(None, tuple(max(1, side // 8) for side in decoded.size))
-            decoded.load()
-    except Exception:  # as in open_image: any of several, and none may end the pass
-        return False
-    return True
+        open_image(image, at_least=1)
+    except CorpusError as error:
+        return str(error)
+    return None
 
 
-def _opened(image: str | Path | bytes | dict) -> PIL.Image.Image:
-    if isinstance(image, dict):
-        image = image["bytes"] if image.get("bytes") is not None else image["path"]
-    return PIL.Image.open(BytesIO(image) if isinstance(image, bytes) else image)
+def _decoded(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
+    """The picture in a file; if its metadata is in the way, without that."""
+    try:
+        with _opened(stream) as image:
+            return _whole(image, at_least)
+    except CorpusError:
+        raise
+    except Exception:
+        stream.seek(0)
+        content = stream.read(_MAX_REREAD + 1)
+        rest = bare(content) if len(content) <= _MAX_REREAD else None
+        if rest is None:
+            raise
+        try:
+            return _without_metadata(rest, at_least)
+        except Exception:  # it wasn't the metadata: what was wrong at first is what counts
+            rest = None
+        raise
+
+
+def _without_metadata(rest: Bare, at_least: int | None) -> PIL.Image.Image:
+    with _opened(BytesIO(rest.content)) as image:
+        picture = _whole(image, at_least)
+    turn = TURNS.get(rest.orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _opened(stream: BinaryIO) -> PIL.Image.Image:
+    """The file's picture, not yet decoded."""
+    start = stream.read(16)
+    stream.seek(0)
+    if start.startswith(b"\xff\xd8\xff"):
+        # Not by PIL.Image.open, which goes on to look for further pictures in the metadata.
+        return JpegImageFile(stream)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        if HeifImageFile is None:
+            raise CorpusError(f"is HEIC, which needs a decoder of its own: {INSTALL_HEIF}")
+        return HeifImageFile(stream)
+    return PIL.Image.open(stream, formats=_formats())
+
+
+def _formats() -> tuple[str, ...]:
+    PIL.Image.init()
+    return tuple(name for name in FORMATS if name in PIL.Image.OPEN)
+
+
+def _whole(image: PIL.Image.Image, at_least: int | None) -> PIL.Image.Image:
+    """Decode an opened file: upright, RGB, and scaled down as `open_image` says."""
+    stored = image.width * image.height
+    bound = MAX_PIXELS_OF.get(image.format, MAX_PIXELS)
+    if image.format == "JPEG":
+        divisor = _divisor(image.size, at_least)
+        if not image.info.get("progressive"):  # which is held as a whole, however it is decoded
+            divisor = max(divisor, 2) if stored > bound else divisor
+            bound *= 4
+        if divisor > 1:
+            _draft(image, min(divisor, 8))
+    if stored > bound:
+        raise CorpusError(
+            f"has {stored / 1e6:,.0f} million pixels; at most {bound / 1e6:,.0f} are decoded of a "
+            f"{image.format} file"
+        )
+    with _ONE_AT_A_TIME if image.width * image.height > _LARGE else nullcontext():
+        picture = _rgb(upright(_loaded(image)))
+        divisor = _divisor(picture.size, at_least)
+        return picture.reduce(divisor) if divisor > 1 else picture
+
+
+def _divisor(size: tuple[int, int], at_least: int | None) -> int:
+    """The power of two by which a picture can be divided and its shorter edge still suffice."""
+    if at_least is None:
+        return 1
+    return 1 << max(0, (min(size) // max(1, at_least)).bit_length() - 1)
+
+
+def _draft(image: JpegImageFile, divisor: int) -> None:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8: in the cosine transform, with a part of the work."""
+    image.draft(None, tuple(max(1, side // divisor) for side in image.size))
+
+
+def _loaded(image: PIL.Image.Image) -> PIL.Image.Image:
+    image.load()
+    return image
 
 
 def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    image.load()
-    if image.getexif().get(PIL.Image.ExifTags.Base.Orientation, 1) != 1:
-        image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit files come as I;16, from older Pillow as I
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.mode == "F":
+        image = _eight_bits(image)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Floating point grey as L: values in [0, 1] are scaled, others are taken for 0 to 255."""
+    lowest, highest = image.getextrema()
+    scale = 255 if lowest >= 0 and 0 < highest <= 1 else 1
+    return image.point(lambda value: value * scale).convert("L")
 
 
 def _name(image: object) -> str:

@@ -29,11 +29,11 @@ def find_karpathy(directory: Path, corpus: str) -> Path | None:
     return find_file(directory, [f"dataset_{corpus}.json"], ["", "annotations"])
 
 
-def entries(file: Path, split: str, problems: Problems) -> list[Entry]:
-    """The images of one split in file order; train holds Karpathy's train and restval.
+def entries(file: Path, split: str, problems: Problems) -> tuple[list[Entry], list[Entry]]:
+    """The images of one split in file order, and for train those that are held out of it.
 
-    Images and captions that can't be used are reported. Raises CorpusError if the file can't be
-    read or has no such split.
+    Train holds Karpathy's train and restval. Images and captions that can't be used are reported.
+    Raises CorpusError if the file can't be read or has no such split.
     """
     images = json_object(file).get("images")
     if not isinstance(images, list):
@@ -46,7 +46,12 @@ def entries(file: Path, split: str, problems: Problems) -> list[Entry]:
         for number, member in enumerate(members)
         if split_name(member.get("split")) in (wanted, None)
     ]
-    return list(_usable(file, chosen, problems))
+    others = [
+        (number, member)
+        for number, member in enumerate(members)
+        if wanted == "train" and split_name(member.get("split")) in ("validation", "test")
+    ]
+    return list(_usable(file, chosen, problems)), list(_usable(file, others, Problems()))
 
 
 def _usable(file: Path, chosen: list[tuple[int, dict]], problems: Problems) -> Iterator[Entry]:
@@ -57,8 +62,10 @@ def _usable(file: Path, chosen: list[tuple[int, dict]], problems: Problems) -> I
             continue
         sentences = sentences if isinstance(sentences, list) else []
         texts = [s.get("raw") for s in sentences if isinstance(s, dict)]
+        folder, identity = member.get("filepath"), member.get("cocoid")
         captions = tuple(text for text in map(caption, texts) if text)
         if not captions:
             problems.add(file, None, f"image {number} ({name}) has no caption")
             continue
-        yield Entry(name, member.get("filepath", ""), member.get("cocoid"), captions)
+        folder = folder if isinstance(folder, str) else ""
+        yield Entry(name, folder, identity if isinstance(identity, int) else None, captions)

@@ -1,7 +1,8 @@
 """What can be wrong with a corpus, and how the user hears of it.
 
 One error for what ends a load (`CorpusError`, a single line that a command can print as it is) and
-one warning for what is left out and passed over (`CorpusWarning`): malformed lines, missing images.
+one warning for what is left out and passed over (`CorpusWarning`): malformed lines, missing images,
+files of other kinds, copies of a picture.
 """
 
 import warnings
@@ -28,20 +29,32 @@ class Problems:
     def __init__(self):
         self.lines: list[str] = []
         self.missing = 0
-        self._missing_summary: list[str] = []
+        self._summaries: list[str] = []
 
     def add(self, file: Path | str, line: int | None, what: str) -> None:
         """Note that a line of a file (or, without a number, something else in it) is unusable."""
         where = f"{file}:{line}" if line is not None else f"{file}"
         self.lines.append(f"{where}: {what}")
 
+    def say(self, summary: str) -> None:
+        """Note something about the corpus as a whole."""
+        self._summaries.append(summary)
+
+    def say_shared(self, shared: int, first: str) -> None:
+        """Note how many pictures the publisher has in train and in a held-out split, if any."""
+        if shared:
+            self.say(
+                f"{shared:,} images of train are held out in another split too and are left out of "
+                f"train (first: {first})"
+            )
+
     def count_missing(self, missing: int, listed: int, first: Path) -> None:
         """Note how many of the listed images aren't on disk, and the first of them."""
         self.missing = missing
-        self._missing_summary = [
+        self.say(
             f"{missing:,} of {listed:,} images that the captions name aren't on disk, "
             f"skipped (first: {first})"
-        ]
+        )
 
     def __enter__(self) -> "Problems":
         return self
@@ -50,6 +63,6 @@ class Problems:
         shown = self.lines[:SHOWN]
         if len(self.lines) > SHOWN:
             shown.append(f"… and {len(self.lines) - SHOWN:,} more like these")
-        for text in shown + self._missing_summary:
+        for text in shown + self._summaries:
             # 3: the caller of the function that holds the `with` block, that is, of load_corpus
             warnings.warn(text, CorpusWarning, stacklevel=3)

@@ -4,11 +4,18 @@ Byte-order marks, Windows line ends and bytes that aren't UTF-8 are met here, so
 the single corpora see clean text with line numbers.
 """
 
+import ast
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from corpora.problems import CorpusError, Problems
+
+# A quoted text of a list, and what stands between it and the next one.
+_QUOTED = re.compile(
+    r"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")\s*(?:,\s*(?=['"])|(?=['"])|,?\s*$)""", re.DOTALL
+)
 
 
 def lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
@@ -37,6 +44,8 @@ def json_object(file: Path) -> dict:
         ) from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{file}: not UTF-8 text; is the file damaged?") from error
+    except (ValueError, RecursionError) as error:  # numbers too long, lists too deep
+        raise CorpusError(f"{file}: not JSON that can be read ({error})") from error
     if not isinstance(value, dict):
         raise CorpusError(f"{file}: holds a JSON {type(value).__name__}, expected an object")
     return value
@@ -51,6 +60,50 @@ def caption(text: object) -> str | None:
     except UnicodeEncodeError:  # half of a surrogate pair, from a broken escape in JSON
         return None
     return text.strip()
+
+
+def texts(value: object) -> list[str]:
+    """All captions in a text, a list, or COCO's {"raw": …}, however nested.
+
+    A text that is a list written out, as tables write lists ("['a', 'b']", '["a", "b"]'), is that
+    list.
+    """
+    if isinstance(value, dict):
+        return texts(value.get("raw") or value.get("caption") or value.get("text"))
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in texts(item)]
+    text = caption(value)
+    if text is None:
+        return []
+    written = _written_list(text)
+    return [text] if written is None else [each for each in map(caption, written) if each]
+
+
+def _written_list(text: str) -> list[str] | None:
+    """The texts of a list in JSON, Python or numpy (without commas); None if it isn't one."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return _quoted(text)
+    return value if isinstance(value, list) and _only_texts(value) else None
+
+
+def _only_texts(values: list) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _quoted(text: str) -> list[str] | None:
+    """The texts of `['a', "b"]`; read as tokens, as Python would join what has no comma between."""
+    found, rest = [], text[1:-1].strip()
+    while match := _QUOTED.match(rest):
+        try:
+            found.append(ast.literal_eval(match[1]))
+        except (SyntaxError, ValueError):
+            return None
+        rest = rest[match.end() :]
+    return found if found and not rest else None
 
 
 def find_file(directory: Path, names: Iterable[str], folders: Iterable[str] = ("",)) -> Path | None:

@@ -1,19 +1,26 @@
 """One image with its captions, and the step from a list of them to a Hugging Face dataset.
 
-The parser of each corpus makes rows; here those whose image is on disk become a
-`datasets.Dataset`, the one shape in which everything above this folder sees a corpus.
+The parser of each corpus lists rows; here those whose image is on disk become a
+`datasets.Dataset`, the one shape in which everything above this folder sees a corpus. Rows that
+show the same picture become one, and none is on both sides of a split.
 """
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Features, List, Value
 
+from corpora.files import kind_of
+from corpora.identity import same_files, united
+from corpora.images import UprightImage
 from corpora.problems import CorpusError, Problems
+from corpora.splits import hashed
 
-FEATURES = Features({"image": Image(), "captions": List(Value("string")), "key": Value("string")})
+FEATURES = Features(
+    {"image": UprightImage(), "captions": List(Value("string")), "key": Value("string")}
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,21 @@ class Row:
     key: str
     path: Path
     captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a parser found: the rows of a split of the publisher's, or of a corpus without splits.
+
+    `held_out` are the images that must not be in the split: for train, those of the publisher's
+    other splits. `ours` is the split to choose by hash where the publisher has none. With
+    `captioned` rows without a caption are left out in the end.
+    """
+
+    rows: Sequence[Row]
+    held_out: Sequence[Path] = ()
+    ours: str | None = None
+    captioned: bool = False
 
 
 def rows_of(captions: dict[str, list[str]], names: Iterable[str], folder: Path) -> list[Row]:
@@ -50,19 +72,89 @@ def image_folder(directory: Path, candidates: Iterable[str], names: Iterable[str
     return max(present, key=present.get)
 
 
-def dataset_of(rows: list[Row], problems: Problems) -> Dataset:
-    """Rows as a dataset with columns image, captions and key; images on disk aren't opened.
+def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset:
+    """A listing as a dataset with columns image, captions and key; no image is decoded.
 
-    Rows whose image isn't on disk are left out, counted and reported. The dataset is empty if
-    none is left.
+    Rows that show the same picture are put together. Rows whose image lies outside of the
+    directory, isn't on disk or is held out are left out and reported. The dataset is empty if none
+    is left.
     """
-    here = [row for row in rows if os.path.isfile(row.path)]
-    if len(here) < len(rows):
-        first = next(row.path for row in rows if not os.path.isfile(row.path))
-        problems.count_missing(len(rows) - len(here), len(rows), first)
+    rows = [row for row in listing.rows if _inside(row, directory, problems)]
+    identities = same_files([row.path for row in rows] + list(listing.held_out))
+    own, held_out = identities[: len(rows)], set(identities[len(rows) :])
+    groups = united([row.key for row in rows], own)
+    if held_out:
+        shared = [group for group in groups if any(own[row] in held_out for row in group)]
+        problems.say_shared(len(shared), rows[shared[0][0]].key if shared else "")
+        groups = [group for group in groups if not any(own[row] in held_out for row in group)]
+    rows = _joined([[rows[row] for row in group] for group in groups], problems)
+    if listing.ours:
+        members = set(hashed([row.key for row in rows], listing.ours))
+        rows = [row for row in rows if row.key in members]
+    if listing.captioned:
+        rows = [row for row in rows if row.captions]
+    here = _on_disk(rows, problems)
     columns = {
         "image": [os.path.abspath(row.path) for row in here],
         "captions": [list(row.captions) for row in here],
         "key": [row.key for row in here],
     }
     return Dataset.from_dict(columns, features=FEATURES)
+
+
+def inside(path: str | os.PathLike, directory: str | os.PathLike) -> bool:
+    """Whether a path, as it is written, leads into a directory; links are not followed."""
+    path, directory = (os.path.normpath(os.path.abspath(each)) for each in (path, directory))
+    return path.startswith(os.path.join(directory, ""))
+
+
+def chosen_key(keys: Iterable[str]) -> str:
+    """The key of a picture that has several: the shortest, whatever order they come in."""
+    return min(keys, key=lambda key: (len(key), key))
+
+
+def _inside(row: Row, directory: Path, problems: Problems) -> bool:
+    if inside(row.path, directory) and "\0" not in row.key:
+        return True
+    problems.add(directory, None, f"the file name {row.key!r} leads outside of it, left out")
+    return False
+
+
+def _joined(groups: list[list[Row]], problems: Problems) -> list[Row]:
+    """One row for each group of rows that show the same picture."""
+    joined = []
+    copies = []
+    for group in groups:
+        key = chosen_key(row.key for row in group)
+        first = next(row for row in group if row.key == key)
+        captions = tuple(text for row in group for text in row.captions)
+        joined.append(replace(first, captions=captions))
+        copies += [(row.key, key) for row in group if not _same_spelling(row.path, first.path)]
+    if copies:
+        copy, key = copies[0]
+        problems.say(
+            f"{len(copies):,} files are copies of others and were put together with these (first: "
+            f"{copy} is {key})"
+        )
+    return joined
+
+
+def _same_spelling(one: Path, other: Path) -> bool:
+    return os.path.normpath(one) == os.path.normpath(other)
+
+
+def _on_disk(rows: list[Row], problems: Problems) -> list[Row]:
+    here, missing = [], []
+    for row in rows:
+        try:
+            kind = kind_of(os.stat(row.path).st_mode)
+        except (OSError, ValueError):
+            missing.append(row)
+            continue
+        if kind:
+            problems.add(row.path, None, f"is {kind}, not a file; left out")
+        else:
+            here.append(row)
+    if missing:
+        problems.count_missing(len(missing), len(rows), missing[0].path)
+    return here

@@ -19,6 +19,7 @@ from transformers import CLIPProcessor
 from demo.batches import Batch
 from demo.network import build_model, embed_images, embed_texts
 from demo.optimizers import Muon
+from pruning_mechanism.weights import open_up
 
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 LARGEST_GRADIENT = 5.0
@@ -170,6 +171,7 @@ class Learner:
                 tensors |= {f"{kind}/{key}/{names[parameter]}": t for key, t in state.items()}
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, {"steps": str(self.steps), "recipe": json.dumps(recipe)})
+        open_up(partial)
         partial.replace(path)
 
     def restore(self, path: Path) -> None:

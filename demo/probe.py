@@ -15,7 +15,8 @@ import torch
 from rich.table import Table
 
 from cascade import Stage
-from compress.command import ConfigOption, UserError, console, run_command
+from compress.command import ConfigOption, console, run_command
+from compress.flags import Count, Seed, StagePath
 from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
 from corpora.scenes import SEEDS, Scene, captions, render, scene
 from corpora.wording import placing
@@ -39,18 +40,16 @@ class ProbeOptions(ConfigOption):
     Example: python -m demo.probe --model results/clip-longer
     """
 
-    model: Path = Path("demo/clip-scenes")
+    model: StagePath = Path("demo/clip-scenes")
     """a CLIP checkpoint"""
-    images: int = 1000
+    images: Count = 1000
     """held-out scenes"""
-    seed: int = 0
+    seed: Seed = 0
     """of the wrong words"""
 
 
 def main(options: ProbeOptions) -> None:
     """Print both tables."""
-    if options.images < 1:
-        raise UserError("--images must be at least 1")
     scenes = [scene(SEEDS["validation"], index) for index in range(options.images)]
     stage = Stage.load(str(options.model))
     images = torch.as_tensor(stage.encode_images([render(drawn) for drawn in scenes]))
@@ -86,7 +85,7 @@ def noticed_words(
     noticed = {}
     for word, choices in WORDS.items():
         wrong = [_misdescribed(drawn, word, choices, dice) for drawn in scenes]
-        noticed[word] = 100 * (true > _scores(stage, wrong, images)).double().mean().item()
+        noticed[word] = 100 * (true > _scores(stage, wrong, images)).cpu().double().mean().item()
     return noticed
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,13 +23,30 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from compress.command import ConfigOption, UserError, check_device, finished_directory, run_command
+from compress.flags import (
+    Bounds,
+    Count,
+    NumberFromZero,
+    ReadPath,
+    Seed,
+    WrittenPath,
+    inputs_of,
+)
+from compress.outputs import Input
+from compress.screen import printable
 from corpora import drop_unreadable, load_corpus, open_image
 from demo.batches import Batches, CorpusSource, SceneSource, Source
 from demo.learner import Learner, Rates, recipe_kept
 from demo.network import IMAGE_SIDE, build_processor
 from demo.phrases import Phrases
 from evaluation.retrieval import recall
+from pruning_mechanism import save
+from pruning_mechanism.checkpoint import cast
 
+Positive = Annotated[float, Bounds(0, low_open=True)]
+FloatFromZero = Annotated[float, Bounds(0)]
+CARD = "README.md"
+"""The card of a checkpoint, written by hand: training it again keeps it."""
 COARSE_SIDE = IMAGE_SIDE // 2
 WARM_UP = 50  # steps
 SECONDS_BETWEEN_SAVES = 120
@@ -45,39 +63,39 @@ class Recipe(ConfigOption):
 
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:owner/name"""
-    corpus_dir: Path | None = None
+    corpus_dir: ReadPath | None = None
     """where the corpus lies"""
-    output: Path = Path("demo/clip-scenes")
+    output: WrittenPath = Path("demo/clip-scenes")
     """directory of the finished checkpoint"""
     overwrite: bool = False
     """replace a finished checkpoint"""
-    state: Path = Path("demo/training")
+    state: WrittenPath = Path("demo/training")
     """directory of the unfinished training"""
-    samples: int = 52_000
+    samples: Count = 52_000
     """images seen in all"""
-    coarse: int = 36_000
+    coarse: NumberFromZero = 36_000
     """of these, seen first and at 64 px"""
-    decay: int = 20_000
+    decay: Count = 20_000
     """of these, seen last while the learning rate falls"""
-    batch: int = 128
+    batch: Count = 128
     """images a step"""
-    texts: int = 2
+    texts: Count = 2
     """captions of each image a step"""
-    muon_lr: float = 0.02
+    muon_lr: Positive = 0.02
     """peak learning rate of the hidden matrices"""
-    adam_lr: float = 1e-3
+    adam_lr: Positive = 1e-3
     """peak learning rate of everything else"""
-    weight_decay: float = 0.05
-    phrases: int = 1024
+    weight_decay: FloatFromZero = 0.05
+    phrases: Count = 1024
     """phrases to recognise in an image, beside matching captions"""
-    phrase_weight: float = 0.5
+    phrase_weight: FloatFromZero = 0.5
     """of that part of the loss"""
-    seed: int = 0
-    evaluate_every: int = 4_000
+    seed: Seed = 0
+    evaluate_every: Count = 4_000
     """images between two looks at held-out recall"""
-    held_out: int = 1000
+    held_out: Count = 1000
     """validation images to look at, at most"""
-    threads: int = 2
+    threads: Count = 2
     """CPU threads"""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -87,7 +105,8 @@ def main(recipe: Recipe) -> None:
     _check(recipe)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    with finished_directory(recipe.output, recipe.overwrite) as output:
+    inputs = _inputs(recipe)
+    with finished_directory(recipe.output, recipe.overwrite, inputs, (CARD,)) as output:
         source, held_out = _corpora(recipe)
         captions = source.captions()
         phrases = Phrases.of(captions, recipe.phrases)
@@ -100,17 +119,14 @@ def main(recipe: Recipe) -> None:
             print(f"going on after {learner.steps * recipe.batch:,} images, from {kept}")
         _train(learner, recipe, _batches(learner, recipe, source, phrases), held_out, kept)
         _export(learner, output)
-        if (recipe.output / "README.md").exists():
-            (output / "README.md").write_bytes((recipe.output / "README.md").read_bytes())
+        if (recipe.output / CARD).exists():
+            (output / CARD).write_bytes((recipe.output / CARD).read_bytes())
     kept.unlink(missing_ok=True)
-    print(f"wrote {recipe.output}")
+    print(f"wrote {printable(recipe.output)}")
 
 
 def _check(recipe: Recipe) -> None:
     check_device(recipe.device)
-    for name in ("samples", "batch", "texts", "decay", "evaluate_every", "held_out", "threads"):
-        if getattr(recipe, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if recipe.samples < recipe.batch:
         raise UserError(f"--samples {recipe.samples} is less than one --batch {recipe.batch}")
     kept = recipe.state / "state.safetensors"
@@ -123,6 +139,12 @@ def _check(recipe: Recipe) -> None:
         raise UserError(
             f"{kept} is a training with {was}: use these again, name another --state, or delete it"
         )
+
+
+def _inputs(recipe: Recipe) -> tuple[Input, ...]:
+    """What must not be written over: what is read, and the unfinished training."""
+    state = (Input("--state", recipe.state),) if recipe.state.exists() else ()
+    return (*inputs_of(recipe), *state)
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
@@ -250,10 +272,10 @@ def _held_out_pixels(
 
 def _export(learner: Learner, output: Path) -> None:
     """Write the checkpoint in half precision, with its processor."""
-    learner.model.half().eval()
-    learner.model.config.dtype = torch.float16
-    learner.model.save_pretrained(output)
-    learner.processor.save_pretrained(output)
+    model, notes = cast(learner.model.eval(), torch.float16)
+    for note in notes:
+        tqdm.write(f"note: {note}")
+    save(model, output, learner.processor)
 
 
 if __name__ == "__main__":

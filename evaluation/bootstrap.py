@@ -82,7 +82,7 @@ class Bootstrap:
         values, reference = torch.as_tensor(values), torch.as_tensor(reference)
         if values.shape != reference.shape:
             raise ValueError(f"pairs differ: {tuple(values.shape)} and {tuple(reference.shape)}")
-        return self.interval(values.double().cpu() - reference.double().cpu())
+        return self.interval(values.cpu().double() - reference.cpu().double())
 
     def _resampled(self, totals: np.ndarray) -> np.ndarray:
         """Sum of a cluster total [C] over each resample: [samples]."""

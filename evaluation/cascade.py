@@ -6,40 +6,57 @@ Stands at the end of corpus → importance → mask → repair → smaller tower
 writes, the report, is all that tables and figures are made of.
 """
 
+import sys
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from datasets import Dataset
 
 from cascade import Stage
 from compress.command import UserError, console, finished_directory, run_command
-from compress.dense import open_base
+from compress.dense import check_text_model, open_base
+from compress.flags import (
+    Count,
+    NumberFromZero,
+    Share,
+    StagePath,
+    WrittenPath,
+    flag_of,
+    inputs_of,
+    published_corpus,
+    said_of,
+)
 from compress.options import BudgetOptions
+from compress.screen import printable
 from evaluation.clock import Contender, keeping_states, resuming
 from evaluation.first_stages import (
     FirstStage,
     Method,
+    belongs_to,
     made_before,
     make,
     possible,
     refuse_overlap,
     seen,
 )
-from evaluation.methods import parse_method
+from evaluation.methods import parse_method, unread_settings
+from evaluation.record import write_text
 from evaluation.report import Report, Row
 from evaluation.resumption import ResumedTiming, resumed_row, resumption
 from evaluation.search import (
     Search,
     SearchOptions,
-    check_search,
     first_stage_row,
     reference_row,
     reported,
     searched_corpus,
     timed,
 )
-from pruning_mechanism import is_pruned
+from pruning_mechanism import TowerError, is_pruned
+from pruning_mechanism.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,22 +68,27 @@ class CascadeOptions(BudgetOptions, SearchOptions):
 
     methods: tuple[str, ...] = ("recover", "fisher", "sensitivity")
     """rules that make first stages, with changes to their options, as in fisher+rescale"""
-    mac_constraint: tuple[float, ...] = (0.2, 0.3, 0.5)
+    mac_constraint: tuple[Share, ...] = (0.2, 0.3, 0.5)
     """kept MACs / dense MACs of the encoder layers, in (0, 1]"""
-    heads: tuple[int, ...] = (22, 77, 132)
+    heads: tuple[NumberFromZero, ...] = (22, 77, 132)
     """numbers of heads that go, for sensitivity"""
-    stage: tuple[Path, ...] = ()
+    stage: tuple[StagePath, ...] = ()
     """first stages made before, instead of the methods"""
-    samples: int = 1024
+    other_base: bool = False
+    """measure a --stage even if it was made from another checkpoint than --model"""
+    samples: Count = 1024
     """calibration images for the scores and the alignment"""
-    curve_samples: int = 128
+    curve_samples: Count = 128
     """calibration images for the curves"""
     resume: bool = False
     """measure first stages that exit early once more: the full tower goes on from their states"""
-    output: Path = Path("results/cascade")
+    output: WrittenPath = Path("results/cascade")
     """directory to write report, table and first stages into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint"), ("methods", "stage"))
+    unread: ClassVar = ()  # methods differ in what they read: see `_say_unread`
 
 
 def main(options: CascadeOptions) -> None:
@@ -74,7 +96,8 @@ def main(options: CascadeOptions) -> None:
     _check(options)
     names = () if options.stage else dict.fromkeys(options.methods)
     methods = [parse_method(name, options) for name in names]
-    with finished_directory(options.output, options.overwrite) as directory:
+    _say_unread(options, methods)
+    with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         collection, skipped = searched_corpus(options)
         keys = set(collection["key"])
         if options.stage:
@@ -89,11 +112,11 @@ def main(options: CascadeOptions) -> None:
             calibration = _calibration(options, methods, len(base.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
-        (directory / "report.md").write_text(report.markdown())
+        write_text(directory / "report.md", report.markdown())
     console().print(report.table())
     for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {key}")
-    console().print(f"wrote {options.output}", soft_wrap=True)
+        console().print(f"skipped, because it can't be read: {printable(key)}")
+    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 def _check(options: CascadeOptions) -> None:
@@ -102,7 +125,13 @@ def _check(options: CascadeOptions) -> None:
             f"--tower {options.tower}: first stages are searched with the full text tower, so "
             "only vision towers are measured"
         )
-    check_search(options)
+
+
+def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:
+    """Say which settings that were given make no difference to this experiment."""
+    beside = "--stage" if options.stage else "these --methods"
+    for name in unread_settings(methods, options, said_of(options).given):
+        print(f"note: {flag_of(name)} is not read beside {beside}", file=sys.stderr)
 
 
 def _measure(
@@ -115,16 +144,19 @@ def _measure(
     """Everything that the report holds, given first stages on disk."""
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
     tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
+    check_text_model(options.text_model, tower.model, options.model)
+    loaded = [_load(stage, tower, options) for stage in stages]
     search = Search.of(options, corpus, tower)
-    reference, *rows = _rows(search, stages, options)
+    reference, *rows = _rows(search, stages, loaded, options)
     return reported(
         "evaluation.cascade", options.model, calibration, skipped, search, options, reference, rows
     )
 
 
-def _rows(search: Search, stages: list[FirstStage], options: CascadeOptions) -> list[Row]:
+def _rows(
+    search: Search, stages: list[FirstStage], loaded: list[Stage], options: CascadeOptions
+) -> list[Row]:
     """The uncascaded tower, then each first stage, once more where the full tower resumes."""
-    loaded = [_load(stage, search.tower, options) for stage in stages]
     pairs = list(zip(stages, loaded, strict=True))
     resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
     if options.resume and not any(resumptions):
@@ -148,7 +180,7 @@ def _rows(search: Search, stages: list[FirstStage], options: CascadeOptions) -> 
 
 def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
     """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
-    said = f"{images:,} images of {options.corpus} ({options.calibration_split})"
+    said = f"{images:,} images of {published_corpus(options.corpus)} ({options.calibration_split})"
     if any(method.repairs for method in methods):
         repair = min(images, options.repair_samples)
         said += f", {repair:,} of them for the repair ({options.repair})"
@@ -158,7 +190,11 @@ def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int
 
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
-    """A first stage; one without a text tower borrows the full tower's."""
+    """A first stage; one without a text tower borrows the full tower's.
+
+    Raises:
+        UserError: it can't be searched with the full tower's texts.
+    """
     loaded = Stage.load(
         stage.directory, options.device, options.batch_size, tower, options.attends_by
     )
@@ -169,7 +205,26 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
         )
     if loaded.dimension != tower.dimension:
         raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
+    if options.stage and not options.other_base and not _fits(stage, tower, options):
+        raise UserError(
+            f"--stage {stage.directory} was made from another checkpoint than --model "
+            f"{options.model}, so that its embeddings need not be of the same space: name the one "
+            "that it was made from, or pass --other-base"
+        )
     return loaded
+
+
+def _fits(stage: FirstStage, tower: Stage, options: CascadeOptions) -> bool:
+    """Whether a first stage is in the full tower's space, as far as that can be known.
+
+    It is if its record says so, or if its own texts are embedded as the full tower's are.
+    """
+    recorded = belongs_to(stage.directory, fingerprint(options.model, tower.model))
+    if recorded:
+        return True
+    with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
+        return Stage.load(stage.directory, options.device).text_name == tower.text_name
+    return recorded is None
 
 
 if __name__ == "__main__":

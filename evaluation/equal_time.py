@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from compress.command import ConfigOption, UserError, console, finished_directory, run_command
+from compress.flags import ReadPath, Share, WrittenPath, inputs_of
+from compress.screen import printable
 from evaluation import equal_time_table
+from evaluation.record import write_text
 from evaluation.report import Report, Row, names_of, open_report, refuse_different
 
 SAME = ("model", "corpus", "split", "images", "queries", "captions", "m", "seconds_basis")
@@ -67,11 +70,11 @@ class EqualTimeOptions(ConfigOption):
     Example: python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
     """
 
-    report: tuple[Path, ...] = (Path("results/cascade/report.json"),)
+    report: tuple[ReadPath, ...] = (Path("results/cascade/report.json"),)
     """one or more reports on the same queries, as evaluation.cascade writes them"""
-    share: tuple[float, ...] = (0.5, 0.35, 0.25, 0.15)
+    share: tuple[Share, ...] = (0.5, 0.35, 0.25, 0.15)
     """seconds of a first stage / the uncascaded tower's, in (0, 1]"""
-    output: Path = Path("results/equal-time")
+    output: WrittenPath = Path("results/equal-time")
     """directory to write equal_time.md into"""
     overwrite: bool = False
     """replace an earlier result"""
@@ -134,15 +137,15 @@ def main(options: EqualTimeOptions) -> None:
     """Read the reports, compare, write and show the table."""
     if not options.report:
         raise UserError("name at least one --report")
-    if not options.share or not all(0 < share <= 1 for share in options.share):
-        raise UserError(f"--share must be in (0, 1], found {', '.join(map(str, options.share))}")
-    with finished_directory(options.output, options.overwrite) as directory:
+    if not options.share:
+        raise UserError("name at least one --share")
+    with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         reports = [open_report(path) for path in options.report]
         comparison = compared(reports, names_of(options.report), options.share)
         text = equal_time_table.markdown(comparison)
-        (directory / "equal_time.md").write_text(text, encoding="utf-8")
+        write_text(directory / "equal_time.md", text)
     console().print(equal_time_table.terminal(comparison))
-    console().print(f"wrote {options.output}", soft_wrap=True)
+    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 def _groups(reports: Sequence[Report], names: Sequence[str]) -> list[tuple[str, Report, list[Row]]]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from evaluation.table import NOTHING, github_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evaluation.equal_time import Comparison, Line
 
 
@@ -30,7 +32,7 @@ def terminal(comparison: Comparison) -> Table:
         if before is not None and line.share != before:
             shown.add_section()
         share = "" if line.share == before else f"{line.share:g}"
-        shown.add_row(share, escape(line.method), *_values(comparison, line, "[bold]{}[/bold]"))
+        shown.add_row(share, line.method, *_values(comparison, line, _bold))
         before = line.share
     return shown
 
@@ -38,7 +40,7 @@ def terminal(comparison: Comparison) -> Table:
 def markdown(comparison: Comparison) -> str:
     """The comparison as a GitHub table with lines of explanation below, ending with a newline."""
     rows = [
-        [f"{line.share:g}", line.method, *_values(comparison, line, "**{}**")]
+        [f"{line.share:g}", line.method, *_values(comparison, line, "**{}**".format)]
         for line in comparison.lines
     ]
     table = github_table(_headers(comparison), rows, texts=(1,))
@@ -49,12 +51,18 @@ def _headers(comparison: Comparison) -> list[str]:
     return ["share of\nseconds", "method", *(each.heading for each in comparison.measures)]
 
 
-def _values(comparison: Comparison, line: Line, bold: str) -> list[str]:
+def _bold(cell: str) -> Text:
+    return Text(cell, style="bold")
+
+
+def _values(
+    comparison: Comparison, line: Line, bold: Callable[[str], str | Text]
+) -> list[str | Text]:
     """A cell for each measure, the best in bold; equal to a decimal are the best together."""
-    cells = []
+    cells: list[str | Text] = []
     for value, best in zip(line.values, comparison.best(line.share), strict=True):
         cell = NOTHING if value is None else f"{value:.1f}"
-        cells.append(bold.format(cell) if value is not None and round(value, 1) == best else cell)
+        cells.append(bold(cell) if value is not None and round(value, 1) == best else cell)
     return cells
 
 

@@ -4,7 +4,6 @@ Stands between the rules and the cascade. A rule looks at the tower once, and al
 and variants share what it found.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,15 +14,18 @@ from tqdm import tqdm
 
 from compress import reduced, smaller
 from compress.align import align_smaller
+from compress.alignment import LEAST_IMAGES, too_few
 from compress.budget import Constraint
 from compress.command import UserError
 from compress.dense import Base
+from compress.keys import read_keys
 from compress.options import AlignOptions, BaseOptions
 from compress.reduced import ReduceRule, make_reduced
 from compress.rule import Rule, make_smaller
-from compress.smaller import CALIBRATION_KEYS, Smaller
-from compress.source import LEAST_IMAGES, Source
-from pruning_mechanism import Compression, TowerError
+from compress.screen import printable
+from compress.smaller import Smaller
+from compress.source import TARGET_FINGERPRINT, Source
+from pruning_mechanism import Compression, TowerError, read_record
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def possible(methods: Sequence[Method], base: Base) -> list[Method]:
     """
     images = len(base.calibration)
     if images < LEAST_IMAGES and any(method.aligns for method in methods):
-        raise UserError(f"{images} readable calibration images are too few to align by")
+        raise too_few(images)
     return [method.possible(base) for method in methods]
 
 
@@ -208,22 +210,35 @@ def made_before(path: Path) -> FirstStage:
 
     Raises:
         UserError: there is no such directory.
+        TowerError: its record can't be read.
     """
     if not path.is_dir():
         raise UserError(f"--stage {path}: no such directory")
-    record = path / "compression.json"
-    if not record.is_file():
-        return FirstStage(path.name, "", None, path, None)
-    entries = json.loads(record.read_text())
-    return FirstStage(
-        entries["rule"], entries["constraint"], entries["mac_fraction"], path, entries["seconds"]
-    )
+    record = read_record(path)
+    if record is None:
+        return FirstStage(path.resolve().name, "", None, path, None)
+    return FirstStage(record.rule, record.constraint, record.mac_fraction, path, record.seconds)
+
+
+def belongs_to(directory: Path, full_tower: str) -> bool | None:
+    """Whether a first stage was made from, or aligned to, a full tower, by its record.
+
+    Args:
+        directory: of the first stage.
+        full_tower: what identifies the full tower's weights.
+
+    Returns:
+        None if the stage has no record.
+    """
+    record = read_record(directory)
+    if record is None:
+        return None
+    return full_tower in (record.base_fingerprint, record.settings.get(TARGET_FINGERPRINT))
 
 
 def seen(stage: FirstStage) -> set[str]:
     """Keys of the images that a first stage was calibrated on, as far as it says."""
-    keys = stage.directory / CALIBRATION_KEYS
-    return set(keys.read_text().splitlines()) if keys.is_file() else set()
+    return set(read_keys(stage.directory))
 
 
 def refuse_overlap(calibration: set[str], evaluation: set[str]) -> None:
@@ -231,5 +246,5 @@ def refuse_overlap(calibration: set[str], evaluation: set[str]) -> None:
     if both := sorted(calibration & evaluation):
         raise UserError(
             f"{len(both):,} images are in both the calibration and the evaluation data, such as "
-            f"{both[0]}: choose another --split or --calibration-split"
+            f"{printable(both[0])}: choose another --split or --calibration-split"
         )

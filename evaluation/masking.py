@@ -10,6 +10,7 @@ draws. Beside `evaluation.cascade`, which measures what is kept on disk.
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -17,16 +18,19 @@ from torch import nn
 from cascade import Stage
 from compress import flip
 from compress.command import UserError, console, finished_directory, run_command
-from compress.flip import PatchRule
+from compress.dense import check_text_model
+from compress.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
+from compress.flip import MaskShare, PatchRule
 from compress.options import AlignOptions
 from compress.reduced import ReduceRule, make_reduced
+from compress.screen import printable
 from compress.source import Source, open_source
 from evaluation.first_stages import FirstStage, refuse_overlap
+from evaluation.record import write_text
 from evaluation.report import Report
 from evaluation.search import (
     Search,
     SearchOptions,
-    check_search,
     first_stage_row,
     reference_row,
     reported,
@@ -44,14 +48,16 @@ class MaskingExperimentOptions(AlignOptions, SearchOptions):
 
     keep: tuple[PatchRule, ...] = ("grid", "random", "saliency")
     """patches evenly spread, a seeded random subset, or those of most contrast"""
-    mask: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    mask: tuple[MaskShare, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """shares of the patches that are left out, in [0, 1)"""
-    text_model: str | None = None
+    text_model: Checkpoint | None = None
     """a whole CLIP, if --model is a vision tower alone"""
-    output: Path = Path("results/masking")
+    output: WrittenPath = Path("results/masking")
     """directory to write report and table into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+    measures_target: ClassVar = True
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,15 @@ class Masked:
 
 def main(options: MaskingExperimentOptions) -> None:
     """Run the experiment and write report.json and report.md."""
-    check_search(options)
     rules = _rules(options)
-    with finished_directory(options.output, options.overwrite) as directory:
+    with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         collection, skipped = searched_corpus(options)
         source = open_source(options)
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
-        last = options.target or source.base
+        last = source.target_path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
         tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
+        check_text_model(options.text_model, tower.model, last)
         masked = list(_first_stages(rules, source, tower, options))
         clock = timed(
             {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
@@ -89,7 +95,7 @@ def main(options: MaskingExperimentOptions) -> None:
             reference_row(search, clock[""]), rows,
         )  # fmt: skip
         report.save(directory / "report.json")
-        (directory / "report.md").write_text(report.markdown())
+        write_text(directory / "report.md", report.markdown())
     _show(report, options)
 
 
@@ -157,16 +163,16 @@ def _calibration(source: Source, options: MaskingExperimentOptions) -> str:
     if options.align == "none":
         return f"nothing: first stages are not aligned{made_of}"
     return (
-        f"{len(source.calibration):,} images of {options.corpus} ({options.calibration_split}), "
-        f"for the alignment ({options.align}){made_of}"
+        f"{len(source.calibration):,} images of {published_corpus(options.corpus)} "
+        f"({options.calibration_split}), for the alignment ({options.align}){made_of}"
     )
 
 
 def _show(report: Report, options: MaskingExperimentOptions) -> None:
     console().print(report.table())
     for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {key}")
-    console().print(f"wrote {options.output}", soft_wrap=True)
+        console().print(f"skipped, because it can't be read: {printable(key)}")
+    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Stands between the rules and the first stages that are made by them. `KINDS` is 
 rules; what a word means is in there too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from compress import (
     sensitivity,
 )
 from compress.command import UserError
+from compress.flags import unread_of
 from compress.objective import ObjectiveName
 from compress.options import Align, AlignOptions, Allocation, BudgetOptions, SourceOptions
 from compress.reduced import ReduceRule
@@ -124,8 +125,11 @@ def parse_method(name: str, given: SourceOptions) -> Method:
     if issubclass(kind.options, BudgetOptions):
         if "heads" in words:
             words.remove("heads")
+            chosen["mac_constraint"] = ()
         else:
             chosen["heads"] = ()
+    if chosen.get("latency_constraint"):
+        chosen["mac_constraint"] = ()
     for word in words:
         option, value = _change(word, name, kind, known)
         chosen[option] = value
@@ -136,6 +140,37 @@ def parse_method(name: str, given: SourceOptions) -> Method:
         return Reducing(name, replace(rule, name=name), options)
     unaligned = "+".join(word for word in name.split("+") if word != "aligned")
     return Pruning(name, replace(rule, name=unaligned), options, align)
+
+
+def unread_settings(
+    methods: Sequence[Method], options: BudgetOptions, given: Collection[str]
+) -> list[str]:
+    """Which settings of the methods were given but are read by none of them.
+
+    Args:
+        methods: of the experiment; none if first stages were made before.
+        options: the experiment's.
+        given: names of the options that its user named.
+    """
+    own = {each.name for each in fields(BudgetOptions)} - {
+        each.name for each in fields(SourceOptions)
+    }
+    settings = [*sorted(own - {"tower", "text_model"}), "samples", "calibration_split"]
+    return [
+        name
+        for name in settings
+        if name in given and not any(_reads(method, name, options) for method in methods)
+    ]
+
+
+def _reads(method: Method, name: str, options: BudgetOptions) -> bool:
+    """Whether a method goes by the experiment's value of an option."""
+    own = method.options
+    return (
+        hasattr(own, name)
+        and getattr(own, name) == getattr(options, name)
+        and not unread_of(own, [name])
+    )
 
 
 def _change(word: str, name: str, kind: Kind, known: set[str]) -> tuple[str, object]:

@@ -6,9 +6,6 @@ Beside the experiments: nothing is measured here. What is written, `patches.json
 the towers see them, is all that `figures.patches` draws.
 """
 
-import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +24,20 @@ from compress.command import (
     finished_directory,
     run_command,
 )
+from compress.flags import (
+    Count,
+    ReadPath,
+    Seed,
+    StagePath,
+    WrittenPath,
+    inputs_of,
+    published_command,
+    published_corpus,
+)
+from compress.screen import printable
 from corpora import load_corpus
-from evaluation.record import RecordError, read, written
-from pruning_mechanism import TowerError, load, load_processor
+from evaluation.record import RecordError, read, write_text, written
+from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.groups import DROPPED, patch_groups
 
@@ -44,21 +52,21 @@ class PatchesOptions(ConfigOption):
     Example: python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
     """
 
-    stage: tuple[Path, ...] = ()
+    stage: tuple[StagePath, ...] = ()
     """first stages made by compress.flip, merge or rank, alone or in a chain"""
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
-    corpus_dir: Path | None = None
+    corpus_dir: ReadPath | None = None
     """where the corpus lies"""
     split: str = "validation"
     """split that the images are drawn from"""
-    images: int = 6
+    images: Count = 6
     """how many"""
-    seed: int = 0
+    seed: Seed = 0
     """of their draw"""
     device: str = "cpu"
     """where to compute: cpu, cuda, mps"""
-    output: Path = Path("results/patches")
+    output: WrittenPath = Path("results/patches")
     """directory to write patches.json and the images into"""
     overwrite: bool = False
     """replace an earlier result"""
@@ -138,10 +146,8 @@ def main(options: PatchesOptions) -> None:
     for path in options.stage:
         if not path.is_dir():
             raise UserError(f"--stage {path}: no such directory")
-    if options.images < 1:
-        raise UserError(f"--images must be at least 1, found {options.images}")
     check_device(options.device)
-    with finished_directory(options.output, options.overwrite) as directory:
+    with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         corpus = load_corpus(options.corpus, options.corpus_dir, options.split, captions=False)
         images = Calibration.draw(
             corpus, options.images, options.seed, None, None, options.images, options.device
@@ -150,19 +156,19 @@ def main(options: PatchesOptions) -> None:
             raise UserError(f"{options.corpus}: none of the {options.images} images can be read")
         pictures = _Pictures(directory)
         record = Patches(
-            command=shlex.join(["python", "-m", "evaluation.patches", *sys.argv[1:]]),
-            corpus=options.corpus,
+            command=published_command("evaluation.patches", options),
+            corpus=published_corpus(options.corpus),
             split=options.split,
             seed=options.seed,
             keys=tuple(images.corpus["key"]),
             stages=tuple(_stage(path, images, pictures) for path in options.stage),
         )
-        (directory / FILE).write_text(written(record, "patches"), encoding="utf-8")
+        write_text(directory / FILE, written(record, "patches"))
     for key in images.unreadable:
-        console().print(f"skipped, because it can't be read: {key}")
+        console().print(f"skipped, because it can't be read: {printable(key)}")
     for stage in record.stages:
         console().print(f"{stage.name}: {stage.made_by}, {len(stage.groups)} images")
-    console().print(f"wrote {options.output}", soft_wrap=True)
+    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatches:
@@ -172,6 +178,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
         UserError: it has no groups to show.
     """
     model, processor = load(path, images.device), load_processor(path)
+    check_belongs(processor, model, texts=False)
     (batch,) = replace(images, processor=processor).batches()
     try:
         groups = patch_groups(model, batch.pixels)
@@ -229,13 +236,11 @@ class _Pictures:
 
 def _made_by(path: Path, config) -> str:
     """What was done to a checkpoint, by its record; the name of its directory if it has none."""
-    record = path / "compression.json"
-    if not record.is_file():
+    record = read_record(path)
+    if record is None:
         return path.resolve().name
-    entries = json.loads(record.read_text())
-    chain = entries.get("chain") or [f"{entries['rule']} {entries['constraint']}"]
     ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
-    named = [(each, ways.get(each.split()[0])) for each in chain]
+    named = [(each, ways.get(each.split()[0])) for each in record.steps]
     return " → ".join(f"{each} ({way})" if way else each for each, way in named)
 
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from cascade import Cascade
+from cascade.ranking import rank_all
 from evaluation.bootstrap import Bootstrap
 from evaluation.report import Result
 from evaluation.retrieval import hits, overlap, ranks_from_embeddings, ranks_from_results
@@ -46,8 +47,12 @@ class Answers:
 
 
 def answers_alone(queries: Tensor, images: Tensor, target: Tensor) -> Answers:
-    """An ordinary search with query embeddings [Q, d] over image embeddings [N, d]."""
-    top = (queries @ images.T).topk(min(AGREEMENT_AT, len(images)), dim=1).indices
+    """An ordinary search with query embeddings [Q, d] over image embeddings [N, d].
+
+    Both what comes first and what comes before a query's own image are found block by block: all
+    scores [Q, N] are never held.
+    """
+    top = rank_all(images, queries, AGREEMENT_AT).positions
     return Answers(ranks_from_embeddings(queries, images, target), top)
 
 

@@ -27,6 +27,11 @@ def written(value: Any, where: str) -> str:
     return json.dumps(plain(value, where), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8; bytes of a file's name that are no text as JSON's escapes."""
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
 def read(kind: Any, path: str | Path, schema: int, name: str) -> Any:
     """The dataclass `kind` in a JSON file that states this schema version.
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from rich.table import Table
 
 from compress.command import UserError
+from compress.outputs import umask
 from evaluation import table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing
 from evaluation.machine import Machine
-from evaluation.record import RecordError, read, written
+from evaluation.record import RecordError, read, write_text, written
 
 SCHEMA = 1
 
@@ -163,9 +164,9 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)  # mkstemp's files are private, a report isn't
+            os.close(handle)
+            write_text(Path(temporary), text)
+            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's files are private, a report isn't
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

@@ -140,7 +140,7 @@ def recall_of(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]
     """
     if len(ranks) == 0:
         raise ValueError("recall of no queries is not defined")
-    share = 100 * hits(ranks, ks).double().mean(dim=0)
+    share = 100 * hits(ranks, ks).cpu().double().mean(dim=0)
     return {int(k): value for k, value in zip(ks, share.tolist(), strict=True)}
 
 
@@ -229,4 +229,4 @@ def _chunk_overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
     if not own.any(dim=1).all():
         raise ValueError("a query has no result in top_a (all −1), so nothing can agree with it")
     shared = (top_a[:, :, None] == top_b[:, None, :]).any(dim=2) & own
-    return shared.sum(dim=1).double() / own.sum(dim=1)
+    return shared.sum(dim=1).cpu().double() / own.sum(dim=1).cpu()

@@ -5,24 +5,23 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 """
 
 import datetime
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from compress.command import UserError
+from compress.flags import Bounds, Count, published_command, published_corpus, published_name
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
+from corpora.images import undecoded
 from evaluation.bootstrap import Bootstrap, Interval
 from evaluation.clock import Contender, Name, StageTiming, encoding, speedup_interval, stage_timings
 from evaluation.first_stages import FirstStage
@@ -38,17 +37,17 @@ class SearchOptions(SourceOptions):
 
     split: str = "validation"
     """split that is searched"""
-    images: int | None = None
+    images: Count | None = None
     """search the first so many images only"""
     captions: Literal["all", "first"] = "all"
     """captions of an image that are queries"""
-    m: int = 50
-    """candidates handed from the first stage to the full tower"""
-    f: float = 0.1
+    m: Annotated[int, Bounds(10)] = 50
+    """candidates handed from the first stage to the full tower, at least the 10 of agreement@10"""
+    f: Annotated[float, Bounds(0, 1)] = 0.1
     """lifetime return fraction assumed for the speedup"""
     seconds: Literal["encoder", "end to end"] = "encoder"
     """seconds that speedups are made of"""
-    repetitions: int = 5
+    repetitions: Count = 5
     """timed turns of all stages"""
     attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
     """by which implementation towers attend; fastest: measured for each"""
@@ -74,6 +73,7 @@ class Search:
     def of(cls, options: SearchOptions, corpus: Dataset, tower: Stage) -> "Search":
         """Search the corpus with the full tower, all its images and queries encoded once."""
         queries = Queries.of(corpus, options.captions)
+        tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used is said at once
         images = _embeddings(tower, corpus, "uncascaded")
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, tower.encode_texts(different), strict=True))
@@ -89,18 +89,6 @@ class Search:
         )
 
 
-def check_search(options: SearchOptions) -> None:
-    """Raise `UserError` if an experiment can't be measured as its options ask."""
-    if options.repetitions < 1:
-        raise UserError(f"--repetitions must be at least 1, found {options.repetitions}")
-    if options.m < 10:
-        raise UserError(f"--m must be at least 10, the k of agreement@10, found {options.m}")
-    if not 0 <= options.f <= 1:
-        raise UserError(f"--f must be in [0, 1], found {options.f}")
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images must be at least 1, found {options.images}")
-
-
 def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
     """The readable images that are searched, and the keys of the others."""
     corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
@@ -110,17 +98,12 @@ def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
     return corpus, tuple(unreadable)
 
 
-def model_name(path: str) -> str:
-    """What a report calls the full tower: a hub name as it is, a directory by its last part."""
-    return Path(path).resolve().name if Path(path).is_dir() else path
-
-
 def timed(
     stages: Mapping[Name, Stage | Contender], corpus: Dataset, options: SearchOptions
 ) -> dict[Name, StageTiming]:
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     rows = corpus.select(range(min(options.batch_size, len(corpus))))
-    stored = rows.cast_column("image", Image(decode=False))["image"]
+    stored = undecoded(rows)["image"]
     sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
     contenders = {
         name: encoding(each) if isinstance(each, Stage) else each for name, each in stages.items()
@@ -163,7 +146,7 @@ def first_stage_row(
         method=first.method,
         constraint=first.constraint,
         constraint_value=first.constraint_value,
-        directory=first.directory and first.directory.name,
+        directory=first.directory and first.directory.resolve().name,
         encoder_macs=cost.encoder,
         mac_fraction=cost.fraction,
         tower_macs=cost.tower,
@@ -214,9 +197,9 @@ def reported(
         rows: one a first stage.
     """
     return Report(
-        command=shlex.join(["python", "-m", command, *sys.argv[1:]]),
-        model=model_name(tower),
-        corpus=options.corpus,
+        command=published_command(command, options),
+        model=published_name(tower),
+        corpus=published_corpus(options.corpus),
         split=options.split,
         images=len(search.corpus),
         queries=len(search.queries.texts),
@@ -241,10 +224,10 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
 
 
 def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
-    """The images of a corpus, so many at once, with a progress bar of that name."""
+    """The images of a corpus, undecoded, so many at once, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:
         for start in range(0, len(corpus), size):
-            images = corpus[start : start + size]["image"]
-            yield images
-            bar.update(len(images))
+            rows = corpus.select(range(start, min(start + size, len(corpus))))
+            yield undecoded(rows)["image"][:]
+            bar.update(len(rows))

@@ -16,8 +16,10 @@ import numpy as np
 from scipy import stats
 
 from compress.command import ConfigOption, UserError, console, finished_directory, run_command
+from compress.flags import ReadPath, WrittenPath, inputs_of, said_of
+from compress.screen import printable
 from evaluation import seeds_table
-from evaluation.record import written
+from evaluation.record import write_text, written
 from evaluation.report import Report, Row, open_report, refuse_different
 
 SCHEMA = 1
@@ -113,11 +115,11 @@ class SeedsOptions(ConfigOption):
     Example: python -m evaluation.seeds --report results/seed-*/report.json
     """
 
-    report: tuple[Path, ...] = ()
+    report: tuple[ReadPath, ...] = ()
     """two or more reports of the same experiment, each with another seed"""
     reference: str = "fisher+rescale"
     """method that drops are compared with, under the same constraint"""
-    output: Path = Path("results/seeds")
+    output: WrittenPath = Path("results/seeds")
     """directory to write seeds.md and seeds.json into"""
     overwrite: bool = False
     """replace an earlier result"""
@@ -176,12 +178,17 @@ def main(options: SeedsOptions) -> None:
     """Read the reports, sum them up, write and show the table."""
     if len(options.report) < 2:
         raise UserError("name at least two --report, of one experiment under different seeds")
-    with finished_directory(options.output, options.overwrite) as directory:
+    with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         summary = summed_up([open_report(path) for path in options.report], options.reference)
-        (directory / "seeds.json").write_text(written(summary, "seeds"), encoding="utf-8")
-        (directory / "seeds.md").write_text(seeds_table.markdown(summary), encoding="utf-8")
+        known = {row.method for row in summary.rows}
+        if "reference" in said_of(options).given and options.reference not in known:
+            raise UserError(
+                f"--reference {options.reference}: the reports have {', '.join(sorted(known))}"
+            )
+        write_text(directory / "seeds.json", written(summary, "seeds"))
+        write_text(directory / "seeds.md", seeds_table.markdown(summary))
     console().print(seeds_table.terminal(summary))
-    console().print(f"wrote {options.output}", soft_wrap=True)
+    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 def _key(row: Row) -> Key:

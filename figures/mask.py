@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.style
 import numpy as np
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from compress.command import ConfigOption, UserError, run_command
+from compress.flags import ReadPath, WrittenPath
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import (
     KINDS,
@@ -45,9 +45,9 @@ class MaskOptions(ConfigOption):
     Example: python -m figures.mask --result results/recover-mac-0.5
     """
 
-    result: Path | None = None
+    result: ReadPath | None = None
     """directory that a compression command wrote"""
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory for mask.png and mask.svg (default: the result's own)"""
     overwrite: bool = False
     """replace pictures that are there already"""
@@ -87,7 +87,7 @@ def main(options: MaskOptions) -> None:
     refuse_existing(output, "mask", options.overwrite)
     record, mask = load_record(options.result), load_mask(options.result)
     figure = draw(record, mask, load_curves(options.result, mask))
-    write_picture(figure, output, "mask")
+    write_picture(figure, output, "mask", options.overwrite)
 
 
 def _head_map(axes: Axes, mask: Mask) -> None:

@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from compress.command import ConfigOption, UserError, run_command
+from compress.flags import ReadPath, WrittenPath
 from evaluation.report import Report, ReportError, Row
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, series_style
@@ -44,9 +45,9 @@ class MaskingFigureOptions(ConfigOption):
     Example: python -m figures.masking --report results/masking/report.json
     """
 
-    report: Path = Path("results/masking/report.json")
+    report: ReadPath = Path("results/masking/report.json")
     """a report as evaluation.masking writes it"""
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory for masking.png and masking.svg (default: beside the report)"""
     overwrite: bool = False
     """replace pictures that are there already"""
@@ -138,7 +139,7 @@ def main(options: MaskingFigureOptions) -> None:
             f"--report {options.report}: {error.strerror}; make one with python -m "
             "evaluation.masking"
         ) from error
-    write_picture(figure, output, "masking")
+    write_picture(figure, output, "masking", options.overwrite)
 
 
 def _recall(axes: Axes, reference: Row, rule: KeepRule) -> None:

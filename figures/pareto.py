@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from compress.command import ConfigOption, UserError, run_command
+from compress.flags import Count, ReadPath, Unread, WrittenPath
 from evaluation.bootstrap import Interval
 from evaluation.report import Report, ReportError, Row, names_of
 from figures.labels import Point, place_labels
@@ -36,20 +38,22 @@ class ParetoOptions(ConfigOption):
     Example: python -m figures.pareto --report results/demo/report.json --k 10
     """
 
-    report: tuple[Path, ...] = (Path("results/demo/report.json"),)
+    report: tuple[ReadPath, ...] = (Path("results/demo/report.json"),)
     """one or more reports, as evaluation.cascade writes them"""
     y: Quality = "recall"
     """draw Recall@k, or agreement@10 with the uncascaded tower"""
     x: Saving = "speedup"
     """against measured lifetime speedup, or against MACs kept"""
-    k: int = 10
+    k: Count = 10
     """of Recall@k"""
     methods: tuple[str, ...] = ()
     """draw these methods only, in this order (default: all)"""
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory for pareto.png and .svg, or Y-X.png and .svg (default: beside the first report)"""
     overwrite: bool = False
     """replace pictures that are there already"""
+
+    unread: ClassVar = (Unread(("k",), lambda options: options.y != "recall", "--y agreement"),)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def main(options: ParetoOptions) -> None:
     refuse_existing(output, name, options.overwrite)
     reports = [_load(path, options) for path in options.report]
     figure = draw(reports, names_of(options.report), options.k, options.y, options.x)
-    write_picture(figure, output, name)
+    write_picture(figure, output, name, options.overwrite)
 
 
 def _load(path: Path, options: ParetoOptions) -> Report:

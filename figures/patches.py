@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from compress.command import ConfigOption, UserError, run_command
+from compress.flags import ReadPath, WrittenPath
 from evaluation.patches import FILE, Patches, StagePatches
 from evaluation.record import RecordError
 from figures.picture import refuse_existing, settle_layout, write_picture
@@ -43,9 +44,9 @@ class PatchesFigureOptions(ConfigOption):
     Example: python -m figures.patches --record results/patches
     """
 
-    record: Path = Path("results/patches")
+    record: ReadPath = Path("results/patches")
     """directory that evaluation.patches wrote"""
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory for patches.png and patches.svg (default: the record's own)"""
     overwrite: bool = False
     """replace pictures that are there already"""
@@ -154,7 +155,8 @@ def main(options: PatchesFigureOptions) -> None:
     record = _load(options.record)
     if not record.stages:
         raise UserError(f"--record {options.record} has no first stage to draw")
-    write_picture(draw([_row(options.record, stage) for stage in record.stages]), output, "patches")
+    figure = draw([_row(options.record, stage) for stage in record.stages])
+    write_picture(figure, output, "patches", options.overwrite)
 
 
 def _load(directory: Path) -> Patches:

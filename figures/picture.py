@@ -9,22 +9,20 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from compress.command import UserError
+from compress.outputs import check_files, write_files
+from compress.screen import printable
 from figures.style import SETTINGS
 
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
 def refuse_existing(directory: Path, name: str, overwrite: bool) -> None:
-    """Refuse, before any work, to replace a picture.
+    """Refuse, before any work, to replace a picture, or to write where none can be.
 
     Raises:
-        UserError: a picture of that name is there and not to be overwritten.
+        UserError: a picture of that name is there and not to be overwritten, or can't be written.
     """
-    for kind in _METADATA:
-        path = directory / f"{name}.{kind}"
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists already: name another --output or pass --overwrite")
+    check_files(directory, [f"{name}.{kind}" for kind in _METADATA], overwrite)
 
 
 def settle_layout(figure: Figure) -> None:
@@ -41,38 +39,26 @@ def settle_layout(figure: Figure) -> None:
         axes.set_position([round(float(edge), 3) for edge in axes.get_position().bounds])
 
 
-def save_picture(figure: Figure, directory: Path, name: str) -> list[Path]:
-    """Write `name`.png and `name`.svg into a directory, made if need be.
+def save_picture(figure: Figure, directory: Path, name: str, overwrite: bool = True) -> list[Path]:
+    """Write `name`.png and `name`.svg into a directory, made if need be: both or neither.
 
     Raises:
-        OSError: the directory can't be written.
+        UserError: one is there already and not to be overwritten, or can't be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
+    pictures = {}
     with matplotlib.style.context(SETTINGS, after_reset=True):
         for kind, metadata in _METADATA.items():
             picture = io.BytesIO()
             figure.savefig(picture, format=kind, metadata=metadata)
-            path = directory / f"{name}.{kind}"
-            partial = path.with_name(f".{path.name}.partial")
-            try:
-                partial.write_bytes(picture.getvalue())
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)  # there only if it couldn't be moved
-            written.append(path)
-    return written
+            pictures[f"{name}.{kind}"] = picture.getvalue()
+    return write_files(directory, pictures, overwrite)
 
 
-def write_picture(figure: Figure, directory: Path, name: str) -> None:
-    """Save a picture and say where, or why it can't be.
+def write_picture(figure: Figure, directory: Path, name: str, overwrite: bool) -> None:
+    """Save a picture and say where.
 
     Raises:
-        UserError: the directory can't be written.
+        UserError: as `save_picture`.
     """
-    try:
-        written = save_picture(figure, directory, name)
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}") from error
-    for path in written:
-        print(f"wrote {path}")
+    for path in save_picture(figure, directory, name, overwrite):
+        print(f"wrote {printable(path)}")

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from compress.command import ConfigOption, UserError, run_command
+from compress.flags import ReadPath, WrittenPath
 from compress.repair import SublayerRepair
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import KINDS, Record, load_record, load_repairs
@@ -37,9 +38,9 @@ class RepairOptions(ConfigOption):
     Example: python -m figures.repair --result results/fisher-mac-0.5 results/recover-mac-0.5
     """
 
-    result: tuple[Path, ...] = ()
+    result: tuple[ReadPath, ...] = ()
     """one or more directories that compression commands wrote"""
-    output: Path | None = None
+    output: WrittenPath | None = None
     """directory for repair.png and repair.svg (default: the first result's own)"""
     overwrite: bool = False
     """replace pictures that are there already"""
@@ -94,7 +95,7 @@ def main(options: RepairOptions) -> None:
         RepairedTower(name, record, tuple(load_repairs(path)))
         for path, record, name in zip(options.result, records, _names(options.result), strict=True)
     ]
-    write_picture(draw(towers), output, "repair")
+    write_picture(draw(towers), output, "repair", options.overwrite)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

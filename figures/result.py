@@ -17,6 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from compress.command import UserError
 from compress.repair import SublayerRepair
 from pruning_mechanism import Mask
+from pruning_mechanism.record import RECORD, read_fields
 
 KINDS = {"heads": "attention", "neurons": "MLP"}
 """The kinds of sublayer, in the order in which a layer runs them, and what pictures call them."""
@@ -73,15 +74,15 @@ def load_record(directory: Path) -> Record:
     """Read `compression.json`.
 
     Raises:
-        UserError: the directory is no result.
+        UserError, TowerError: the directory is no result, or its record is broken.
     """
-    path = directory / "compression.json"
+    path = directory / RECORD
     if not path.is_file():
         raise UserError(
             f"--result {directory} is no result: it has no compression.json; "
             "make one with python -m compress.recover"
         )
-    return _parse(path, lambda entry: Record(**_only(Record, entry)))
+    return read_fields(path, Record)
 
 
 def load_mask(directory: Path) -> Mask:

@@ -3,10 +3,12 @@
 Importing this package makes `transformers.AutoModel` load the checkpoints that it saves.
 """
 
-from pruning_mechanism.checkpoint import Compression, load, load_processor, register, save
+from pruning_mechanism.checkpoint import load, register, save
 from pruning_mechanism.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
+from pruning_mechanism.preparation import check_belongs, load_processor
+from pruning_mechanism.record import Compression, read_record
 from pruning_mechanism.reduction import (
     Reduction,
     align,
@@ -43,6 +45,7 @@ __all__ = [
     "TowerError",
     "TowerKind",
     "align",
+    "check_belongs",
     "embed",
     "image_embeddings",
     "is_pruned",
@@ -56,6 +59,7 @@ __all__ = [
     "pooled_only",
     "project",
     "prune",
+    "read_record",
     "reduce",
     "reduced_shape",
     "save",

@@ -182,6 +182,7 @@ def check_fits(model_type: str) -> None:
 def _misfit(model_type: str) -> TowerError:
     reason = f" ({MISFITS[model_type]})" if model_type in MISFITS else ""
     names = ", ".join(family.name for family in FAMILIES)
+    model_type = model_type if len(model_type) < 60 else f"{model_type[:57]}..."
     return TowerError(f"a {model_type!r} model, not a CLIP that fits{reason}; these do: {names}")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.reduced_tower import KeptPatches, ReducedTower
+from pruning_mechanism.tokens import Matching
 from pruning_mechanism.tower import Tower
 
 DROPPED = -1
@@ -19,7 +20,7 @@ DROPPED = -1
 
 @torch.no_grad()
 def patch_groups(model: nn.Module, pixels: Tensor) -> Tensor:
-    """The token that each patch is part of after the last layer, int64 [b, patches].
+    """The token that each patch is part of after the last layer, int64 [b, patches] on the CPU.
 
     Tokens are counted from 0, the class token apart; a patch that was left out has -1. Patches go
     row by row.
@@ -39,11 +40,11 @@ def patch_groups(model: nn.Module, pixels: Tensor) -> Tensor:
     rows, columns = (side // config.patch_size for side in pixels.shape[-2:])
     if isinstance(root.embeddings, KeptPatches):
         cast = pixels.to(model.device, root.embeddings.patch_embedding.weight.dtype)
-        kept = root.embeddings.kept(cast, rows, columns)
+        kept = root.embeddings.kept(cast)
     else:
-        kept = torch.arange(rows * columns, device=model.device)
-    kept = kept.expand(len(pixels), -1)
-    places = torch.arange(1, kept.shape[1] + 1, device=model.device).expand(kept.shape)
+        kept = torch.arange(rows * columns)
+    kept = kept.cpu().expand(len(pixels), -1)
+    places = torch.arange(1, kept.shape[1] + 1).expand(kept.shape)
     if isinstance(root, ReducedTower):
         with _followed(root, places) as followed:
             tower.embeddings(pixels.to(model.device, model.dtype))
@@ -59,8 +60,9 @@ def _followed(root: ReducedTower, places: Tensor) -> Iterator[list[Tensor]]:
 
     def follow(change: Callable) -> Callable:
         def followed(hidden: Tensor, sizes: Tensor, *how) -> tuple[Tensor, Tensor]:
-            one = torch.eye(hidden.shape[1], dtype=torch.float64, device=hidden.device)
-            shares = change(one.expand(len(hidden), -1, -1), sizes.double(), *how)[0]
+            one = torch.eye(hidden.shape[1], dtype=torch.float64)  # on the CPU: mps has none
+            known = (sizes.cpu().double(), *map(_on_cpu, how))
+            shares = change(one.expand(len(hidden), -1, -1), *known)[0]
             largest = shares.max(dim=1)
             # a share too small to be told from 0 is one of the fused token, the last
             now = largest.indices.where(largest.values > 0, shares.shape[1] - 1)
@@ -74,3 +76,10 @@ def _followed(root: ReducedTower, places: Tensor) -> Iterator[list[Tensor]]:
         yield found
     finally:
         del root.keep_ranked, root.merge
+
+
+def _on_cpu(given: Tensor | Matching | int) -> Tensor | Matching | int:
+    """What says how tokens change, on the CPU."""
+    if isinstance(given, Matching):
+        return Matching(*(each.cpu() for each in given))
+    return given.cpu() if isinstance(given, Tensor) else given

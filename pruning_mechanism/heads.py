@@ -5,6 +5,9 @@ the last dimensions of queries and keys, or of values; then surgery cuts these. 
 bases; here they are put in.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +20,7 @@ def rotate(sublayer: Sublayer, query: Tensor, key: Tensor, value: Tensor) -> Non
 
     Each head's queries q become q·query, its keys k·key and its values v·value, as row vectors; the
     output projection takes value⁻¹ in. With query·keyᵀ = I the logits, and so the tower, stay the
-    same. Computed in float64.
+    same. Computed in float64 on the CPU: some devices have none.
 
     Args:
         sublayer: attention of H heads, of query-key size a and value size v.
@@ -41,7 +44,7 @@ def rotate(sublayer: Sublayer, query: Tensor, key: Tensor, value: Tensor) -> Non
                 f"{name} must be {[attention.num_heads, size, size]}, found {list(basis.shape)}"
             )
     weight = attention.out_proj.weight  # [d, H * v]: its transpose, head by head, is [v, d]
-    per_head = weight.double().T.unflatten(0, (attention.num_heads, -1))
+    per_head = weight.cpu().double().T.unflatten(0, (attention.num_heads, -1))
     turned = torch.linalg.solve(value.to(per_head), per_head)
     _turn_outputs(attention.q_proj, query)
     _turn_outputs(attention.k_proj, key)
@@ -64,7 +67,44 @@ def shift_keys(sublayer: Sublayer, mean: Tensor) -> None:
     expected = [attention.num_heads, bias.numel() // attention.num_heads]
     if list(mean.shape) != expected:
         raise ValueError(f"mean must be {expected}, found {list(mean.shape)}")
-    bias.copy_(bias.double() - mean.to(bias.device, torch.float64).flatten())
+    bias.copy_(bias.cpu().double() - mean.cpu().double().flatten())
+
+
+@torch.no_grad()
+def move_constant(sublayer: Sublayer) -> None:
+    """Let the output projection add what the bias of the values does, in place.
+
+    Attention sums to 1, so a constant in the values is one in what the sublayer adds, and the tower
+    stays the same. Left among the values it would go with the heads.
+
+    Raises:
+        ValueError: the sublayer is an MLP, or has no heads.
+    """
+    attention = _attention(sublayer)
+    values, output = attention.v_proj, attention.out_proj
+    constant = output.weight.cpu().double() @ values.bias.cpu().double()
+    output.bias.copy_((output.bias.cpu().double() + constant).to(output.bias.dtype))
+    values.bias.zero_()
+
+
+@contextmanager
+def constants_moved(sublayers: Sequence[Sublayer]) -> Iterator[None]:
+    """Within the context no head's values have a bias (`move_constant`); after it all is as before.
+
+    What is asked of heads there doesn't depend on how a constant is shared out between the values
+    and the output projection, which changes nothing that the tower computes.
+    """
+    moved = [part for part in sublayers if part.kind == "heads" and part.units]
+    places = [layer.bias for part in moved for layer in (part.body.v_proj, part.output)]
+    before = [bias.detach().clone() for bias in places]
+    try:
+        for part in moved:
+            move_constant(part)
+        yield
+    finally:
+        with torch.no_grad():
+            for bias, own in zip(places, before, strict=True):
+                bias.copy_(own)
 
 
 def _attention(sublayer: Sublayer) -> nn.Module:
@@ -75,7 +115,7 @@ def _attention(sublayer: Sublayer) -> nn.Module:
 
 def _turn_outputs(projection: nn.Linear, bases: Tensor) -> None:
     """X ↦ x·basis for each head's part of what a projection gives."""
-    with_bias = torch.cat([projection.weight, projection.bias[:, None]], dim=1).double()
+    with_bias = torch.cat([projection.weight, projection.bias[:, None]], dim=1).cpu().double()
     per_head = with_bias.unflatten(0, (len(bases), -1))
     turned = (bases.to(per_head).mT @ per_head).flatten(0, 1)
     projection.weight.copy_(turned[:, :-1])

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import TowerError, TowerKind, tower_config
+from pruning_mechanism.weights import write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ class Mask:
 
     def save(self, path: str | Path) -> None:
         """Write the tensors that there are to a safetensors file."""
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
+        write_tensors(self.tensors, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
@@ -119,7 +120,7 @@ class Mask:
                 tensors["neurons"] != 0,
                 *(None if tensor is None else tensor != 0 for tensor in dims),
             )
-        except (FileNotFoundError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise TowerError(
                 f"{path} is not a mask (a safetensors file with `heads` and `neurons`): {error}"
             ) from error

@@ -2,9 +2,9 @@
 
 Every smaller tower is an instance of the classes here, whatever made it smaller: `pruned_layers`
 says what a layer may lose, `reduced_tower` how a vision tower may have fewer tokens and layers,
-`tokens` which of them. The four files need torch and transformers only: `save_pretrained` copies
-them into the checkpoint, which therefore loads with `trust_remote_code=True` on a machine that has
-never heard of this project.
+`tokens` which of them, `consistency` what their configurations may say. The five files need torch
+and transformers only: `save_pretrained` copies them into the checkpoint, which therefore loads with
+`trust_remote_code=True` on a machine that has never heard of this project.
 
 Modifications to transformers' models, the same for every family: the tower configurations take
 `PrunedWidths`, and those of vision towers with a class token `FewerTokens`; `num_attention_heads`
@@ -38,6 +38,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from .consistency import check_tower
 from .pruned_layers import PrunedWidths, narrow_tower
 from .reduced_tower import FewerTokens, is_reduced, reduce_tower
 
@@ -46,12 +47,26 @@ class PrunedModel:
     """A model any of whose towers may be pruned; over a family's own model."""
 
     def __init__(self, config):
+        for tower in (
+            getattr(config, "vision_config", config),
+            getattr(config, "text_config", None),
+        ):
+            if tower is not None:
+                check_tower(tower)
         super().__init__(config)
         towers = [getattr(self, name, None) for name in ("vision_model", "text_model")]
         for tower in [tower for tower in towers if tower is not None] or [self]:
             narrow_tower(tower, always=is_reduced(tower.config))
         reduce_tower(self)
         self.post_init()
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As transformers', and pipelines that classify images find a whole model's class too."""
+        if self._auto_class is not None and hasattr(self, "get_text_features"):
+            place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
+            known = getattr(self.config, "auto_map", None) or {}
+            self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):

@@ -8,7 +8,8 @@ Modifications to transformers' layers, the same for every family:
 - a sublayer with no unit left adds the bias of its output projection; its layer norm is gone;
 - on the CPU, large batches compute an MLP of odd width a few zero neurons wider: a matrix product
   whose result is 1237 columns wide takes a third longer than one of 1248;
-- in inference quick GELU overwrites what it gets (`activate_in_place`, for dense layers as well).
+- in inference quick GELU makes one new tensor, not three (`activate_in_place`, for dense layers as
+  well).
 """
 
 import functools
@@ -106,31 +107,47 @@ class PrunedMLP:
         return self.fc2(self.activation_fn(linear(hidden_states, weight, bias))[..., :width])
 
     def _worth_padding(self, hidden_states: Tensor) -> bool:
-        """Only plain inference in large batches; whoever adapts or traces fc1 finds it in use."""
+        """Only plain inference in large batches; whoever adapts or watches fc1 finds it in use."""
         return (
             hidden_states.device.type == "cpu"
             and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
+            and not _is_traced()
             and type(self.fc1) is nn.Linear
             and hidden_states.shape[:-1].numel() >= LARGE_BATCH
+            and not _watched(self.fc1, self.activation_fn)
         )
+
+
+def _watched(*modules: nn.Module) -> bool:
+    """Whether hooks, or a forward method put in its place, see what one of the modules gives."""
+    everywhere = nn.modules.module
+    return bool(everywhere._global_forward_pre_hooks or everywhere._global_forward_hooks) or any(
+        module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+        for module in modules
+    )
 
 
 class InPlaceQuickGELU(QuickGELUActivation):
     """x · sigmoid(1.702 x), bit for bit; in inference without two of the three new tensors.
 
-    Getting memory for them from the system took 8 % of a ViT-B/16's time on a CPU.
+    Getting memory for them from the system took 8 % of a ViT-B/16's time on a CPU. What is
+    overwritten is the one tensor made here; `input` may be held by whoever watches fc1.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """The same shape; outside of training and compiling `input` is overwritten."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """The same shape, a new tensor."""
+        if torch.is_grad_enabled() or _is_traced():
             return super().forward(input)
-        return input.mul_((1.702 * input).sigmoid_())
+        return (1.702 * input).sigmoid_().mul_(input)
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being made of what runs, for other batches than this one."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def activate_in_place(tower: nn.Module) -> None:
-    """Let the MLPs of a tower, dense or pruned, overwrite what fc1 gives, where quick GELU can."""
+    """Let the MLPs of a tower, dense or pruned, compute quick GELU in one new tensor."""
     for layer in tower.encoder.layers:
         if type(layer.mlp.activation_fn) is QuickGELUActivation:
             layer.mlp.activation_fn = InPlaceQuickGELU()
@@ -192,5 +209,23 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 @functools.cache
 def mixed(mixin: type, own: type) -> type:
-    """A family's own class with `mixin` over it: still an instance of what transformers knows."""
-    return type(f"Pruned{own.__name__}", (mixin, own), {"__module__": __name__})
+    """A family's own class with `mixin` over it: still an instance of what transformers knows.
+
+    No module holds it under a name, so its instances are pickled and copied as what it is made of.
+    """
+    name = f"Pruned{own.__name__}"
+    made = type(name, (mixin, own), {"__module__": __name__, "__reduce_ex__": _reduce_mixed})
+    made.made_of = (mixin, own)
+    return made
+
+
+def _reduce_mixed(module: nn.Module, protocol: int) -> tuple:
+    """How pickle makes an instance of a mixed class again; a subclass of one is as any other."""
+    reduced = object.__reduce_ex__(module, max(protocol, 2))
+    parts = vars(type(module)).get("made_of")
+    return reduced if parts is None else (_empty_mixed, parts, *reduced[2:])
+
+
+def _empty_mixed(mixin: type, own: type) -> nn.Module:
+    made = mixed(mixin, own)
+    return made.__new__(made)

@@ -8,7 +8,8 @@ Modifications to transformers' vision towers, each made only where the configura
 - between a layer's attention and its MLP tokens are ranked or merged; from then on each stands for
   as many patches as its size says, and attention counts it so often (ToMe's proportional attention,
   arXiv 2210.09461, equation 1);
-- images are reduced to one of several sizes, each by what it would lose (`resolutions`);
+- images are reduced to one of several sizes, each by what it would lose (`resolutions`); a graph
+  that is exported or traced computes every image at all of them and takes the one that is its own;
 - the embedding is read off [class token, mean of the patches] by an `AlignedProjection`.
 """
 
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, layer_norm, linear
+from torch.nn.functional import cosine_similarity, layer_norm, linear, pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .pruned_layers import Attended, mixed
@@ -95,6 +96,7 @@ def reduce_tower(model: nn.Module) -> None:
     root.__class__ = mixed(ReducedTower, type(root))
     if config.kept_patches is not None:
         root.embeddings.__class__ = mixed(KeptPatches, type(root.embeddings))
+        root.embeddings.places = root.embeddings.fixed_places()
     if config.ranker == "learned" and config.ranked_per_layer:
         for layer, keep in zip(root.encoder.layers, config.ranked_per_layer, strict=True):
             if keep:
@@ -131,7 +133,12 @@ class AlignedProjection(nn.Module):
 
 
 class KeptPatches:
-    """Patch embeddings of the kept patches only; over a family's own embeddings."""
+    """Patch embeddings of the kept patches only; over a family's own embeddings.
+
+    `places` are those that stay in all images, None where each image has its own. They are numbers,
+    drawn when the tower is made: a tensor from then would be of no use if that was on the meta
+    device, and one drawn in `forward` would be drawn again, or not at all, in an exported graph.
+    """
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """The class token and the kept patches, each with its position, [b, 1 + kept, d]."""
@@ -145,28 +152,35 @@ class KeptPatches:
         height, width = weight.shape[-2:]
         patches = pixels.unflatten(3, (-1, width)).unflatten(2, (-1, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5)  # [b, rows, columns, c, height, width]
-        kept = self.kept(pixel_values, *patches.shape[1:3])
+        kept = self.kept(pixel_values)
         rows, columns = kept // patches.shape[2], kept % patches.shape[2]
         if kept.ndim == 1:
             patches = patches[:, rows, columns]
         else:
-            images = torch.arange(len(pixels), device=pixels.device)[:, None]
+            images = torch.arange(pixels.shape[0], device=pixels.device)[:, None]
             patches = patches[images, rows, columns]
         embedded = linear(patches.flatten(2), weight.flatten(1), self.patch_embedding.bias)
-        tokens = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), embedded], dim=1)
-        places = torch.cat([torch.zeros_like(kept[..., :1]), kept + 1], dim=-1)
+        first = self.class_embedding.expand(pixels.shape[0], 1, -1)
+        tokens = torch.cat([first, embedded], dim=1)
+        places = pad(kept + 1, (1, 0))
         return tokens + self.position_embedding(places)
 
-    def kept(self, pixels: Tensor, rows: int, columns: int) -> Tensor:
+    def kept(self, pixels: Tensor) -> Tensor:
         """Which patches of images [b, c, height, width] stay: int64 [kept], or [b, kept]."""
-        config = self.config
+        if self.places is not None:
+            return torch.tensor(self.places, device=pixels.device)
+        size = self.patch_embedding.kernel_size
+        return salient_patches(pixels, size, self.config.kept_patches)
+
+    def fixed_places(self) -> tuple[int, ...] | None:
+        """The patches that stay in all images, as the configuration asks for them."""
+        config, side = self.config, self.config.image_size // self.config.patch_size
         if config.patch_rule == "saliency":
-            return salient_patches(pixels, self.patch_embedding.kernel_size, config.kept_patches)
+            return None
         if config.patch_rule == "grid":
-            kept = grid_patches(rows, columns, config.kept_patches)
-        else:
-            kept = random_patches(rows, columns, config.kept_patches, config.patch_seed or 0)
-        return kept.to(pixels.device)
+            return tuple(grid_patches(side, side, config.kept_patches).tolist())
+        seed = config.patch_seed or 0
+        return tuple(random_patches(side, side, config.kept_patches, seed).tolist())
 
 
 class ReducedTower:
@@ -178,16 +192,56 @@ class ReducedTower:
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
         **kwargs,
-    ) -> BaseModelOutputWithPooling:
-        """As the family's own; hidden states get fewer from layer to layer.
+    ) -> BaseModelOutputWithPooling | tuple:
+        """As the family's own; hidden states and attentions have fewer tokens from layer to layer.
 
-        Where images have different sizes there are no hidden states, only what is read off them.
+        What isn't said is as the configuration has it. Attentions are there if the implementation
+        gives them, as those of dense towers; a layer without heads has none.
+
+        Raises:
+            ValueError: images of another size than the tower's, unless their positions are to be
+                interpolated; hidden states or attentions of a tower that reduces each image to a
+                size of its own, whose tokens don't make one tensor.
         """
-        if not self.config.resolutions:
-            return self._forward(pixel_values, interpolate_pos_encoding, output_hidden_states)
+        asked = {
+            "output_hidden_states": output_hidden_states,
+            "output_attentions": output_attentions,
+            "return_dict": return_dict,
+        }
+        states, attentions, as_output = (
+            getattr(self.config, name, None) if value is None else value
+            for name, value in asked.items()
+        )
+        if self.config.resolutions:
+            if states or attentions:
+                raise ValueError(
+                    f"images of {self.config.resolutions} pixels have different numbers of tokens: "
+                    "no hidden states or attentions of all of them, only embeddings"
+                )
+            output = self._at_own_sizes(pixel_values, interpolate_pos_encoding)
+        else:
+            output = self._forward(pixel_values, interpolate_pos_encoding, states, attentions)
+        return output.to_tuple() if as_output is False else output
+
+    def _at_own_sizes(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool
+    ) -> BaseModelOutputWithPooling:
+        """What is read off each image at the size that it takes; no last hidden state."""
+        side = self.config.image_size
+        if pixel_values.shape[-2:] != (side, side) and not interpolate_pos_encoding:
+            raise ValueError(
+                f"images of {side} x {side} pixels are reduced to {self.config.resolutions}; found "
+                f"{list(pixel_values.shape[-2:])}"
+            )
         choice = self.chosen_resolutions(pixel_values)
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return BaseModelOutputWithPooling(
+                pooler_output=self._of_all_sizes(pixel_values, choice)
+            )
         pooled = None
         for place, size in enumerate(self.config.resolutions):
             rows = (choice == place).nonzero().flatten()
@@ -198,50 +252,76 @@ class ReducedTower:
                 pooled = pooled.index_copy(0, rows, found)
         return BaseModelOutputWithPooling(pooler_output=pooled)
 
+    def _of_all_sizes(self, pixel_values: Tensor, choice: Tensor) -> Tensor:
+        """The same in a graph, which can't know how many images take a size: all, then selected."""
+        first, *others = (
+            self._forward(resized(pixel_values, size), True).pooler_output
+            for size in self.config.resolutions
+        )
+        for place, found in enumerate(others, start=1):
+            first = torch.where((choice == place)[:, None], found, first)
+        return first
+
     def chosen_resolutions(self, pixel_values: Tensor) -> Tensor:
         """The place of each image's size among the resolutions, int64 [b]."""
         *smaller, last = range(len(self.config.resolutions))
-        choice = torch.full((len(pixel_values),), last, device=pixel_values.device)
+        choice = torch.full(pixel_values.shape[:1], last, device=pixel_values.device)
         for place in reversed(smaller):
             lost = complexity(pixel_values.float(), self.config.resolutions[place])
-            choice[lost <= self.config.resolution_bounds[place]] = place
+            choice = torch.where(lost <= self.config.resolution_bounds[place], place, choice)
         return choice
 
     def _forward(
         self,
         pixel_values: Tensor,
         interpolate_pos_encoding: bool = False,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
         hidden = self.pre_layrnorm(self.embeddings(pixel_values, interpolate_pos_encoding))
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+        weights = [] if output_attentions else None
         states, sizes = [hidden], None
         for index in range(len(self.encoder.layers)):
-            hidden, sizes = self.through(index, hidden, sizes)
+            hidden, sizes = self.through(index, hidden, sizes, weights)
             states.append(hidden)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden,
             pooler_output=self.pool(hidden, sizes),
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=_selected(states, output_hidden_states) if output_hidden_states else None,
+            attentions=tuple(weights) if output_attentions else None,
         )
 
     def through(
-        self, index: int, hidden: Tensor, sizes: Tensor | None
+        self,
+        index: int,
+        hidden: Tensor,
+        sizes: Tensor | None,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The stream [b, n, d] and its tokens' sizes [b, n] after a layer; sizes None: all 1."""
+        """The stream [b, n, d] and its tokens' sizes [b, n] after a layer; sizes None: all 1.
+
+        The layer's attention [b, heads, n, n] is added to `weights`, if the implementation gives
+        it.
+        """
         layer, now = self.encoder.layers[index], Reducing.of(self.config, index, hidden.shape[1])
-        if now.left == hidden.shape[1]:
+        if now.left == hidden.shape[1] and weights is None:
             return layer(hidden, _bias(hidden, sizes)), sizes
-        hidden, sizes = self.attend_and_reduce(index, hidden, sizes)
+        hidden, sizes = self.attend_and_reduce(index, hidden, sizes, weights)
         return self.feed(index, hidden), sizes
 
     def attend_and_reduce(
-        self, index: int, hidden: Tensor, sizes: Tensor | None
+        self,
+        index: int,
+        hidden: Tensor,
+        sizes: Tensor | None,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The stream and its tokens' sizes after a layer's attention, tokens ranked and merged."""
         layer, now = self.encoder.layers[index], Reducing.of(self.config, index, hidden.shape[1])
-        hidden, normed, attended = self.attend(index, hidden, sizes)
+        asked = {} if weights is None else {"output_attentions": True}
+        hidden, normed, attended = self.attend(index, hidden, sizes, **asked)
+        if weights is not None and attended.weights is not None:
+            weights.append(attended.weights)
         if now.keep:
             ranks = self._ranks(layer, hidden, normed, attended, sizes)
             hidden, sizes = self.keep_ranked(hidden, _known(sizes, hidden), ranks, now.keep)
@@ -251,12 +331,12 @@ class ReducedTower:
         return hidden, sizes
 
     def attend(
-        self, index: int, hidden: Tensor, sizes: Tensor | None
+        self, index: int, hidden: Tensor, sizes: Tensor | None, **kwargs
     ) -> tuple[Tensor, Tensor, Attended]:
         """The stream after a layer's attention, what that was given, and what it gave."""
         layer = self.encoder.layers[index]
         normed = layer.layer_norm1(hidden)
-        attended = layer.self_attn.attend(normed, _bias(hidden, sizes))
+        attended = layer.self_attn.attend(normed, _bias(hidden, sizes), **kwargs)
         return hidden + attended.output, normed, attended
 
     def feed(self, index: int, hidden: Tensor) -> Tensor:
@@ -290,12 +370,25 @@ class ReducedTower:
             return layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))[..., 0]
         if attended.keys is None:  # a layer without heads: what is like the class token
             return cosine_similarity(normed[:, 1:], normed[:, :1], dim=-1)
-        logits = attended.queries[:, :, :1] @ attended.keys.transpose(-1, -2)
+        queries, keys = attended.queries[:, :, :1], attended.keys
+        if torch.compiler.is_exporting():  # the shape of a matrix product would lose the batch
+            logits = (queries * keys).sum(-1)[:, :, None]
+        else:
+            logits = queries @ keys.transpose(-1, -2)
         logits = logits * layer.self_attn.scale
         if sizes is not None:
             logits = logits + _bias(hidden, sizes)
         # the logarithm of the heads' mean attention, but for a constant; none of it vanishes
         return logits.float().log_softmax(-1).logsumexp(1)[:, 0, 1:].to(hidden.dtype)
+
+
+def _selected(states: list[Tensor], asked: bool | int | list[int]) -> tuple[Tensor | None, ...]:
+    """All hidden states, or those that transformers' numbers ask for, the others None."""
+    if asked is True:
+        return tuple(states)
+    numbers = [asked] if isinstance(asked, int) else asked
+    wanted = {number % len(states) for number in numbers if -len(states) <= number < len(states)}
+    return tuple(state if place in wanted else None for place, state in enumerate(states))
 
 
 def _metric(attended: Attended, normed: Tensor) -> Tensor:

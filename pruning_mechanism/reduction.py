@@ -6,12 +6,14 @@ rules is one model.
 """
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from pruning_mechanism.consistency import IMAGE_SIZES, SIZES, check_fewer_tokens
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
 from pruning_mechanism.reduced_tower import AlignedProjection, FewerTokens, is_reduced
@@ -20,8 +22,6 @@ from pruning_mechanism.tower import Tower
 
 PER_LAYER = (*WIDTHS, "merged_per_layer", "ranked_per_layer")
 """Entries of a configuration that have one number a layer."""
-PATCH_RULES, RANKERS = ("random", "grid", "saliency"), ("attention", "learned")
-"""What `patch_rule` and `ranker` may be; the first of each if nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -60,47 +60,12 @@ class Reduction:
             given = getattr(self, name)
             if given is not None and (len(given) != layers or min(given) < 0):
                 raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
-        self._check_sizes(own.patch_size)
-        together = replace(self, **{
-            field.name: getattr(own, field.name, None)
-            for field in fields(self)
-            if getattr(self, field.name) is None
-        })  # fmt: skip
-        together._check_kept(own.patch_size)
-        together._check_resolutions()
-        if together.ranker not in (None, *RANKERS):
-            raise TowerError(f"ranker is one of {RANKERS}, found {together.ranker!r}")
-
-    def _check_kept(self, patch: int) -> None:
-        if self.kept_patches is None:
-            return
-        if self.resolutions is not None:
-            raise TowerError("patches are left out of images of one size only, not of several")
-        if self.patch_rule not in (None, *PATCH_RULES):
-            raise TowerError(f"patch_rule is one of {PATCH_RULES}, found {self.patch_rule!r}")
-        patches = (self.image_size // patch) ** 2
-        if not 1 <= self.kept_patches <= patches:
-            raise TowerError(f"{self.kept_patches} kept patches: images have {patches}")
-
-    def _check_resolutions(self) -> None:
-        if self.resolutions is None:
-            return
-        sizes, bounds = list(self.resolutions), self.resolution_bounds or ()
-        if not sizes or sizes != sorted(set(sizes)):
-            raise TowerError(f"resolutions are given in ascending order, found {sizes}")
-        if len(bounds) < len(sizes) - 1 or len(self.resolution_shares or ()) != len(sizes):
-            raise TowerError(
-                f"{len(sizes)} resolutions have a bound each but the last, and a share each, found "
-                f"{len(bounds)} and {len(self.resolution_shares or ())}"
-            )
-
-    def _check_sizes(self, patch: int) -> None:
-        for size in (self.image_size, *(self.resolutions or ())):
-            if size is not None and (size < patch or size % patch):
-                raise TowerError(
-                    f"images of {size} pixels can't be cut into patches of {patch}: the side must "
-                    "be a multiple"
-                )
+        known = {each.name: getattr(own, each.name, None) for each in fields(FewerTokens)}
+        sizes = {name: getattr(own, name) for name in (*SIZES, *IMAGE_SIZES)}
+        try:
+            check_fewer_tokens(SimpleNamespace(**(sizes | known | _entries(self, own))))
+        except ValueError as error:
+            raise TowerError(str(error)) from error
 
 
 def is_smaller(model: nn.Module) -> bool:

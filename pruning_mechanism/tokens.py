@@ -8,29 +8,29 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, normalize
+from torch.nn.functional import avg_pool2d, interpolate, normalize, pad
 
 BAYER_ORDER = 6
 """Bayer matrices of side 2**6 are larger than any grid of patches."""
 
 
 def random_patches(rows: int, columns: int, keep: int, seed: int) -> Tensor:
-    """A seeded subset of the patches, ascending, int64 [keep]; the same for all images.
+    """A seeded subset of the patches, ascending, int64 [keep] on the CPU; the same for all images.
 
     The rule of FLIP (arXiv 2212.00794), with one subset for all batches, so that the embedding of
     an image doesn't depend on the batch that it comes in.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(rows * columns, generator=generator)[:keep].sort().values
+    order = torch.randperm(rows * columns, generator=generator, device="cpu")
+    return order[:keep].sort().values
 
 
 def bayer(order: int) -> Tensor:
     """The Bayer matrix of side 2**order, int64: 0, 1, … in the order of ordered dithering.
 
-    Whatever part of its entries is below a threshold lies evenly spread (Bayer 1973). Not cached:
-    a tensor made while a model is traced, or on the meta device, is of no use afterwards.
+    Whatever part of its entries is below a threshold lies evenly spread (Bayer 1973).
     """
-    matrix = torch.zeros(1, 1, dtype=torch.long)
+    matrix = torch.zeros(1, 1, dtype=torch.long, device="cpu")
     for _ in range(order):
         top = torch.cat([4 * matrix, 4 * matrix + 2], dim=1)
         matrix = torch.cat([top, torch.cat([4 * matrix + 3, 4 * matrix + 1], dim=1)])
@@ -38,7 +38,7 @@ def bayer(order: int) -> Tensor:
 
 
 def grid_patches(rows: int, columns: int, keep: int) -> Tensor:
-    """The patches that lie most evenly spread, ascending, int64 [keep]; the same for all images.
+    """The most evenly spread patches, ascending, int64 [keep] on the CPU; the same for all images.
 
     Those of the lowest entries in a Bayer matrix laid over the grid: half of them is a chequered
     board, a quarter every second patch of every second row.
@@ -62,8 +62,21 @@ def salient_patches(pixels: Tensor, patch: tuple[int, int], keep: int) -> Tensor
     """
     pixels = pixels.float()  # half precision would lose the difference
     variance = avg_pool2d(pixels.square(), patch) - avg_pool2d(pixels, patch).square()
-    order = variance.sum(1).flatten(1).argsort(dim=1, descending=True, stable=True)
-    return order[:, :keep].sort(dim=1).values
+    contrast = variance.sum(1).flatten(1).nan_to_num(nan=torch.inf)  # what is broken is seen
+    least = contrast.topk(keep, dim=1).values[:, -1:]
+    above, equal = contrast > least, contrast == least
+    first = equal.cumsum(1) <= keep - above.sum(1, keepdim=True)
+    return _places(above | (equal & first), keep)
+
+
+def _places(chosen: Tensor, count: int) -> Tensor:
+    """Where the `count` True of every row of bool [b, n] are, ascending, int64 [b, count].
+
+    A sort of distinct numbers in place of a stable one, which ONNX has no operator for.
+    """
+    tokens = chosen.shape[1]
+    places = torch.arange(tokens, device=chosen.device)
+    return torch.where(chosen, places, places + tokens).sort(dim=1).values[:, :count]
 
 
 class Matching(NamedTuple):
@@ -93,10 +106,8 @@ def match(metric: Tensor, merged: int) -> Matching:
     best, partner = (even @ odd.transpose(1, 2)).max(-1)
     chosen = best.topk(merged, dim=1).indices
     source = 2 * chosen + 2
-    gone = torch.zeros(metric.shape[:2], dtype=torch.bool, device=metric.device)
-    gone.scatter_(1, source, True)
-    # a stable sort brings those that stay to the front in their order: static shapes
-    stay = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : metric.shape[1] - merged]
+    stays = torch.ones(metric.shape[:2], dtype=torch.bool, device=metric.device)
+    stay = _places(stays.scatter(1, source, 0), metric.shape[1] - merged)
     return Matching(source, 2 * partner.gather(1, chosen) + 1, stay)
 
 
@@ -117,7 +128,7 @@ def merge(hidden: Tensor, sizes: Tensor, matching: Matching) -> tuple[Tensor, Te
     gone = sizes.gather(1, source)
     total = sizes.scatter_add(1, target, gone)
     # most tokens stay as they are: only the rows that something merges into are touched
-    means = _taken(hidden, stay).to(sizes.dtype)
+    means = _taken(hidden, stay).to(torch.promote_types(hidden.dtype, sizes.dtype))
     kept = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
     place = torch.zeros_like(total, dtype=torch.long).scatter(1, stay, kept).gather(1, target)
     shares = (gone / total.gather(1, target))[..., None]
@@ -144,7 +155,7 @@ def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tupl
     """
     order = ranks.argsort(dim=1, descending=True) + 1
     kept, others = order[:, :keep].sort(dim=1).values, order[:, keep:]
-    stay = torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1)
+    stay = pad(kept, (1, 0))  # the class token, place 0, before them
     shares = ranks.gather(1, others - 1).softmax(dim=1)[..., None]
     fused = (_taken(hidden, others) * shares).sum(1, keepdim=True)
     left = sizes.gather(1, others).sum(1, keepdim=True)
@@ -180,5 +191,5 @@ def _taken(hidden: Tensor, places: Tensor) -> Tensor:
 
 def _rows(places: Tensor, tokens: int) -> Tensor:
     """Where the tokens at `places` [b, k] are once [b, tokens, d] is made [b * tokens, d]."""
-    first = torch.arange(len(places), device=places.device) * tokens
+    first = torch.arange(places.shape[0], device=places.device) * tokens
     return (places + first[:, None]).flatten()

@@ -214,9 +214,9 @@ class Tower:
             given = {"input_ids": inputs["input_ids"]}
             if self.parts.causal and "attention_mask" in inputs:
                 given["attention_mask"] = inputs["attention_mask"]
-            pooled = self.root(**given).pooler_output
+            pooled = self.root(**given, return_dict=True).pooler_output
         else:
-            pooled = self.root(pixel_values=inputs).pooler_output
+            pooled = self.root(pixel_values=inputs, return_dict=True).pooler_output
         return self.final(pooled) if self.parts.projection else pooled
 
     def valid(self, inputs: Inputs) -> Tensor | None:
@@ -304,5 +304,5 @@ def text_embeddings(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
         TowerError: the model is a vision tower alone.
     """
     if family_of(model.config).text is None:
-        return model.get_text_features(**tokens).pooler_output
+        return model.get_text_features(**tokens, return_dict=True).pooler_output
     return Tower.of(model, "text").embeddings(tokens)

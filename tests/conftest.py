@@ -95,6 +95,15 @@ def tiny_processor(size: int = 16) -> CLIPProcessor:
     return CLIPProcessor(images, fast)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def checkpoints_seen(tmp_path_factory):
+    """Where commands note which checkpoint lies where: not in the own cache of who runs them."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        yield place / "clip-cascade" / "checkpoints.json"
+
+
 @pytest.fixture
 def clip() -> CLIPModel:
     return tiny_clip()

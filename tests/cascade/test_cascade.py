@@ -89,7 +89,7 @@ def test_many_queries_at_once_are_exactly_one_at_a_time(world, k, chunk, random)
     one.index(range(world.images))
     many.index(range(world.images))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.cascade._SCORES_AT_ONCE", chunk * world.images)
+        patch.setattr("cascade.cascade._QUERIES_AT_ONCE", chunk)
         together = many.search_many(queries, k)
     assert together == [one.search(query, k) for query in queries]
     assert many.encoded == one.encoded
@@ -148,25 +148,29 @@ def test_an_unreadable_image_is_skipped_counted_and_named():
     first.unreadable = {1, 4}
     cascade = Cascade([first], batch_size=4)
     assert cascade.index(range(5), keys="abcde") == 3
-    assert cascade.skipped == ("b", "e")
+    assert cascade.skipped == {"b": "no", "e": "no"}
     assert len(cascade) == 3
+    assert [key in cascade for key in "abcde"] == [True, False, True, True, False]
     assert [hit.key for hit in cascade.search("0", 9)] == ["d", "c", "a"]
     first.unreadable = set()
     assert cascade.index([4], keys=["e"]) == 1  # mended since
-    assert cascade.skipped == ("b",)
+    assert cascade.skipped == {"b": "no"}
     assert cascade.search("0", 1)[0].key == "e"
 
 
-def test_an_image_that_went_away_is_no_result_and_is_asked_for_once():
+def test_an_image_that_went_away_is_no_result_until_it_is_back():
     last = lines(1, 2, 3, 4)
     last.unreadable = {1}
     cascade = Cascade([lines(4, 3, 2, 1), last], m=[2])
     cascade.index(range(4))
     for _ in range(2):
         assert [hit.key for hit in cascade.search("0", 4)] == [0, 2, 3]
-    assert cascade.skipped == (1,)
+    assert cascade.skipped == {1: "no"}
     assert cascade.encoded == (4, 1)
     assert last.asked == [0]
+    last.unreadable = set()
+    assert [hit.key for hit in cascade.search("0", 4)] == [1, 0, 2, 3]
+    assert (cascade.skipped, cascade.encoded, last.asked) == ({}, (4, 2), [0, 1])
 
 
 def test_a_cascade_whose_candidates_all_went_away_falls_back_to_the_rest():
@@ -216,7 +220,8 @@ def test_a_cascade_of_one_tower_twice_finds_what_the_tower_finds(clip_directory,
     plain, cascade = Cascade([stage]), Cascade([stage, stage], m=[3])
     for each in (plain, cascade):
         each.index([*files, tmp_path / "broken.png"])
-        assert each.skipped == (str(tmp_path / "broken.png"),)
+        assert list(each.skipped) == [str(tmp_path / "broken.png")]
+        assert "cannot read" in each.skipped[str(tmp_path / "broken.png")]
     for query in ("a red disc", "big star"):
         found = [hit.key for hit in cascade.search(query, 6)]
         assert found == [hit.key for hit in plain.search(query, 6)]
@@ -258,6 +263,10 @@ def test_keys_are_unique_and_one_an_image():
         cascade.index([1, 2], keys=["b", "b"])
     with pytest.raises(ValueError, match="1 images came with 2 keys"):
         cascade.index([1], keys=["b", "c"])
+    with pytest.raises(ValueError, match="1 images came with 2 keys"):
+        cascade.index((each for each in [1]), keys=["b", "c"])
+    with pytest.raises(ValueError, match="more than 1 images came with 1 keys"):
+        cascade.index((each for each in [1, 2]), keys=["b"])
     assert len(cascade) == 1
 
 
@@ -278,3 +287,9 @@ def test_images_and_texts_of_different_dimensions_are_reported():
     cascade.index(range(2))
     with pytest.raises(ValueError, match="3 dimensions, but queries to 4"):
         cascade.search("0", 1)
+
+
+@pytest.mark.parametrize("numbers", [{"batch_size": 0}, {"state_limit": -1}])
+def test_numbers_must_be_in_range(numbers):
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        Cascade([lines(1)], **numbers)

@@ -74,6 +74,21 @@ def test_states_are_forgotten_once_they_were_used():
     assert [hit.key for hit in cascade.search("0", 4)] == [2, 1, 0, 3]
 
 
+def test_images_whose_states_were_dropped_are_opened_again():
+    first, last = lines(4, 3, 2, 1), lines(1, 2, 3, 4)
+    resuming = ResumingTable(last, first)
+    resuming.encode_images = last.encode_images
+    cascade = Cascade([first, resuming], m=[4], state_limit=2 * 8)
+    cascade.index(range(4))
+    assert (cascade.state_bytes, cascade.states_dropped) == (2 * 8, 2)
+    last.unreadable = {0}
+    assert [hit.key for hit in cascade.search("0", 4)] == [3, 2, 1]
+    assert (last.asked, resuming.asked, cascade.skipped) == ([1], [2, 3], {0: "no"})
+    last.unreadable = set()
+    assert [hit.key for hit in cascade.search("0", 4)] == [3, 2, 1, 0]
+    assert (last.asked, resuming.asked, cascade.state_bytes) == ([1, 0], [2, 3], 0)
+
+
 def test_states_survive_a_resuming_stage_that_failed():
     first = lines(4, 3, 2, 1)
     resuming = ResumingTable(lines(1, 2, 3, 4), first)
@@ -91,7 +106,7 @@ def test_an_unreadable_image_has_no_states_and_is_named():
     first.unreadable = {1, 4}
     cascade = Cascade([first, ResumingTable(last, first)], m=[3], batch_size=4)
     assert cascade.index(range(5), keys="abcde") == 3
-    assert cascade.skipped == ("b", "e")
+    assert cascade.skipped == {"b": "no", "e": "no"}
     assert cascade.state_bytes == 3 * 8
     assert [hit.key for hit in cascade.search("0", 9)] == ["a", "c", "d"]
 
@@ -104,7 +119,7 @@ def test_a_resumed_stage_in_the_middle_keeps_no_states_of_what_it_could_not_read
     cascade.index(range(4))
     assert cascade.state_bytes == 0
     assert [hit.key for hit in cascade.search("0", 4)] == [0, 2, 3]
-    assert (cascade.skipped, cascade.encoded, cascade.state_bytes) == ((1,), (4, 2, 2), 0)
+    assert (cascade.skipped, cascade.encoded, cascade.state_bytes) == ({1: "no"}, (4, 2, 2), 0)
 
 
 def test_a_stage_must_come_after_the_one_that_it_resumes_from():
@@ -166,6 +181,41 @@ def test_images_that_no_stage_opens_again_are_not_held(full, pictures):
     assert len(cascade.search("square", 1)) == 1
 
 
+def test_pictures_are_held_where_their_states_are_not(full, pictures):
+    """Of each there is its states or itself until the resuming stage has encoded it."""
+    first = exit_of(full)
+    resumed = ResumedStage(full, first, dtype=torch.float32)
+    plain = Cascade([first, full], m=[5])
+    plain.index(pictures)
+    limit = 2 * resumed.encode_first(pictures[:1])[1].bytes_per_image
+    held = [each.copy() for each in pictures]
+    gone = [weakref.ref(each) for each in held]
+    cascade = Cascade([first, resumed], m=[5], state_limit=limit)
+    cascade.index(held)
+    del held
+    gc.collect()
+    assert [each() is None for each in gone] == [True, True, False, False, False]
+    assert (cascade.state_bytes, cascade.states_dropped) == (limit, 3)
+    assert hits(cascade) == hits(plain)
+    gc.collect()
+    assert all(each() is None for each in gone)
+    assert cascade.state_bytes == 0
+
+
+@pytest.mark.parametrize("limit", [0, 3000])
+def test_hits_are_the_same_whatever_may_be_kept(full, opened, limit):
+    sources, _ = opened
+    first = exit_of(full)
+    resumed = ResumedStage(full, first, dtype=torch.float32)
+    found = []
+    for state_limit in (2**30, limit):
+        cascade = Cascade([first, resumed], m=[3], batch_size=2, state_limit=state_limit)
+        cascade.index(sources)
+        found.append(hits(cascade))
+        assert cascade.state_bytes <= state_limit
+    assert found[0] == found[1]
+
+
 def test_a_third_stage_that_does_not_resume_opens_its_candidates_only(full, opened):
     sources, numbers = opened
     first, middle = exit_of(full, 1), exit_of(full, 3)
@@ -187,9 +237,9 @@ def test_an_image_that_went_away_after_indexing_is_found_all_the_same(full, open
     cascade = Cascade([first, ResumedStage(full, first)], m=[5])
     pictures[3] = None  # an unreadable one from the start
     assert cascade.index(sources) == 4
-    assert cascade.skipped == (3,)
+    assert list(cascade.skipped) == [3]
     pictures[:] = [None] * 5
     assert sorted(hit.key for hit in cascade.search("a red disc", 5)) == [0, 1, 2, 4]
-    assert cascade.skipped == (3,)
+    assert list(cascade.skipped) == [3]
     with pytest.raises(UnreadableImage):
         first.encode_images(sources)

@@ -1,11 +1,13 @@
 """Rankings are by score, then by order, and each query's is its own."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.ranking import NOTHING, rank_all, rank_candidates
+from cascade.ranking import NOTHING, rank_all, rank_candidates, scores_of
 
 unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
@@ -53,6 +55,94 @@ def test_a_query_gets_the_same_bits_alone_and_among_others(queries, images, dime
         assert torch.equal(alone.scores, together.scores[one])
         alone = rank_candidates(candidates[one], embeddings, candidates[one], query[one])
         assert torch.equal(alone.scores, reranked.scores[one])
+
+
+def by_definition(embeddings, queries, wanted):
+    """Positions by the exact dot product, rounded to float32 once, and then in order."""
+    found = []
+    for query in queries.double().numpy():
+        sums = [math.fsum(row * query) for row in embeddings.double().numpy()]
+        values = torch.tensor(sums, dtype=torch.float64).float().tolist()
+        order = sorted(range(len(values)), key=lambda at: -values[at])[:wanted]
+        found.append([(at, values[at]) for at in order])
+    return found
+
+
+def listed(ranking):
+    return [
+        list(zip(*each, strict=True))
+        for each in zip(ranking.positions.tolist(), ranking.scores.tolist(), strict=True)
+    ]
+
+
+@st.composite
+def crowded(draw):
+    """Embeddings of which many are equal or nearly so, of any length, and queries among them."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    dimension, different = draw(st.integers(1, 33)), draw(st.integers(1, 60))
+    embeddings = torch.randn(different, dimension, generator=generator)
+    copies = torch.randint(0, different, (draw(st.integers(1, 200)),), generator=generator)
+    noise = torch.randn(len(copies), dimension, generator=generator)
+    embeddings = embeddings[copies] + draw(st.sampled_from([0, 1e-7, 1e-3])) * noise
+    queries = torch.randn(draw(st.integers(1, 5)), dimension, generator=generator)
+    if draw(st.booleans()):
+        queries[0] = embeddings[0]
+    scale = draw(st.sampled_from([1.0, 1e-3, 1e3, 1e18]))
+    return embeddings * scale, queries
+
+
+@unhurried
+@given(
+    crowded(),
+    st.integers(1, 30),
+    st.sampled_from([1, 8]),
+    st.sampled_from([7, 50, 1 << 17]),
+    st.sampled_from([2, 3, 64]),
+)
+def test_products_find_what_the_definition_ranks(world, wanted, spare, images, run):
+    embeddings, queries = world
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cascade.ranking._SPARE", spare)
+        patch.setattr("cascade.ranking._IMAGES_AT_ONCE", images)
+        patch.setattr("cascade.ranking._TERMS_AT_ONCE", 64)
+        patch.setattr("cascade.ranking._RUN", run)
+        found = rank_all(embeddings, queries, wanted)
+    assert listed(found) == by_definition(embeddings, queries, wanted)
+
+
+@unhurried
+@given(crowded(), st.integers(1, 30))
+def test_products_of_less_precision_are_noticed(world, wanted):
+    """As `torch.set_float32_matmul_precision` allows them on some processors."""
+    embeddings, queries = world
+
+    def coarse(embeddings, queries, number):
+        products = queries.bfloat16().float() @ embeddings.bfloat16().float().T
+        return products.topk(number, dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cascade.ranking._SPARE", 1)
+        patch.setattr("cascade.ranking._largest_products", coarse)
+        found = rank_all(embeddings, queries, wanted)
+    scored = scores_of(embeddings, found.positions, queries)
+    assert torch.equal(scored, found.scores)
+    exact = rank_all(embeddings, queries, wanted)
+    differ = (found.scores - exact.scores).abs().max().item()
+    longest = (embeddings.norm(dim=1).max() * queries.norm(dim=1).max()).item()
+    assert differ <= 1e-5 * longest
+
+
+@unhurried
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 2**31))
+def test_a_score_depends_on_its_two_embeddings_only(dimension, images, seed):
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(images, dimension, generator=generator)
+    query = torch.randn(1, dimension, generator=generator)
+    rows = torch.randint(0, images, (1, 50), generator=generator)
+    together = scores_of(embeddings, rows, query)
+    for column, row in enumerate(rows[0].tolist()):
+        alone = scores_of(embeddings[row : row + 1].clone(), torch.zeros(1, 1).long(), query)
+        assert alone.item() == together[0, column].item()
 
 
 def test_dimensions_must_agree():

@@ -94,6 +94,37 @@ def test_a_store_gives_states_by_position_until_they_are_forgotten():
         store.at([7])
 
 
+def one_image(bytes_=8):
+    return States(torch.zeros(1, 1, bytes_, dtype=torch.uint8))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from([4, 8]), st.booleans()), max_size=30),
+    st.integers(0, 60),
+)
+def test_states_never_take_more_than_the_limit_and_what_is_needed_stays(added, limit):
+    store, needed = StateStore(limit), set()
+    for position, size, is_needed in added:
+        kept = store.add(position, one_image(size), is_needed)
+        needed.discard(position)
+        if kept and is_needed:
+            needed.add(position)
+        assert kept == (position in store.found([position]))
+        assert store.nbytes <= limit
+        assert set(store.found(range(10))) >= needed
+
+
+def test_the_oldest_states_go_first():
+    store = StateStore(limit=3 * 8)
+    for position in (5, 1, 7, 2):
+        assert store.add(position, one_image())
+    assert (list(store.found([1, 2, 5, 7])), store.dropped) == ([1, 2, 7], 1)
+    store.forget([1, 5])
+    assert store.add(5, one_image())
+    assert (list(store.found([1, 2, 5, 7])), store.dropped) == ([2, 5, 7], 1)
+    assert not StateStore(limit=7).add(0, one_image())
+
+
 def stage(name, resumes=None):
     return SimpleNamespace(name=name) if resumes is None else SimpleNamespace(
         name=name, resumes=resumes

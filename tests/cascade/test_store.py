@@ -1,5 +1,9 @@
 """A store gives back what was put in, in any order and however it grows."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,12 +31,42 @@ def test_an_embedding_is_found_under_its_position_however_it_came_in(positions, 
     assert torch.equal(store.slots(range(-1, 14)) < 0, store.absent(range(-1, 14)))
 
 
-def test_an_unreadable_position_is_neither_absent_nor_readable():
+def test_a_failure_is_told_until_the_position_holds_an_embedding():
     store = EmbeddingStore()
-    store.add_unreadable(5)
-    assert store.absent([4, 5]).tolist() == [True, False]
-    assert (store.slots([4, 5]) < 0).all()
-    assert len(store) == 0
+    store.fail(5, "gone")
+    assert store.absent([4, 5]).tolist() == [True, True]
+    assert (len(store), store.failures) == (0, {5: "gone"})
+    store.add([5], torch.zeros(1, 2))
+    assert (len(store), store.failures) == (1, {})
+
+
+def test_a_writer_that_never_came_to_an_end_leaves_nothing_behind():
+    """Whatever it wrote behind what is visible: rows, owners, places."""
+    store = EmbeddingStore()
+    store.add([3], torch.ones(1, 2))
+    before = store.held
+    before.with_more(np.array([7, 8]), torch.full((2, 2), 9.0))  # and then it was interrupted
+    assert (len(store), store.absent([3, 7, 8]).tolist()) == (1, [False, True, True])
+    store.add([5, 8, 6], torch.arange(6.0).reshape(3, 2))
+    assert store.slots([3, 5, 6, 7, 8]).tolist() == [0, 1, 3, -1, 2]
+    assert before.slots([3, 5, 8]).tolist() == [0, -1, -1]
+    assert torch.equal(before.rows.embeddings, torch.ones(1, 2))
+
+
+@unhurried
+@given(st.lists(st.integers(0, 40), max_size=30, unique=True), st.integers(1, 4))
+def test_a_copy_is_equal_and_its_own(positions, size):
+    store = EmbeddingStore()
+    for start in range(0, len(positions), size):
+        batch = positions[start : start + size]
+        store.add(batch, torch.tensor(batch)[:, None].float())
+    copies = [copy.deepcopy(store), pickle.loads(pickle.dumps(store))]
+    for each in copies:
+        assert torch.equal(each.slots(range(42)), store.slots(range(42)))
+        assert torch.equal(each.embeddings, store.embeddings)
+        each.add([50], torch.full((1, 1), 50.0))
+    store.add([60], torch.full((1, 1), 60.0))
+    assert [each.embeddings[-1].item() for each in (*copies, store)] == [50, 50, 60]
 
 
 def test_an_image_is_never_encoded_twice():
@@ -40,6 +74,8 @@ def test_an_image_is_never_encoded_twice():
     store.add([3], torch.zeros(1, 2))
     with pytest.raises(ValueError, match="second time"):
         store.add([2, 3], torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="second time"):
+        store.add([2, 2], torch.zeros(2, 2))
     assert len(store) == 1
 
 

@@ -1,99 +1,16 @@
-"""Alignment: ridge regression with its exact leave-one-out error."""
+"""Alignment of a tower: what its projection becomes, and when it stays as it was."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from transformers import CLIPVisionModelWithProjection
 
-from compress.alignment import align_features, align_tower, ridge
+from compress.alignment import LEAST_IMAGES, align_features, align_tower, notes_of
 from compress.calibration import Calibration
+from compress.command import UserError
 from corpora import load_corpus
 from pruning_mechanism import Reduction, Tower, image_embeddings, reduce
+from tests.compress.same_function import CHANGES
 from tests.conftest import tiny_clip, tiny_processor
-
-
-def problem(seed: int, images: int = 12, features: int = 5, outputs: int = 3):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    x = draw(images, features)
-    return x, x @ draw(features, outputs) + draw(images, outputs), draw(features, outputs)
-
-
-def refit(x, y, prior, strength):
-    """Ridge towards a prior with a free intercept, from its normal equations."""
-    mean_x, mean_y = x.mean(0), (y - x @ prior).mean(0)
-    centred = x - mean_x
-    right = centred.T @ (y - x @ prior - mean_y)
-    change = torch.linalg.solve(
-        centred.T @ centred + strength * torch.eye(x.shape[1], dtype=x.dtype), right
-    )
-    return prior + change, mean_y - mean_x @ change
-
-
-@pytest.mark.parametrize("towards_prior", [True, False])
-@pytest.mark.parametrize("strength", [1e-3, 0.1, 3.0])
-def test_the_leave_one_out_error_is_that_of_refitting_without_each_image(strength, towards_prior):
-    x, y, prior = problem(0)
-    if towards_prior:  # an offset that 0 would not find: the prior is the better start
-        y = y + 100 * (x @ prior)
-        prior = 101 * prior
-    nothing = torch.full((3,), 1e6, dtype=torch.float64)  # as it was is no choice
-    solved = ridge(x, y, prior, nothing, [strength])
-    scale = torch.linalg.eigvalsh((x - x.mean(0)).T @ (x - x.mean(0))).mean() * strength
-    starts = (prior, torch.zeros_like(prior))
-    errors = []
-    for start in starts:
-        lost = 0.0
-        for out in range(len(x)):
-            others = torch.arange(len(x)) != out
-            weight, free = refit(x[others], y[others], start, scale)
-            lost += (y[out] - x[out] @ weight - free).square().sum().item()
-        errors.append(lost / len(x))
-    assert solved.left_out == pytest.approx(min(errors), rel=1e-9)
-    best = starts[errors.index(min(errors))]
-    weight, free = refit(x, y, best, scale)
-    torch.testing.assert_close(solved.weight, weight)
-    torch.testing.assert_close(solved.intercept, free)
-
-
-@pytest.mark.parametrize("images", [4, 9, 30])
-def test_fewer_images_than_features_are_solved_as_the_normal_equations_say(images):
-    x, y, prior = problem(1, images, features=12)
-    x[:, 7] = x[:, 3]
-    nothing = torch.full((3,), 1e6, dtype=torch.float64)
-    solved = ridge(x, y, prior, nothing, [0.1])
-    squares = (x - x.mean(0)).square().sum()
-    fits = [refit(x, y, start, 0.1 * squares / 12) for start in (prior, torch.zeros_like(prior))]
-    torch.testing.assert_close(
-        solved.weight, min((weight for weight, _ in fits), key=lambda w: (w - solved.weight).norm())
-    )
-    found = (y - x @ solved.weight - solved.intercept).square().sum(1).mean().item()
-    assert found == pytest.approx(solved.after, rel=1e-9)
-
-
-@pytest.mark.parametrize("images", [4, 30])
-def test_features_that_say_nothing_leave_the_mean(images):
-    x, y, prior = problem(2, images, features=12)
-    nothing = torch.full((3,), 1e6, dtype=torch.float64)
-    solved = ridge(torch.ones_like(x), y, prior, nothing)
-    torch.testing.assert_close(
-        (torch.ones_like(x) @ solved.weight + solved.intercept)[0], y.mean(0)
-    )
-    assert solved.left_out == pytest.approx(solved.after / (1 - 1 / images) ** 2)
-
-
-@given(st.integers(0, 1000), st.floats(0, 3))
-def test_on_its_own_images_it_is_never_worse_than_what_it_replaces(seed, noise):
-    x, y, prior = problem(seed, images=6)
-    y = x @ prior + noise * y
-    solved = ridge(x, y, prior, y.new_zeros(3))
-    assert solved.after <= solved.left_out + 1e-12
-    assert solved.left_out <= solved.before + 1e-12
-    found = (y - x @ solved.weight - solved.intercept).square().sum(1).mean().item()
-    assert found == pytest.approx(solved.after, abs=1e-9)
 
 
 def calibration(folder, images: int = 16) -> Calibration:
@@ -145,3 +62,99 @@ def test_columns_that_never_vary_do_no_harm():
     aligned, solved = align_features(reduce(tiny_clip(), Reduction(layers=1)), pooled, targets, 4)
     assert all(each.isfinite().all() for each in aligned.state_dict().values())
     assert solved.after <= solved.before
+
+
+def test_too_few_images_are_refused():
+    exit_one = reduce(tiny_clip(), Reduction(layers=1))
+    pooled, targets = torch.randn(LEAST_IMAGES, 32), torch.randn(LEAST_IMAGES, 8)
+    align_features(exit_one, pooled, targets, 4)
+    with pytest.raises(UserError, match="takes 8 at least"):
+        align_features(exit_one, pooled[1:], targets[1:], 4)
+
+
+@pytest.mark.parametrize("images", [LEAST_IMAGES, 16, 32, 200])
+def test_on_other_images_it_is_no_worse_than_the_projection_that_it_replaces(images):
+    """Few images tell 32 dimensions and 64 random features apart whatever they show."""
+    model, generator = tiny_clip(), torch.Generator().manual_seed(0)
+    projection = model.visual_projection.weight.detach()
+    before, after, stayed = [], [], 0
+    for seed in range(10):
+        pooled = torch.randn(images + 300, 32, generator=generator)
+        noise = torch.randn(images + 300, 8, generator=generator)
+        targets = pooled[:, :16] @ projection.T + noise
+        aligned, solved = align_features(model, pooled[:images], targets[:images], seed=seed)
+        with torch.no_grad():
+            given = aligned.visual_projection(pooled[images:])
+        before.append((pooled[images:, :16] @ projection.T - targets[images:]).square().mean())
+        after.append((given - targets[images:]).square().mean())
+        stayed += solved.as_it_was
+        (note,) = notes_of(solved, images) or ("",)
+        assert note.startswith(f"the projection stays as it was: with {images} images") == (
+            solved.as_it_was
+        )
+    assert sum(after) <= 1.01 * sum(before)
+    assert stayed >= 8
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_same_function_is_aligned_the_same(folder, change):
+    """Whatever the coordinates that its heads and neurons are written in."""
+    model, images = tiny_clip().double(), calibration(folder)
+    changed = CHANGES[change](model, torch.Generator().manual_seed(0), "vision")
+    pixels = torch.randn(5, 3, 16, 16, dtype=torch.float64)
+    solved, given = [], []
+    for each in (model, changed):
+        aligned, found = align_tower(Tower.of(model), reduce(each, Reduction(layers=1)), images, 6)
+        solved.append(found)
+        with torch.no_grad():
+            given.append(image_embeddings(aligned, pixels))
+    assert solved[1].strength == solved[0].strength
+    assert solved[1].left_out == pytest.approx(solved[0].left_out, rel=1e-4)
+    torch.testing.assert_close(given[1], given[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [0, 64])
+def test_what_hardly_varies_gets_no_weight_beyond_half_precision(features):
+    """A tower is as good in half precision as in the one that it was solved in."""
+    generator = torch.Generator().manual_seed(0)
+    pooled = torch.randn(300, 32, generator=generator)
+    pooled[:, 0] = 5 + 1e-6 * pooled[:, 0]
+    pooled[:, 1] = -20 + 2e-5 * pooled[:, 1]
+    pooled[:, 2] *= 1e-7
+    steep = (pooled - pooled.mean(0)) / pooled.std(0)  # what hardly varies says as much
+    targets = steep[:, :8] @ torch.randn(8, 8, generator=generator)
+    early = reduce(tiny_clip(), Reduction(layers=1))
+    aligned, solved = align_features(early, pooled, targets, features)
+    assert not solved.as_it_was
+    projection = aligned.visual_projection
+    assert max(each.abs().max() for each in projection.parameters()) < 1e4
+    with torch.no_grad():
+        whole = (projection(pooled) - targets).square().sum(1).mean()
+        half = (projection.half()(pooled.half()).float() - targets).square().sum(1).mean()
+    assert half == pytest.approx(whole.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_alignment_has_the_units_of_what_is_read_off(factor):
+    """A layer norm that gives little, and a projection that makes much of it."""
+    generator = torch.Generator().manual_seed(0)
+    pooled, targets = (torch.randn(40, size, generator=generator) for size in (32, 8))
+    early = reduce(tiny_clip(), Reduction(layers=1))
+    once, first = align_features(early, pooled, targets, 6)
+    with torch.no_grad():
+        early.visual_projection.weight /= factor
+    again, second = align_features(early, pooled * factor, targets, 6)
+    assert second.left_out == pytest.approx(first.left_out, rel=1e-5)
+    with torch.no_grad():
+        given = once.visual_projection(pooled), again.visual_projection(pooled * factor)
+    torch.testing.assert_close(*given, rtol=1e-4, atol=1e-4)
+
+
+def test_embeddings_of_another_size_have_nothing_that_could_stay():
+    generator = torch.Generator().manual_seed(0)
+    pooled, targets = (torch.randn(20, size, generator=generator) for size in (32, 5))
+    alone = CLIPVisionModelWithProjection(tiny_clip().config.vision_config)
+    aligned, solved = align_features(alone, pooled, targets, 6)
+    assert not solved.as_it_was
+    assert aligned.visual_projection(pooled).isfinite().all()
+    assert aligned.visual_projection.linear.out_features == 5

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import get_args
 
@@ -11,7 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from compress.allocate import uniform
 from compress.baseline import BaselineOptions, Estimator, main, scores, select
 from compress.budget import Prices
-from compress.calibration import Calibration, tokeniser_of
+from compress.calibration import CONTRAST, Batch, Calibration, tokeniser_of
 from compress.command import UserError, run_command
 from compress.importance import Importance
 from compress.objective import contrastive_loss
@@ -26,7 +28,7 @@ LAYERS, HEADS, WIDTH = 3, 4, 16
 
 @pytest.fixture(scope="module")
 def calibration(folder) -> Calibration:
-    """Ten images in batches of five."""
+    """Ten images that a contrastive loss sees together, computed five at a time."""
     corpus = load_corpus("folder", folder, "train")
     processor = tiny_processor()
     tokeniser = tokeniser_of(tiny_clip(), processor)
@@ -55,6 +57,11 @@ def assert_same(found: Importance, expected: Importance) -> None:
         assert theirs.std() > 0.01
 
 
+def together(calibration) -> Iterator[Batch]:
+    """What a contrastive loss sees together, as one batch."""
+    return replace(calibration, batch_size=CONTRAST).batches()
+
+
 def loss_of(model, batch, pixels):
     texts = text_embeddings(model, batch.tokens)
     return contrastive_loss(image_embeddings(model, pixels), texts, model.logit_scale.exp())
@@ -68,7 +75,7 @@ def test_magnitude_is_the_sum_of_squares_of_a_units_rows_and_columns(calibration
 
 def test_taylor_is_weight_times_gradient_of_the_summed_loss(calibration):
     model, other = tiny_clip(), tiny_clip()
-    for batch in calibration.batches():
+    for batch in together(calibration):
         loss_of(other, batch, batch.pixels).backward()
     expected = importance_by_definition(other, lambda weight: (weight * weight.grad).abs())
     assert_same(scores(model, calibration, kind="taylor"), expected)
@@ -77,7 +84,7 @@ def test_taylor_is_weight_times_gradient_of_the_summed_loss(calibration):
 @pytest.mark.parametrize("images", [5, 10])
 def test_hessian_is_squared_weight_times_mean_squared_gradient_of_each_image(calibration, images):
     other, squares = tiny_clip(), {}
-    for batch in calibration.first(images).batches():
+    for batch in together(calibration.first(images)):
         for image in range(len(batch.pixels)):
             other.zero_grad()
             alone = torch.zeros(len(batch.pixels), 1, 1, 1)
@@ -261,7 +268,6 @@ def test_the_command_does_what_the_library_does(clip_directory, folder, tmp_path
     [
         (("--mac-constraint", 2), "--mac-constraint must be in (0, 1]"),
         (("--importance", "hessian", "--hessian-samples", 1), "--hessian-samples must be"),
-        (("--importance", "taylor", "--batch-size", 1), "at least 2 images in a batch"),
     ],
 )
 def test_what_cannot_work_is_refused(clip_directory, folder, tmp_path, capsys, flags, reason):

@@ -23,6 +23,7 @@ from compress.token_prices import MacPrices, SecondPrices
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.latency import Conditions, LatencyTable
 from pruning_mechanism.tower import image_embeddings
+from tests.compress.same_function import CHANGES
 from tests.compress.test_alignment import calibration
 from tests.conftest import tiny_clip
 
@@ -80,6 +81,7 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
         (("--align", "none"), "--align ridge"),
         (("--exits", "4"), "layers from 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
+        (("--search-samples", "7"), "--search-samples must be at least 8"),
         (("--mac-constraint", "1.5"), "in (0, 1]"),
         (("--latency-constraint", "0.0001"), "no combination"),
         (("--mac-constraint", "0.001", "--structures", "heads,neurons"), "allow more structures"),
@@ -233,3 +235,34 @@ def test_seconds_are_measured_at_several_numbers_of_tokens(clip):
     assert len(prices.merging) == 3
     assert min(prices.merging) >= 0
     assert replace(prices, budget=1.0).of_shape(Shape.of(clip.config)).budget < 1.0
+
+
+KEYS = ("scaled_keys", "shifted_keys")
+"""Changes that merging sees: tokens are matched by the cosine of their keys, as ToMe does."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_exits_of_the_same_function_lose_the_same(folder, change):
+    model, images = tiny_clip(), calibration(folder)
+    changed = CHANGES[change](model, torch.Generator().manual_seed(0), "vision")
+    targets = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    schedules = merging_schedules(model.config)[: 1 if change in KEYS else None]
+    one, other = (
+        read_off(each, [1, 2, 3], schedules, images, targets) for each in (model, changed)
+    )
+    assert len(one) == len(other) > 0
+    for before, after in zip(one, other, strict=True):
+        assert after.losses == pytest.approx(before.losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("images", [8, 20, 60])
+def test_what_an_exit_loses_is_what_it_loses_on_other_images(images):
+    """With 32 features, few images too: what is left of an image that features single out."""
+    generator, claimed, true = torch.Generator().manual_seed(0), [], []
+    for _ in range(20):
+        pooled = torch.randn(images + 1, 32, generator=generator)
+        mixed = torch.randn(32, 8, generator=generator)
+        targets = pooled @ mixed + 3 + torch.randn(images + 1, 8, generator=generator)
+        claimed.append(linear_loss(pooled[:-1], targets[:-1]))
+        true.append(linear_loss(pooled, targets))
+    assert sum(claimed) == pytest.approx(sum(true), rel=0.15)

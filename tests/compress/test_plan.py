@@ -12,11 +12,13 @@ from compress.budget import Constraint, Prices
 from compress.command import UserError, run_command
 from compress.curves import _window, remeasure_curves
 from compress.dense import Base, DenseTower, Ledger, open_base
+from compress.importance import mask_gradients
+from compress.objective import Embedding
 from compress.options import BudgetOptions
-from compress.plan import embedding_loss, make_plan
+from compress.plan import embedding_loss, make_plan, starting_curves
 from compress.repair import repair_tower
 from compress.rule import cut, make_smaller
-from pruning_mechanism import Mask, Tower, load, prune
+from pruning_mechanism import Mask, Shape, Tower, load, prune
 from pruning_mechanism.latency import LatencyTable
 from pruning_mechanism.latency_sizes import measured_widths
 from tests.compress.test_budget import cost
@@ -190,6 +192,69 @@ def test_several_budgets_share_moments_curves_and_order(base, options, monkeypat
     assert calls["measure_curves"] == 1
     assert calls["remeasure_curves"] >= 2
     assert smaller[0].towers[0].plan.mask != smaller[1].towers[0].plan.mask
+
+
+def fisher_of(tower: DenseTower):
+    return fisher.fisher_information(
+        mask_gradients(tower.tower, tower.calibration.batches(), Embedding())
+    )
+
+
+def test_a_rules_own_choice_of_units_is_part_of_what_a_round_measures(tower, options):
+    """Of fisher's rounds, too, none makes the tower worse; what is measured is what is kept."""
+    importance, losses = fisher_of(tower), []
+    few = tower.calibration.first(options.curve_samples)
+    for rounds in (0, 2):
+        given = replace(options, rounds=rounds, allocate="curves")
+        arranged = []
+
+        def arrange(*of, arranged=arranged):
+            arranged.append(fisher.rearranged(*of))
+            return arranged[-1]
+
+        made = make_plan(tower, importance, HALF, given, "scores", arrange=arrange)
+        assert made.mask in arranged
+        model, _ = made.made or cut(tower, made.mask, given)
+        losses.append(embedding_loss(tower.tower, Tower.of(model), few))
+        if rounds:
+            assert made.made
+            again = Tower.of(cut(tower, made.mask, given)[0])
+            own = embedding_loss(tower.tower, again, few)
+            assert own == pytest.approx(losses[-1], rel=1e-6)
+    assert losses[1] <= losses[0] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("allocate", ["curves", "scores", "uniform"])
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_fisher_rearranges_before_it_cuts(base, options, allocate, rounds):
+    given = fisher.ScoreOptions(
+        **vars(replace(options, allocate=allocate, rounds=rounds)), objective="embedding"
+    )
+    made = make_smaller(base, fisher.rule(given), HALF, given)
+    (only,) = made.towers
+    mask, config = only.plan.mask, tiny_clip().config
+    importance = base.ledger.once(("vision", ("fisher", "embedding", 0)), None)
+    assert fisher.rearranged(importance, mask) == mask
+    kept = Shape.of(made.model.config)
+    assert [list(kept.heads), list(kept.neurons)] == [
+        mask.heads.sum(1).tolist(),
+        mask.neurons.sum(1).tolist(),
+    ]
+    assert mask.mac_fraction(config) <= 0.5
+
+
+def test_curves_are_measured_for_the_images_and_scores_that_are_asked_for(tower, options):
+    importance = scored(tower)
+    starts = [
+        starting_curves(tower, scores, replace(options, curve_samples=images)).curves
+        for scores, images in (
+            (importance, 4), (importance, 12), (fisher_of(tower), 4), (importance, 4),
+        )
+    ]  # fmt: skip
+    losses = [[each.losses for each in curves] for curves in starts]
+    assert losses[0] != losses[1]
+    assert losses[0] != losses[2]
+    assert starts[3] is starts[0]
 
 
 class Clock:

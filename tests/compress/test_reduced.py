@@ -12,15 +12,26 @@ from compress import align, early_exit, flip, merge, rank, resolution
 from compress.budget import Constraint
 from compress.command import UserError, run_command
 from compress.dense import open_base
+from compress.keys import read_keys
 from compress.merge import spread
 from compress.options import BaseOptions
 from compress.rank import leave_one_out
 from compress.reduced import make_reduced
 from compress.resolution import lowest_bound, places
 from compress.source import Source
-from pruning_mechanism import Reduction, Tower, TowerError, load, load_processor, macs, reduce
+from pruning_mechanism import (
+    Reduction,
+    Tower,
+    TowerError,
+    image_embeddings,
+    load,
+    load_processor,
+    macs,
+    reduce,
+)
+from pruning_mechanism.checkpoint import stored_dtype
 from tests.compress.test_alignment import calibration
-from tests.conftest import tiny_clip
+from tests.conftest import tiny_clip, tiny_processor
 
 COMMANDS = {
     "flip": (flip.main, flip.FlipOptions),
@@ -43,6 +54,20 @@ def command(clip_directory, folder, tmp_path):
         return tmp_path / output
 
     return run
+
+
+def test_an_alignment_that_half_precision_cannot_hold_is_stored_in_float32(command, tmp_path):
+    model = tiny_clip()
+    with torch.no_grad():
+        weight = model.visual_projection.weight
+        weight *= 60_000 / weight.abs().max()  # so that the aligned bias is beyond 65,504
+    model.half().save_pretrained(tmp_path / "half")
+    tiny_processor().save_pretrained(tmp_path / "half")
+    directory = command("flip", "--mask", "0.5", "--align", "ridge", model=tmp_path / "half")
+    assert stored_dtype(directory) == torch.float32
+    assert load(directory).visual_projection.linear.bias.abs().max() > 65_504
+    (note,) = record(directory)["notes"]
+    assert "stored in float32, not in float16 as its base: visual_projection.linear" in note
 
 
 def record(directory) -> dict:
@@ -94,11 +119,11 @@ def test_a_chain_is_one_checkpoint_that_knows_its_base(command, clip_directory):
     third = command("align", "--align-features", "0", model=second, output="aligned")
     found = record(third)
     assert found["chain"] == ["merge r 2", "exit layer 2", "align ridge"]
-    assert found["base"] == str(clip_directory)
+    assert found["base"] == clip_directory.name
     own = load(third).config.vision_config
     assert (own.num_hidden_layers, own.merged_per_layer) == (2, [2, 2])
     assert own.aligned_features == 0
-    assert len((third / "calibration.txt").read_text().splitlines()) == 16
+    assert len(read_keys(third)) == 16
 
 
 def test_without_alignment_the_projection_stays(command, clip_directory):
@@ -122,6 +147,13 @@ def test_without_alignment_the_projection_stays(command, clip_directory):
         ("exit", ("--mac-constraint", "1.5"), "--mac-constraint must be in (0, 1]"),
         ("align", ("--align", "none"), "would change nothing"),
         ("align", ("--samples", "0"), "--samples must be at least 1"),
+        ("align", ("--samples", "7"), "too few to align by: it takes 8 at least"),
+        ("rank", ("--ranker", "learned", "--rank-samples", "7"), "must be at least 8"),
+        (
+            "rank",
+            ("--ranker", "learned", "--samples", "7", "--align", "none"),
+            "too few for --ranker learned",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(command, capsys, tmp_path, name, flags, said):
@@ -179,6 +211,29 @@ def test_the_bound_of_resolutions_is_the_lowest_that_keeps_the_budget():
         assert costs[places(lost, bound)].mean() <= budget
         tighter = max([-1.0, *lost[lost < bound].tolist()])
         assert costs[places(lost, tighter)].mean() > budget
+
+
+def test_without_alignment_three_images_are_enough(command):
+    directory = command("flip", "--mask", "0.5", "--align", "none", "--samples", "3")
+    assert record(directory)["samples"] == 3
+
+
+def test_a_projection_that_stays_as_it_was_is_said(command, clip_directory, capsys):
+    """Nothing was made cheaper, so nothing can be made better."""
+    directory = command("align", "--samples", "8")
+    (note,) = record(directory)["notes"]
+    assert note.startswith("the projection stays as it was: with 8 images")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: the projection stays as it was" in said
+    pixels = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        given = [image_embeddings(load(each), pixels) for each in (directory, clip_directory)]
+    torch.testing.assert_close(*given, rtol=1e-5, atol=1e-5)
+
+
+def test_what_sides_of_their_own_cost_other_images_is_an_estimate(command):
+    directory = command("resolution", "--choose-from", "8,16", "--mac-constraint", "0.6")
+    assert "16 calibration images, with a standard error of" in record(directory)["notes"][0]
 
 
 @pytest.fixture

@@ -66,17 +66,31 @@ def test_rescale_is_the_least_squares_solution_with_a_row_for_each_token_and_out
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), inputs=st.integers(1, 6), tokens=st.integers(3, 40))
-def test_reconstruct_is_ridge_regression_towards_the_old_weights(seed, inputs, tokens):
-    x, w, t = problem(seed, tokens, inputs, 1, 4)
-    old = torch.cat([w, torch.ones(1, 4, dtype=torch.float64)])
-    design = np.hstack([x.numpy(), np.ones((tokens, 1))])
-    strength = 0.1 * np.square(design).sum(0).mean()
-    damped = np.vstack([design, np.sqrt(strength) * np.eye(inputs + 1)])
-    right = np.vstack([t.numpy(), np.sqrt(strength) * old.numpy()])
+@given(
+    seed=st.integers(0, 10**6),
+    units=st.integers(1, 4),
+    width=st.integers(1, 3),
+    tokens=st.integers(13, 40),
+)
+def test_reconstruct_is_least_squares_damped_by_what_a_change_does_to_its_units_output(
+    seed, units, width, tokens
+):
+    x, w, t = problem(seed, tokens, units, width, 4)
+    x, t = x + 2, t - 1
+    centred_x, centred_t = (x - x.mean(0)).numpy(), (t - t.mean(0)).numpy()
+    own = np.zeros((units, tokens, units * width))
+    for unit in range(units):
+        columns = slice(unit * width, (unit + 1) * width)
+        own[unit][:, columns] = centred_x[:, columns]
+    own = np.sqrt(0.1) * own.reshape(-1, units * width)
+    damped = np.vstack([centred_x, own])
+    right = np.vstack([centred_t, own @ w.numpy()])
     expected = np.linalg.lstsq(damped, right, rcond=None)[0]
-    found = reconstruct(halves(x, t), old, 1, damping=0.1)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+    old = torch.cat([w, torch.ones(1, 4, dtype=torch.float64)])
+    found = reconstruct(halves(x, t), old, width, damping=0.1)
+    np.testing.assert_allclose(found[:-1].numpy(), expected, rtol=1e-6, atol=1e-8)
+    free = t.mean(0).numpy() - x.mean(0).numpy() @ expected
+    np.testing.assert_allclose(found[-1].numpy(), free, rtol=1e-6, atol=1e-8)
 
 
 def test_the_error_is_what_the_weight_leaves_of_the_target():
@@ -201,10 +215,9 @@ def test_the_projection_is_solved_last_for_the_dense_embeddings():
     features = pooled(smaller, images.pixels)  # the projection is above all that it depends on
     with torch.no_grad():
         targets = image_embeddings(model, images.pixels).double()
-    strength = last.damping * features.square().sum(0).mean()
+    damping = torch.diag((last.damping * features.square().sum(0)).sqrt())  # there is no bias
     expected = torch.linalg.lstsq(
-        torch.cat([features, strength.sqrt() * torch.eye(16)]),
-        torch.cat([targets, strength.sqrt() * prior]),
+        torch.cat([features, damping]), torch.cat([targets, damping @ prior])
     ).solution
     torch.testing.assert_close(
         smaller.visual_projection.weight.T.double(), expected, rtol=1e-3, atol=1e-4

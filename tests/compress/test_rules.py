@@ -16,6 +16,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from compress import fisher, recover, sensitivity
 from compress.command import run_command
+from compress.keys import read_keys
 from corpora import load_corpus
 from figures.result import load_curves
 from pruning_mechanism import Mask, load
@@ -61,10 +62,10 @@ def test_fisher_writes_a_smaller_tower_with_its_mask_and_record(clip_directory, 
 def test_the_same_seed_writes_the_same_bytes(clip_directory, folder, tmp_path):
     for name in "ab":
         run("fisher", clip_directory, folder, tmp_path / name, "--seed", 3)
-    for file in ("mask.safetensors", "model.safetensors", "calibration.txt"):
+    for file in ("mask.safetensors", "model.safetensors", "calibration.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     run("fisher", clip_directory, folder, tmp_path / "c", "--seed", 4)
-    calibrations = [(tmp_path / name / "calibration.txt").read_text() for name in "ac"]
+    calibrations = [read_keys(tmp_path / name) for name in "ac"]
     assert calibrations[0] != calibrations[1]
 
 

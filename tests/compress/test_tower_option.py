@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from compress import baseline, fisher, recover, sensitivity
 from compress.command import run_command
+from compress.keys import read_keys
 from corpora import load_corpus
 from evaluation import cascade
 from pruning_mechanism import Mask, Tower, is_pruned, load, load_processor, tokenise
@@ -144,7 +145,7 @@ def test_rules_that_read_no_captions_work_on_images_alone(clip_directory, uncapt
     for number, (command, *flags) in enumerate(CAPTIONLESS):
         out = run(command, clip_directory, uncaptioned, tmp_path / str(number), *flags)
         assert is_pruned(load(out))
-    keys = (tmp_path / "0" / "calibration.txt").read_text().split()
+    keys = read_keys(tmp_path / "0")
     assert len(keys) == 16
     assert all(key.startswith("train/train-") for key in keys)
 

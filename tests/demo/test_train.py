@@ -123,15 +123,26 @@ def test_bad_input_is_said_in_one_line_before_the_work_starts(
 
 def test_a_finished_checkpoint_is_overwritten_only_if_told_to(tmp_path, corpus):
     made = tmp_path / "made"
-    made.mkdir()
-    (made / "model.safetensors").write_bytes(b"old")
+    train(arguments(tmp_path, corpus))
     (made / "README.md").write_text("a card")
+    before = (made / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(SystemExit):
         train(arguments(tmp_path, corpus))
-    assert (made / "model.safetensors").read_bytes() == b"old"
+    assert (made / "model.safetensors").stat().st_mtime_ns == before
     train([*arguments(tmp_path, corpus), "--overwrite"])
+    assert (made / "model.safetensors").stat().st_mtime_ns > before
     assert CLIPModel.from_pretrained(made)
     assert (made / "README.md").read_text() == "a card"
+
+
+def test_a_checkpoint_that_was_not_trained_here_is_never_overwritten(tmp_path, corpus, capsys):
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "model.safetensors").write_bytes(b"old")
+    with pytest.raises(SystemExit):
+        train([*arguments(tmp_path, corpus), "--overwrite"])
+    assert "no earlier result" in capsys.readouterr().err
+    assert (made / "model.safetensors").read_bytes() == b"old"
 
 
 def test_the_schedule_rises_stays_and_falls_to_nearly_zero():

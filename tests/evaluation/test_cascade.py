@@ -22,8 +22,12 @@ from tests.conftest import tiny_clip, tiny_processor
 def run(model, folder, output, *flags):
     given = ["--model", model, "--corpus", "folder", "--corpus-dir", folder, "--output", output]
     given += ["--samples", 12, "--repair-samples", 8, "--batch-size", 4, "--m", 10]
-    given += ["--repetitions", 2, "--mac-constraint", 0.5, 0.8, "--heads", 3]
-    given += ["--methods", "fisher", "sensitivity", *flags]
+    given += ["--repetitions", 2, "--heads", 3]
+    if "--latency-constraint" not in flags:
+        given += ["--mac-constraint", 0.5, 0.8]
+    if "--stage" not in flags:
+        given += ["--methods", "fisher", "sensitivity"]
+    given += flags
     run_command(main, CascadeOptions, "evaluation.cascade", [str(each) for each in given])
 
 

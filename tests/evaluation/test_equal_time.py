@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from compress.belongings import files_in
 from compress.command import UserError, run_command
 from evaluation import equal_time_table
 from evaluation.bootstrap import Interval
@@ -183,8 +184,8 @@ def saved(measured, tmp_path):
 def test_the_command_writes_the_table_and_nothing_else(saved, measured, tmp_path, capsys):
     options = EqualTimeOptions(report=(saved,), share=(0.4, 0.2), output=tmp_path / "equal")
     main(options)
-    (path,) = (tmp_path / "equal").iterdir()
-    assert path.name == "equal_time.md"
+    assert files_in(tmp_path / "equal") == ["equal_time.md"]
+    path = tmp_path / "equal" / "equal_time.md"
     expected = compared([measured], ["experiment"], (0.4, 0.2))
     assert path.read_text() == equal_time_table.markdown(expected)
     assert str(options.output) in capsys.readouterr().out

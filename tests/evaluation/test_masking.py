@@ -5,6 +5,7 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from compress import flip, merge
+from compress.belongings import files_in
 from compress.command import run_command
 from evaluation import cascade
 from evaluation.masking import MaskingExperimentOptions, _sharing, main
@@ -57,7 +58,7 @@ def test_the_report_has_a_row_for_each_rule_and_share(experiment):
 
 
 def test_nothing_but_the_report_is_kept(experiment):
-    assert sorted(path.name for path in experiment.iterdir()) == ["report.json", "report.md"]
+    assert files_in(experiment) == ["report.json", "report.md"]
     report = Report.load(experiment / "report.json")
     assert all(row.directory is None for row in report.rows)
     assert (experiment / "report.md").read_text() == report.markdown()

@@ -19,7 +19,7 @@ from pruning_mechanism import (
     save,
     text_embeddings,
 )
-from pruning_mechanism.checkpoint import stored_dtype
+from pruning_mechanism.checkpoint import cast, stored_dtype
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import random_slim_mask, tiny_inputs, tiny_model
 
@@ -175,3 +175,43 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, wrong):
     place = r"text_model\.encoder\.layers\.1\.mlp\.fc2\.weight holds NaN or infinity in 1 of"
     with pytest.raises(TowerError, match=place):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_what_load_would_refuse_is_not_saved(tmp_path, wrong):
+    model = tiny_clip()
+    with torch.no_grad():
+        model.visual_projection.weight[0, 0] = wrong
+    with pytest.raises(TowerError, match=r"visual_projection\.weight holds NaN or infinity"):
+        save(model, tmp_path / "saved", tiny_processor(), RECORD)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_that_a_type_holds_are_stored_in_it(tmp_path, dtype):
+    model, notes = cast(tiny_clip(), dtype)
+    save(model, tmp_path, tiny_processor())
+    assert (notes, stored_dtype(tmp_path)) == ((), dtype)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype)[6:]
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "said"),
+    [
+        (lambda weight: weight.abs().clamp(min=1) * 87_458, torch.float16, "which is infinite"),
+        (lambda weight: weight * 1e-12, torch.float16, "would be all zero"),
+        (lambda weight: weight.abs().clamp(min=1) * 3.4e38, torch.bfloat16, "which is infinite"),
+    ],
+)
+def test_weights_that_a_half_type_does_not_hold_are_stored_in_float32(tmp_path, scale, dtype, said):
+    model = tiny_clip()
+    with torch.no_grad():
+        weight = model.visual_projection.weight
+        weight.copy_(scale(weight).clamp(max=torch.finfo(torch.float32).max))
+    expected = model.visual_projection.weight.clone()
+    model, (note,) = cast(model, dtype)
+    assert "visual_projection.weight" in note
+    assert said in note
+    save(model, tmp_path, tiny_processor())
+    assert stored_dtype(tmp_path) == torch.float32
+    assert torch.equal(load(tmp_path).visual_projection.weight, expected)

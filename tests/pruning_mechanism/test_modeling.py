@@ -96,6 +96,16 @@ def test_quick_gelu_in_place_is_quick_gelu_bit_for_bit(seed, dtype):
         assert torch.equal(InPlaceQuickGELU()(values.clone()), expected)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_quick_gelu_leaves_what_it_gets_to_whoever_holds_it(mode):
+    values = torch.randn(4)
+    before = values.clone()
+    with mode():
+        found = InPlaceQuickGELU()(values)
+    assert torch.equal(values, before)
+    assert found.data_ptr() != values.data_ptr()
+
+
 def test_quick_gelu_leaves_what_it_gets_where_gradients_need_it():
     values = torch.randn(4, requires_grad=True)
     before = values.detach().clone()
@@ -104,7 +114,7 @@ def test_quick_gelu_leaves_what_it_gets_where_gradients_need_it():
     assert values.grad is not None
 
 
-def test_every_loaded_tower_overwrites_activations_dense_or_pruned(smaller, tmp_path):
+def test_every_loaded_tower_computes_quick_gelu_in_place_dense_or_pruned(smaller, tmp_path):
     for model in (smaller, tiny_clip()):
         model.save_pretrained(tmp_path / type(model).__name__)
         again = load(tmp_path / type(model).__name__)

@@ -133,6 +133,31 @@ def test_salient_patches_of_a_plain_image_are_the_first():
     assert salient_patches(torch.zeros(2, 3, 32, 32), (4, 4), 5).tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
+def test_patches_that_are_no_numbers_stay_to_be_seen():
+    pixels = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pixels[..., 8:12, 4:8] = torch.nan
+    assert 9 in salient_patches(pixels, (4, 4), 1).tolist()[0]
+
+
+@given(seed=seeds, keep=st.integers(1, 12), levels=st.integers(1, 4))
+def test_of_equally_salient_patches_the_first_stay(seed, keep, levels):
+    """As a stable sort would have it."""
+    generator = torch.Generator().manual_seed(seed)
+    heights = torch.randint(0, levels, (2, 1, 3, 4), generator=generator).float()
+    step = torch.tensor([-1.0, 1.0]).repeat(2)  # a patch's contrast is its height squared
+    pixels = torch.kron(heights, step.expand(1, 1, 2, 4))
+    contrast = heights.flatten(1).square()
+    order = contrast.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
+    assert torch.equal(salient_patches(pixels, (2, 4), keep), order)
+
+
+@pytest.mark.parametrize("rule", [grid_patches, lambda *size: random_patches(*size, seed=3)])
+def test_patches_are_drawn_as_numbers_while_a_model_is_made_without_any(rule):
+    expected = rule(6, 6, 9).tolist()
+    with torch.device("meta"):
+        assert rule(6, 6, 9).tolist() == expected
+
+
 def test_saliency_is_not_lost_to_half_precision():
     pixels = torch.full((1, 1, 4, 8), 1.75)
     pixels[..., 4:] += torch.tensor([0.0078125, 0.0]).repeat(2)  # one step of bfloat16

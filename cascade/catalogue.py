@@ -1,0 +1,178 @@
+"""The images of a cascade: keys, sources and the first stage's embeddings, changed as one.
+
+A batch is checked, written behind what is visible, and then shown by putting one snapshot in the
+place of another. Before that step nothing has changed for anyone, after it everything has.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from cascade.encoding import Encoded, Outcome
+from cascade.images import ImageSource
+from cascade.states import StateStore
+from cascade.store import Rows
+
+
+@dataclass(frozen=True)
+class Offered:
+    """An image to index; `named` says whether it has a key, or gets a number."""
+
+    image: ImageSource
+    named: bool
+    key: Hashable = None
+
+    @classmethod
+    def without_key(cls, image: ImageSource) -> "Offered":
+        """Of a path the key is the path."""
+        if isinstance(image, str | os.PathLike):
+            return cls(image, named=True, key=str(image))
+        return cls(image, named=False)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a cascade holds at one moment.
+
+    `rows` are the first stage's embeddings; of `keys` and `sources` the first `len(rows)` belong
+    to them, what comes after is being written. `offered` counts the images that came without keys,
+    `skipped` says why images were left out.
+    """
+
+    rows: Rows = field(default_factory=Rows.none)
+    keys: list[Hashable] = field(default_factory=list)
+    sources: list["ImageSource | None"] = field(default_factory=list)
+    offered: int = 0
+    skipped: Mapping[Hashable, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of images that can be found."""
+        return self.rows.count
+
+    def __reduce__(self) -> tuple:
+        """A copy has lists of its own, without what is being written."""
+        count = len(self)
+        parts = (self.keys[:count], self.sources[:count], self.offered, dict(self.skipped))
+        return Contents, (self.rows, *parts)
+
+
+class Catalogue:
+    """The images of a cascade. Any thread may read `contents` and add.
+
+    Attributes:
+        contents: what there is now; take it once for answers that belong together.
+        states: where the first stage's states are kept, if a later one resumes from them.
+    """
+
+    def __init__(self, states: StateStore | None, opened_later: bool) -> None:
+        """Make an empty one.
+
+        Args:
+            states: where the first stage's states are kept, if a later one resumes from them.
+            opened_later: whether a later stage opens images.
+        """
+        self.contents = Contents()
+        self.states = states
+        self._opened_later = opened_later
+        self._places: dict[Hashable, int] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether an image of this key can be found."""
+        # An entry may be what a writer left who never came to an end: the keys have the last word.
+        place, contents = self._places.get(key), self.contents
+        if place is None or place >= len(contents):
+            return False
+        return contents.keys[place] is key or contents.keys[place] == key
+
+    def refuse_used(self, keys: Sequence[Hashable]) -> None:
+        """Raise `ValueError` if a key is in use or comes twice."""
+        new = set()
+        for key in keys:
+            if key in self or key in new:
+                raise ValueError(f"the key {key!r} is in use already: keys must be different")
+            new.add(key)
+
+    def add(self, batch: Sequence[Offered], outcomes: Sequence[Outcome]) -> int:
+        """Add a batch that the first stage has encoded: all of it, or nothing if this raises.
+
+        Returns:
+            Number of images that can be found since.
+
+        Raises:
+            ValueError: a key is in use or comes twice, or embeddings have another dimension than
+                those before.
+        """
+        with self._lock:
+            before, count = self.contents, len(self.contents)
+            numbers = itertools.count(before.offered)
+            keys = [each.key if each.named else next(numbers) for each in batch]
+            self.refuse_used(keys)
+            named = list(zip(keys, batch, outcomes, strict=True))
+            read = [each for each in named if isinstance(each[2], Encoded)]
+            rows = before.rows
+            if read:
+                rows = rows.with_more(torch.stack([found.embedding for _, _, found in read]))
+            sources = [
+                self._held_of(count + place, each.image, found)
+                for place, (_, each, found) in enumerate(read)
+            ]
+            before.keys[count:] = [key for key, _, _ in read]
+            before.sources[count:] = sources
+            self._places.update((key, count + place) for place, (key, _, _) in enumerate(read))
+            offered = before.offered + sum(not each.named for each in batch)
+            skipped = _skipped_after(before.skipped, named)
+            self.contents = Contents(rows, before.keys, before.sources, offered, skipped)
+        return len(read)
+
+    def release(self, positions: Sequence[int]) -> None:
+        """Let go of pictures that no stage will open again."""
+        if self._opened_later:
+            return
+        for position in positions:
+            if not _reopens(self.contents.sources[position]):
+                self.contents.sources[position] = None
+
+    def _held_of(self, position: int, image: ImageSource, found: Encoded) -> "ImageSource | None":
+        """What is held of an image for later stages: its states, or the image, or both."""
+        needed = not self._opened_later and not _reopens(image)
+        if found.states is None or self.states is None:
+            return image if self._opened_later else None
+        kept = self.states.add(position, found.states, needed)
+        return None if needed and kept else image
+
+    def __getstate__(self) -> dict:
+        """Without the lock, and of the places only those of what can be found."""
+        contents = self.contents
+        state = {"states": self.states, "_opened_later": self._opened_later, "contents": contents}
+        return state | {
+            "_places": {key: at for at, key in enumerate(contents.keys[: len(contents)])}
+        }
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+def _skipped_after(
+    before: Mapping[Hashable, str], batch: Sequence[tuple[Hashable, Offered, Outcome]]
+) -> Mapping[Hashable, str]:
+    """Reasons by key, once a batch was added: new ones, without images that were mended since."""
+    reasons = {key: found.reason for key, _, found in batch if not isinstance(found, Encoded)}
+    mended = [key for key, _, found in batch if isinstance(found, Encoded) and key in before]
+    if not reasons and not mended:
+        return before
+    after = dict(before) | reasons
+    for key in mended:
+        del after[key]
+    return after
+
+
+def _reopens(image: "ImageSource | None") -> bool:
+    """Whether a source takes no memory to speak of: a path or a function, not the picture."""
+    content = image.get("bytes") if isinstance(image, dict) else image
+    return not isinstance(content, Image.Image | bytes | bytearray)

@@ -1,0 +1,136 @@
+"""A later stage of a cascade: it encodes what searches hand it, each image once.
+
+Threads that search at the same time ask for images at the same time. One of them at a time encodes
+a batch: its own images, and where these don't fill it those that others wait for. Nobody is told
+to wait for anybody: each looks again at what is absent when its turn comes, so a thread that is
+interrupted or fails leaves nothing behind that others would wait for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import torch
+
+from cascade.catalogue import Catalogue, Contents
+from cascade.encoding import Encoded, Encoding, OneAtATime, Outcome, encode_each, encode_states
+from cascade.states import States, StateStore
+from cascade.store import EmbeddingStore
+
+
+@dataclass
+class LaterStage:
+    """A stage after the first, and the embeddings that it has made so far.
+
+    Attributes:
+        place: of the stage in the cascade.
+        asked: the encoder with its locks.
+        encoding: how it encodes images that it opens.
+        batch_size: images encoded at once.
+        store: the embeddings.
+        resumes_from: the states that it goes on from, if it resumes.
+        keeps: where states are kept that a stage after this one goes on from.
+    """
+
+    place: int
+    asked: OneAtATime
+    encoding: Encoding
+    batch_size: int
+    store: EmbeddingStore = field(default_factory=EmbeddingStore)
+    resumes_from: StateStore | None = None
+    keeps: StateStore | None = None
+    _waiting: dict[object, list[int]] = field(default_factory=dict)
+
+    def encode_absent(self, positions: list[int], catalogue: Catalogue, dimension: int) -> None:
+        """Encode those of some images that never were, batch by batch.
+
+        An image that fails is noted in the store, and tried again the next time it comes up.
+
+        Args:
+            positions: of the images.
+            catalogue: where they are.
+            dimension: that of the stage's queries.
+
+        Raises:
+            ValueError: the stage doesn't give one embedding of that dimension for each.
+        """
+        ticket, failures = object(), self.store.failures
+        absent = self._absent(positions)
+        fresh = [each for each in absent if each not in failures]
+        failed = [each for each in absent if each in failures]
+        try:
+            for wanted in (fresh, failed):  # apart: what fails has its batch halved around it
+                start = 0
+                while start < len(wanted):
+                    self._waiting[ticket] = wanted[start : start + self.batch_size]
+                    with self.asked.images:
+                        batch, start = self._next_batch(wanted, start)
+                        if batch:
+                            self._encode_with_others(batch, catalogue, dimension)
+        finally:
+            self._waiting.pop(ticket, None)
+
+    def _absent(self, positions: Sequence[int]) -> list[int]:
+        absent = self.store.absent(positions).tolist()
+        return [each for each, is_absent in zip(positions, absent, strict=True) if is_absent]
+
+    def _next_batch(self, wanted: list[int], start: int) -> tuple[list[int], int]:
+        """The next images wanted that are absent still, and where the ones after them start."""
+        batch: list[int] = []
+        while len(batch) < self.batch_size and start < len(wanted):
+            window = wanted[start : start + self.batch_size - len(batch)]
+            batch += self._absent(window)
+            start += len(window)
+        return batch, start
+
+    def _encode_with_others(self, batch: list[int], catalogue: Catalogue, dimension: int) -> None:
+        """Encode a batch, filled up with images that other threads wait for."""
+        not_now = self.store.failures.keys() | set(batch)
+        asked_for = dict.fromkeys(chain.from_iterable(list(self._waiting.values())))
+        others = self._absent([each for each in asked_for if each not in not_now])
+        filled = batch + others[: self.batch_size - len(batch)]
+        contents = catalogue.contents  # the newest: others may have found what is newer than ours
+        try:
+            outcomes = self._outcomes(filled, contents, dimension)
+        except Exception:
+            if len(filled) == len(batch):
+                raise
+            filled = batch  # whatever is wrong with the others' images is for them to hear
+            outcomes = self._outcomes(batch, contents, dimension)
+        self._keep(filled, outcomes, catalogue)
+
+    def _outcomes(self, positions: list[int], contents: Contents, dimension: int) -> list[Outcome]:
+        states = {} if self.resumes_from is None else self.resumes_from.found(positions)
+        opened = [each for each in positions if each not in states]
+        found: dict[int, Outcome] = {}
+        if states:
+            joined = States.joined(list(states.values()))
+            encode = self.asked.encoder.encode_states
+            outcomes = encode_states(encode, joined, dimension, self.place)
+            found |= zip(states, outcomes, strict=True)
+        if opened:
+            sources = [contents.sources[each] for each in opened]
+            outcomes = encode_each(self.encoding, sources, dimension, self.place)
+            found |= zip(opened, outcomes, strict=True)
+        return [found[each] for each in positions]
+
+    def _keep(
+        self, positions: Sequence[int], outcomes: Sequence[Outcome], catalogue: Catalogue
+    ) -> None:
+        encoded = {}
+        for position, found in zip(positions, outcomes, strict=True):
+            if not isinstance(found, Encoded):
+                self.store.fail(position, found.reason)
+                continue
+            encoded[position] = found.embedding
+            if self.keeps is not None:
+                self.keeps.add(position, found.states)
+        if encoded:
+            self.store.add(list(encoded), torch.stack(list(encoded.values())))
+        if self.resumes_from is not None:
+            self.resumes_from.forget(encoded)
+            catalogue.release(encoded)
+
+    def __getstate__(self) -> dict:
+        """Without who waits now."""
+        return self.__dict__ | {"_waiting": {}}

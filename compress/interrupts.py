@@ -1,0 +1,71 @@
+"""Signals that end a run, and the few steps that none of them may cut in two.
+
+A command answers Ctrl-C, a SIGTERM or a closed terminal by an exception, so that everything on the
+way out is put in order. What puts in order, and what sets a finished result in its place, runs
+under `shielded`: a signal that comes meanwhile is remembered and acted on afterwards.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+IMPATIENT = 1.0
+"""Seconds within which further signals are taken for the same one: a second Ctrl-C, a held key."""
+
+
+class Interrupted(BaseException):
+    """A signal that ends the run.
+
+    A KeyboardInterrupt that passes through `exec`, as in many an import, makes CPython end by the
+    signal whatever status it is told to exit with.
+    """
+
+
+_shields = 0
+_came: list[float] = []
+"""When signals came; an exception raised inside a destructor is swallowed, and must not be lost."""
+
+
+def _on_signal(_number: int, _frame: object) -> None:
+    now = time.monotonic()
+    again = bool(_came) and now - _came[-1] < IMPATIENT
+    _came.append(now)
+    if not _shields and not again:
+        raise Interrupted
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn signals into `Interrupted` as long as this lasts; those that are ignored stay so."""
+    handlers = {each: signal.getsignal(each) for each in SIGNALS}
+    _came.clear()
+    for each, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(each, _on_signal)
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        _came.clear()
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Put signals off until this ends; `raise_pending` acts on them."""
+    global _shields
+    _shields += 1
+    try:
+        yield
+    finally:
+        _shields -= 1
+
+
+def raise_pending() -> None:
+    """Raise `Interrupted` if a signal came, even one whose exception was swallowed."""
+    if _came:
+        raise Interrupted

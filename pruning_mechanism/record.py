@@ -1,0 +1,153 @@
+"""How a smaller tower was made, as the file beside its weights says it.
+
+`Compression` is what is written; `read_record` reads it back and believes nothing that it has not
+checked, since anyone may have edited the file.
+"""
+
+import json
+import math
+import platform
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pruning_mechanism.families import TowerError
+
+RECORD = "compression.json"
+"""What the record's file is called, in the directory of the tower that it is about."""
+
+LONGEST = 400
+"""Characters of another library's error that are shown: it may quote a whole file."""
+Entries = TypeVar("Entries")
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a smaller tower was made; `compression.json` holds just these entries.
+
+    `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
+    both, the sums for one image and one text as long as the context. `align` says how the
+    projection was aligned to the last stage's embeddings, `chain` all that was done to the base,
+    this rule included. `settings` are the command's flags; `notes` say what didn't go as planned.
+    """
+
+    rule: str
+    constraint: str
+    repair: str
+    base: str
+    base_fingerprint: str
+    corpus: str
+    samples: int
+    seed: int
+    macs: int
+    mac_fraction: float
+    tower_macs: int
+    parameters: int
+    seconds: float
+    tower: str = "vision"
+    align: str = "none"
+    chain: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unreadable_images: tuple[str, ...] = ()
+    versions: dict[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "torch-pruning")},
+        }
+    )
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What was done to the base, in order; pruning, which comes first, writes no chain."""
+        return self.chain or (f"{self.rule} {self.constraint}",)
+
+
+def read_record(directory: str | Path) -> Compression | None:
+    """The record of the tower in a directory; None if it has none, as what is none of ours.
+
+    Entries that this version doesn't know are left out, and those that an earlier one didn't write
+    are as by default; `versions` that aren't said are empty.
+
+    Raises:
+        TowerError: the file can't be read, isn't JSON, or an entry is missing or of another kind.
+    """
+    path = Path(directory) / RECORD
+    return read_fields(path, Compression, versions={}) if path.is_file() else None
+
+
+def read_fields(path: str | Path, kind: type[Entries], **absent: object) -> Entries:
+    """A dataclass of what a JSON file says under the names of its fields, each of its type.
+
+    Args:
+        path: the file; what else it says is left out.
+        kind: the dataclass.
+        absent: what fields are where the file doesn't name them, in the place of their defaults.
+
+    Raises:
+        TowerError: the file can't be read, isn't JSON, or an entry is missing or of another kind.
+    """
+    entries, hints, known = read_object(path), get_type_hints(kind), dict(absent)
+    for each in fields(kind):
+        if each.name in entries:
+            known[each.name] = _value(path, each.name, entries[each.name], hints[each.name])
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise TowerError(f"{path} has no entry {each.name!r}: it is no record of this project")
+    return kind(**known)
+
+
+def read_object(path: str | Path) -> dict:
+    """What a JSON file that must hold an object says.
+
+    Raises:
+        TowerError: the file can't be read, isn't UTF-8 or JSON, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise TowerError(f"{path} can't be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # also what isn't UTF-8
+        raise TowerError(f"{path} is not JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise TowerError(f"{path} must hold a JSON object, found {_kind(content)}")
+    return content
+
+
+def _value(path: str | Path, name: str, value: object, hint: object) -> object:
+    """An entry as its field has it: lists become tuples; `TowerError` if it is of another kind."""
+    if not _fits(value, hint):
+        wanted = getattr(hint, "__name__", hint) if get_origin(hint) is None else hint
+        raise TowerError(f"{path}: {name} must be {wanted}, found {_kind(value)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether a value from JSON is of the kind that a field's annotation names."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(each, arguments[1]) for each in value.values())
+    if hint is NoneType:
+        return value is None
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
+    return type(value) is hint
+
+
+def _kind(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: the first, and the next where that announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    return said if len(said) <= LONGEST else said[: LONGEST - 3] + "..."
