@@ -16,6 +16,9 @@ PATCH_RULES, RANKERS = ("random", "grid", "saliency"), ("attention", "learned")
 """What `patch_rule` and `ranker` may be; the first of each if nothing is said."""
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 IMAGE_SIZES = ("num_channels", "image_size", "patch_size")
+MOST_MERGED = 2**16
+"""A layer asked to merge more tokens than it has merges as many as it can; beyond this it is a
+mistake."""
 
 
 def check_tower(config) -> None:
@@ -49,8 +52,8 @@ def check_fewer_tokens(config) -> None:
         raise ValueError(f"images and patches must be square, found {size!r} and {patch!r}")
     _check_cuttable(config, patch)
     patches = (size // patch) ** 2
-    for name in ("merged_per_layer", "ranked_per_layer"):
-        _check_per_layer(name, getattr(config, name, None), config.num_hidden_layers, patches)
+    for name, most in (("merged_per_layer", MOST_MERGED), ("ranked_per_layer", patches)):
+        _check_per_layer(name, getattr(config, name, None), config.num_hidden_layers, most)
     _check_kept(config, patches)
     _check_resolutions(config)
     if config.ranker not in (None, *RANKERS):

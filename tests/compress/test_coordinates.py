@@ -263,7 +263,7 @@ def test_joint_finds_the_same(change, monkeypatch):
     for tower in towers:
         model = tower.model
         source = Source(
-            "", model, doubles, tower, doubles, IMAGES, Ledger(), "", "",
+            "", model, doubles, tower, doubles, IMAGES, Ledger(), "", "", "",
         )  # fmt: skip
         prices = MacPrices.under(model.config, 0.3)
         tried.append(best_combinations(source, prices, options, "MAC 0.3"))

@@ -208,10 +208,11 @@ def test_constant_images_give_finite_scores_curves_and_weights():
 @pytest.mark.parametrize("allocate", ["curves", "scores", "uniform"])
 def test_recover_on_one_colour_keeps_the_budget(clip_directory, folder, tmp_path, allocate):
     shutil.copytree(folder, tmp_path / "corpus")
-    for path in (tmp_path / "corpus" / "train").glob("*.png"):
-        Image.new("RGB", (24, 20), (90, 90, 90)).save(path)
+    for more, path in enumerate((tmp_path / "corpus" / "train").glob("*.png")):
+        Image.new("RGB", (24 + more, 20), (90, 90, 90)).save(path)  # the same pixels, other files
     given = ["--model", clip_directory, "--corpus", "folder", "--corpus-dir", tmp_path / "corpus"]
-    given += ["--samples", 12, "--batch-size", 4, "--repair-samples", 8, "--curve-samples", 8]
+    given += ["--samples", 12, "--batch-size", 4, "--repair-samples", 8]
+    given += ["--curve-samples", 8] if allocate == "curves" else []
     given += ["--allocate", allocate, "--output", tmp_path / "out"]
     run_command(recover.main, recover.RecoverOptions, "compress.recover", [*map(str, given)])
     record = json.loads((tmp_path / "out" / "compression.json").read_text())

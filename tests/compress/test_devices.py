@@ -24,6 +24,9 @@ class Images:
     def __init__(self, device):
         self.device = device
 
+    def __len__(self):
+        return len(PIXELS)
+
     def batches(self, progress=None):
         return (Batch(pixels.to(self.device), None) for pixels in PIXELS.split(8))
 

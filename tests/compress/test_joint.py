@@ -25,7 +25,7 @@ from pruning_mechanism.latency import Conditions, LatencyTable
 from pruning_mechanism.tower import image_embeddings
 from tests.compress.same_function import CHANGES
 from tests.compress.test_alignment import calibration
-from tests.conftest import tiny_clip
+from tests.conftest import tiny_clip, tiny_processor
 
 SMALL = ("--samples", "16", "--search-samples", "16", "--score-samples", "8", "--curve-samples")
 SMALL += ("8", "--align-features", "4", "--tries", "2")
@@ -78,7 +78,7 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--align", "none"), "--align ridge"),
+        (("--align", "none"), "not read beside --align none"),
         (("--exits", "4"), "layers from 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
         (("--search-samples", "7"), "--search-samples must be at least 8"),
@@ -237,13 +237,19 @@ def test_seconds_are_measured_at_several_numbers_of_tokens(clip):
     assert replace(prices, budget=1.0).of_shape(Shape.of(clip.config)).budget < 1.0
 
 
-KEYS = ("scaled_keys", "shifted_keys")
+KEYS = ("scaled_keys", "shifted_keys", "recombined_heads")
 """Changes that merging sees: tokens are matched by the cosine of their keys, as ToMe does."""
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_exits_of_the_same_function_lose_the_same(folder, change):
-    model, images = tiny_clip(), calibration(folder)
+    prepare = tiny_processor()
+
+    def in_doubles(images, return_tensors):
+        return {"pixel_values": prepare(images=images, return_tensors="pt").pixel_values.double()}
+
+    model = tiny_clip().double()
+    images = replace(calibration(folder), processor=in_doubles)
     changed = CHANGES[change](model, torch.Generator().manual_seed(0), "vision")
     targets = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
     schedules = merging_schedules(model.config)[: 1 if change in KEYS else None]

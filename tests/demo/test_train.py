@@ -28,13 +28,13 @@ SMALL = {
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Twelve plain images in a folder, as the folder corpus expects them."""
-    for split in ("train", "validation"):
+    """Twelve plain images in a folder, no two alike, as the folder corpus expects them."""
+    for higher, split in enumerate(("train", "validation")):
         folder = tmp_path / "corpus" / split
         folder.mkdir(parents=True)
         lines = []
         for i, colour in enumerate(("red", "green", "blue", "white") * 3):
-            Image.new("RGB", (40, 30), colour).save(folder / f"{i}{split}.png")
+            Image.new("RGB", (40 + i, 30 + higher), colour).save(folder / f"{i}{split}.png")
             texts = [f"a {colour} sheet", f"everything is {colour}"]
             lines.append(json.dumps({"file_name": f"{i}{split}.png", "captions": texts}))
         (folder / "metadata.jsonl").write_text("\n".join(lines))
