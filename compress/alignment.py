@@ -130,9 +130,10 @@ def align_features(
         prior = projection.linear.weight.T * deviation[:, None]
         constant = projection.linear.bias + mean @ projection.linear.weight.T
     solved = ridge((read - mean) / deviation, targets, prior, constant)
-    weight = solved.weight / deviation[:, None]
-    projection.linear.weight.copy_(weight.T)
-    projection.linear.bias.copy_(solved.intercept - mean @ weight)
+    if not solved.as_it_was:  # else the same but for rounding, which half precision may not hold
+        weight = solved.weight / deviation[:, None]
+        projection.linear.weight.copy_(weight.T)
+        projection.linear.bias.copy_(solved.intercept - mean @ weight)
     return align(model, projection.to(model.dtype)), solved
 
 

@@ -39,6 +39,11 @@ def test_a_tower_that_gives_the_target_already_stays_as_it_is(folder):
     target = tiny_clip()
     aligned, solved = align_tower(Tower.of(target), target, calibration(folder))
     assert solved.before == pytest.approx(0, abs=1e-9)
+    assert solved.as_it_was
+    own = aligned.visual_projection.linear
+    assert torch.equal(own.weight[:, :16], target.visual_projection.weight)
+    assert not own.weight[:, 16:].any()
+    assert not own.bias.any()
     pixels = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         found, expected = image_embeddings(aligned, pixels), image_embeddings(target, pixels)
