@@ -18,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from compress.errors import UserError
 from pruning_mechanism import Compression
 from pruning_mechanism.checkpoint import weights_fingerprint
+from pruning_mechanism.record import first_line
 
 DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
 
@@ -111,10 +112,9 @@ def _from_hub(record: Compression, result: str | Path) -> str:
     try:
         return snapshot_download(record.base, revision=revision, allow_patterns=_HUB_FILES)
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{result} was made from {record.base} ({_short(record.base_fingerprint)}), which "
-            f"isn't to be had: {reason}; name it as --target"
+            f"isn't to be had: {first_line(error)}; name it as --target"
         ) from error
 
 

@@ -23,6 +23,7 @@ from compress.outputs import check_output, discard_unfinished, finished_director
 from compress.screen import console, lasting_output, printable
 from corpora import CorpusError
 from pruning_mechanism import TowerError
+from pruning_mechanism.record import first_line
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
 """How safetensors says what the system refused it."""
@@ -118,7 +119,7 @@ def check_device(name: str) -> None:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise UserError(f"--device {name} is not to be had here: {reason}") from error
 
 

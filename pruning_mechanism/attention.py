@@ -17,6 +17,7 @@ from pruning_mechanism.clock import in_turn
 from pruning_mechanism.families import TowerError, tower_config
 from pruning_mechanism.latency import Conditions
 from pruning_mechanism.latency_measurement import conditions_of, noise_pixels, settle_memory
+from pruning_mechanism.record import first_line
 from pruning_mechanism.tower import image_embeddings
 
 IMPLEMENTATIONS = ("sdpa", "eager")
@@ -64,7 +65,7 @@ def set_attention(model: nn.Module, name: str) -> None:
     try:
         model.set_attn_implementation({"vision_config": name} if whole else name)
     except (ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise TowerError(f"a {kind!r} model can't attend by {name!r}: {reason}") from error
     if attention_of(model) != name:  # of a model that can't change it transformers only warns
         raise TowerError(f"a {kind!r} model attends by {attention_of(model)!r} only, not {name!r}")

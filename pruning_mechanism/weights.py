@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from pruning_mechanism.families import TowerError
-from pruning_mechanism.record import read_object
+from pruning_mechanism.record import first_line, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -251,7 +251,7 @@ def _opened(path: str | Path, file: Path):
     try:
         return safe_open(file, "pt")
     except (OSError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise TowerError(f"{path} does not load as a CLIP: {file.name}: {reason}") from error
 
 
