@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from compress.errors import UserError
 from compress.flags import ConfigOption, Options, parse, read_config
-from compress.interrupts import Interrupted, interruptible, shielded
+from compress.interrupts import Interrupted, interruptible, raise_pending, shielded
 from compress.outputs import check_output, discard_unfinished, finished_directory
 from compress.screen import console, lasting_output, printable
 from corpora import CorpusError
@@ -48,13 +48,13 @@ def run_command(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_output(), interruptible():
-        left = ()
         try:
-            status = _status(main, options, name, given)
-        except Interrupted:  # another one, after the first was dealt with
-            status = _INTERRUPTED
-        finally:
-            left = discard_unfinished()
+            try:
+                status = _status(main, options, name, given)
+            finally:
+                left = discard_unfinished()
+        except Interrupted:  # after the work, or another one, after the first was dealt with
+            status, left = _INTERRUPTED, discard_unfinished()
         if status == _INTERRUPTED:
             with shielded():
                 _say_interrupted(left)
@@ -67,6 +67,7 @@ def _status(
 ) -> int:
     """Run the command, say what ended it, and give the exit status."""
     try:
+        raise_pending()
         _quiet_libraries()
         main(parse(options, name, arguments))
     except (Interrupted, KeyboardInterrupt):

@@ -40,17 +40,22 @@ def _on_signal(_number: int, _frame: object) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn signals into `Interrupted` as long as this lasts; those that are ignored stay so."""
+    """Turn signals into `Interrupted` as long as this lasts; those that are ignored stay so.
+
+    One that comes while the handlers are set is left to `raise_pending`.
+    """
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     _came.clear()
-    for each, handler in handlers.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(each, _on_signal)
+    with shielded():
+        for each, handler in handlers.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(each, _on_signal)
     try:
         yield
     finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
+        with shielded():
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
         _came.clear()
 
 

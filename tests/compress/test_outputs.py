@@ -62,10 +62,14 @@ def hidden(directory: Path) -> list[str]:
 
 
 def started(target, *arguments):
-    """A process with its own session, so that no signal reaches the tests."""
+    """A process with its own session, so that no signal reaches the tests.
+
+    Until a command sets its handlers, a signal ends it without a word.
+    """
 
     def run() -> None:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         target(*arguments)
 
     process = FORK.Process(target=run)
