@@ -1,7 +1,7 @@
 """Alignment as a rule of its own: for a first stage that is cheap enough, but not aligned.
 
 Every rule that leaves out tokens or layers aligns what it makes; after pruning this one does. The
-mathematics is in `compress.alignment`.
+mathematics is in `compress.solving.alignment`.
 
     python -m compress.align --model results/recover-mac-0.3
 """
@@ -9,13 +9,14 @@ mathematics is in `compress.alignment`.
 from dataclasses import dataclass, replace
 from functools import partial
 
-from compress.budget import Constraint
-from compress.command import UserError, run_command
-from compress.dense import Base
-from compress.options import AlignOptions, OutputOptions
-from compress.reduced import Reduced, ReduceRule, Step, make_reduced, run_reduce
-from compress.smaller import Smaller, write_decisions
-from compress.source import Source
+from compress.budgets.prices import Constraint
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.dense import Base
+from compress.making.options import AlignOptions, OutputOptions
+from compress.making.reduced import Reduced, ReduceRule, Step, make_reduced, run_reduce
+from compress.making.smaller import Smaller, write_decisions
+from compress.making.source import Source
 
 RIDGE = Constraint("ridge")
 

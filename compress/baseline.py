@@ -21,19 +21,20 @@ import torch_pruning as tp
 from datasets import Dataset
 from torch import Tensor, nn
 
-from compress.allocate import best_units, uniform
-from compress.budget import Constraint, Prices
-from compress.calibration import Batch, Calibration, Group, calibrate
-from compress.command import UserError, run_command
-from compress.dense import DenseTower
-from compress.flags import Bounds, Unread
-from compress.importance import Importance
-from compress.objective import Contrastive, Objective
-from compress.options import Allocation, BudgetOptions, OutputOptions
-from compress.plan import make_plan
-from compress.rule import Rule, run_rule
-from compress.smaller import Plan
-from compress.weight_gradients import borrowed, mean_squared_gradients, summed_gradients
+from commands.flags import Bounds, Unread
+from compress.allocation.allocate import best_units, uniform
+from compress.allocation.plan import make_plan
+from compress.budgets.prices import Constraint, Prices
+from compress.calibrating.calibration import Batch, Calibration, Group, calibrate
+from compress.calibrating.importance import Importance
+from compress.calibrating.objective import Contrastive, Objective
+from compress.calibrating.weight_gradients import borrowed, mean_squared_gradients, summed_gradients
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.dense import DenseTower
+from compress.making.options import Allocation, BudgetOptions, OutputOptions
+from compress.making.rule import Rule, run_rule
+from compress.making.smaller import Plan
 from pruning_mechanism import Mask, Sublayer, Tower, TowerError, TowerKind
 from pruning_mechanism.tower import Inputs
 

@@ -1,33 +1,21 @@
-"""What all commands share: running, and the errors that end a run in one line.
-
-A command is a frozen dataclass of options and a function that takes it. `run_command` reads the
-flags (`compress.flags`), and turns an error that the user can mend into one line and exit status 2.
-Where results go is `compress.outputs`, what is printed `compress.screen`.
-"""
+"""What every command of this project does that computes: errors in one line, quiet libraries."""
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 
 import datasets
-import torch
 import transformers
-from safetensors import SafetensorError
 
+from commands import run
+from commands.flags import Options
 from compress.errors import UserError
-from compress.flags import ConfigOption, Options, parse, read_config
-from compress.interrupts import Interrupted, interruptible, raise_pending, shielded
-from compress.outputs import check_output, discard_unfinished, finished_directory
-from compress.screen import console, lasting_output, printable
 from corpora import CorpusError
 from pruning_mechanism import TowerError
-from pruning_mechanism.record import first_line
 
-_SYSTEM = re.compile(r"(.*) \(os error \d+\)")
-"""How safetensors says what the system refused it."""
-_INTERRUPTED = 130
+MENDABLE = (UserError, TowerError, CorpusError)
+"""What the libraries raise where a user of a command can do something about it."""
 
 
 def run_command(
@@ -36,70 +24,13 @@ def run_command(
     name: str,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Parse the command line into `options` and run `main` on it.
+    """Run a command; the arguments are those of `commands.run`."""
 
-    Exits with status 2 and one line on an error that the user can mend, with 130 on an interrupt.
-
-    Args:
-        main: what the command does.
-        options: a frozen dataclass with a default for every field.
-        name: the module that the user named, as in `python -m NAME`.
-        arguments: the command line, by default this process's.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_output(), interruptible():
-        try:
-            try:
-                status = _status(main, options, name, given)
-            finally:
-                left = discard_unfinished()
-        except Interrupted:  # after the work, or another one, after the first was dealt with
-            status, left = _INTERRUPTED, discard_unfinished()
-        if status == _INTERRUPTED:
-            with shielded():
-                _say_interrupted(left)
-    if status:
-        sys.exit(status)
-
-
-def _status(
-    main: Callable[[Options], None], options: type[Options], name: str, arguments: list[str]
-) -> int:
-    """Run the command, say what ended it, and give the exit status."""
-    try:
-        raise_pending()
+    def quietly(given: Options) -> None:
         _quiet_libraries()
-        main(parse(options, name, arguments))
-    except (Interrupted, KeyboardInterrupt):
-        return _INTERRUPTED
-    except (UserError, TowerError, CorpusError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _refuse(_of_system(error))
-    except SafetensorError as error:
-        if not (found := _SYSTEM.search(str(error))):
-            raise
-        return _refuse(f"a file can't be read or written: {found[1]}")
-    return 0
+        main(given)
 
-
-def _refuse(reason: str) -> int:
-    print(f"error: {printable(' '.join(reason.split()))}", file=sys.stderr)
-    return 2
-
-
-def _of_system(error: OSError) -> str:
-    """What the system refused, a full disk or the like, and of which file."""
-    if error.filename is None:
-        return f"a file can't be read or written: {error.strerror}"
-    return f"{printable(error.filename)}: {error.strerror}"
-
-
-def _say_interrupted(left: Sequence[object]) -> None:
-    says = f"left behind: {', '.join(map(str, left))}" if left else ""
-    print(f"interrupted: {says or 'no unfinished result was left behind'}", file=sys.stderr)
+    run.run_command(quietly, options, name, arguments, MENDABLE)
 
 
 def _quiet_libraries() -> None:
@@ -113,25 +44,3 @@ def _quiet_libraries() -> None:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     print(f"{category.__name__}: {message}", file=sys.stderr)
-
-
-def check_device(name: str) -> None:
-    """Raise `UserError` unless torch can compute on the device `name` here."""
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = first_line(error)
-        raise UserError(f"--device {name} is not to be had here: {reason}") from error
-
-
-__all__ = [
-    "ConfigOption",
-    "UserError",
-    "check_device",
-    "check_output",
-    "console",
-    "finished_directory",
-    "printable",
-    "read_config",
-    "run_command",
-]

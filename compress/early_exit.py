@@ -16,13 +16,14 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compress.alignment import pooled_after
-from compress.budget import Constraint
-from compress.command import UserError, run_command
-from compress.flags import Count, Share, by_default
-from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
-from compress.source import Source
+from commands.flags import Count, Share, by_default
+from compress.budgets.prices import Constraint
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.options import AlignOptions, OutputOptions
+from compress.making.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
+from compress.making.source import Source
+from compress.solving.alignment import pooled_after
 from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
 from pruning_mechanism.families import tower_config
 

@@ -3,9 +3,10 @@
 The rule in three steps, as in the paper's figure: scores (the diagonal of the empirical Fisher
 information of the masks, section 4.1), the exact best split of a MAC budget between heads and
 neurons (algorithm 1), rearrangement inside each layer with the layer's full Fisher block (section
-4.2). Repair, the paper's mask tuning (section 4.3), is in `compress.repair`. The paper's loss needs
-captions; `--objective embedding` puts the Gauss–Newton matrix of 1 - cos(pruned, dense embedding)
-in the Fisher information's place (`compress.objective.Embedding`) and needs images only.
+4.2). Repair, the paper's mask tuning (section 4.3), is in `compress.solving.repair`. The paper's
+loss needs captions; `--objective embedding` puts the Gauss–Newton matrix of 1 - cos(pruned, dense
+embedding) in the Fisher information's place (`compress.calibrating.objective.Embedding`) and needs
+images only.
 
     python -m compress.fisher --mac-constraint 0.65
 """
@@ -18,17 +19,17 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from compress.allocate import split_budget
-from compress.budget import Constraint, Prices
-from compress.calibration import Calibration, calibrate
+from compress.allocation.allocate import split_budget
+from compress.allocation.plan import make_plan
+from compress.budgets.prices import Constraint, Prices
+from compress.calibrating.calibration import Calibration, calibrate
+from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
+from compress.calibrating.objective import PROJECTIONS, ObjectiveName, objective_named
 from compress.command import run_command
-from compress.dense import DenseTower
-from compress.importance import Importance, MaskGradients, mask_gradients
-from compress.objective import PROJECTIONS, ObjectiveName, objective_named
-from compress.options import BudgetOptions, OutputOptions
-from compress.plan import make_plan
-from compress.rule import Rule, run_rule
-from compress.smaller import Plan
+from compress.making.dense import DenseTower
+from compress.making.options import BudgetOptions, OutputOptions
+from compress.making.rule import Rule, run_rule
+from compress.making.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind
 from pruning_mechanism.heads import constants_moved
 

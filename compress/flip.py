@@ -10,11 +10,18 @@ image, `random` the same seeded subset, `saliency` each image's own patches of m
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from compress.budget import Constraint
+from commands.flags import Bounds, Share, by_default
+from compress.budgets.prices import Constraint
 from compress.command import run_command
-from compress.flags import Bounds, Share, by_default
-from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
+from compress.making.options import AlignOptions, OutputOptions
+from compress.making.reduced import (
+    ReduceRule,
+    by_reduction,
+    check_of,
+    run_reduce,
+    settings_of,
+    within,
+)
 from pruning_mechanism import Reduction, Shape
 
 PatchRule = Literal["grid", "random", "saliency"]

@@ -6,7 +6,7 @@ embedding loses:
 
 1. The tower goes over the calibration images with no merging and with several schedules of it, and
    is read off after several layers. The leave-one-out error of the alignment is what that exit and
-   that merging lose by themselves (`compress.exits`).
+   that merging lose by themselves (`compress.searching.exits`).
 2. For each exit that may still win, curves say what the exit's embedding loses as each sublayer
    gets smaller. Merging makes the upper layers cheap, so for each schedule the dynamic programme
    of recoverable pruning finds the best sizes at those prices. Losses are taken to add up.
@@ -22,13 +22,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from compress.budget import Constraint
-from compress.combinations import CombinationOptions, Tried, best_combinations, exits_tried
-from compress.command import UserError, run_command
-from compress.options import OutputOptions
-from compress.reduced import ReduceRule, Step, run_reduce, settings_of
-from compress.source import Source
-from compress.token_prices import MacPrices, SecondPrices
+from compress.budgets.prices import Constraint
+from compress.budgets.token_prices import MacPrices, SecondPrices
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.options import OutputOptions
+from compress.making.reduced import ReduceRule, Step, run_reduce, settings_of
+from compress.making.source import Source
+from compress.searching.combinations import (
+    CombinationOptions,
+    Tried,
+    best_combinations,
+    exits_tried,
+)
 from pruning_mechanism import Reduction, is_smaller
 from pruning_mechanism.latency_measurement import measured_share
 

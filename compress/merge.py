@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
-from compress.budget import Constraint
+from commands.flags import NumberFromZero, Share, by_default
+from compress.budgets.prices import Constraint
 from compress.command import run_command
-from compress.flags import NumberFromZero, Share, by_default
-from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, by_reduction, check_of, run_reduce, settings_of, within
+from compress.making.options import AlignOptions, OutputOptions
+from compress.making.reduced import (
+    ReduceRule,
+    by_reduction,
+    check_of,
+    run_reduce,
+    settings_of,
+    within,
+)
 from pruning_mechanism import Reduction, Shape
 from pruning_mechanism.families import tower_config
 

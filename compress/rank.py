@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
-from compress.alignment import LEAST_IMAGES
-from compress.budget import Constraint
-from compress.calibration import Calibration
-from compress.command import UserError, run_command
-from compress.flags import Bounds, Count, Share, Unread, by_default
-from compress.options import AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
-from compress.ridge import deviations, ridge
-from compress.source import Source
+from commands.flags import Bounds, Count, Share, Unread, by_default
+from compress.budgets.prices import Constraint
+from compress.calibrating.calibration import Calibration
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.options import AlignOptions, OutputOptions
+from compress.making.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
+from compress.making.source import Source
+from compress.solving.alignment import LEAST_IMAGES
+from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
 

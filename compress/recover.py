@@ -1,8 +1,8 @@
 """Recoverable pruning: keep what can't be rebuilt from the rest.
 
-A unit is worth what is lost without it *after* the best repair: `compress.eliminate` takes the
-units of a sublayer away one by one, everything that stays compensating, and the error at which a
-unit goes is its importance. By default the sizes of the sublayers are then allocated by measured
+A unit is worth what is lost without it *after* the best repair: `compress.solving.eliminate` takes
+the units of a sublayer away one by one, everything that stays compensating, and the error at which
+a unit goes is its importance. By default the sizes of the sublayers are then allocated by measured
 curves. Images only, or for a text tower texts only.
 
     python -m compress.recover --mac-constraint 0.5
@@ -16,20 +16,20 @@ from datasets import Dataset
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.allocate import Curve, by_curves, split_budget, uniform
-from compress.budget import Constraint, Prices
-from compress.calibration import Calibration, calibrate
+from compress.allocation.allocate import Curve, by_curves, split_budget, uniform
+from compress.allocation.plan import make_plan
+from compress.budgets.prices import Constraint, Prices
+from compress.calibrating.calibration import Calibration, calibrate
+from compress.calibrating.importance import Importance
+from compress.calibrating.token_weights import token_weights
 from compress.command import run_command
-from compress.dense import WEIGHT_SAMPLES, DenseTower
-from compress.eliminate import Elimination, eliminate_units
-from compress.finite import not_finite, place_of
-from compress.importance import Importance
-from compress.moments import Moments, dense_moments, output_weight
-from compress.options import Allocation, BudgetOptions, OutputOptions
-from compress.plan import make_plan
-from compress.rule import Rule, run_rule
-from compress.smaller import Plan
-from compress.weights import token_weights
+from compress.errors import not_finite, place_of
+from compress.making.dense import WEIGHT_SAMPLES, DenseTower
+from compress.making.options import Allocation, BudgetOptions, OutputOptions
+from compress.making.rule import Rule, run_rule
+from compress.making.smaller import Plan
+from compress.solving.eliminate import Elimination, eliminate_units
+from compress.solving.moments import Moments, dense_moments, output_weight
 from pruning_mechanism import Mask, Tower, TowerKind
 
 
@@ -89,7 +89,7 @@ def select(
         config: the model's configuration, or the tower's.
         allocate: `curves` for the least loss by measured curves, `scores` for the global ranking,
             `uniform` for the same share in every layer.
-        curves: from `compress.curves.measure_curves`, which `curves` needs.
+        curves: from `compress.allocation.curves.measure_curves`, which `curves` needs.
         tower: which one of the model's.
 
     Raises:

@@ -17,12 +17,13 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from compress.budget import Constraint
-from compress.command import UserError, run_command
-from compress.flags import Count, Share, by_default
-from compress.options import USUAL_MACS, AlignOptions, OutputOptions
-from compress.reduced import ReduceRule, Step, run_reduce, settings_of, within
-from compress.source import Source
+from commands.flags import Count, Share, by_default
+from compress.budgets.prices import Constraint
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.options import USUAL_MACS, AlignOptions, OutputOptions
+from compress.making.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.making.source import Source
 from pruning_mechanism import Reduction, mac_fraction, reduce
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.tokens import complexity

@@ -15,16 +15,17 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from compress.budget import Constraint, check_heads
-from compress.calibration import Calibration, calibrate
-from compress.command import UserError, run_command
-from compress.dense import DenseTower
-from compress.flags import NumberFromZero
-from compress.importance import Importance, MaskGradients, mask_gradients
-from compress.objective import Contrastive
-from compress.options import BaseOptions, OutputOptions
-from compress.rule import Rule, run_rule
-from compress.smaller import Plan
+from commands.flags import NumberFromZero
+from compress.budgets.prices import Constraint, check_heads
+from compress.calibrating.calibration import Calibration, calibrate
+from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
+from compress.calibrating.objective import Contrastive
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.dense import DenseTower
+from compress.making.options import BaseOptions, OutputOptions
+from compress.making.rule import Rule, run_rule
+from compress.making.smaller import Plan
 from pruning_mechanism import Mask, Tower, TowerKind, masked
 from pruning_mechanism.heads import constants_moved
 

@@ -15,8 +15,9 @@ import torch
 from rich.table import Table
 
 from cascade import Stage
-from compress.command import ConfigOption, console, run_command
-from compress.flags import Count, Seed, StagePath
+from commands.flags import ConfigOption, Count, Seed, StagePath
+from commands.screen import console
+from compress.command import run_command
 from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
 from corpora.scenes import SEEDS, Scene, captions, render, scene
 from corpora.wording import placing

@@ -22,9 +22,9 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from compress.command import ConfigOption, UserError, check_device, finished_directory, run_command
-from compress.flags import (
+from commands.flags import (
     Bounds,
+    ConfigOption,
     Count,
     NumberFromZero,
     ReadPath,
@@ -32,8 +32,11 @@ from compress.flags import (
     WrittenPath,
     inputs_of,
 )
-from compress.outputs import Input
-from compress.screen import printable
+from commands.outputs import Input, finished_directory
+from commands.screen import printable
+from compress.calibrating.device import check_device
+from compress.command import run_command
+from compress.errors import UserError
 from corpora import drop_unreadable, load_corpus, open_image
 from demo.batches import Batches, CorpusSource, SceneSource, Source
 from demo.learner import Learner, Rates, recipe_kept

@@ -16,9 +16,7 @@ from typing import ClassVar
 from datasets import Dataset
 
 from cascade import Stage
-from compress.command import UserError, console, finished_directory, run_command
-from compress.dense import check_text_model, open_base
-from compress.flags import (
+from commands.flags import (
     Count,
     NumberFromZero,
     Share,
@@ -29,8 +27,12 @@ from compress.flags import (
     published_corpus,
     said_of,
 )
-from compress.options import BudgetOptions
-from compress.screen import printable
+from commands.outputs import finished_directory
+from commands.screen import console, printable
+from compress.command import run_command
+from compress.errors import UserError
+from compress.making.dense import check_text_model, open_base
+from compress.making.options import BudgetOptions
 from evaluation.clock import Contender, keeping_states, resuming
 from evaluation.first_stages import (
     FirstStage,

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.command import ConfigOption, UserError, console, finished_directory, run_command
-from compress.flags import ReadPath, Share, WrittenPath, inputs_of
-from compress.screen import printable
+from commands.flags import ConfigOption, ReadPath, Share, WrittenPath, inputs_of
+from commands.outputs import finished_directory
+from commands.screen import console, printable
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation import equal_time_table
 from evaluation.record import write_text
 from evaluation.report import Report, Row, names_of, open_report, refuse_different

@@ -12,19 +12,19 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from compress import reduced, smaller
+from commands.screen import printable
 from compress.align import align_smaller
-from compress.alignment import LEAST_IMAGES, too_few
-from compress.budget import Constraint
-from compress.command import UserError
-from compress.dense import Base
-from compress.keys import read_keys
-from compress.options import AlignOptions, BaseOptions
-from compress.reduced import ReduceRule, make_reduced
-from compress.rule import Rule, make_smaller
-from compress.screen import printable
-from compress.smaller import Smaller
-from compress.source import TARGET_FINGERPRINT, Source
+from compress.budgets.prices import Constraint
+from compress.errors import UserError
+from compress.making import reduced, smaller
+from compress.making.dense import Base
+from compress.making.keys import read_keys
+from compress.making.options import AlignOptions, BaseOptions
+from compress.making.reduced import ReduceRule, make_reduced
+from compress.making.rule import Rule, make_smaller
+from compress.making.smaller import Smaller
+from compress.making.source import TARGET_FINGERPRINT, Source
+from compress.solving.alignment import LEAST_IMAGES, too_few
 from pruning_mechanism import Compression, TowerError, read_record
 
 

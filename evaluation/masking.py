@@ -16,15 +16,17 @@ import torch
 from torch import nn
 
 from cascade import Stage
+from commands.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
+from commands.outputs import finished_directory
+from commands.screen import console, printable
 from compress import flip
-from compress.command import UserError, console, finished_directory, run_command
-from compress.dense import check_text_model
-from compress.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
+from compress.command import run_command
+from compress.errors import UserError
 from compress.flip import MaskShare, PatchRule
-from compress.options import AlignOptions
-from compress.reduced import ReduceRule, make_reduced
-from compress.screen import printable
-from compress.source import Source, open_source
+from compress.making.dense import check_text_model
+from compress.making.options import AlignOptions
+from compress.making.reduced import ReduceRule, make_reduced
+from compress.making.source import Source, open_source
 from evaluation.first_stages import FirstStage, refuse_overlap
 from evaluation.record import write_text
 from evaluation.report import Report

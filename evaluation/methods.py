@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_args
 
+from commands.flags import unread_of
 from compress import (
     baseline,
     early_exit,
@@ -20,14 +21,13 @@ from compress import (
     resolution,
     sensitivity,
 )
-from compress.command import UserError
-from compress.flags import unread_of
-from compress.objective import ObjectiveName
-from compress.options import Align, AlignOptions, Allocation, BudgetOptions, SourceOptions
-from compress.reduced import ReduceRule
-from compress.repair import Repair
-from compress.rule import Rule
-from compress.structures import USUAL, Structure
+from compress.budgets.structures import USUAL, Structure
+from compress.calibrating.objective import ObjectiveName
+from compress.errors import UserError
+from compress.making.options import Align, AlignOptions, Allocation, BudgetOptions, SourceOptions
+from compress.making.reduced import ReduceRule
+from compress.making.rule import Rule
+from compress.solving.repair import Repair
 from evaluation.first_stages import Method, Pruning, Reducing
 
 Words = Mapping[str, tuple[str, object]]

@@ -15,16 +15,8 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from compress.calibration import Calibration
-from compress.command import (
+from commands.flags import (
     ConfigOption,
-    UserError,
-    check_device,
-    console,
-    finished_directory,
-    run_command,
-)
-from compress.flags import (
     Count,
     ReadPath,
     Seed,
@@ -34,7 +26,12 @@ from compress.flags import (
     published_command,
     published_corpus,
 )
-from compress.screen import printable
+from commands.outputs import finished_directory
+from commands.screen import console, printable
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.device import check_device
+from compress.command import run_command
+from compress.errors import UserError
 from corpora import load_corpus
 from evaluation.record import RecordError, read, write_text, written
 from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record

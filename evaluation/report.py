@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from compress.command import UserError
-from compress.outputs import umask
+from commands.outputs import umask
+from compress.errors import UserError
 from evaluation import table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from compress.flags import Bounds, Count, published_command, published_corpus, published_name
-from compress.options import SourceOptions
+from commands.flags import Bounds, Count, published_command, published_corpus, published_name
+from compress.making.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from corpora.images import undecoded
 from evaluation.bootstrap import Bootstrap, Interval

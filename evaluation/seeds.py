@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from compress.command import ConfigOption, UserError, console, finished_directory, run_command
-from compress.flags import ReadPath, WrittenPath, inputs_of, said_of
-from compress.screen import printable
+from commands.flags import ConfigOption, ReadPath, WrittenPath, inputs_of, said_of
+from commands.outputs import finished_directory
+from commands.screen import console, printable
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation import seeds_table
 from evaluation.record import write_text, written
 from evaluation.report import Report, Row, open_report, refuse_different

@@ -19,8 +19,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from compress.command import ConfigOption, UserError, run_command
-from compress.flags import ReadPath, WrittenPath
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from compress.command import run_command
+from compress.errors import UserError
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import (
     KINDS,

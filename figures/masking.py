@@ -22,8 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from compress.command import ConfigOption, UserError, run_command
-from compress.flags import ReadPath, WrittenPath
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation.report import Report, ReportError, Row
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, series_style

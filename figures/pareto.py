@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from compress.command import ConfigOption, UserError, run_command
-from compress.flags import Count, ReadPath, Unread, WrittenPath
+from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation.bootstrap import Interval
 from evaluation.report import Report, ReportError, Row, names_of
 from figures.labels import Point, place_labels

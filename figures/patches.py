@@ -20,8 +20,9 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from compress.command import ConfigOption, UserError, run_command
-from compress.flags import ReadPath, WrittenPath
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation.patches import FILE, Patches, StagePatches
 from evaluation.record import RecordError
 from figures.picture import refuse_existing, settle_layout, write_picture

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from compress.outputs import check_files, write_files
-from compress.screen import printable
+from commands.outputs import check_files, write_files
+from commands.screen import printable
 from figures.style import SETTINGS
 
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}}

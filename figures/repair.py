@@ -17,9 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from compress.command import ConfigOption, UserError, run_command
-from compress.flags import ReadPath, WrittenPath
-from compress.repair import SublayerRepair
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from compress.command import run_command
+from compress.errors import UserError
+from compress.solving.repair import SublayerRepair
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import KINDS, Record, load_record, load_repairs
 from figures.style import INK, SETTINGS, SMALL, SeriesStyle, log_from_zero, series_style

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from compress.command import UserError
-from compress.repair import SublayerRepair
+from compress.errors import UserError
+from compress.solving.repair import SublayerRepair
 from pruning_mechanism import Mask
 from pruning_mechanism.record import RECORD, read_fields
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from compress.command import ConfigOption, read_config
+from commands.flags import ConfigOption, read_config
 from evaluation.cascade import CascadeOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.methods import parse_method

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from compress import early_exit
-from compress.alignment import align_features, align_tower, pooled_features
-from compress.dense import Ledger
 from compress.early_exit import EarlyExitOptions
-from compress.reduced import make_reduced
-from compress.source import Source, open_source
+from compress.making.dense import Ledger
+from compress.making.reduced import make_reduced
+from compress.making.source import Source, open_source
+from compress.solving.alignment import align_features, align_tower, pooled_features
 from pruning_mechanism import Reduction, Tower, reduce
 from tests.benchmarks.conftest import against, seconds
 

@@ -21,11 +21,11 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from compress import fisher, recover
-from compress.dense import Base, open_base
-from compress.moments import Moments, output_weight
-from compress.objective import contrastive_loss
-from compress.repair import DAMPINGS, rescale
-from compress.rule import make_smaller
+from compress.calibrating.objective import contrastive_loss
+from compress.making.dense import Base, open_base
+from compress.making.rule import make_smaller
+from compress.solving.moments import Moments, output_weight
+from compress.solving.repair import DAMPINGS, rescale
 from pruning_mechanism import Mask, embed, image_embeddings, prune, sublayers
 from pruning_mechanism.tower import text_embeddings
 from tests.benchmarks.conftest import LAYERS, seconds

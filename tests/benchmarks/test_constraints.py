@@ -23,10 +23,10 @@ import torch
 
 from cascade import Stage
 from compress import recover
-from compress.dense import Base, open_base
-from compress.options import DEMO_MODEL
+from compress.making.dense import Base, open_base
+from compress.making.options import DEMO_MODEL
+from compress.making.rule import make_smaller
 from compress.recover import RecoverOptions
-from compress.rule import make_smaller
 from corpora import load_corpus
 from evaluation.clock import seconds_per_image
 from evaluation.quality import Queries, answers_alone

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from compress.alignment import align_features, pooled_features
-from compress.calibration import Calibration
-from compress.options import DEMO_MODEL
+from compress.calibrating.calibration import Calibration
+from compress.making.options import DEMO_MODEL
+from compress.solving.alignment import align_features, pooled_features
 from corpora import load_corpus
 from evaluation.retrieval import agreement
 from evaluation.table import github_table

@@ -15,9 +15,9 @@ import statistics
 import pytest
 import torch
 
-from compress.budget import Constraint
+from compress.budgets.prices import Constraint
+from compress.making.reduced import within
 from compress.merge import schedules
-from compress.reduced import within
 from pruning_mechanism import Reduction, image_embeddings, macs, reduce
 from tests.benchmarks.conftest import LAYERS, against
 

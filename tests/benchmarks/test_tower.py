@@ -16,12 +16,12 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from compress.allocate import split_budget
-from compress.budget import Prices
-from compress.calibration import Batch
+from compress.allocation.allocate import split_budget
+from compress.budgets.prices import Prices
+from compress.calibrating.calibration import Batch
+from compress.calibrating.importance import Importance, mask_gradients
+from compress.calibrating.objective import contrastive_loss, objective_named
 from compress.fisher import fisher_information
-from compress.importance import Importance, mask_gradients
-from compress.objective import contrastive_loss, objective_named
 from pruning_mechanism import Mask, Tower, image_embeddings, macs, prune
 from pruning_mechanism.tower import text_embeddings
 from tests.benchmarks.conftest import LAYERS, against

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.calibration import Batch
+from compress.calibrating.calibration import Batch
 from tests.conftest import tiny_processor
 from tests.pruning_mechanism.conftest import tiny_inputs, tiny_model
 

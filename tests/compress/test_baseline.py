@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from compress.allocate import uniform
+from compress.allocation.allocate import uniform
 from compress.baseline import BaselineOptions, Estimator, main, scores, select
-from compress.budget import Prices
-from compress.calibration import CONTRAST, Batch, Calibration, tokeniser_of
-from compress.command import UserError, run_command
-from compress.importance import Importance
-from compress.objective import contrastive_loss
+from compress.budgets.prices import Prices
+from compress.calibrating.calibration import CONTRAST, Batch, Calibration, tokeniser_of
+from compress.calibrating.importance import Importance
+from compress.calibrating.objective import contrastive_loss
+from compress.command import run_command
+from compress.errors import UserError
 from corpora import load_corpus
 from pruning_mechanism import Mask, TowerError, load
 from pruning_mechanism.tower import image_embeddings, text_embeddings

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import baseline, fisher, recover, sensitivity
-from compress.calibration import CONTRAST, _shares
+from compress.allocation.curves import remeasure_curves
+from compress.allocation.plan import embedding_loss
+from compress.calibrating.calibration import CONTRAST, _shares
+from compress.calibrating.token_weights import token_weights
 from compress.command import run_command
-from compress.curves import remeasure_curves
-from compress.plan import embedding_loss
-from compress.repair import repair_tower
-from compress.weights import token_weights
+from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
 from tests.compress.test_coordinates import IMAGES, UNSEEN, every_kind, some
 from tests.pruning_mechanism.conftest import tiny_model

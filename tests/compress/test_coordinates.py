@@ -16,23 +16,24 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 
-from compress import baseline, combinations, fisher, sensitivity
-from compress.allocate import by_curves
-from compress.budget import Prices
-from compress.calibration import Calibration
-from compress.combinations import CombinationOptions, best_combinations
-from compress.curves import measure_curves, remeasure_curves
-from compress.dense import Ledger
-from compress.head_dim_curves import measure_dim_curves
-from compress.head_dims import rotate_tower, turn
-from compress.importance import Importance
-from compress.moments import dense_moments
-from compress.plan import embedding_loss
+from compress import baseline, fisher, sensitivity
+from compress.allocation.allocate import by_curves
+from compress.allocation.curves import measure_curves, remeasure_curves
+from compress.allocation.head_dim_curves import measure_dim_curves
+from compress.allocation.plan import embedding_loss
+from compress.budgets.prices import Prices
+from compress.budgets.token_prices import MacPrices
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.importance import Importance
+from compress.calibrating.token_weights import token_weights
+from compress.making.dense import Ledger
+from compress.making.source import Source
 from compress.recover import importance_of
-from compress.repair import repair_tower
-from compress.source import Source
-from compress.token_prices import MacPrices
-from compress.weights import token_weights
+from compress.searching import combinations
+from compress.searching.combinations import CombinationOptions, best_combinations
+from compress.solving.head_dims import rotate_tower, turn
+from compress.solving.moments import dense_moments
+from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
 from pruning_mechanism.heads import constants_moved
 from tests.compress.same_function import CHANGES

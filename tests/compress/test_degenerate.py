@@ -10,22 +10,23 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity
 
 from compress import recover
-from compress.calibration import Calibration
-from compress.command import UserError, run_command
-from compress.curves import compensated, measure_curves, remeasure_curves
-from compress.eliminate import eliminate_units
+from compress.allocation.curves import compensated, measure_curves, remeasure_curves
+from compress.allocation.plan import embedding_loss
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.importance import mask_gradients
+from compress.calibrating.objective import Embedding
+from compress.calibrating.token_weights import token_weights
+from compress.command import run_command
+from compress.errors import UserError
 from compress.fisher import fisher_information
-from compress.importance import mask_gradients
-from compress.moments import Moments, dense_moments
-from compress.objective import Embedding
-from compress.plan import embedding_loss
 from compress.recover import importance_of
-from compress.repair import repair_tower
-from compress.weights import token_weights
+from compress.solving.eliminate import eliminate_units
+from compress.solving.moments import Moments, dense_moments
+from compress.solving.repair import repair_tower
 from corpora import load_corpus
 from pruning_mechanism import Mask, Tower, load, prune, sublayers
 from tests.compress.conftest import Pairs
-from tests.compress.test_repair import Images
+from tests.compress.solving.test_repair import Images
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import tiny_model
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from compress.alignment import align_tower
-from compress.calibration import Batch
-from compress.head_dims import rotate_tower
-from compress.moments import dense_moments
+from compress.calibrating.calibration import Batch
 from compress.rank import learn_rankers
-from compress.repair import repair_tower
+from compress.solving.alignment import align_tower
+from compress.solving.head_dims import rotate_tower
+from compress.solving.moments import dense_moments
+from compress.solving.repair import repair_tower
 from pruning_mechanism import Reduction, Tower, image_embeddings, prune, reduce
 from pruning_mechanism.groups import patch_groups
 from tests.conftest import tiny_clip

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from compress.allocate import split_budget
-from compress.budget import Prices
-from compress.calibration import Batch
-from compress.command import UserError, run_command
+from compress.allocation.allocate import split_budget
+from compress.budgets.prices import Prices
+from compress.calibrating.calibration import Batch
+from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
+from compress.calibrating.objective import Embedding
+from compress.command import run_command
+from compress.errors import UserError
 from compress.fisher import (
     FisherOptions,
     fisher_information,
@@ -21,8 +24,6 @@ from compress.fisher import (
     scores,
     select,
 )
-from compress.importance import Importance, MaskGradients, mask_gradients
-from compress.objective import Embedding
 from corpora import load_corpus
 from pruning_mechanism import Mask, Shape, Tower, load, sublayers
 from tests.conftest import tiny_clip, tiny_processor

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import flip, joint
-from compress.alignment import pooled_features
-from compress.combinations import (
+from compress.budgets.token_prices import MacPrices, SecondPrices
+from compress.command import run_command
+from compress.searching.combinations import (
     Candidate,
     CombinationOptions,
     exits_tried,
     merging_schedules,
 )
-from compress.command import run_command
-from compress.exits import linear_loss, read_off
-from compress.token_prices import MacPrices, SecondPrices
+from compress.searching.exits import linear_loss, read_off
+from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.latency import Conditions, LatencyTable
 from pruning_mechanism.tower import image_embeddings
 from tests.compress.same_function import CHANGES
-from tests.compress.test_alignment import calibration
+from tests.compress.solving.test_alignment import calibration
 from tests.conftest import tiny_clip, tiny_processor
 
 SMALL = ("--samples", "16", "--search-samples", "16", "--score-samples", "8", "--curve-samples")

@@ -16,7 +16,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from compress import fisher, recover, sensitivity
 from compress.command import run_command
-from compress.keys import read_keys
+from compress.making.keys import read_keys
 from corpora import load_corpus
 from figures.result import load_curves
 from pruning_mechanism import Mask, load

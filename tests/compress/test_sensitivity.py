@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig
 
-from compress.command import UserError
-from compress.importance import Importance, MaskGradients
+from compress.calibrating.importance import Importance, MaskGradients
+from compress.errors import UserError
 from compress.sensitivity import mean_sensitivity, select, select_all_but_one
 
 CONFIG = CLIPVisionConfig(

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from compress import baseline, fisher, recover, sensitivity
 from compress.command import run_command
-from compress.keys import read_keys
+from compress.making.keys import read_keys
 from corpora import load_corpus
 from evaluation import cascade
 from pruning_mechanism import Mask, Tower, is_pruned, load, load_processor, tokenise

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from compress.calibration import Batch
-from compress.command import UserError
-from compress.curves import measure_curves, remeasure_curves
-from compress.importance import mask_gradients
-from compress.moments import Moments, dense_moments
-from compress.objective import Contrastive, Embedding, contrastive_loss
-from compress.plan import embedding_loss
+from compress.allocation.curves import measure_curves, remeasure_curves
+from compress.allocation.plan import embedding_loss
+from compress.calibrating.calibration import Batch
+from compress.calibrating.importance import mask_gradients
+from compress.calibrating.objective import Contrastive, Embedding, contrastive_loss
+from compress.calibrating.token_weights import TokenPlaces, TokenWeights, token_weights
+from compress.errors import UserError
 from compress.recover import importance_of
-from compress.repair import repair_tower
-from compress.weights import TokenPlaces, TokenWeights, token_weights
+from compress.solving.moments import Moments, dense_moments
+from compress.solving.repair import repair_tower
 from pruning_mechanism import Tower, image_embeddings, prune, text_embeddings
 from tests.compress.conftest import Pairs
 from tests.pruning_mechanism.conftest import END, TOWERS, random_mask, tiny_inputs, tiny_model

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
-from compress.calibration import Calibration
+from compress.calibrating.calibration import Calibration
 from corpora import load_corpus
 from pruning_mechanism import Tower, load, load_processor, read_record
 

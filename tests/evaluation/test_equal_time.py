@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from compress.belongings import files_in
-from compress.command import UserError, run_command
+from commands.belongings import files_in
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation import equal_time_table
 from evaluation.bootstrap import Interval
 from evaluation.clock import Timing

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
 
+from commands.belongings import files_in
 from compress import flip, merge
-from compress.belongings import files_in
 from compress.command import run_command
 from evaluation import cascade
 from evaluation.masking import MaskingExperimentOptions, _sharing, main

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compress.command import UserError
+from compress.errors import UserError
 from evaluation.cascade import CascadeOptions
 from evaluation.first_stages import Pruning, Reducing
 from evaluation.methods import KINDS, parse_method

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from compress.command import UserError, run_command
+from compress.command import run_command
+from compress.errors import UserError
 from evaluation import seeds_table
 from evaluation.bootstrap import Interval
 from evaluation.record import restored

@@ -6,7 +6,6 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from compress.command import run_command
 from figures.repair import RepairedTower, RepairOptions, draw, main
 from figures.result import load_record, load_repairs
 from figures.style import series_style
@@ -18,7 +17,7 @@ def complaint(capsys):
 
     def run(arguments):
         with pytest.raises(SystemExit) as ending:
-            run_command(main, RepairOptions, "figures.repair", arguments)
+            run(main, RepairOptions, "figures.repair", arguments)
         assert ending.value.code == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1

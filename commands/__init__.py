@@ -1,0 +1,1 @@
+"""What every command line shares, above no mathematics: running, flags, results, the screen."""

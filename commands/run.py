@@ -1,0 +1,99 @@
+"""What all commands share: running, and the errors that end a run in one line.
+
+A command is a frozen dataclass of options and a function that takes it. `run_command` reads the
+flags (`commands.flags`), and turns an error that the user can mend into one line and exit status 2.
+Where results go is `commands.outputs`, what is printed `commands.screen`.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from safetensors import SafetensorError
+
+from commands.errors import UsageError
+from commands.flags import Options, parse
+from commands.interrupts import Interrupted, interruptible, raise_pending, shielded
+from commands.outputs import discard_unfinished
+from commands.screen import lasting_output, printable
+
+_SYSTEM = re.compile(r"(.*) \(os error \d+\)")
+"""How safetensors says what the system refused it."""
+_INTERRUPTED = 130
+
+
+def run_command(
+    main: Callable[[Options], None],
+    options: type[Options],
+    name: str,
+    arguments: Sequence[str] | None = None,
+    mendable: tuple[type[Exception], ...] = (),
+) -> None:
+    """Parse the command line into `options` and run `main` on it.
+
+    Exits with status 2 and one line on an error that the user can mend, with 130 on an interrupt.
+
+    Args:
+        main: what the command does.
+        options: a frozen dataclass with a default for every field.
+        name: the module that the user named, as in `python -m NAME`.
+        arguments: the command line, by default this process's.
+        mendable: errors of the libraries below that the user can mend; their texts are one line.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_output(), interruptible():
+        try:
+            try:
+                status = _status(main, options, name, given, mendable)
+            finally:
+                left = discard_unfinished()
+        except Interrupted:  # after the work, or another one, after the first was dealt with
+            status, left = _INTERRUPTED, discard_unfinished()
+        if status == _INTERRUPTED:
+            with shielded():
+                _say_interrupted(left)
+    if status:
+        sys.exit(status)
+
+
+def _status(
+    main: Callable[[Options], None],
+    options: type[Options],
+    name: str,
+    arguments: list[str],
+    mendable: tuple[type[Exception], ...],
+) -> int:
+    """Run the command, say what ended it, and give the exit status."""
+    try:
+        raise_pending()
+        main(parse(options, name, arguments))
+    except (Interrupted, KeyboardInterrupt):
+        return _INTERRUPTED
+    except (UsageError, *mendable) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _refuse(_of_system(error))
+    except SafetensorError as error:
+        if not (found := _SYSTEM.search(str(error))):
+            raise
+        return _refuse(f"a file can't be read or written: {found[1]}")
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {printable(' '.join(reason.split()))}", file=sys.stderr)
+    return 2
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, a full disk or the like, and of which file."""
+    if error.filename is None:
+        return f"a file can't be read or written: {error.strerror}"
+    return f"{printable(error.filename)}: {error.strerror}"
+
+
+def _say_interrupted(left: Sequence[object]) -> None:
+    says = f"left behind: {', '.join(map(str, left))}" if left else ""
+    print(f"interrupted: {says or 'no unfinished result was left behind'}", file=sys.stderr)

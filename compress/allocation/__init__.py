@@ -1,0 +1,1 @@
+"""How a budget is spread over a tower: scores, measured curves, the dynamic programme."""

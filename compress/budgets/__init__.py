@@ -1,0 +1,1 @@
+"""What may be spent: settings, budgets, and what sizes and tokens cost under them."""

@@ -1,0 +1,121 @@
+"""What sublayers cost where tokens get fewer from layer to layer, in MACs or in measured seconds.
+
+Stands between a schedule of merging and the dynamic programme, as `compress.budgets.prices.Prices`
+does where all layers see all tokens. The budget is a share of the dense tower's cost whatever the
+schedule.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from pruning_mechanism import Reduction, Shape, reduce
+from pruning_mechanism.latency import LatencyTable
+from pruning_mechanism.latency_measurement import measure, seconds_of_merging
+
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of the patches at which seconds are measured; between them they are taken as linear."""
+
+
+@dataclass(frozen=True)
+class LayerPrices:
+    """What each layer's attention and MLP cost, in the place of `Prices`.
+
+    `cost` gives the costs of a kind of sublayer in a layer at arrays of sizes: of heads and, if
+    not all dense, the sizes of their queries and keys and of their values, or of neurons. `budget`
+    is for all layers together.
+    """
+
+    cost: Callable[..., np.ndarray]
+    budget: float
+
+    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+        """What a layer's sublayer of that kind costs at these sizes, arrays of equal length."""
+        return self.cost(kind, units, *dims, layer=layer)
+
+
+@dataclass(frozen=True)
+class MacPrices:
+    """In MACs; `budget` is for the encoder layers."""
+
+    budget: float
+
+    @classmethod
+    def under(cls, config, mac_constraint: float) -> "MacPrices":
+        """Of the dense vision tower of a configuration the share that a MAC constraint says."""
+        return cls(Shape.of(config, dense=True).budget(mac_constraint))
+
+    def of_shape(self, shape: Shape) -> LayerPrices:
+        """Prices where so many tokens enter each layer as in `shape`."""
+
+        def cost(kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+            if kind == "neurons":
+                return units * shape.neuron_macs(layer)
+            sizes = dims or (np.full(len(units), shape.head_dim),) * 2
+            kept = units * shape.sized_head_macs(*sizes, layer)
+            return np.where(units > 0, kept, shape.without_heads_macs(layer))
+
+        return LayerPrices(cost, self.budget)
+
+
+@dataclass(frozen=True)
+class SecondPrices:
+    """In measured seconds an image; `budget` is for the whole tower.
+
+    `tables` are of the same tower with fewer and with all of its patches, by rising numbers;
+    `merging` is what a layer that merges tokens takes for that, at each of these numbers.
+    """
+
+    tables: tuple[LatencyTable, ...]
+    merging: tuple[float, ...]
+    budget: float = 0.0
+
+    @classmethod
+    def measured(cls, model: nn.Module, batch_size: int) -> "SecondPrices":
+        """Measure a dense tower, with all its patches and with few of them, on this machine."""
+        patches = int(Shape.of(model.config).tokens) - 1
+        towers = [
+            reduce(model, Reduction(kept_patches=max(1, round(share * patches))))
+            for share in SHARES
+        ]
+        return cls(
+            tuple(measure(each, batch_size, progress="seconds") for each in towers),
+            tuple(seconds_of_merging(each, batch_size) for each in towers),
+        )
+
+    def under(self, latency_constraint: float) -> "SecondPrices":
+        """The same seconds with the budget that a latency constraint says."""
+        return replace(self, budget=self.tables[-1].budget(latency_constraint))
+
+    def of_shape(self, shape: Shape) -> LayerPrices:
+        """Prices where so many tokens enter each layer as in `shape`.
+
+        What no size can save, the patch embedding, merging and the like, is taken off the budget.
+        """
+        counts = [each.conditions.tokens for each in self.tables]
+        merging = sum(
+            _between(counts, self.merging, tokens.attention)
+            for tokens in shape.layer_tokens
+            if tokens.matched
+        )
+
+        def cost(kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+            tokens = shape.layer_tokens[layer]
+            if kind == "neurons":
+                return _between(counts, [each.mlp(units) for each in self.tables], tokens.mlp)
+            seconds = [each.attention(units, *dims) for each in self.tables]
+            return _between(counts, seconds, tokens.attention)
+
+        return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)
+
+
+def _between(
+    counts: Sequence[int], seconds: Sequence[float | np.ndarray], tokens: float
+) -> float | np.ndarray:
+    """Seconds at a number of tokens, linear between the two nearest counts and beyond the ends."""
+    above = int(np.clip(np.searchsorted(counts, tokens), 1, len(counts) - 1))
+    low, high = counts[above - 1], counts[above]
+    share = (tokens - low) / (high - low)
+    return np.maximum((1 - share) * seconds[above - 1] + share * seconds[above], 0.0)

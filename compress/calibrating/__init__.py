@@ -1,0 +1,1 @@
+"""What is gathered from calibration images: gradients, token weights, residual streams."""

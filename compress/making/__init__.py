@@ -1,0 +1,1 @@
+"""From a source to a result on disk: what all rules share."""

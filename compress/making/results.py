@@ -1,0 +1,104 @@
+"""Where the results of a rule's command go, and how each is written there: one a setting."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from commands.outputs import Input, check_output, finished_directory
+from commands.screen import console, printable
+from compress.budgets.prices import Constraint
+from compress.errors import UserError
+from pruning_mechanism import TowerError
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command says of a result: notes for its reader, then tables and lines."""
+
+    notes: Sequence[str]
+    summary: Sequence[RenderableType]
+
+
+def result_directories(
+    settings: Sequence[Constraint], name: str, output: Path | None
+) -> dict[Constraint, Path]:
+    """The directory that each setting's result is written into.
+
+    Args:
+        settings: what the command was asked for.
+        name: what a result is called in `results/`, before its setting, if there is no `output`.
+        output: the result's directory, or that of several results.
+    """
+    if output is None:
+        return {each: Path("results") / f"{name}-{each.slug}" for each in settings}
+    if len(set(settings)) == 1:
+        return dict.fromkeys(settings, output)
+    return {each: output / each.slug for each in settings}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The directories that the results of a command are written into, one a setting.
+
+    `overwrite` says whether one that holds a result already is replaced; `inputs` are what the
+    command reads, which is never written to.
+    """
+
+    directories: Mapping[Constraint, Path]
+    overwrite: bool
+    inputs: tuple[Input, ...]
+
+    def check(self) -> None:
+        """Raise `UserError` if one of the directories can't be, or must not be, written."""
+        settings: dict[Path, Constraint] = {}
+        for setting, place in self.directories.items():
+            other = settings.setdefault(place, setting)
+            if other is not setting:
+                raise UserError(
+                    f"{other.value} and {setting.value} are too close: both would be written into "
+                    f"{place}"
+                )
+            check_output(place, self.overwrite, self.inputs)
+
+    def write(self, unreadable: Iterable[str], make: Callable[[Constraint, Path], Said]) -> None:
+        """Make the results one after the other; one that can't be made costs none of the others.
+
+        Args:
+            unreadable: names of calibration images that were left out.
+            make: writes a setting's result into a directory.
+
+        Raises:
+            UserError, TowerError: results can't be made, or another run wrote them first.
+        """
+        if names := ", ".join(map(printable, unreadable)):
+            console().print(f"skipped, because they can't be read: {names}")
+        failed: list[str] = []
+        for setting in self.directories:
+            try:
+                self._write(setting, make)
+            except (UserError, TowerError) as error:
+                if len(self.directories) == 1:
+                    raise
+                failed.append(setting.label)
+                print(f"not made: {setting.label}: {printable(error)}", file=sys.stderr)
+        if failed:
+            made = len(self.directories) - len(failed)
+            raise UserError(
+                f"{', '.join(failed)} could not be made, as said above; the other {made} "
+                "of the results are written"
+                if made
+                else "none of the results could be made, as said above"
+            )
+
+    def _write(self, setting: Constraint, make: Callable[[Constraint, Path], Said]) -> None:
+        place = self.directories[setting]
+        with finished_directory(place, self.overwrite, self.inputs) as directory:
+            said = make(setting, directory)
+        for note in said.notes:
+            console().print(f"note: {note}")
+        for each in said.summary:
+            console().print(each)
+        console().print(f"wrote {printable(place)}", soft_wrap=True)

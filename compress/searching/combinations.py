@@ -1,0 +1,253 @@
+"""Combinations of exit, merging and sizes: which promise most under prices, and what they lose.
+
+The search of `compress.joint`. Promises add up what was measured of one thing at a time; what was
+promised is then made and measured whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated, ClassVar, get_args
+
+import numpy as np
+from torch import nn
+
+from commands.flags import Bounds, Count, Share, by_default
+from compress.allocation.allocate import Curve, by_curves
+from compress.allocation.plan import Start
+from compress.budgets.structures import Structure
+from compress.budgets.token_prices import LayerPrices, MacPrices, SecondPrices
+from compress.calibrating.importance import Importance
+from compress.errors import UserError
+from compress.making.options import AlignOptions, BudgetOptions
+from compress.making.rule import cut
+from compress.making.source import Source
+from compress.merge import spread
+from compress.searching.exits import ExitTower, ReadOff, Schedule, exit_tower, linear_loss, read_off
+from compress.solving.alignment import LEAST_IMAGES, pooled_features
+from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
+from pruning_mechanism.families import tower_config
+
+MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
+"""Shares of the patches that a schedule has merged by the last layer of the whole tower."""
+
+
+@dataclass(frozen=True)
+class CombinationOptions(AlignOptions):
+    """What may go, and how thoroughly to look."""
+
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
+    latency_constraint: tuple[Share, ...] = ()
+    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    structures: tuple[Structure, ...] = get_args(Structure)
+    """what pruning may take"""
+    exits: tuple[Count, ...] = ()
+    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
+    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
+    """calibration images that exits and finished towers are compared on"""
+    score_samples: Count = 1024
+    """calibration images for the scores and the repair"""
+    curve_samples: Count = 128
+    """calibration images for the curves"""
+    tries: Count = 4
+    """combinations that are made for each constraint, and the best one that merges nothing"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination: where the tower ends, what merges, what stays, and what that should lose.
+
+    `exit` is the layer whose curves the mask is by. Its uppermost layers may keep nothing; the
+    finished tower ends before them.
+    """
+
+    exit: int
+    schedule: Schedule
+    mask: Mask
+    promised: float
+
+    @property
+    def layers(self) -> int:
+        """How many layers the finished tower has: to the last that keeps anything, at least 1."""
+        anything = self.mask.heads.any(1) | self.mask.neurons.any(1)
+        return max([1, *(anything.nonzero().flatten() + 1).tolist()])
+
+    @property
+    def merged(self) -> Schedule:
+        """How many tokens merge in each of these."""
+        return self.schedule[: self.layers]
+
+    @property
+    def kept(self) -> Mask:
+        """What these keep."""
+        return Mask(**{name: each[: self.layers] for name, each in self.mask.tensors.items()})
+
+    @property
+    def says(self) -> str:
+        """In words, for titles and records."""
+        return f"exit after layer {self.layers}, {sum(self.merged)} tokens merged"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A combination as it came out: `lost` is 1 - cos on images left out of the alignment."""
+
+    candidate: Candidate
+    model: nn.Module
+    lost: float
+
+
+def best_combinations(
+    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions, label: str
+) -> list[Tried]:
+    """Make the most promising combinations under these prices, best promise first.
+
+    The most promising one that merges nothing is among them: promises of merging are the rougher.
+
+    Raises:
+        UserError: none keeps the constraint.
+    """
+    found = sorted(_candidates(source, prices, options), key=lambda each: each.promised)
+    if not found:
+        raise UserError(
+            f"{label}: no combination of exit, merging and pruning of this tower is so "
+            "cheap; allow more structures or earlier --exits"
+        )
+    chosen = found[: options.tries]
+    if all(any(each.schedule) for each in chosen):
+        chosen += [each for each in found if not any(each.schedule)][:1]
+    return [_made(source, each, options) for each in chosen]
+
+
+def _candidates(
+    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions
+) -> Iterator[Candidate]:
+    """For each exit, from the deepest, and each schedule the sizes of least promised loss.
+
+    An exit that loses more by itself than the best combination so far is passed over, and none of
+    its curves are measured.
+    """
+    config = source.model.config
+    reads, least = _reads(source, options), inf
+    for layers in exits_tried(config, options)[::-1]:
+        if min(each.losses[layers] for each in reads) >= least:
+            continue
+        importance = _exit(source, layers, options).importance
+        start = _start(source, layers, options)
+        curves = [*start.curves, *start.dims]
+        for each in reads:
+            shape = reduced_shape(config, _reduction(config, layers, each.schedule))
+            mask = _sizes(importance, curves, prices.of_shape(shape), options)
+            if mask is not None:
+                promised = each.losses[layers] + _lost(curves, mask)
+                least = min(least, promised)
+                yield Candidate(layers, each.schedule[:layers], mask, promised)
+
+
+def _reads(source: Source, options: CombinationOptions) -> list[ReadOff]:
+    """What exits and merging lose by themselves, measured once for all constraints."""
+
+    def read() -> list[ReadOff]:
+        images = source.calibration.first(options.search_samples)
+        config, targets = source.model.config, source.targets()[: len(images)]
+        exits, schedules = exits_tried(config, options), merging_schedules(config)
+        return read_off(source.model, exits, schedules, images, targets)
+
+    return source.ledger.once(("read off", options.search_samples, options.exits), read)
+
+
+def merging_schedules(config) -> list[Schedule]:
+    """The schedules that are tried, the first with nothing merged."""
+    layers = tower_config(config, "vision").num_hidden_layers
+    patches = int(Shape.of(config).tokens) - 1
+    found = [(0,) * layers]
+    for kind, shares in MERGED.items():
+        found += [spread(round(share * patches), layers, kind) for share in shares]
+    return list(dict.fromkeys(found))
+
+
+def exits_tried(config, options: CombinationOptions) -> list[int]:
+    """The numbers of layers that a tower may end after, ascending.
+
+    Raises:
+        UserError: an exit asked for is none of the tower's layers.
+    """
+    layers = tower_config(config, "vision").num_hidden_layers
+    if any(not 1 <= each <= layers for each in options.exits):
+        raise UserError(f"--exits takes layers from 1 to {layers}, found {list(options.exits)}")
+    sixths = np.ceil(layers * np.arange(1, 7) / 6).astype(int).tolist()
+    return sorted(set(options.exits or sixths))
+
+
+def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower:
+    """An exit, scored once for all constraints and structures."""
+    pooled = _reads(source, options)[0].pooled[layers]
+    targets = source.targets()[: len(pooled)]
+    images = source.calibration.first(options.score_samples)
+    return source.ledger.once(
+        ("exit", layers, len(pooled), len(images)),
+        lambda: exit_tower(source.model, layers, pooled, targets, images),
+    )
+
+
+def _budget(options: CombinationOptions) -> BudgetOptions:
+    return BudgetOptions(
+        structures=options.structures,
+        curve_samples=options.curve_samples,
+        repair_samples=options.score_samples,
+        seed=options.seed,
+    )
+
+
+def _reduction(config, layers: int, schedule: Schedule) -> Reduction:
+    """Exit and merging as one reduction of the whole tower."""
+    every = tower_config(config, "vision").num_hidden_layers
+    return Reduction(
+        layers=layers if layers < every else None,
+        merged_per_layer=schedule if any(schedule[:layers]) else None,
+    )
+
+
+def _sizes(
+    importance: Importance,
+    curves: Sequence[Curve],
+    prices: LayerPrices,
+    options: CombinationOptions,
+) -> Mask | None:
+    """The sizes of least loss; None where the budget can't be met."""
+    try:
+        return by_curves(importance, curves, prices, 1, options.structures)
+    except ValueError:
+        return None
+
+
+def _start(source: Source, layers: int, options: CombinationOptions) -> Start:
+    """What pruning an exit goes by, measured once for all constraints."""
+    tower, budget = _exit(source, layers, options), _budget(options)
+    asked = ("curves of exit", layers, options.search_samples, budget)
+    return source.ledger.once(asked, lambda: tower.start(budget))
+
+
+def _lost(curves: Sequence[Curve], mask: Mask) -> float:
+    """What the curves say of the sizes of a mask, added up."""
+
+    def at(curve: Curve) -> float:
+        size = int(mask.tensors[curve.kind][curve.layer].sum())
+        return float(curve.at(np.array([size]))[0])
+
+    return sum(map(at, curves))
+
+
+def _made(source: Source, candidate: Candidate, options: CombinationOptions) -> Tried:
+    """Prune, repair and merge; judged by its alignment."""
+    tower = _exit(source, candidate.exit, options)
+    budget, title = _budget(options), f"joint {candidate.says}"
+    turned = _start(source, candidate.exit, options).turned
+    made, _ = cut(tower.dense, candidate.mask, budget, f"{title}: repair", turned=turned)
+    made = reduce(made, _reduction(made.config, candidate.layers, candidate.schedule))
+    images = source.calibration.first(options.search_samples)
+    pooled = pooled_features(made, images, f"{title}: read off")
+    return Tried(candidate, made, linear_loss(pooled, source.targets()[: len(images)]))

@@ -1,0 +1,119 @@
+"""Early exits of one tower: what each loses by itself, and what pruning it would lose.
+
+Stands between curves and `compress.joint`, which chooses among them. An exit's embedding is read
+off by alignment, so what a sublayer is worth depends on which layer the tower ends after: each exit
+has token weights, recoverable scores and curves of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from compress.allocation.plan import Start, starting_curves
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.importance import Importance
+from compress.making.dense import DenseTower, Ledger
+from compress.making.options import BudgetOptions
+from compress.recover import importance_of
+from compress.solving.alignment import align_features, pooled_after
+from compress.solving.ridge import STRENGTHS, deviations, ridge
+from pruning_mechanism import Reduction, Tower, pooled_only, reduce
+
+Schedule = tuple[int, ...]
+"""How many tokens merge in each layer of the whole tower."""
+
+
+@dataclass(frozen=True)
+class ReadOff:
+    """What can be read off a tower that merges tokens, after each of its layers.
+
+    By the layer that the tower would end after, from 1: `losses` are mean 1 - cos between the last
+    stage's embedding and the alignment's of each image, left out of the regression; `pooled` what
+    that reads, float32 [n, 2d] each, where it is kept.
+    """
+
+    schedule: Schedule
+    losses: Mapping[int, float]
+    pooled: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExitTower:
+    """A tower that ends after some layer, aligned and not yet pruned, its units scored."""
+
+    dense: DenseTower
+    importance: Importance
+
+    def start(self, options: BudgetOptions) -> Start:
+        """The curves that pruning it goes by, measured once for all options that share them."""
+        return starting_curves(self.dense, self.importance, options)
+
+
+def linear_loss(pooled: Tensor, targets: Tensor) -> float:
+    """Leave-one-out 1 - cos of a linear alignment, no random features and no prior."""
+    pooled = pooled.double()
+    standard = (pooled - pooled.mean(0)) / deviations(pooled)
+    return ridge(standard, targets, strengths=STRENGTHS[::2]).left_out_loss
+
+
+@torch.no_grad()
+def read_off(
+    model: nn.Module,
+    exits: Sequence[int],
+    schedules: Sequence[Schedule],
+    images: Calibration,
+    targets: Tensor,
+) -> list[ReadOff]:
+    """What each exit of a tower loses by itself under each schedule of merging.
+
+    The tower goes over the images once for each schedule, and is read off after several layers;
+    an image is decoded once.
+
+    Args:
+        model: the tower, neither pruned nor reduced.
+        exits: numbers of layers, from 1.
+        schedules: the first of them merges nothing; what is pooled under it is kept.
+        images: to be read off.
+        targets: their embeddings by the last stage, [n, e].
+    """
+    towers = [
+        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=each)))) for each in schedules
+    ]
+    found: list[dict[int, list[Tensor]]] = [{layers: [] for layers in exits} for _ in towers]
+    for batch in images.batches("exits"):
+        entering = towers[0].embed(batch.pixels)
+        for tower, rows in zip(towers, found, strict=True):
+            for layers, pooled in pooled_after(tower, entering, exits).items():
+                rows[layers].append(pooled)
+    results = []
+    for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
+        pooled = {layers: torch.cat(each) for layers, each in rows.items()}
+        losses = {layers: linear_loss(each, targets) for layers, each in pooled.items()}
+        results.append(ReadOff(schedule, losses, {} if any(schedule) else pooled))
+    return results
+
+
+def exit_tower(
+    model: nn.Module,
+    layers: int,
+    pooled: Tensor,
+    targets: Tensor,
+    images: Calibration,
+) -> ExitTower:
+    """The tower that ends after so many layers, its units scored.
+
+    Args:
+        model: the whole tower; if it is to keep all its layers, its projection stays.
+        layers: how many stay.
+        pooled: what is read off it after the last of them, [n, 2d].
+        targets: the last stage's embeddings of the same images, [n, e].
+        images: to score on; the first of them are those of the curves.
+    """
+    base = model
+    if layers < len(Tower.of(model).layers):
+        base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, targets, 0)
+    dense = DenseTower(Tower.of(base), None, images, Ledger())
+    return ExitTower(dense, importance_of(dense.tower, dense.moments(), progress=True))

@@ -1,0 +1,195 @@
+"""Alignment: the map from a first stage's own features to the last stage's embedding.
+
+Stands after every rule that leaves out tokens or layers, and may stand after pruning. What the
+tower still computes is read off as well as it can be: from [class token, mean of the patch tokens,
+each standing for as many patches as its size says], each layer-normalised, and random features of
+these, by ridge regression in closed form. Images only.
+
+    min ‖Y - Z̃W‖² + λ‖W - W₀‖²,    Z̃ = [Z, GELU(ZR + r)], all standardised,
+
+the intercept free. Y [n, e] are the last stage's embeddings, Z [n, 2d] the features, and W₀ is
+either the projection that is replaced or 0. Which of the two, and which λ, is decided by the
+leave-one-out error (`compress.solving.ridge`): features are standardised and drawn by all images,
+all else is solved without the one left out. The projection stays as it is unless the gain is surely
+more than the chance of few images. The random features (Rahimi and Recht, NeurIPS 2008) make the
+map a little crooked.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibrating.calibration import Calibration
+from compress.errors import UserError, not_finite
+from compress.solving.ridge import Ridge, deviations, ridge
+from pruning_mechanism import Tower, align, pooled_only
+from pruning_mechanism.reduced_tower import AlignedProjection
+
+LEAST_IMAGES = 8
+"""Images that an alignment takes at least: of 4, the standard error of a gain says too little, and
+what was surely better wasn't so on other images."""
+RANDOM_SCALE = 0.15
+"""Standard deviation of the random features, the others' being 1: they are shrunk more."""
+RANDOM_SPREAD = 0.5
+"""Standard deviation of what GELU gets; the wider, the wigglier are the features."""
+FEATURES_OF_HIDDEN = 4
+"""Random features for each hidden dimension, if nothing else is said."""
+
+
+@torch.no_grad()
+def align_tower(
+    target: Tower,
+    model: nn.Module,
+    calibration: Calibration,
+    features: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> tuple[nn.Module, Ridge]:
+    """A new model whose vision tower gives what comes closest to the target's embeddings.
+
+    Args:
+        target: the vision tower whose embeddings are to be met, the last stage's.
+        model: the first stage's, of a family whose vision tower has a class token; it stays as it
+            is.
+        calibration: images, as both towers take them, at least `LEAST_IMAGES`.
+        features: random ones; by default four times the hidden size, or as many as there are.
+        seed: of these.
+        progress: the title of a bar.
+
+    Returns:
+        the aligned model, and the regression in standardised features.
+
+    Raises:
+        UserError: an embedding is not finite, or there are too few.
+        TowerError: the tower can't be aligned.
+    """
+    pooled = pooled_features(model, calibration, progress)
+    wanted = [target.embeddings(each.pixels).float().cpu() for each in calibration.batches()]
+    return align_features(model, pooled, torch.cat(wanted), features, seed)
+
+
+@torch.no_grad()
+def pooled_features(
+    model: nn.Module, calibration: Calibration, progress: str | None = None
+) -> Tensor:
+    """What a first stage reads off images, [class token, mean of patches], float32 [n, 2d].
+
+    Raises:
+        TowerError: the tower has no class token.
+    """
+    reader = Tower.of(pooled_only(model))
+    return torch.cat(
+        [reader.embeddings(each.pixels).float().cpu() for each in calibration.batches(progress)]
+    )
+
+
+def pooled_after(tower: Tower, hidden: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
+    """What can be read off one batch after each of these numbers of layers, float32 [b, 2d] each.
+
+    The tower goes up once, as far as the last of them.
+
+    Args:
+        tower: of a model that is `pooled_only`.
+        hidden: what its embeddings made of the batch, [b, n, d].
+        layers: from 1.
+    """
+    found, sizes = {}, None
+    for done in range(1, max(layers) + 1):
+        hidden, sizes = tower.root.through(done - 1, hidden, sizes)
+        if done in layers:
+            found[done] = tower.root.pool(hidden, sizes).float().cpu()
+    return found
+
+
+@torch.no_grad()
+def align_features(
+    model: nn.Module,
+    pooled: Tensor,
+    targets: Tensor,
+    features: int | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, Ridge]:
+    """A new model aligned by what its tower reads off images [n, 2d] and the targets [n, e].
+
+    Where that is not surely better, the projection gives what it gave. The other arguments are
+    those of `align_tower`; it is computed in float64 on the CPU.
+    """
+    if len(pooled) < LEAST_IMAGES:
+        raise too_few(len(pooled))
+    if not pooled.isfinite().all() or not targets.isfinite().all():
+        raise not_finite("the projection")
+    pooled, targets = pooled.double(), targets.double()
+    projection = _projection(Tower.of(model).final, pooled, targets.shape[1], features, seed)
+    read = projection.features(pooled)
+    mean, random = read.mean(0), deviations(read[:, pooled.shape[1] :]) / RANDOM_SCALE
+    deviation = torch.cat([deviations(pooled), random])
+    prior = constant = None
+    if projection.linear.weight.any():
+        prior = projection.linear.weight.T * deviation[:, None]
+        constant = projection.linear.bias + mean @ projection.linear.weight.T
+    solved = ridge((read - mean) / deviation, targets, prior, constant)
+    if not solved.as_it_was:  # else the same but for rounding, which half precision may not hold
+        weight = solved.weight / deviation[:, None]
+        projection.linear.weight.copy_(weight.T)
+        projection.linear.bias.copy_(solved.intercept - mean @ weight)
+    return align(model, projection.to(model.dtype)), solved
+
+
+def too_few(images: int) -> UserError:
+    """The error to raise where so many images are to be aligned by."""
+    return UserError(
+        f"{images} readable calibration images are too few to align by: it takes {LEAST_IMAGES} "
+        "at least; the default is 4096"
+    )
+
+
+def notes_of(alignment: Ridge, images: int) -> tuple[str, ...]:
+    """What a reader should know of an alignment by so many images, unless it was taken."""
+    if not alignment.as_it_was:
+        return ()
+    return (
+        f"the projection stays as it was: with {images} images no alignment is surely better "
+        f"(mean squared distance {alignment.tried:.4g} on images left out, "
+        f"{alignment.before:.4g} as it was)",
+    )
+
+
+def _projection(
+    own: nn.Module, pooled: Tensor, outputs: int, features: int | None, seed: int
+) -> AlignedProjection:
+    """The projection that a tower has, in the form of an aligned one, float64.
+
+    Random features that it has already stay, unless another number of them is asked for.
+    """
+    linear, known = own, None
+    if isinstance(own, AlignedProjection):
+        linear, known = own.linear, own.random
+    inputs = pooled.shape[1]
+    if features is None:
+        features = known.out_features if known else FEATURES_OF_HIDDEN * inputs // 2
+    made = AlignedProjection(inputs, features, outputs).double()
+    made.linear.weight.zero_()
+    made.linear.bias.zero_()
+    columns = min(linear.in_features, inputs)
+    if known and known.out_features == features:
+        made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
+        columns = linear.in_features
+    elif features:
+        _draw(made.random, pooled, seed)
+    if linear.out_features == outputs:
+        made.linear.weight[:, :columns] = linear.weight[:, :columns].cpu().double()
+        if linear.bias is not None:
+            made.linear.bias.copy_(linear.bias.cpu().double())
+    return made
+
+
+def _draw(random: nn.Linear, pooled: Tensor, seed: int) -> None:
+    """Draw the random features' weights, for standardised inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = random.weight.shape
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64) * RANDOM_SPREAD
+    drawn /= shape[1] ** 0.5 * deviations(pooled)
+    offset = torch.randn(shape[0], generator=generator, dtype=torch.float64) * RANDOM_SPREAD
+    random.weight.copy_(drawn)
+    random.bias.copy_(offset - drawn @ pooled.mean(0))
