@@ -23,7 +23,7 @@ from cascade.stage import Stage, normalised
 from cascade.states import States, states_of
 from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
-from pruning_mechanism.reduced_tower import ReducedTower
+from pruning_mechanism.modeling.reduced_tower import ReducedTower
 
 
 class ResumedStage:

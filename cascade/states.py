@@ -16,7 +16,7 @@ from torch import Tensor
 from cascade.images import ImageSource
 from cascade.stage import Encoder
 from pruning_mechanism import TowerError
-from pruning_mechanism.tokens import match, merge, mergeable
+from pruning_mechanism.modeling.tokens import match, merge, mergeable
 
 STATE_LIMIT = 2 << 30
 """Bytes that states may take if nothing else is said: 7,000 images of ViT-B/16 at 224 pixels."""

@@ -36,7 +36,7 @@ from compress.searching.combinations import (
     exits_tried,
 )
 from pruning_mechanism import Reduction, is_smaller
-from pruning_mechanism.latency_measurement import measured_share
+from pruning_mechanism.costs.latency_measurement import measured_share
 
 USUAL_MACS = (0.07,)
 """The MAC constraint if none is asked for."""

@@ -26,7 +26,7 @@ from compress.making.reduced import ReduceRule, Step, run_reduce, settings_of, w
 from compress.making.source import Source
 from pruning_mechanism import Reduction, mac_fraction, reduce
 from pruning_mechanism.families import tower_config
-from pruning_mechanism.tokens import complexity
+from pruning_mechanism.modeling.tokens import complexity
 
 
 @dataclass(frozen=True)

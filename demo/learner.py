@@ -19,7 +19,7 @@ from transformers import CLIPProcessor
 from demo.batches import Batch
 from demo.network import build_model, embed_images, embed_texts
 from demo.optimizers import Muon
-from pruning_mechanism.weights import open_up
+from pruning_mechanism.checkpoints.weights import open_up
 
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 LARGEST_GRADIENT = 5.0

@@ -44,7 +44,7 @@ from demo.network import IMAGE_SIDE, build_processor
 from demo.phrases import Phrases
 from evaluation.retrieval import recall
 from pruning_mechanism import save
-from pruning_mechanism.checkpoint import cast
+from pruning_mechanism.checkpoints.checkpoint import cast
 
 Positive = Annotated[float, Bounds(0, low_open=True)]
 FloatFromZero = Annotated[float, Bounds(0)]

@@ -33,8 +33,7 @@ from compress.command import run_command
 from compress.errors import UserError
 from compress.making.dense import check_text_model, open_base
 from compress.making.options import BudgetOptions
-from evaluation.clock import Contender, keeping_states, resuming
-from evaluation.first_stages import (
+from evaluation.experiment.first_stages import (
     FirstStage,
     Method,
     belongs_to,
@@ -44,11 +43,9 @@ from evaluation.first_stages import (
     refuse_overlap,
     seen,
 )
-from evaluation.methods import parse_method, unread_settings
-from evaluation.record import write_text
-from evaluation.report import Report, Row
-from evaluation.resumption import ResumedTiming, resumed_row, resumption
-from evaluation.search import (
+from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
+from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
@@ -57,8 +54,11 @@ from evaluation.search import (
     searched_corpus,
     timed,
 )
+from evaluation.measuring.clock import Contender, keeping_states, resuming
+from evaluation.reports.record import write_text
+from evaluation.reports.report import Report, Row
 from pruning_mechanism import TowerError, is_pruned
-from pruning_mechanism.checkpoint import fingerprint
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)

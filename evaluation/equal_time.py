@@ -19,9 +19,9 @@ from commands.outputs import finished_directory
 from commands.screen import console, printable
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation import equal_time_table
-from evaluation.record import write_text
-from evaluation.report import Report, Row, names_of, open_report, refuse_different
+from evaluation.reports import equal_time_table
+from evaluation.reports.record import write_text
+from evaluation.reports.report import Report, Row, names_of, open_report, refuse_different
 
 SAME = ("model", "corpus", "split", "images", "queries", "captions", "m", "seconds_basis")
 """Fields in which reports that are compared agree."""

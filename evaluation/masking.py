@@ -27,10 +27,8 @@ from compress.making.dense import check_text_model
 from compress.making.options import AlignOptions
 from compress.making.reduced import ReduceRule, make_reduced
 from compress.making.source import Source, open_source
-from evaluation.first_stages import FirstStage, refuse_overlap
-from evaluation.record import write_text
-from evaluation.report import Report
-from evaluation.search import (
+from evaluation.experiment.first_stages import FirstStage, refuse_overlap
+from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
@@ -39,6 +37,8 @@ from evaluation.search import (
     searched_corpus,
     timed,
 )
+from evaluation.reports.record import write_text
+from evaluation.reports.report import Report
 
 
 @dataclass(frozen=True)

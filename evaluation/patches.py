@@ -33,7 +33,7 @@ from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
 from corpora import load_corpus
-from evaluation.record import RecordError, read, write_text, written
+from evaluation.reports.record import RecordError, read, write_text, written
 from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.groups import DROPPED, patch_groups

@@ -20,9 +20,9 @@ from commands.outputs import finished_directory
 from commands.screen import console, printable
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation import seeds_table
-from evaluation.record import write_text, written
-from evaluation.report import Report, Row, open_report, refuse_different
+from evaluation.reports import seeds_table
+from evaluation.reports.record import write_text, written
+from evaluation.reports.report import Report, Row, open_report, refuse_different
 
 SCHEMA = 1
 SAME = ("model", "corpus", "split", "images", "queries", "captions", "m")

@@ -25,7 +25,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation.report import Report, ReportError, Row
+from evaluation.reports.report import Report, ReportError, Row
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, series_style
 

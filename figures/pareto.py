@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation.bootstrap import Interval
-from evaluation.report import Report, ReportError, Row, names_of
+from evaluation.measuring.bootstrap import Interval
+from evaluation.reports.report import Report, ReportError, Row, names_of
 from figures.labels import Point, place_labels
 from figures.picture import refuse_existing, write_picture
 from figures.style import FAINT, INK, SETTINGS, SeriesStyle, series_style

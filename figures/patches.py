@@ -24,7 +24,7 @@ from commands.flags import ConfigOption, ReadPath, WrittenPath
 from compress.command import run_command
 from compress.errors import UserError
 from evaluation.patches import FILE, Patches, StagePatches
-from evaluation.record import RecordError
+from evaluation.reports.record import RecordError
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS
 from pruning_mechanism.groups import DROPPED

@@ -17,7 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from compress.errors import UserError
 from compress.solving.repair import SublayerRepair
 from pruning_mechanism import Mask
-from pruning_mechanism.record import RECORD, read_fields
+from pruning_mechanism.checkpoints.record import RECORD, read_fields
 
 KINDS = {"heads": "attention", "neurons": "MLP"}
 """The kinds of sublayer, in the order in which a layer runs them, and what pictures call them."""

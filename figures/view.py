@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.bootstrap import Interval
-from evaluation.report import Report, Row
+from evaluation.measuring.bootstrap import Interval
+from evaluation.reports.report import Report, Row
 
 Quality = Literal["recall", "agreement"]
 Saving = Literal["speedup", "macs"]

@@ -3,12 +3,12 @@
 Importing this package makes `transformers.AutoModel` load the checkpoints that it saves.
 """
 
-from pruning_mechanism.checkpoint import load, register, save
-from pruning_mechanism.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.checkpoints.checkpoint import load, register, save
+from pruning_mechanism.checkpoints.preparation import check_belongs, load_processor
+from pruning_mechanism.checkpoints.record import Compression, read_record
+from pruning_mechanism.costs.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
-from pruning_mechanism.preparation import check_belongs, load_processor
-from pruning_mechanism.record import Compression, read_record
 from pruning_mechanism.reduction import (
     Reduction,
     align,

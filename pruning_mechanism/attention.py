@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pruning_mechanism.clock import in_turn
+from pruning_mechanism.checkpoints.record import first_line
+from pruning_mechanism.costs.clock import in_turn
+from pruning_mechanism.costs.latency import Conditions
+from pruning_mechanism.costs.latency_measurement import conditions_of, noise_pixels, settle_memory
 from pruning_mechanism.families import TowerError, tower_config
-from pruning_mechanism.latency import Conditions
-from pruning_mechanism.latency_measurement import conditions_of, noise_pixels, settle_memory
-from pruning_mechanism.record import first_line
 from pruning_mechanism.tower import image_embeddings
 
 IMPLEMENTATIONS = ("sdpa", "eager")

@@ -21,7 +21,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from pruning_mechanism.modeling_pruned_clip import (
+from pruning_mechanism.modeling.modeling_pruned_clip import (
     PrunedAltCLIPModel,
     PrunedChineseCLIPModel,
     PrunedCLIPModel,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_mechanism.families import TowerError
-from pruning_mechanism.reduced_tower import KeptPatches, ReducedTower
-from pruning_mechanism.tokens import Matching
+from pruning_mechanism.modeling.reduced_tower import KeptPatches, ReducedTower
+from pruning_mechanism.modeling.tokens import Matching
 from pruning_mechanism.tower import Tower
 
 DROPPED = -1

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pruning_mechanism.consistency import IMAGE_SIZES, SIZES, check_fewer_tokens
-from pruning_mechanism.cost import Shape
+from pruning_mechanism.costs.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
-from pruning_mechanism.reduced_tower import AlignedProjection, FewerTokens, is_reduced
+from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES, check_fewer_tokens
+from pruning_mechanism.modeling.reduced_tower import AlignedProjection, FewerTokens, is_reduced
 from pruning_mechanism.surgery import rebuilt
 from pruning_mechanism.tower import Tower
 

@@ -22,7 +22,7 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
-from pruning_mechanism.reduced_tower import ReducedTower
+from pruning_mechanism.modeling.reduced_tower import ReducedTower
 
 Inputs = Tensor | Mapping[str, Tensor]
 """Pixels [b, 3, height, width], or a tokeniser's dictionary with `input_ids` [b, n]."""

@@ -6,8 +6,8 @@ import tyro
 
 from commands.flags import ConfigOption, read_config
 from evaluation.cascade import CascadeOptions
+from evaluation.experiment.methods import parse_method
 from evaluation.masking import MaskingExperimentOptions
-from evaluation.methods import parse_method
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TABLE_1 = {

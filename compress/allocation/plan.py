@@ -26,8 +26,8 @@ from compress.making.smaller import Plan
 from compress.solving.head_dims import Rotated, rotate_tower, turn
 from compress.solving.moments import Moments
 from pruning_mechanism import Mask, Tower
-from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_measurement import measure
+from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.latency_measurement import measure
 
 Arrange = Callable[[Importance, Mask], Mask]
 

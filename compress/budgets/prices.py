@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.errors import UserError
 from pruning_mechanism import Mask, Shape, TowerKind
-from pruning_mechanism.latency import LatencyTable
+from pruning_mechanism.costs.latency import LatencyTable
 
 LATENCY_STEPS = 20_000
 """Units that a dense tower's seconds are counted in: far finer than any clock repeats itself."""

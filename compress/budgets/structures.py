@@ -12,7 +12,7 @@ import numpy as np
 from compress.budgets.prices import Constraint
 from compress.errors import UserError
 from pruning_mechanism import Shape, TowerKind
-from pruning_mechanism.latency_sizes import measured_head_sizes
+from pruning_mechanism.costs.latency_sizes import measured_head_sizes
 
 Structure = Literal["heads", "neurons", "head_dims", "sublayers"]
 USUAL: tuple[Structure, ...] = ("heads", "neurons", "sublayers")

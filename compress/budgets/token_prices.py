@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from pruning_mechanism import Reduction, Shape, reduce
-from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_measurement import measure, seconds_of_merging
+from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.latency_measurement import measure, seconds_of_merging
 
 SHARES = (0.25, 0.5, 1.0)
 """Shares of the patches at which seconds are measured; between them they are taken as linear."""

@@ -3,7 +3,7 @@
 import torch
 
 from compress.errors import UserError
-from pruning_mechanism.record import first_line
+from pruning_mechanism.checkpoints.record import first_line
 
 
 def check_device(name: str) -> None:

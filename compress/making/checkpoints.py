@@ -17,10 +17,10 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from compress.errors import UserError
 from pruning_mechanism import Compression
-from pruning_mechanism.checkpoint import weights_fingerprint
-from pruning_mechanism.record import first_line
+from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
+from pruning_mechanism.checkpoints.record import first_line
 
-DEMO_MODEL = str(Path(__file__).resolve().parent.parent / "demo" / "clip-scenes")
+DEMO_MODEL = str(Path(__file__).resolve().parents[2] / "demo" / "clip-scenes")
 
 _REVISION = "revision "
 _ABOVE = 3

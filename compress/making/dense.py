@@ -28,7 +28,7 @@ from pruning_mechanism import (
     load,
     load_processor,
 )
-from pruning_mechanism.checkpoint import fingerprint
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""

@@ -32,7 +32,7 @@ from pruning_mechanism import (
     reduce,
     save,
 )
-from pruning_mechanism.checkpoint import cast, stored_dtype
+from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
 from pruning_mechanism.families import tower_config
 
 

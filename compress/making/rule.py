@@ -21,7 +21,7 @@ from compress.making.results import Outputs, Said, result_directories
 from compress.making.smaller import Plan, Smaller, SmallerTower, summary, write
 from compress.solving.repair import SublayerRepair, repair_tower
 from pruning_mechanism import Compression, Mask, Tower, macs, parameters, prune
-from pruning_mechanism.checkpoint import cast, fingerprint, stored_dtype
+from pruning_mechanism.checkpoints.checkpoint import cast, fingerprint, stored_dtype
 
 
 @dataclass(frozen=True)

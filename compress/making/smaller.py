@@ -17,7 +17,7 @@ from compress.making.dense import Base
 from compress.making.keys import write_keys
 from compress.solving.repair import SublayerRepair
 from pruning_mechanism import Compression, Mask, TowerKind, macs, parameters, save
-from pruning_mechanism.latency import LatencyTable
+from pruning_mechanism.costs.latency import LatencyTable
 
 ENDINGS = {"vision": "", "text": "-text"}
 """What the names of files about a tower end in."""

@@ -21,15 +21,8 @@ from compress.making.keys import read_keys
 from compress.making.options import AlignOptions
 from compress.solving.alignment import LEAST_IMAGES, too_few
 from corpora import load_corpus
-from pruning_mechanism import (
-    Compression,
-    Tower,
-    check_belongs,
-    load,
-    load_processor,
-    read_record,
-)
-from pruning_mechanism.checkpoint import fingerprint
+from pruning_mechanism import Compression, Tower, check_belongs, load, load_processor, read_record
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 TARGET_FINGERPRINT = "target_fingerprint"
 """The entry of a record's settings that identifies another last stage than the base."""

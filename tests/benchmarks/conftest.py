@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from pruning_mechanism.clock import seconds_of
-from pruning_mechanism.latency_measurement import settle_memory
-from pruning_mechanism.pruned_layers import activate_in_place
+from pruning_mechanism.costs.clock import seconds_of
+from pruning_mechanism.costs.latency_measurement import settle_memory
+from pruning_mechanism.modeling.pruned_layers import activate_in_place
 
 LAYERS = int(os.environ.get("BENCH_LAYERS", "12"))
 

@@ -28,8 +28,8 @@ from compress.making.options import DEMO_MODEL
 from compress.making.rule import make_smaller
 from compress.recover import RecoverOptions
 from corpora import load_corpus
-from evaluation.clock import seconds_per_image
-from evaluation.quality import Queries, answers_alone
+from evaluation.experiment.quality import Queries, answers_alone
+from evaluation.measuring.clock import seconds_per_image
 from evaluation.retrieval import agreement
 from pruning_mechanism import macs
 

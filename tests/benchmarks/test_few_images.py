@@ -25,8 +25,8 @@ from compress.calibrating.calibration import Calibration
 from compress.making.options import DEMO_MODEL
 from compress.solving.alignment import align_features, pooled_features
 from corpora import load_corpus
+from evaluation.reports.table import github_table
 from evaluation.retrieval import agreement
-from evaluation.table import github_table
 from pruning_mechanism import Reduction, Tower, load, load_processor, reduce
 
 MODEL = os.environ.get("FEW_MODEL", DEMO_MODEL)

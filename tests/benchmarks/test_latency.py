@@ -15,9 +15,9 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from pruning_mechanism import Mask, image_embeddings, load, prune
-from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_measurement import measure
-from pruning_mechanism.pruned_layers import activate_in_place
+from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.modeling.pruned_layers import activate_in_place
 from tests.benchmarks.conftest import LAYERS, against
 
 BATCH = int(os.environ.get("LATENCY_BATCH", "16"))

@@ -46,8 +46,8 @@ from demo.probe import ProbeOptions
 from demo.train import Recipe
 from evaluation.cascade import CascadeOptions
 from evaluation.equal_time import EqualTimeOptions
+from evaluation.experiment.methods import parse_method, unread_settings
 from evaluation.masking import MaskingExperimentOptions
-from evaluation.methods import parse_method, unread_settings
 from evaluation.patches import PatchesOptions
 from evaluation.seeds import SeedsOptions
 from figures.mask import MaskOptions

@@ -2,10 +2,10 @@
 
 import pytest
 
-from evaluation.bootstrap import Interval
-from evaluation.clock import Timing
-from evaluation.machine import Machine
-from evaluation.report import Report, Result, Row
+from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.clock import Timing
+from evaluation.measuring.machine import Machine
+from evaluation.reports.report import Report, Result, Row
 
 
 def around(value, width=1.0):

@@ -12,8 +12,8 @@ from compress.command import run_command
 from compress.resolution import resized_processor
 from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
-from evaluation.quality import Queries
-from evaluation.report import Report
+from evaluation.experiment.quality import Queries
+from evaluation.reports.report import Report
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
 from tests.conftest import tiny_clip, tiny_processor

@@ -11,10 +11,10 @@ from rich.console import Console
 from commands.belongings import files_in
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation import equal_time_table
-from evaluation.bootstrap import Interval
-from evaluation.clock import Timing
 from evaluation.equal_time import EqualTimeOptions, between, compared, main
+from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.clock import Timing
+from evaluation.reports import equal_time_table
 
 
 def test_between_two_rows_a_value_is_linear_in_the_logarithm_of_seconds():

@@ -9,7 +9,7 @@ from compress import flip, merge
 from compress.command import run_command
 from evaluation import cascade
 from evaluation.masking import MaskingExperimentOptions, _sharing, main
-from evaluation.report import Report
+from evaluation.reports.report import Report
 from pruning_mechanism import Reduction, load, macs, reduce
 from tests.conftest import tiny_clip, tiny_processor
 

@@ -12,9 +12,9 @@ from scipy import stats
 
 from compress.command import run_command
 from compress.errors import UserError
-from evaluation import seeds_table
-from evaluation.bootstrap import Interval
-from evaluation.record import restored
+from evaluation.measuring.bootstrap import Interval
+from evaluation.reports import seeds_table
+from evaluation.reports.record import restored
 from evaluation.seeds import SeedsOptions, SeedsReport, main, spread, summed_up
 
 DROPS = {"fisher+rescale": (20.0, 24.0, 16.0), "recover": (5.0, 8.0, 4.0)}

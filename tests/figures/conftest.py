@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.bootstrap import Interval
-from evaluation.clock import Timing
-from evaluation.machine import Machine
-from evaluation.report import Report, Result, Row
+from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.clock import Timing
+from evaluation.measuring.machine import Machine
+from evaluation.reports.report import Report, Result, Row
 from pruning_mechanism import Mask
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from compress.command import run_command
-from evaluation.report import ReportError
+from evaluation.reports.report import ReportError
 from figures.masking import MaskingFigureOptions, draw, main
 from figures.picture import save_picture
 from figures.style import series_style

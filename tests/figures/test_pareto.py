@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from compress.command import run_command
-from evaluation.bootstrap import Interval
+from evaluation.measuring.bootstrap import Interval
 from figures.pareto import ParetoOptions, draw, front, main
 from figures.picture import save_picture
 from figures.style import series_style

@@ -11,7 +11,7 @@ from PIL import Image
 
 from compress.command import run_command
 from evaluation.patches import Patches, StagePatches
-from evaluation.record import written
+from evaluation.reports.record import written
 from figures.patches import PatchesFigureOptions, SeenImage, SheetRow, draw, main
 from figures.picture import save_picture
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pruning_mechanism import Reduction, align, load, prune, reduce
-from pruning_mechanism.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.reduced_tower import AlignedProjection
 from pruning_mechanism.tower import vision_config
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask

@@ -5,7 +5,7 @@ import torch
 
 from pruning_mechanism import Reduction, Tower, TowerError, reduce
 from pruning_mechanism.groups import patch_groups
-from pruning_mechanism.tokens import grid_patches, salient_patches
+from pruning_mechanism.modeling.tokens import grid_patches, salient_patches
 from tests.conftest import tiny_clip
 
 PIXELS = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(3))

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.functional import linear
 from torch.nn.modules.module import register_module_forward_hook
 
-from pruning_mechanism import image_embeddings, load, prune, pruned_layers
+from pruning_mechanism import image_embeddings, load, prune
+from pruning_mechanism.modeling import pruned_layers
 from pruning_mechanism.tower import Tower
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask

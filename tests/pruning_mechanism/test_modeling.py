@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel
 from transformers.activations import GELUActivation, QuickGELUActivation
 
-from pruning_mechanism import Mask, image_embeddings, load, prune, pruned_layers
-from pruning_mechanism.modeling_pruned_clip import PrunedCLIPModel, PrunedCLIPVisionConfig
-from pruning_mechanism.pruned_layers import InPlaceQuickGELU
+from pruning_mechanism import Mask, image_embeddings, load, prune
+from pruning_mechanism.modeling import pruned_layers
+from pruning_mechanism.modeling.modeling_pruned_clip import PrunedCLIPModel, PrunedCLIPVisionConfig
+from pruning_mechanism.modeling.pruned_layers import InPlaceQuickGELU
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
 

@@ -11,7 +11,7 @@ import torch
 
 from cascade import Stage
 from pruning_mechanism import image_embeddings, prune, reduce
-from pruning_mechanism.pruned_layers import PrunedMLP, mixed
+from pruning_mechanism.modeling.pruned_layers import PrunedMLP, mixed
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import FAMILIES, random_slim_mask, tiny_model
 from tests.pruning_mechanism.test_reduction import PIXELS, SOMETHING, chain, pruned

@@ -22,12 +22,12 @@ from compress.making.options import BudgetOptions
 from compress.making.rule import cut, make_smaller
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Shape, Tower, load, prune
-from pruning_mechanism.latency import LatencyTable
-from pruning_mechanism.latency_sizes import measured_widths
+from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.latency_sizes import measured_widths
 from tests.compress.budgets.test_prices import cost
 from tests.compress.solving.test_repair import Images
 from tests.conftest import tiny_clip
-from tests.pruning_mechanism.test_latency import CONDITIONS
+from tests.pruning_mechanism.costs.test_latency import CONDITIONS
 
 HALF = Constraint("MAC", 0.5)
 

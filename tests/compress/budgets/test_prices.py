@@ -10,7 +10,7 @@ from compress.budgets.prices import LATENCY_STEPS, Constraint, Prices
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
 from pruning_mechanism import Mask
-from tests.pruning_mechanism.test_latency import made_table
+from tests.pruning_mechanism.costs.test_latency import made_table
 
 CONFIG = CLIPVisionConfig(
     hidden_size=16,

@@ -11,9 +11,9 @@ from compress import align, flip, recover
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from evaluation import cascade
-from evaluation.report import Report
+from evaluation.reports.report import Report
 from pruning_mechanism import read_record
-from pruning_mechanism.checkpoint import weights_fingerprint
+from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
 from tests.conftest import tiny_clip, tiny_processor
 
 

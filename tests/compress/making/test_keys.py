@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from compress.errors import UserError
 from compress.making.keys import read_keys, write_keys
-from evaluation.first_stages import FirstStage, refuse_overlap, seen
+from evaluation.experiment.first_stages import FirstStage, refuse_overlap, seen
 
 NAMES = ["a\nb.png", "a\u2028b", "a\u0085b", "a\x0bb", "a\rb", "", " ", '"', "\\n", "caf\udce9.jpg"]
 

@@ -29,7 +29,7 @@ from pruning_mechanism import (
     macs,
     reduce,
 )
-from pruning_mechanism.checkpoint import stored_dtype
+from pruning_mechanism.checkpoints.checkpoint import stored_dtype
 from tests.compress.solving.test_alignment import calibration
 from tests.conftest import tiny_clip, tiny_processor
 

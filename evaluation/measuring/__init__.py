@@ -1,0 +1,1 @@
+"""Seconds, confidence intervals and the machine that they are of."""

@@ -1,0 +1,1 @@
+"""What experiments leave on disk, and the tables made of it."""

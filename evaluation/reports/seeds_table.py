@@ -1,0 +1,150 @@
+"""Several seeds as tables, for the terminal and for Markdown: formatting only, as in `table`.
+
+In the terminal half widths stand under their means.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from evaluation.reports.table import NOTHING, github_table
+
+if TYPE_CHECKING:
+    from evaluation.seeds import SeedsReport, SeedsRow, Spread
+
+
+def terminal(summary: SeedsReport) -> Table:
+    """The summary as a `rich` table, readable at 120 columns."""
+    shown = Table(
+        title=_title(summary),
+        caption=_caption(summary),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for place, header in enumerate(_headers(summary)):
+        numeric = place >= 2
+        shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in summary.rows:
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def markdown(summary: SeedsReport) -> str:
+    """The summary as GitHub tables, ending with a newline.
+
+    For each kind of constraint one of the first stages alone, methods against constraints; then one
+    of everything with its intervals, and a line of explanation below.
+    """
+    whole = github_table(_headers(summary), map(_cells, summary.rows))
+    return f"{overviews(summary)}{whole}\n{_title(summary)}.\n{_caption(summary)}.\n"
+
+
+def overviews(summary: SeedsReport) -> str:
+    """Methods against constraints, a table for each kind of constraint, each with a blank line.
+
+    A cell has agreement@10 and 1 - cos of the first stage alone, and where there is a reference the
+    drop in agreement as a share of its drop; means over the seeds.
+    """
+    by_kind: dict[str, dict[str, dict[str, SeedsRow]]] = {}
+    for row in summary.rows[1:]:
+        methods = by_kind.setdefault(_kind(row.constraint), {})
+        methods.setdefault(row.method, {})[row.constraint] = row
+    says = "First stage alone: agreement@10 in % / 1 - cos"
+    if any(row.agreement_drop_ratio for row in summary.rows):
+        says += f" / drop in agreement as a share of {summary.reference}'s"
+    return f"{says}; means over the seeds.\n\n" + "".join(map(_overview, by_kind.values()))
+
+
+def _kind(constraint: str) -> str:
+    """What a constraint counts: MAC of "MAC 0.5", heads of "22 heads"."""
+    return next((word for word in constraint.split() if not word[0].isdigit()), constraint)
+
+
+def _overview(methods: dict[str, dict[str, SeedsRow]]) -> str:
+    values = {name: row.constraint_value for rows in methods.values() for name, row in rows.items()}
+    constraints = sorted(values, key=lambda name: values[name] or 0.0)
+    lines = [
+        [method, *(_overview_cell(rows.get(each)) for each in constraints)]
+        for method, rows in methods.items()
+    ]
+    return github_table(["method", *constraints], lines, texts=(0,)) + "\n"
+
+
+def _overview_cell(row: SeedsRow | None) -> str:
+    if row is None:
+        return NOTHING
+    cells = [f"{row.agreement.mean:.1f}"]
+    if row.one_minus_cosine:
+        cells.append(_two_digits(row.one_minus_cosine.mean))
+    if row.agreement_drop_ratio:
+        cells.append(f"{row.agreement_drop_ratio.mean:.2f}")
+    return " / ".join(cells)
+
+
+def _two_digits(number: float) -> str:
+    """Two significant digits, at most four decimals."""
+    return f"{number:#.2g}" if number >= 0.001 else f"{number:.4f}"
+
+
+def _title(summary: SeedsReport) -> str:
+    return (
+        f"{summary.model} on {summary.corpus} ({summary.split}): {summary.images:,} images, "
+        f"{summary.queries:,} caption queries, m = {', '.join(map(str, summary.m))}, "
+        f"seeds {', '.join(map(str, summary.seeds))}"
+    )
+
+
+def _caption(summary: SeedsReport) -> str:
+    ratios = any(row.agreement_drop_ratio or row.cosine_ratio for row in summary.rows)
+    compared = f"; ratios to {summary.reference} under the same constraint and seed"
+    return (
+        "mean ± half the width of the 95 % t interval over the seeds"
+        f"{compared if ratios else ''}\n"
+        f"calibrated on {'; '.join(summary.calibration)}\n"
+        f"seconds on {'; '.join(summary.machines)}"
+    )
+
+
+def _headers(summary: SeedsReport) -> list[str]:
+    recalls = [f"R@{k}\nalone" for k in _depths(summary.rows[0])]
+    return [
+        "method",
+        "constraint",
+        *recalls,
+        "agreement@10\nalone",
+        "1 - cos\nalone",
+        "agreement@10\ncascade",
+        "seconds to\ncompress",
+        "drop in\nagreement\nratio",
+        "1 - cos\nratio",
+    ]
+
+
+def _cells(row: SeedsRow) -> list[str]:
+    return [
+        row.method,
+        row.constraint,
+        *(_shown(row.recall[k], 1) for k in _depths(row)),
+        _shown(row.agreement, 1),
+        _shown(row.one_minus_cosine, 4),
+        _shown(row.cascade_agreement, 1),
+        _shown(row.compression_seconds, 1),
+        _shown(row.agreement_drop_ratio, 2),
+        _shown(row.cosine_ratio, 3),
+    ]
+
+
+def _depths(row: SeedsRow) -> list[int]:
+    """The first and the last k of Recall@k; those between are in the JSON."""
+    ks = sorted(row.recall)
+    return list(dict.fromkeys([ks[0], ks[-1]]))
+
+
+def _shown(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return NOTHING
+    return f"{spread.mean:.{digits}f}\n± {spread.half_width:.{digits}f}"

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: weights, records and processors, read and written."""

@@ -1,0 +1,312 @@
+"""Models from and to disk: an ordinary Hugging Face directory, never a pickle.
+
+Beside the usual files a smaller tower's directory holds `compression.json`, which says how it was
+made, and the modelling code, so that it loads where this project isn't installed. Nothing that lies
+beside weights is run here, and nothing that a directory says is believed before it is checked.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+
+from pruning_mechanism.checkpoints.preparation import load_processor
+from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
+from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
+from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
+from pruning_mechanism.modeling.consistency import check_tower
+from pruning_mechanism.modeling.pruned_layers import activate_in_place
+from pruning_mechanism.tower import Tower
+
+__all__ = [
+    "Compression",
+    "cast",
+    "fingerprint",
+    "load",
+    "load_processor",
+    "register",
+    "save",
+    "stored_dtype",
+]
+
+logger = logging.getLogger(__name__)
+
+HALF = (torch.float16, torch.bfloat16)
+ATTENTIONS = (None, "eager", "sdpa")
+"""What a configuration may ask its attention to be computed by; other names may fetch code."""
+
+
+def load(path: str | Path, device: str = "cpu") -> nn.Module:
+    """Load a CLIP or a model like it, dense or pruned, whole or vision-only, for inference.
+
+    On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
+    elsewhere it keeps its type. Prefixes that training loops put before the names of weights are
+    taken off, and what lies beside the model's own weights is left unread; both are said.
+
+    Args:
+        path: a directory in the Hugging Face layout, or a name on the hub.
+        device: where the model goes, as torch names it.
+
+    Raises:
+        TowerError: there is no such model, it is of no family that fits, its configuration can't
+            be, it has no safetensors weights, they are of another model or lack a part of this
+            one, or one of them is NaN or infinite.
+    """
+    config = _read_config(path)
+    weights = Weights.of(path, getattr(config, "_commit_hash", None))
+    dtype = weights.dtype
+    if dtype in HALF and torch.device(device).type == "cpu":
+        _say_once(f"a {str(dtype)[6:]} checkpoint is computed in float32 on the CPU")
+        dtype = torch.float32
+    _check_shape(path, config, weights)
+    model, found = _build(path, config, weights, dtype)
+    if found["missing_keys"]:
+        raise weights.missing(found["missing_keys"])
+    beside = weights.check_unexpected(found["unexpected_keys"], model)
+    if weights.stripped:
+        logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
+    if beside:
+        logger.warning(f"{path}: left unread what is none of the model's: {listed(beside)}")
+    _check_finite(path, model)
+    activate_in_place(Tower.of(model).root)
+    return model.to(device).eval()
+
+
+def _check_shape(path: str | Path, config, weights: Weights) -> None:
+    """Raise `TowerError` unless a configuration is of the size of the weights; takes no memory."""
+    towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
+    for tower in [tower for tower in towers if tower is not None] or [config]:
+        try:
+            check_tower(tower)
+        except ValueError as error:
+            raise TowerError(f"{path}: config.json: {error}") from error
+        if tower.num_hidden_layers > len(weights.tensors):
+            raise TowerError(
+                f"{path}: config.json: num_hidden_layers is {tower.num_hidden_layers:,}, but there "
+                f"are {len(weights.tensors):,} weights"
+            )
+    try:
+        with torch.device("meta"):
+            empty = MODEL_CLASSES[config.model_type](config)
+    except Exception as error:  # whatever a wrong entry leads to inside a model
+        raise TowerError(
+            f"{path}: config.json describes no model that can be: {first_line(error)}"
+        ) from error
+    weights.check_sizes(empty)
+
+
+def _build(
+    path: str | Path, config, weights: Weights, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, set]]:
+    """The model with its weights, and what of these is missing or unexpected."""
+    try:
+        model, found = MODEL_CLASSES[config.model_type].from_pretrained(
+            None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # as above
+        raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
+    model.config._name_or_path = str(path)
+    return model, found
+
+
+def _check_finite(path: str | Path, model: nn.Module) -> None:
+    """Raise `TowerError` if a weight is NaN or infinite: nothing solved from it would be right."""
+    for name, tensor in model.state_dict().items():
+        broken = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if broken:
+            raise TowerError(
+                f"{path}: {name} holds NaN or infinity in {broken:,} of its {tensor.numel():,} "
+                "entries; get the checkpoint anew"
+            )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
+
+
+def stored_dtype(path: str | Path) -> torch.dtype:
+    """The type in which a checkpoint's weights are stored, as their files say."""
+    return Weights.of(path).dtype
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model in a type that it is to be stored in, and notes for its record.
+
+    Where a weight would become infinite, or all of a tensor zero, the model is left in float32.
+
+    Args:
+        model: changed in place.
+        dtype: what the checkpoint that it was made from is stored in.
+    """
+    for name, tensor in model.state_dict().items():
+        lost = _lost(tensor, dtype) if tensor.is_floating_point() else None
+        if lost:
+            kind = str(dtype)[6:]
+            note = f"stored in float32, not in {kind} as its base: {name} {lost} in {kind}"
+            return model.to(torch.float32), (note,)
+    return model.to(dtype), ()
+
+
+def _lost(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
+    """What would become of a tensor in another type, if that is another tensor."""
+    made = tensor.to(dtype)
+    if not bool(made.isfinite().all()) and bool(tensor.isfinite().all()):
+        return f"has an entry of {tensor.abs().max().item():.6g}, which is infinite"
+    if tensor.numel() and not bool(made.any()) and bool(tensor.any()):
+        return f"has no entry above {tensor.abs().max().item():.3g}, and would be all zero"
+    return None
+
+
+def _read_config(path: str | Path):
+    directory = Path(path)
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise TowerError(_no_model(path, "the directory has no config.json"))
+        _refuse(directory, read_object(directory / "config.json"))
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # whatever a wrong entry leads to inside transformers
+        if "trust_remote_code" in str(error):
+            raise TowerError(_needs_code(path)) from error
+        raise TowerError(_no_model(path, first_line(error))) from error
+    try:
+        check_fits(config.model_type)
+        _check_architecture(config)
+    except TowerError as error:
+        raise TowerError(f"{path} is {error}") from None
+    for each in (config, *(getattr(config, f"{kind}_config", None) for kind in ("vision", "text"))):
+        if each is not None:
+            _ask_plainly(each)
+    return config
+
+
+def _ask_plainly(config) -> None:
+    """Take out of a configuration how its answers are given, which is for callers to say."""
+    if getattr(config, "_attn_implementation", None) not in ATTENTIONS:
+        config._attn_implementation = None
+    for name, usual in (
+        ("return_dict", True), ("output_attentions", False), ("output_hidden_states", False),
+    ):  # fmt: skip
+        if getattr(config, name, usual) is not usual:
+            setattr(config, name, usual)
+
+
+def _no_model(path: str | Path, reason: str) -> str:
+    return f"{path} is neither a model directory nor a model on the hub: {reason}"
+
+
+def _needs_code(path: str | Path) -> str:
+    return f"{path} needs code of its own, which lies beside its weights: no such code is run"
+
+
+def _refuse(directory: Path, entries: dict) -> None:
+    """Raise `TowerError` for what transformers would fetch code or other weights for."""
+    model_type = entries.get("model_type")
+    if model_type is not None and not isinstance(model_type, str):
+        kind = type(model_type).__name__
+        raise TowerError(f"{directory}: config.json: model_type must be a name, found {kind}")
+    if entries.get("auto_map") and model_type not in MODEL_CLASSES:
+        raise TowerError(_needs_code(directory))
+    if entries.get("quantization_config"):
+        raise TowerError(f"{directory} is quantised: name the checkpoint that it was made from")
+    if (directory / "adapter_config.json").is_file():
+        raise TowerError(
+            f"{directory} holds an adapter (adapter_config.json) that is not merged: save "
+            "model.merge_and_unload() of PEFT in a directory of its own"
+        )
+
+
+def _check_architecture(config) -> None:
+    """Raise `TowerError` if a configuration names the class of another type of model."""
+    names = getattr(config, "architectures", None) or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
+        raise TowerError("no model that is known: its architectures in config.json are no names")
+    types = {each.__name__: model_type for model_type, each in MODEL_CLASSES.items()}
+    for name in names:
+        if types.get(name, config.model_type) != config.model_type:
+            raise TowerError(
+                f"a {config.model_type!r} model by its model_type, but by its architectures a "
+                f"{types[name]!r}: config.json is not as it was written"
+            )
+
+
+def fingerprint(path: str | Path, model: nn.Module) -> str:
+    """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
+    if not Path(path).is_dir():
+        return f"revision {_revision(path, model)}"
+    return weights_fingerprint(path)
+
+
+def weights_fingerprint(directory: str | Path) -> str:
+    """What identifies the weights in a directory: the SHA-256 of its safetensors files in order.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    files = sorted(Path(directory).resolve().glob("*.safetensors"))
+    states = [each.stat() for each in files]
+    return _digest(
+        tuple(
+            (str(file), state.st_size, state.st_mtime_ns)
+            for file, state in zip(files, states, strict=True)
+        )
+    )
+
+
+@functools.cache
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Of files with their sizes and times of change: the same file isn't read twice in a run."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return f"sha256 {digest.hexdigest()}"
+
+
+def _revision(path: str | Path, model: nn.Module) -> str:
+    """The commit that a model on the hub was read from; files fetched lie in a folder named so."""
+    file = file_of(path, "config.json")
+    if file is not None and re.fullmatch("[0-9a-f]{40}", file.parent.name):
+        return file.parent.name
+    return getattr(model.config, "_commit_hash", None) or "unknown"
+
+
+def save(
+    model: nn.Module, directory: str | Path, processor, compression: Compression | None = None
+) -> None:
+    """Write a model, its processor and how it was made as a Hugging Face directory.
+
+    Raises:
+        TowerError: a weight is NaN or infinite; nothing is written.
+    """
+    for name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TowerError(f"{name} holds NaN or infinity: {directory} is not written")
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    if compression:
+        text = json.dumps(asdict(compression), indent=2, allow_nan=False)
+        (Path(directory) / RECORD).write_text(text + "\n")
+    open_up(*[file for file in Path(directory).iterdir() if file.is_file()])
+
+
+def register() -> None:
+    """Make transformers' Auto classes know the pruned models, here and in what they save."""
+    for family in FAMILIES:
+        for _, model in family.models:
+            config = model.config_class
+            AutoConfig.register(config.model_type, config, exist_ok=True)
+            AutoModel.register(config, model, exist_ok=True)
+            if hasattr(model, "get_text_features"):
+                AutoModelForZeroShotImageClassification.register(config, model, exist_ok=True)
+            config.register_for_auto_class()
+            model.register_for_auto_class("AutoModel")

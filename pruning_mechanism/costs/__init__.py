@@ -1,0 +1,1 @@
+"""What a tower costs: MACs, parameters and measured seconds."""

@@ -1,0 +1,234 @@
+"""What a tower costs: multiply-accumulates and parameters.
+
+The MACs of a head and of a neuron follow arXiv 2204.09656: for one image of n tokens, hidden size
+d and head dimension h, a head costs 3ndh (queries, keys, values) + 2n²h (logits, weighted sum) +
+nhd (output projection), a neuron 2nd (its row of fc1, its column of fc2). A head whose queries and
+keys have size a and whose values have size v costs nd(2a + v) + n²(a + v) + nvd. Where tokens get
+fewer from layer to layer n is what enters the attention, or the MLP, and merging compares pairs of
+tokens by their keys, a MACs a pair and head; where images have different sizes, all are means over
+the images.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from operator import mul
+
+from torch import nn
+
+from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
+from pruning_mechanism.modeling.reduced_tower import Reducing
+from pruning_mechanism.modeling.tokens import mergeable
+from pruning_mechanism.tower import Tower
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """Tokens that enter a layer's attention, their square, and those that enter its MLP.
+
+    `matched` are the pairs of tokens that merging compares in between, by their keys.
+    """
+
+    attention: float
+    pairs: float
+    mlp: float
+    matched: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a tower that its cost depends on.
+
+    `tokens` enter the first layer. `surrounding_macs` are those of what stands around the encoder
+    layers: patch embedding, and head or projection.
+    """
+
+    tokens: float
+    hidden: int
+    head_dim: int
+    surrounding_macs: int
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+    query_key_sizes: tuple[int, ...]
+    value_sizes: tuple[int, ...]
+    layer_tokens: tuple[LayerTokens, ...]
+
+    @classmethod
+    def of(cls, config, dense: bool = False, tower: TowerKind = "vision") -> "Shape":
+        """The shape of one of `config`'s towers, or, if `dense`, of what it was pruned from.
+
+        A text tower has as many tokens as its context is long.
+
+        Raises:
+            TowerError: the configuration's family, or its tower of this kind, doesn't fit.
+        """
+        own, parts = tower_config(config, tower), parts_of(config, tower)
+        head_dim = own.hidden_size // own.num_attention_heads
+        layers = (dense and getattr(own, "dense_layers", None)) or own.num_hidden_layers
+
+        def widths(name: str, most: int) -> tuple[int, ...]:
+            kept = None if dense else getattr(own, name, None)
+            return tuple(kept or [most] * layers)
+
+        if tower == "text":
+            tokens, before = own.max_position_embeddings, 0
+            of_layers = (LayerTokens(tokens, tokens**2, tokens),) * layers
+        else:
+            counts = _counts(own, parts, layers, dense)
+            of_layers = tuple(_mean(counts, layer) for layer in range(layers))
+            tokens = of_layers[0].attention if layers else 0
+            height, width = _pair(own.patch_size)
+            patches = tokens - (parts.pooling == "first")  # the class token
+            before = patches * own.num_channels * height * width * own.hidden_size
+        return cls(
+            tokens=tokens,
+            hidden=own.hidden_size,
+            head_dim=head_dim,
+            surrounding_macs=round(before) + _final_macs(config, own, parts, tokens, dense),
+            heads=widths("heads_per_layer", own.num_attention_heads),
+            neurons=widths("neurons_per_layer", own.intermediate_size),
+            query_key_sizes=widths("query_key_sizes", head_dim),
+            value_sizes=widths("value_sizes", head_dim),
+            layer_tokens=of_layers,
+        )
+
+    def keep(
+        self,
+        heads: Sequence[int],
+        neurons: Sequence[int],
+        query_key_sizes: Sequence[int] | None = None,
+        value_sizes: Sequence[int] | None = None,
+    ) -> "Shape":
+        """The same tower with these numbers of heads and neurons a layer, and sizes of its heads.
+
+        Sizes that aren't given stay.
+        """
+        return replace(
+            self,
+            heads=tuple(heads),
+            neurons=tuple(neurons),
+            query_key_sizes=tuple(query_key_sizes or self.query_key_sizes),
+            value_sizes=tuple(value_sizes or self.value_sizes),
+        )
+
+    def sized_head_macs(self, query_key_size: int, value_size: int, layer: int = 0) -> float:
+        """MACs of one of a layer's heads whose queries and keys, and values, have these sizes."""
+        tokens, d, a, v = self.layer_tokens[layer], self.hidden, query_key_size, value_size
+        own = tokens.attention * d * (2 * a + 2 * v) + tokens.pairs * (a + v)
+        return own + tokens.matched * a
+
+    def without_heads_macs(self, layer: int = 0) -> float:
+        """MACs of a layer's attention that keeps no head: tokens are matched by the stream."""
+        return self.layer_tokens[layer].matched * self.hidden
+
+    def head_macs(self, layer: int = 0) -> float:
+        """MACs of one of a layer's heads of the dense head dimension."""
+        return self.sized_head_macs(self.head_dim, self.head_dim, layer)
+
+    def neuron_macs(self, layer: int = 0) -> float:
+        """MACs of one of a layer's neurons."""
+        return 2 * self.layer_tokens[layer].mlp * self.hidden
+
+    @cached_property
+    def encoder_macs(self) -> int:
+        """MACs of the encoder layers for one image."""
+        attention = sum(
+            count * self.sized_head_macs(query_key, value, layer)
+            if count
+            else self.without_heads_macs(layer)
+            for layer, (count, query_key, value) in enumerate(
+                zip(self.heads, self.query_key_sizes, self.value_sizes, strict=True)
+            )
+        )
+        mlps = sum(count * self.neuron_macs(layer) for layer, count in enumerate(self.neurons))
+        return round(attention + mlps)
+
+    def budget(self, mac_constraint: float) -> int:
+        """The most MACs that the encoder layers may cost under a MAC constraint.
+
+        The constraint is taken as the decimal number that it prints as: 0.3 of 10 MACs are 3.
+        """
+        return int(Fraction(repr(float(mac_constraint))) * self.encoder_macs)
+
+    @property
+    def tower_macs(self) -> int:
+        """MACs of the whole tower for one image or text, what surrounds the layers included."""
+        return self.surrounding_macs + self.encoder_macs
+
+
+def _counts(
+    own, parts: TowerParts, layers: int, dense: bool
+) -> list[tuple[float, list[LayerTokens]]]:
+    """For each size that images have: its share, and the tokens of each layer."""
+    height, width = _pair((dense and getattr(own, "dense_image_size", None)) or own.image_size)
+    sides, shares = [(height, width)], [1.0]
+    if not dense and getattr(own, "resolutions", None):
+        sides, shares = [_pair(size) for size in own.resolutions], own.resolution_shares
+    counts = []
+    for share, side in zip(shares, sides, strict=True):
+        patches = math.prod(
+            length // patch for length, patch in zip(side, _pair(own.patch_size), strict=True)
+        )
+        kept = None if dense else getattr(own, "kept_patches", None)
+        tokens = (kept or patches) + (parts.pooling == "first")
+        path = []
+        for layer in range(layers):
+            now = Reducing(0, 0, tokens) if dense else Reducing.of(own, layer, tokens)
+            compared = now.left + now.merged if now.merged else 0
+            matched = mergeable(compared) * (compared // 2) if compared else 0
+            path.append(LayerTokens(tokens, tokens**2, now.left, matched))
+            tokens = now.left
+        counts.append((share, path))
+    return counts
+
+
+def _mean(counts: list[tuple[float, list[LayerTokens]]], layer: int) -> LayerTokens:
+    """Means over images of different sizes; whole numbers where all have one."""
+    if len(counts) == 1:
+        return counts[0][1][layer]
+    shares = [share for share, _ in counts]
+    columns = zip(*(astuple(path[layer]) for _, path in counts), strict=True)
+    return LayerTokens(*(sum(map(mul, shares, column)) for column in columns))
+
+
+def _final_macs(config, own, parts: TowerParts, tokens: float, dense: bool) -> int:
+    """MACs of the head or projection that the embedding comes out of."""
+    d = own.hidden_size
+    if parts.pooling == "attention":  # one query: its projections, logits and sum, and an MLP
+        return round(2 * d**2 + 2 * tokens * d**2 + 2 * tokens * d + 2 * d * own.intermediate_size)
+    if parts.head:
+        return d * own.projection_size
+    outputs = getattr(config, "projection_dim", own.projection_dim)
+    features = None if dense else getattr(own, "aligned_features", None)
+    if features is None:
+        return d * outputs
+    return 2 * d * features + (2 * d + features) * outputs
+
+
+def _pair(size) -> tuple[int, int]:
+    """Height and width, where a configuration gives one number for both or each its own."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates for one input, and the encoder's share of the dense encoder's."""
+
+    encoder: int
+    tower: int
+    fraction: float
+
+
+def macs(model: nn.Module, tower: TowerKind = "vision") -> Macs:
+    """What one image, or one text as long as the context, costs in a tower, dense or pruned."""
+    shape = Shape.of(model.config, tower=tower)
+    dense = Shape.of(model.config, dense=True, tower=tower)
+    return Macs(shape.encoder_macs, shape.tower_macs, shape.encoder_macs / dense.encoder_macs)
+
+
+def parameters(model: nn.Module, tower: TowerKind = "vision") -> int:
+    """How many parameters a tower and its projection have."""
+    modules = Tower.of(model, tower).modules
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -1,0 +1,299 @@
+"""Measuring a latency table: every size of a sublayer timed where it runs, inside whole towers.
+
+A sublayer timed in a loop of its own finds its weights in the cache and is faster than it will
+ever be in a tower. So a few pruned towers are made in which every number of heads, every size of
+heads and every width of a grid has its place in some layer, whole batches pass through them and the
+dense tower in turn, and a clock is read after every sublayer. Whole towers of a few sizes, all
+layers alike, are timed in the same turns.
+"""
+
+import copy
+import time
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
+from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.costs.latency import Conditions, LatencyTable
+from pruning_mechanism.costs.latency_sizes import (
+    Attention,
+    mixed_masks,
+    uniform_counts,
+    uniform_mask,
+)
+from pruning_mechanism.costs.processor import processor_name
+from pruning_mechanism.reduction import Reduction, reduce
+from pruning_mechanism.surgery import prune
+from pruning_mechanism.tower import (
+    Sublayer,
+    Tower,
+    TowerError,
+    embed,
+    image_embeddings,
+    project,
+    sublayers,
+    vision_config,
+)
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    repetitions: int = 7,
+    progress: str | None = None,
+) -> LatencyTable:
+    """Measure how long the parts of `model`'s vision tower take on this machine.
+
+    A turn passes one batch through the dense tower and through each tower of mixed sizes; entries
+    are medians over the turns and over the layers of that size. The dense tower, and towers with
+    the same share of heads and neurons in every layer, are timed as their user calls them as well;
+    all entries are multiplied by one factor, close to 1, so that the parts of the table's dense
+    tower add up to just what that took.
+
+    Args:
+        model: a dense tower, which stays as it is.
+        batch_size: images in a batch; the table is true of batches of that size.
+        device: where to measure; where the model is, if None.
+        repetitions: timed turns, after one untimed.
+        progress: the title of a bar.
+
+    Raises:
+        TowerError: the tower is pruned already, or its layers differ in shape.
+        ValueError: a count is below 1.
+    """
+    if batch_size < 1 or repetitions < 1:
+        raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
+    here = next(model.parameters()).device
+    if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
+        model = copy.deepcopy(model).to(device)
+    layers, heads, neurons = _dense_shape(model)
+    masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
+    towers = [model, *(prune(model, mask) for mask in masks)]
+    wholes = {
+        counts: prune(model, uniform_mask(layers, (heads, neurons), counts))
+        for counts in uniform_counts(heads, neurons)
+    } | {(heads, neurons): model}
+    pixels = noise_pixels(model, batch_size)
+    settle_memory()
+    seconds = Seconds()
+    for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
+        now = seconds if turn else Seconds()  # the first turn warms up
+        for counts, tower in wholes.items():
+            now.wholes[counts].append(
+                seconds_of(partial(image_embeddings, tower, pixels), pixels.device)
+            )
+        for tower in towers:
+            now.add_parts(tower, pixels)
+    return seconds.table(layers, conditions_of(model, batch_size, repetitions))
+
+
+@torch.inference_mode()
+def measured_share(
+    smaller: nn.Module, dense: nn.Module, batch_size: int = 32, repetitions: int = 7
+) -> float:
+    """Seconds of one vision tower / those of another, in turn, whole batches; the median ratio.
+
+    Args:
+        smaller: the one that is to be cheaper.
+        dense: the one that it is compared with, on the same device.
+        batch_size: images in a batch.
+        repetitions: timed turns, after one untimed.
+    """
+    towers = {"smaller": smaller, "dense": dense}
+    works = {
+        name: partial(image_embeddings, model, noise_pixels(model, batch_size))
+        for name, model in towers.items()
+    }
+    settle_memory()
+    seconds = in_turn(works, repetitions, next(dense.parameters()).device)
+    return float(np.median(np.divide(seconds["smaller"], seconds["dense"])))
+
+
+@torch.inference_mode()
+def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int = 7) -> float:
+    """What merging adds to a layer, in seconds an image, whatever it saves by fewer tokens.
+
+    Matching tokens, merging them, and attending by their sizes; attention alone and with all of
+    it in turn, layer by layer, the median difference.
+
+    Args:
+        model: a dense tower with a class token, which stays as it is.
+        batch_size: images in a batch.
+        repetitions: timed turns, after one untimed.
+    """
+    layers = len(Tower.of(model).layers)
+    tower = Tower.of(reduce(model, Reduction(merged_per_layer=(1,) * layers)))
+    hidden = tower.embed(noise_pixels(model, batch_size))
+    sizes = hidden.new_ones(hidden.shape[:2], dtype=torch.float32)
+    settle_memory()
+    extra = []
+    for turn in range(repetitions + 1):
+        for layer in range(layers):
+            marks = [_mark(hidden.device)]
+            tower.root.attend(layer, hidden, None)
+            marks.append(_mark(hidden.device))
+            tower.root.attend_and_reduce(layer, hidden, sizes)
+            marks.append(_mark(hidden.device))
+            synchronise(hidden.device)
+            alone, merging = (_between(one, next_one) for one, next_one in pairwise(marks))
+            if turn:
+                extra.append(merging - alone)
+    return max(0.0, float(np.median(extra))) / batch_size
+
+
+class Seconds:
+    """What the clock said: seconds a batch, by part and size, of every pass so far.
+
+    `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
+    """
+
+    def __init__(self):
+        self.wholes = defaultdict(list)
+        self.outside: list[float] = []
+        self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
+
+    def add_parts(self, model: nn.Module, pixels: Tensor) -> None:
+        """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
+        parts, device = sublayers(model), pixels.device
+        marks = [_mark(device)]
+        hidden = embed(model, pixels)
+        marks.append(_mark(device))
+        for part in parts:
+            hidden = part(hidden)
+            marks.append(_mark(device))
+        project(model, hidden)
+        marks.append(_mark(device))
+        synchronise(device)
+        first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
+        self.outside.append(first + last)
+        for part, lap in zip(parts, laps, strict=True):
+            self.sublayers[part.kind][_size_of(part)].append(lap)
+
+    def table(self, layers: int, conditions: Conditions) -> LatencyTable:
+        """Medians, in seconds an image, with the dense tower's sum as measured."""
+
+        def an_image(batches: list[float]) -> float:
+            return float(np.median(batches)) / conditions.batch_size
+
+        attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        dense = max(attention)
+        numbers = sorted({each.heads for each in attention})
+        sizes = sorted({each.query_key_size for each in attention})
+        table = LatencyTable(
+            layers=layers,
+            outside=an_image(self.outside),
+            heads=tuple(an_image(attention[dense._replace(heads=each)]) for each in numbers),
+            widths=tuple(sorted(neurons)),
+            neurons=tuple(an_image(neurons[width]) for width in sorted(neurons)),
+            noise=self._noise(),
+            conditions=conditions,
+            head_sizes=tuple(sizes),
+            sized=tuple(
+                tuple(an_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
+                for row in sizes
+            ),
+        )
+        dense_turns = self.wholes[dense.heads, table.widths[-1]]
+        table = table.scaled(an_image(dense_turns) / table.dense)
+        shares = {
+            table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
+            for (kept, width), turns in self.wholes.items()
+        }
+        wholes = ((parts, float(shares[parts] * table.dense)) for parts in sorted(shares))
+        return replace(table, wholes=tuple(wholes))
+
+    def _noise(self) -> float:
+        """The relative standard error of a median in `sublayers`, the median one."""
+        errors = []
+        for found in self.sublayers.values():
+            for each in found.values():
+                low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
+                # quartiles of a normal distribution are 1.35 deviations apart; the median of n
+                # has 1.25 times the standard error of the mean
+                errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
+        return float(np.median(errors))
+
+
+def settle_memory() -> None:
+    """Keep the seconds of large activations from depending on what this process did before.
+
+    glibc hands freed memory back to the system, and pays to get it again, above a threshold that
+    rises to the largest block freed so far, up to 32 MiB. Before such a block has come by, the
+    12 x 192-wide tower takes a quarter longer at a batch of 16, and its pruned towers do not.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def _size_of(part: Sublayer) -> Attention | int:
+    """What a sublayer's seconds depend on; without heads, the sizes are those it would have."""
+    if part.kind == "neurons":
+        return part.units
+    dense = part.body.head_dim
+    if not part.units:
+        return Attention(0, dense, dense)
+    return Attention(part.units, part.body.q_proj.out_features // part.units, part.unit_width)
+
+
+def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
+    """Layers, heads and neurons of a tower whose layers are all alike.
+
+    Raises:
+        TowerError: they aren't.
+    """
+    parts = sublayers(model)
+    units = {kind: {p.units for p in parts if p.kind == kind} for kind in ("heads", "neurons")}
+    for kind, found in units.items():
+        if len(found) != 1:
+            raise TowerError(
+                "a latency table is of a tower whose layers are all alike, found layers of "
+                f"{', '.join(map(str, sorted(found)))} {kind}"
+            )
+    return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
+
+
+def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
+    """A batch of noise that the tower takes for images."""
+    vision, weight = vision_config(model.config), next(model.parameters())
+    size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    return noise.to(weight)
+
+
+def conditions_of(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
+    """What a measurement of a model's vision tower, here and now, is true of."""
+    shape, weight = Shape.of(model.config), next(model.parameters())
+    return Conditions(
+        processor=processor_name(weight.device),
+        device=weight.device.type,
+        dtype=str(weight.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        batch_size=batch_size,
+        tokens=shape.tokens,
+        hidden=shape.hidden,
+        head_dim=shape.head_dim,
+        torch=torch.__version__,
+        repetitions=repetitions,
+    )
+
+
+def _mark(device: torch.device) -> float | torch.Event:
+    """The time now, or when the device gets here: waiting for it after each part would slow it."""
+    if device.type == "cpu":
+        return time.perf_counter()
+    event = torch.Event(device, enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(start: float | torch.Event, end: float | torch.Event) -> float:
+    """Seconds from one mark to another."""
+    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000

@@ -1,0 +1,1 @@
+"""The modelling code of smaller towers, which checkpoints carry with them."""
