@@ -2,7 +2,7 @@
 
 Each benchmark times the plain pass, the images' decoding included on both sides, and the aligned
 rule in turn; ratios go into `extra_info`. An early exit's own pass is the last stage's. Any other
-first stage passes over the images itself, which is part of `over_last_stage` and not of the solve.
+first stage passes over the images itself, which is part of `over_full_tower` and not of the solve.
 
     ALIGN_IMAGES=4096 pytest tests/benchmarks/test_alignment.py --benchmark-only
 
@@ -17,12 +17,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compress.making.dense import Ledger
-from compress.making.reduced import make_reduced
 
 from compress import early_exit
+from compress.calibrating.cache import Cache
 from compress.early_exit import EarlyExitOptions
-from compress.making.source import Source, open_source
+from compress.making.make import make
+from compress.making.source import Needs, Source, open_source
 from compress.solving.alignment import align_features, pooled_features
 from pruning_mechanism import Reduction, Tower, reduce
 from tests.benchmarks.conftest import against, seconds
@@ -37,18 +37,18 @@ MERGED = 6
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    return open_source(OPTIONS)
+    return open_source(OPTIONS.checkpoints, OPTIONS.sampling, Needs(full=True))
 
 
 @torch.no_grad()
 def plain_pass(source: Source, tower: Tower | None = None) -> None:
     for batch in source.calibration.batches():
-        (tower or source.target).embeddings(batch.pixels)
+        (tower or source.full.tower).embeddings(batch.pixels)
 
 
 @torch.no_grad()
 def seconds_of_solve(source: Source, model) -> float:
-    pooled, targets = pooled_features(model, source.calibration), source.targets()
+    pooled, targets = pooled_features(model, source.calibration), source.full_embeddings()
     return seconds(lambda: align_features(model, pooled, targets))
 
 
@@ -56,18 +56,18 @@ def test_an_early_exit_with_its_alignment(benchmark, source):
     rule = early_exit.rule(OPTIONS)
 
     def exit_and_align():
-        fresh = replace(source, ledger=Ledger())
-        return make_reduced(fresh, rule, rule.settings[0], OPTIONS)
+        fresh = replace(source, cache=Cache())
+        return make(fresh, rule, rule.settings[0], OPTIONS.finish)
 
     turns = against(benchmark, lambda: plain_pass(source), exit_and_align, ROUNDS)
     plain = statistics.median(turns)
-    solve = seconds_of_solve(source, exit_and_align().step.model)
+    solve = seconds_of_solve(source, exit_and_align().model)
     benchmark.extra_info |= {
         "threads": torch.get_num_threads(),
         "images": IMAGES,
-        "last_stage_seconds": round(plain, 3),
-        "solve_over_last_stage": round(solve / plain, 3),
-        "over_last_stage": round(benchmark.stats.stats.median / plain, 3),
+        "full_tower_seconds": round(plain, 3),
+        "solve_over_full_tower": round(solve / plain, 3),
+        "over_full_tower": round(benchmark.stats.stats.median / plain, 3),
     }
 
 
@@ -76,7 +76,7 @@ def test_alignment_of_a_merged_tower(benchmark, source):
     merged = reduce(source.model, Reduction(merged_per_layer=(MERGED,) * layers))
 
     def align():
-        return align_tower(source.target, merged, source.calibration)
+        return align_tower(source.full.tower, merged, source.calibration)
 
     def both_passes():
         plain_pass(source)
@@ -87,8 +87,8 @@ def test_alignment_of_a_merged_tower(benchmark, source):
     benchmark.extra_info |= {
         "threads": torch.get_num_threads(),
         "images": IMAGES,
-        "last_stage_seconds": round(plain, 3),
-        "solve_over_last_stage": round(seconds_of_solve(source, merged) / plain, 3),
+        "full_tower_seconds": round(plain, 3),
+        "solve_over_full_tower": round(seconds_of_solve(source, merged) / plain, 3),
         "over_both_passes": round(benchmark.stats.stats.median / both, 3),
-        "over_last_stage": round(benchmark.stats.stats.median / plain, 3),
+        "over_full_tower": round(benchmark.stats.stats.median / plain, 3),
     }

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from compress.making.dense import Base, open_base
 from transformers import CLIPConfig, CLIPModel
 
 from compress import fisher, recover
 from compress.calibrating.moments import Moments, output_weight
 from compress.calibrating.objective import contrastive_loss
-from compress.making.rule import make_smaller
+from compress.making.make import make
+from compress.making.source import Source, open_source
 from compress.solving.repair import DAMPINGS, rescale
 from pruning_mechanism import Mask, embed, image_embeddings, prune, sublayers
 from pruning_mechanism.tower import text_embeddings
@@ -62,7 +62,7 @@ def flags(model: Path, corpus: Path, images: int, sample: int) -> dict[str, obje
     }
 
 
-def train_pass(base: Base) -> None:
+def train_pass(base: Source) -> None:
     """What a training epoch of the tower does, the optimiser left out."""
     for batch in base.calibration.batches():
         with torch.no_grad():
@@ -82,11 +82,11 @@ def test_compressing_against_one_forward_and_backward_pass(benchmark, vit_b32, t
     else:
         options = recover.RecoverOptions(**given)
         asked = recover.rule(options)
-    base = open_base(options, captions=True)
+    base = open_source(options.checkpoints, options.sampling, replace(asked.needs, captions=True))
     train_pass(replace(base, calibration=base.calibration.first(options.batch_size)))  # warm up
     before = seconds(lambda: train_pass(base))
     smaller = benchmark.pedantic(
-        make_smaller, (base, asked, asked.constraints[0], options), rounds=1, iterations=1
+        make, (base, asked, asked.settings[0], options.finish), rounds=1, iterations=1
     )
     passes = [before, seconds(lambda: train_pass(base))]
     benchmark.extra_info |= {
@@ -95,7 +95,6 @@ def test_compressing_against_one_forward_and_backward_pass(benchmark, vit_b32, t
         "layers": LAYERS,
         "curve_images": options.curve_samples,
         "repair_images": options.repair_samples,
-        "rounds": options.rounds,
         "charged_seconds": round(smaller.compression.seconds, 2),
         "forward_backward_seconds": [round(each, 2) for each in passes],
         "over_forward_backward": round(benchmark.stats.stats.median * 2 / sum(passes), 2),
@@ -188,7 +187,7 @@ def test_peak_memory_does_not_grow_with_the_images(benchmark, vit_b32, tmp_path,
 
     def run(images: int) -> None:
         given = flags(vit_b32, tmp_path / "corpus", images, MEMORY_IMAGES)
-        given |= {"output": tmp_path / f"{rule}-{images}", "mac_constraint": 0.5, "rounds": 0}
+        given |= {"output": tmp_path / f"{rule}-{images}", "mac_constraint": 0.5}
         words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
         command = [
             sys.executable,

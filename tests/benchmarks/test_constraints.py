@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from compress.making.dense import Base, open_base
 
 from cascade import Stage
 from compress import recover
-from compress.making.rule import make_smaller
-from compress.options import DEMO_MODEL
+from compress.making.checkpoints import DEMO_MODEL
+from compress.making.make import make
+from compress.making.source import Source, open_source
 from compress.recover import RecoverOptions
 from corpora import load_corpus
 from evaluation.experiment.quality import Queries, answers_alone
@@ -70,8 +70,9 @@ def corpus() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def base(corpus) -> Base:
-    return open_base(RecoverOptions(model=MODEL, samples=SAMPLES, **corpus), captions=False)
+def base(corpus) -> Source:
+    options = RecoverOptions(model=MODEL, samples=SAMPLES, **corpus)
+    return open_source(options.checkpoints, options.sampling, recover.rule(options).needs)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,11 @@ def searched(base, corpus) -> Searched:
     return Searched.by(Stage(base.model, base.processor), split.select(range(IMAGES)))
 
 
-def recovered(base: Base, corpus: dict, **constraint) -> list:
+def recovered(base: Source, corpus: dict, **constraint) -> list:
     options = RecoverOptions(model=MODEL, samples=SAMPLES, **corpus, **constraint)
     rule = recover.rule(options)
-    return [make_smaller(base, rule, each, options).model.float() for each in rule.constraints]
+    made = [make(base, rule, setting, options.finish) for setting in rule.settings]
+    return [each.model.float() for each in made]
 
 
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.35])

@@ -1,7 +1,7 @@
 """What alignment by few images claims, and what it is worth on images that it has not seen.
 
 For an early exit and a tower that merges tokens, by n images drawn several times out of more: the
-mean squared distance to the last stage's embeddings that leave-one-out claims, that of validation
+mean squared distance to the full tower's embeddings that leave-one-out claims, that of validation
 images, and that of the projection as it was. Printed as a table, and in `extra_info`.
 
     FEW_IMAGES=8,32,128,1024 pytest tests/benchmarks/test_few_images.py --benchmark-only -s
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from compress.calibrating.calibration import Calibration
-from compress.options import DEMO_MODEL
+from compress.making.checkpoints import DEMO_MODEL
 from compress.solving.alignment import align_features, pooled_features
 from corpora import load_corpus
 from evaluation.reports.table import github_table
@@ -79,7 +79,7 @@ def nearest(embeddings: Tensor, queries: Tensor) -> Tensor:
 
 @torch.no_grad()
 def judged(model: nn.Module, pooled: Tensor, wanted: Tensor) -> tuple[float, float]:
-    """Mean squared distance and agreement@10, each image's embedding by the last stage a query."""
+    """Mean squared distance and agreement@10, each image's embedding by the full tower a query."""
     projection = model.visual_projection
     given = projection(pooled[:, : getattr(projection, "in_features", None)])
     distance = (given - wanted).square().sum(1).mean().item()

@@ -15,9 +15,9 @@ import statistics
 import pytest
 import torch
 
-from compress.budgets.prices import Constraint
-from compress.making.reduced import within
-from compress.merge import schedules
+from compress.budgets.budgets import MacBudget
+from compress.budgets.schedules import schedules
+from compress.making.reducing import within
 from pruning_mechanism import Reduction, image_embeddings, macs, reduce
 from tests.benchmarks.conftest import LAYERS, against
 
@@ -32,7 +32,7 @@ def masked(share: float) -> Reduction:
 
 def merged(config, mac_constraint: float) -> Reduction:
     every = [Reduction(merged_per_layer=each) for each in schedules(config)]
-    return within(config, every, Constraint("MAC", mac_constraint))
+    return within(config, every, MacBudget(mac_constraint))
 
 
 REDUCTIONS = {
