@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from safetensors import SafetensorError
 
 from commands.errors import UsageError
-from commands.flags import Options, parse
+from commands.flags import Options
 from commands.interrupts import Interrupted, interruptible, raise_pending, shielded
-from commands.outputs import discard_unfinished
+from commands.parsing import parse
 from commands.screen import lasting_output, printable
+from commands.unfinished import discard_unfinished
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
 """How safetensors says what the system refused it."""

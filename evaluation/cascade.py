@@ -16,18 +16,11 @@ from typing import ClassVar
 from datasets import Dataset
 
 from cascade import Stage
-from commands.flags import (
-    Count,
-    NumberFromZero,
-    Share,
-    StagePath,
-    WrittenPath,
-    flag_of,
-    inputs_of,
-    published_corpus,
-    said_of,
-)
+from commands.flags import Count, NumberFromZero, Share, StagePath, WrittenPath, flag_of
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.parsing import said_of
+from commands.published import published_corpus
 from commands.screen import console, printable
 from compress.command import run_command
 from compress.errors import UserError

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from commands.flags import ConfigOption, ReadPath, Share, WrittenPath, inputs_of
+from commands.flags import ConfigOption, ReadPath, Share, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.screen import console, printable
 from compress.command import run_command

@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from cascade import Stage
-from commands.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
+from commands.flags import Checkpoint, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.published import published_corpus
 from commands.screen import console, printable
 from compress import flip
 from compress.command import run_command

@@ -15,18 +15,10 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from commands.flags import (
-    ConfigOption,
-    Count,
-    ReadPath,
-    Seed,
-    StagePath,
-    WrittenPath,
-    inputs_of,
-    published_command,
-    published_corpus,
-)
+from commands.flags import ConfigOption, Count, ReadPath, Seed, StagePath, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.published import published_command, published_corpus
 from commands.screen import console, printable
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.device import check_device

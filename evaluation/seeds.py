@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from commands.flags import ConfigOption, ReadPath, WrittenPath, inputs_of, said_of
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.parsing import said_of
 from commands.screen import console, printable
 from compress.command import run_command
 from compress.errors import UserError

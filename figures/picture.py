@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from commands.outputs import check_files, write_files
+from commands.files import check_files, write_files
 from commands.screen import printable
 from figures.style import SETTINGS
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.table import Table
 from torch import Tensor, nn
 
-from commands.flags import inputs_of, published, published_corpus
+from commands.inputs import inputs_of
+from commands.published import published, published_corpus
 from compress.budgets.prices import Constraint
 from compress.errors import UserError
 from compress.making.keys import write_keys

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from commands.outputs import Input, check_output, finished_directory
+from commands.inputs import Input
+from commands.outputs import check_output, finished_directory
 from commands.screen import console, printable
 from compress.budgets.prices import Constraint
 from compress.errors import UserError

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import nn
 
-from commands.flags import inputs_of, published, published_corpus, published_name
+from commands.inputs import inputs_of
+from commands.published import published, published_corpus, published_name
 from compress.budgets.prices import Constraint
 from compress.budgets.structures import USUAL, Structure, check_reach
 from compress.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from commands.flags import published_name
+from commands.published import published_name
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.device import check_device
 from compress.errors import UserError

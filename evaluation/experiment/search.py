@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from commands.flags import Bounds, Count, published_command, published_corpus, published_name
+from commands.flags import Bounds, Count
+from commands.published import published_command, published_corpus, published_name
 from compress.making.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from corpora.images import undecoded

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from commands.outputs import umask
+from commands.places import umask
 from compress.errors import UserError
 from evaluation.measuring.bootstrap import Interval
 from evaluation.measuring.clock import Timing

@@ -20,12 +20,10 @@ from commands.flags import (
     Share,
     Unread,
     WrittenPath,
-    inputs_of,
-    parse,
-    published,
-    published_command,
-    said_of,
 )
+from commands.inputs import inputs_of
+from commands.parsing import parse, said_of
+from commands.published import published, published_command
 from compress.align import AlignCommandOptions
 from compress.baseline import BaselineOptions
 from compress.budgets.prices import Constraint

@@ -19,8 +19,11 @@ import pytest
 
 from commands import belongings, renaming
 from commands.errors import UsageError
+from commands.files import write_files
 from commands.flags import ConfigOption
-from commands.outputs import Input, check_output, finished_directory, put_in_order, write_files
+from commands.inputs import Input
+from commands.outputs import check_output, finished_directory
+from commands.unfinished import put_in_order
 from compress.command import run_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")

@@ -1,0 +1,127 @@
+"""From a command line, and the TOML file that it names, to options that mean what was said.
+
+Nothing that was said is passed over in silence: a flag that isn't read, because of another, is
+refused. A flag on the command line wins over the file's entry of the same name, over its entries
+that exclude it, and over those that aren't read any more because of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+import tyro
+
+from commands.config_file import file_entries, flags_of
+from commands.errors import UsageError
+from commands.flags import ConfigOption, Options, flag_of, refuse_exclusive, unread_of
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line says: its flags with their values, by the option's name.
+
+    `given` are the options that it or its file names.
+    """
+
+    line: Mapping[str, Sequence[str]]
+    given: frozenset[str]
+
+
+def parse(options: type[Options], name: str, arguments: Sequence[str]) -> Options:
+    """The options that a command line stands for, and the file that it names.
+
+    Args:
+        options: a frozen dataclass with a default for every field.
+        name: the module that the user named, as in `python -m NAME`.
+        arguments: the command line.
+
+    Raises:
+        UsageError: the file is none, values are out of bounds, or something said would not be read.
+        SystemExit: a flag is unknown or has no such value, or help was asked for.
+    """
+    split = _split_lists(arguments, options)
+    line = _by_name(split, options)
+    path = (line.get("config") or [None])[-1]
+    file = file_entries(path, options) if path else {}
+    for entries in (line, file):
+        _refuse_empty(entries, options)
+        refuse_exclusive(options, list(entries))
+    kept = _not_replaced(file, line, options)
+    found = _cli(options, name, [*flags_of(kept), *split])
+    refused = unread_of(found, list(line))
+    if unread := unread_of(found, list(kept)):  # by itself the file may be at fault, or not
+        alone = _cli(options, name, flags_of(file))
+        refused |= {
+            each: why for each, why in unread_of(alone, list(file)).items() if each in unread
+        }
+    for each, why in refused.items():
+        raise UsageError(f"{flag_of(each)} is not read beside {why}: leave one of them out")
+    object.__setattr__(found, "_said", Said(line, frozenset({*line, *kept})))
+    return found
+
+
+def said_of(options: ConfigOption) -> Said:
+    """What the command line said that options were made of; nothing if there was none."""
+    return getattr(options, "_said", Said({}, frozenset()))
+
+
+def _cli(options: type[Options], name: str, flags: Sequence[str]) -> Options:
+    return tyro.cli(
+        options, prog=f"python -m {name}", args=list(flags), config=(tyro.conf.FlagCreatePairsOff,)
+    )
+
+
+def _not_replaced(
+    file: Mapping[str, list[str]], line: Mapping[str, list[str]], options: type
+) -> dict[str, list[str]]:
+    """The file's entries that the command line doesn't replace, by the same flag or another."""
+    replaced = set(line)
+    for group in options.exclusive:
+        if any(name in line for name in group):
+            replaced |= set(group)
+    return {name: values for name, values in file.items() if name not in replaced}
+
+
+def _refuse_empty(entries: Mapping[str, list[str]], options: type) -> None:
+    hints = get_type_hints(options)
+    for name, values in entries.items():
+        if get_origin(hints[name]) is tuple and not values:
+            raise UsageError(f"name at least one value of {flag_of(name)}")
+
+
+def _by_name(arguments: Sequence[str], options: type) -> dict[str, list[str]]:
+    """The values of each flag of a command line; of one that is repeated the last ones."""
+    known = {each.name for each in fields(options)}
+    found: dict[str, list[str]] = {}
+    current = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        name = flag[2:].replace("-", "_")
+        if flag.startswith("--"):
+            current = [value] if equals else []
+            if name in known:
+                found[name] = current
+        elif current is not None:
+            current.append(argument)
+    return found
+
+
+def _split_lists(arguments: Sequence[str], options: type) -> list[str]:
+    """The command line with `--flag a,b` as `--flag a b`, for flags that take several values."""
+    hints = get_type_hints(options)
+    several = {
+        flag_of(name)
+        for name, hint in hints.items()
+        if get_origin(hint) is tuple and get_args(hint)[0] is not Path
+    }
+    split, splitting = [], False
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            splitting = flag.replace("_", "-") in several
+            values = [each for each in value.split(",") if each]
+            split += [flag, *values] if splitting and equals else [argument]
+        else:
+            split += [each for each in argument.split(",") if each] if splitting else [argument]
+    return split
