@@ -21,7 +21,7 @@ from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.parsing import said_of
 from commands.published import published_corpus
-from commands.screen import console, printable
+from commands.screen import console
 from compress.command import run_command
 from compress.errors import UserError
 from compress.making.dense import check_text_model, open_base
@@ -37,19 +37,18 @@ from evaluation.experiment.first_stages import (
     seen,
 )
 from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
 from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
     reference_row,
-    reported,
     searched_corpus,
     timed,
 )
 from evaluation.measuring.clock import Contender, keeping_states, resuming
-from evaluation.reports.record import write_text
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import FULL_TOWER, Report, Row
 from pruning_mechanism import TowerError, is_pruned
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
@@ -106,12 +105,8 @@ def main(options: CascadeOptions) -> None:
             stages = make(methods, base, directory / "stages")
             calibration = _calibration(options, methods, len(base.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
-        report.save(directory / "report.json")
-        write_text(directory / "report.md", report.markdown())
-    console().print(report.table())
-    for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {printable(key)}")
-    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
+        write_report(report, directory)
+    show_report(report, options.output)
 
 
 def _check(options: CascadeOptions) -> None:
@@ -151,24 +146,24 @@ def _measure(
 def _rows(
     search: Search, stages: list[FirstStage], loaded: list[Stage], options: CascadeOptions
 ) -> list[Row]:
-    """The uncascaded tower, then each first stage, once more where the full tower resumes."""
+    """The full tower, then each first stage, once more where the full tower resumes."""
     pairs = list(zip(stages, loaded, strict=True))
     resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
     if options.resume and not any(resumptions):
         console().print("--resume: there is no first stage to resume from")
-    contenders: dict[Hashable, Stage | Contender] = {"uncascaded": search.tower}
+    contenders: dict[Hashable, Stage | Contender] = {FULL_TOWER: search.tower}
     for place, (stage, going_on) in enumerate(zip(loaded, resumptions, strict=True)):
         contenders[place] = stage
         if going_on:
             contenders[place, "first"] = keeping_states(going_on.stage)
             contenders[place, "then"] = resuming(going_on.stage)
     clock = timed(contenders, search.corpus, options)
-    last = clock["uncascaded"]
-    rows = [reference_row(search, last)]
+    full = clock[FULL_TOWER]
+    rows = [reference_row(search, full)]
     for place, (pair, going_on) in enumerate(zip(pairs, resumptions, strict=True)):
-        rows.append(first_stage_row(*pair, search, clock[place], last, options))
+        rows.append(first_stage_row(*pair, search, clock[place], full, options))
         if going_on:
-            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], last)
+            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
             rows.append(resumed_row(rows[-1], going_on, search, timings, options))
     return rows
 

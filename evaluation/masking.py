@@ -20,7 +20,6 @@ from commands.flags import Checkpoint, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.published import published_corpus
-from commands.screen import console, printable
 from compress import flip
 from compress.command import run_command
 from compress.errors import UserError
@@ -30,17 +29,16 @@ from compress.making.options import AlignOptions
 from compress.making.reduced import ReduceRule, make_reduced
 from compress.making.source import Source, open_source
 from evaluation.experiment.first_stages import FirstStage, refuse_overlap
+from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
     reference_row,
-    reported,
     searched_corpus,
     timed,
 )
-from evaluation.reports.record import write_text
-from evaluation.reports.report import Report
+from evaluation.reports.report import FULL_TOWER
 
 
 @dataclass(frozen=True)
@@ -79,28 +77,25 @@ def main(options: MaskingExperimentOptions) -> None:
         collection, skipped = searched_corpus(options)
         source = open_source(options)
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
-        last = source.target_path
+        path = source.target_path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
-        tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
-        check_text_model(options.text_model, tower.model, last)
+        tower = Stage.load(path, options.device, options.batch_size, texts, options.attends_by)
+        check_text_model(options.text_model, tower.model, path)
         masked = list(_first_stages(rules, source, tower, options))
-        clock = timed(
-            {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
-        )
+        contenders = {FULL_TOWER: tower} | {_name(each.first): each.stage for each in masked}
+        clock = timed(contenders, collection, options)
+        full = clock[FULL_TOWER]
         search = Search.of(options, collection, tower)
         rows = [
-            first_stage_row(
-                each.first, each.stage, search, clock[_name(each.first)], clock[""], options
-            )
+            first_stage_row(each.first, each.stage, search, clock[_name(each.first)], full, options)
             for each in masked
         ]
         report = reported(
-            "evaluation.masking", last, _calibration(source, options), skipped, search, options,
-            reference_row(search, clock[""]), rows,
+            "evaluation.masking", path, _calibration(source, options), skipped, search, options,
+            reference_row(search, full), rows,
         )  # fmt: skip
-        report.save(directory / "report.json")
-        write_text(directory / "report.md", report.markdown())
-    _show(report, options)
+        write_report(report, directory)
+    show_report(report, options.output)
 
 
 def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, ReduceRule]:
@@ -131,7 +126,7 @@ def _first_stages(
             reduced = make_reduced(source, rule, setting, options)
             seconds = reduced.compression.seconds
             yield Masked(
-                FirstStage(keep, setting.label, setting.value, None, seconds),
+                FirstStage(keep, setting.label, setting.kind, setting.value, None, seconds),
                 Stage(
                     _sharing(reduced.step.model, source.model),
                     reduced.step.processor,
@@ -170,13 +165,6 @@ def _calibration(source: Source, options: MaskingExperimentOptions) -> str:
         f"{len(source.calibration):,} images of {published_corpus(options.corpus)} "
         f"({options.calibration_split}), for the alignment ({options.align}){made_of}"
     )
-
-
-def _show(report: Report, options: MaskingExperimentOptions) -> None:
-    console().print(report.table())
-    for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {printable(key)}")
-    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,10 @@ from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
 from corpora import load_corpus
-from evaluation.reports.record import RecordError, read, write_text, written
+from evaluation.reports.patches import Patches, StagePatches
 from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
-from pruning_mechanism.groups import DROPPED, patch_groups
-
-SCHEMA = 1
-FILE = "patches.json"
+from pruning_mechanism.groups import patch_groups
 
 
 @dataclass(frozen=True)
@@ -61,73 +58,6 @@ class PatchesOptions(ConfigOption):
     """replace an earlier result"""
 
 
-@dataclass(frozen=True)
-class StagePatches:
-    """What one first stage makes of each image's patches.
-
-    Attributes:
-        name: of its directory.
-        made_by: the rules and what they were asked for, in their order ("flip mask 0.5 (grid)").
-        rows: of patches in an image.
-        columns: of patches in an image.
-        images: names of the image files as this stage sees them, beside the record.
-        groups: of each image the token that each patch is part of at the end, from 0, row by row;
-            -1 for a patch that is left out.
-    """
-
-    name: str
-    made_by: str
-    rows: int
-    columns: int
-    images: tuple[str, ...]
-    groups: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuse groups that aren't of these images and patches."""
-        patches = self.rows * self.columns
-        if not patches or len(self.images) != len(self.groups):
-            raise RecordError(
-                f"{self.name} has {len(self.images)} images of {patches} patches, but "
-                f"{len(self.groups)} lists of groups"
-            )
-        for image, groups in zip(self.images, self.groups, strict=True):
-            if len(groups) != patches or min(groups) < DROPPED:
-                raise RecordError(f"{self.name}: the groups of {image} aren't of {patches} patches")
-
-
-@dataclass(frozen=True)
-class Patches:
-    """What several first stages make of the same images.
-
-    Attributes:
-        command: the command line that made the record.
-        corpus: that the images are of.
-        split: of the corpus.
-        seed: of the draw.
-        keys: of the images.
-        stages: in the order given.
-        schema: version of this form.
-    """
-
-    command: str
-    corpus: str
-    split: str
-    seed: int
-    keys: tuple[str, ...]
-    stages: tuple[StagePatches, ...]
-    schema: int = SCHEMA
-
-    @classmethod
-    def load(cls, directory: Path) -> "Patches":
-        """Read the record in a directory.
-
-        Raises:
-            RecordError: it isn't one, or one with another schema.
-            OSError: it can't be read.
-        """
-        return read(cls, directory / FILE, SCHEMA, "record of patches")
-
-
 def main(options: PatchesOptions) -> None:
     """Draw the images, follow their patches through each stage, write the record."""
     if not options.stage:
@@ -152,7 +82,7 @@ def main(options: PatchesOptions) -> None:
             keys=tuple(images.corpus["key"]),
             stages=tuple(_stage(path, images, pictures) for path in options.stage),
         )
-        write_text(directory / FILE, written(record, "patches"))
+        record.save(directory)
     for key in images.unreadable:
         console().print(f"skipped, because it can't be read: {printable(key)}")
     for stage in record.stages:

@@ -151,7 +151,7 @@ def overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
     returned.
 
     Args:
-        top_a: int [Q, k], what is to be found (the uncascaded tower's own results).
+        top_a: int [Q, k], what is to be found (the full tower's own results).
         top_b: int [Q, k'], what was returned.
 
     Returns:
@@ -177,7 +177,7 @@ def overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
 def agreement(top_a: Tensor, top_b: Tensor) -> float:
     """Agreement@k: share of a's own top-k results that b returns too, in percent.
 
-    a is the uncascaded tower and b the cascade (or the first stage alone). No caption has to be
+    a is the full tower and b the cascade (or the first stage alone). No caption has to be
     true of any image, so it also judges a collection without ground truth.
 
     Args:

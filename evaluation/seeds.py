@@ -9,107 +9,28 @@ compression, not that of the queries; intervals over queries are in the reports.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.parsing import said_of
 from commands.screen import console, printable
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.reports import seeds_table
-from evaluation.reports.record import write_text, written
-from evaluation.reports.report import Report, Row, open_report, refuse_different
+from evaluation.command import run_command
+from evaluation.reports import record, seeds_table
+from evaluation.reports.record import RecordError, write_text
+from evaluation.reports.report import Report, Row, Searched, open_report, refuse_different
+from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
 
-SCHEMA = 1
-SAME = ("model", "corpus", "split", "images", "queries", "captions", "m")
+SAME = tuple(field.name for field in fields(Searched))
 """Fields in which reports of one experiment agree."""
 
 Key = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number measured under n seeds: its mean, and half the width of the 95 % t interval.
-
-    `values` are the n numbers, in the order of the seeds.
-    """
-
-    mean: float
-    half_width: float
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SeedsRow:
-    """One method under one constraint, over all seeds.
-
-    Attributes:
-        method: as in the reports.
-        constraint: as in the reports.
-        constraint_value: the same as a number; None where there is none.
-        mac_fraction: kept / dense encoder MACs.
-        recall: Recall@k of the first stage alone by k, in percent.
-        agreement: agreement@10 of the first stage alone, in percent.
-        one_minus_cosine: of the first stage's embeddings; None where a report has none.
-        cascade_agreement: agreement@10 of the cascade, in percent; None for the uncascaded tower.
-        compression_seconds: None where a report has none.
-        agreement_drop_ratio: 100 - agreement over that of the reference under the same constraint
-            and seed; None where there is no reference, or its drop is 0.
-        cosine_ratio: the same of `one_minus_cosine`.
-    """
-
-    method: str
-    constraint: str
-    constraint_value: float | None
-    mac_fraction: Spread
-    recall: dict[int, Spread]
-    agreement: Spread
-    one_minus_cosine: Spread | None
-    cascade_agreement: Spread | None
-    compression_seconds: Spread | None
-    agreement_drop_ratio: Spread | None
-    cosine_ratio: Spread | None
-
-
-@dataclass(frozen=True)
-class SeedsReport:
-    """One experiment under several seeds.
-
-    Attributes:
-        model: the full tower.
-        corpus: that is searched.
-        split: of the corpus.
-        images: number of images searched.
-        queries: number of caption queries.
-        captions: the protocol, "all" or "first".
-        m: candidates handed on.
-        calibration: what was calibrated on, in words; several where the reports differ.
-        machines: that the seconds are of; several where the reports differ.
-        seeds: of the reports.
-        reference: method that ratios are taken to.
-        rows: the uncascaded tower, then one a method and constraint.
-        schema: version of this form.
-    """
-
-    model: str
-    corpus: str
-    split: str
-    images: int
-    queries: int
-    captions: str
-    m: tuple[int, ...]
-    calibration: tuple[str, ...]
-    machines: tuple[str, ...]
-    seeds: tuple[int, ...]
-    reference: str
-    rows: tuple[SeedsRow, ...]
-    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -154,7 +75,7 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
         reference: method that ratios are taken to, where it is among the rows.
 
     Raises:
-        UserError: the reports aren't of one experiment, or not of different seeds.
+        RecordError: the reports aren't of one experiment, or not of different seeds.
     """
     _refuse_different(reports)
     by_key = [{_key(row): row for row in report.rows} for report in reports]
@@ -164,14 +85,10 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
         own = [each.get((reference, constraint)) for each in by_key]
         rows.append(_row(found, own if own[0] else None))
     first = reports[0]
-    machines = [
-        f"{each.cpu}, {each.threads} threads, {each.device}, {each.dtype}"
-        for each in (report.machine for report in reports)
-    ]
     return SeedsReport(
         **{name: getattr(first, name) for name in SAME},
         calibration=tuple(dict.fromkeys(report.calibration for report in reports)),
-        machines=tuple(dict.fromkeys(machines)),
+        machines=tuple(dict.fromkeys(report.machine.summary for report in reports)),
         seeds=tuple(report.seed for report in reports),
         reference=reference,
         rows=tuple(rows),
@@ -181,15 +98,15 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
 def main(options: SeedsOptions) -> None:
     """Read the reports, sum them up, write and show the table."""
     if len(options.report) < 2:
-        raise UserError("name at least two --report, of one experiment under different seeds")
+        raise UsageError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         summary = summed_up([open_report(path) for path in options.report], options.reference)
         known = {row.method for row in summary.rows}
         if "reference" in said_of(options).given and options.reference not in known:
-            raise UserError(
+            raise UsageError(
                 f"--reference {options.reference}: the reports have {', '.join(sorted(known))}"
             )
-        write_text(directory / "seeds.json", written(summary, "seeds"))
+        record.save(summary, directory / "seeds.json", "seeds")
         write_text(directory / "seeds.md", seeds_table.markdown(summary))
     console().print(seeds_table.terminal(summary))
     console().print(f"wrote {printable(options.output)}", soft_wrap=True)
@@ -200,19 +117,20 @@ def _key(row: Row) -> Key:
 
 
 def _refuse_different(reports: Sequence[Report]) -> None:
-    """Raise `UserError` unless all reports are one experiment, each under its own seed."""
+    """Raise `RecordError` unless all reports are one experiment, each under its own seed."""
     for report in reports:
         counts = Counter(map(_key, report.rows))
         if twice := [key for key, count in counts.items() if count > 1]:
-            raise UserError(f"a report has two rows {' '.join(twice[0])}: no telling which counts")
+            method, constraint = twice[0]
+            raise RecordError(f"a report has two rows {method} {constraint}: it may have one")
     refuse_different(reports, SAME)
     first = reports[0]
     for other in reports[1:]:
         if some := set(map(_key, first.rows)) ^ set(map(_key, other.rows)):
-            raise UserError(f"not one experiment: only some reports have {' '.join(min(some))}")
+            raise RecordError(f"not one experiment: only some reports have {' '.join(min(some))}")
     seeds = Counter(report.seed for report in reports)
     if again := [seed for seed, count in seeds.items() if count > 1]:
-        raise UserError(f"{seeds[again[0]]} reports have seed {again[0]}: each takes its own")
+        raise RecordError(f"{seeds[again[0]]} reports have seed {again[0]}: each takes its own")
 
 
 def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
@@ -221,6 +139,7 @@ def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
     return SeedsRow(
         method=first.method,
         constraint=first.constraint,
+        constraint_kind=first.constraint_kind,
         constraint_value=first.constraint_value,
         mac_fraction=spread([row.mac_fraction for row in rows]),
         recall={k: spread([row.alone.recall[k].value for row in rows]) for k in first.alone.recall},

@@ -20,21 +20,19 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.patches import FILE, Patches, StagePatches
-from evaluation.reports.record import RecordError
+from evaluation.command import run_command
+from evaluation.reports.patches import LEFT_OUT, StagePatches, open_patches
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS
-from pruning_mechanism.groups import DROPPED
 
 _WIDTH = 7.2  # inches
 _GAP = 0.06  # between images, as a share of one
 _LEAST = 3  # images that a row has room for, so that titles have room as well
 _LINE = 0.18  # inches, of a title
 _LETTERS = 52  # of a title in a line; beside it stands what became of the patches
-_LEFT_OUT = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "/////", "linewidth": 0}
+_HATCHED = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "/////", "linewidth": 0}
 _BORDERS = ({"colors": INK, "linewidths": 1.5}, {"colors": "white", "linewidths": 0.8})
 
 
@@ -89,7 +87,7 @@ class SeenImage:
 
     def dropped(self) -> list[tuple[int, int]]:
         """The patches that are left out, (column, row)."""
-        return [(x, y) for y, x in np.argwhere(self.groups == DROPPED).tolist()]
+        return [(x, y) for y, x in np.argwhere(self.groups == LEFT_OUT).tolist()]
 
     def _spread(self, patches: np.ndarray) -> np.ndarray:
         """Something of each patch [rows, columns] at each of its pixels."""
@@ -153,23 +151,11 @@ def main(options: PatchesFigureOptions) -> None:
     """Read the record and its images, draw, save, and say where."""
     output = options.output or options.record
     refuse_existing(output, "patches", options.overwrite)
-    record = _load(options.record)
+    record = open_patches(options.record)
     if not record.stages:
-        raise UserError(f"--record {options.record} has no first stage to draw")
+        raise UsageError(f"--record {options.record} has no first stage to draw")
     figure = draw([_row(options.record, stage) for stage in record.stages])
     write_picture(figure, output, "patches", options.overwrite)
-
-
-def _load(directory: Path) -> Patches:
-    try:
-        return Patches.load(directory)
-    except RecordError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(
-            f"--record {directory}: {FILE}: {error.strerror}; make one with python -m "
-            "evaluation.patches"
-        ) from error
 
 
 def _row(directory: Path, stage: StagePatches) -> SheetRow:
@@ -187,15 +173,15 @@ def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """An image file, uint8 [height, width, 3].
 
     Raises:
-        UserError: it isn't there, is no image, or can't be cut into so many patches.
+        UsageError: it isn't there, is no image, or can't be cut into so many patches.
     """
     try:
         with PIL.Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise UserError(f"{path} can't be read as an image") from error
+        raise UsageError(f"{path} can't be read as an image") from error
     if any(side % count for side, count in zip(pixels.shape, shape, strict=False)):
-        raise UserError(f"{path} can't be cut into {shape[0]} x {shape[1]} patches")
+        raise UsageError(f"{path} can't be cut into {shape[0]} x {shape[1]} patches")
     return pixels
 
 
@@ -231,7 +217,7 @@ def _tokens(axes: Axes, row: SheetRow) -> None:
         lines += [[(left + x, y) for x, y in edge] for edge in image.borders()]
         left_out += [Rectangle((left + x, y), 1, 1) for x, y in image.dropped()]
     if left_out:
-        axes.add_collection(PatchCollection(left_out, **_LEFT_OUT, zorder=2))
+        axes.add_collection(PatchCollection(left_out, **_HATCHED, zorder=2))
     for look in _BORDERS:  # white on dark, so that they show on every picture
         axes.add_collection(LineCollection(lines, **look, zorder=3))
     _frame(axes, row, "\n".join(row.lines), row.tokens)
@@ -242,7 +228,7 @@ def _meanings(rows: Sequence[SheetRow]) -> list[Patch]:
     images = [image for row in rows for image in row.images]
     meanings = []
     if any(image.dropped() for image in images):
-        meanings.append(Patch(label="left out", **_LEFT_OUT))
+        meanings.append(Patch(label="left out", **_HATCHED))
     if any((image.sizes > 1).any() for image in images):
         meanings.append(
             Patch(facecolor="#8a7a5c", label="merged into one token, in its mean colour")

@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from compress.command import run_command
-from compress.errors import UserError
 from compress.solving.repair import SublayerRepair
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import KINDS, Record, load_record, load_repairs
@@ -88,7 +88,7 @@ def draw(towers: Sequence[RepairedTower]) -> Figure:
 def main(options: RepairOptions) -> None:
     """Read the results, draw, save, and say where."""
     if not options.result:
-        raise UserError("name at least one --result: a directory that a compression command wrote")
+        raise UsageError("name at least one --result: a directory that a compression command wrote")
     output = options.output or options.result[0]
     refuse_existing(output, "repair", options.overwrite)
     records = [load_record(path) for path in options.result]

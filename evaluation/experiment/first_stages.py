@@ -25,6 +25,7 @@ from compress.making.rule import Rule, make_smaller
 from compress.making.smaller import Smaller
 from compress.making.source import TARGET_FINGERPRINT, Source
 from compress.solving.alignment import LEAST_IMAGES, too_few
+from evaluation.reports.report import constraint_of
 from pruning_mechanism import Compression, TowerError, read_record
 
 
@@ -34,6 +35,7 @@ class FirstStage:
 
     method: str
     constraint: str
+    constraint_kind: str | None
     constraint_value: float | None
     directory: Path | None
     seconds: float | None
@@ -188,7 +190,9 @@ def _compressed(method: Method, constraint: Constraint, base: Base, directory: P
     place = directory / f"{method.name}-{constraint.slug}"
     place.mkdir(parents=True)
     made.write(place)
-    return FirstStage(method.name, label, constraint.value, place, made.compression.seconds)
+    return FirstStage(
+        method.name, label, constraint.kind, constraint.value, place, made.compression.seconds
+    )
 
 
 def _leave_out(name: str, constraint: Constraint, error: Exception) -> None:
@@ -216,8 +220,9 @@ def made_before(path: Path) -> FirstStage:
         raise UserError(f"--stage {path}: no such directory")
     record = read_record(path)
     if record is None:
-        return FirstStage(path.resolve().name, "", None, path, None)
-    return FirstStage(record.rule, record.constraint, record.mac_fraction, path, record.seconds)
+        return FirstStage(path.resolve().name, "", None, None, path, None)
+    kind, value = constraint_of(record.constraint)
+    return FirstStage(record.rule, record.constraint, kind, value, path, record.seconds)
 
 
 def belongs_to(directory: Path, full_tower: str) -> bool | None:

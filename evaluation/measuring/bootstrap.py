@@ -5,20 +5,11 @@ resampled is therefore the image, with all its queries (the cluster bootstrap). 
 report share one set of resamples, which makes differences between rows paired.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and the bounds around it, in the unit of the value."""
-
-    value: float
-    low: float
-    high: float
+from evaluation.measuring.values import Interval
 
 
 class Bootstrap:
@@ -52,17 +43,17 @@ class Bootstrap:
         self._queries = self._resampled(self._size)
 
     def interval(self, values: Tensor) -> Interval:
-        """Mean of one value a query, in percent, with its interval.
+        """Mean of one value per query, in percent, with its interval.
 
         Args:
             values: bool or float [Q]; bools and shares of 1 become percent.
 
         Raises:
-            ValueError: not one value a query, or a value isn't finite.
+            ValueError: not one value per query, or a value isn't finite.
         """
         values = np.asarray(torch.as_tensor(values).cpu(), dtype=np.float64)
         if values.shape != self._cluster.shape:
-            raise ValueError(f"need one value a query {self._cluster.shape}, got {values.shape}")
+            raise ValueError(f"need one value per query {self._cluster.shape}, got {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError("values must be finite")
         totals = np.bincount(self._cluster, weights=values, minlength=len(self._size))
@@ -74,7 +65,7 @@ class Bootstrap:
 
         Args:
             values: bool or float [Q], such as the cascade's hits.
-            reference: bool or float [Q], such as the uncascaded tower's hits.
+            reference: bool or float [Q], such as the full tower's hits.
 
         Raises:
             ValueError: as `interval`.

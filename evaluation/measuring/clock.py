@@ -11,18 +11,8 @@ import numpy as np
 import torch
 
 from cascade import ResumedStage, Stage, lifetime_speedup
-from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.values import Interval, Timing
 from pruning_mechanism.costs.clock import Name, in_turn
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per image over several repetitions."""
-
-    median: float
-    lower_quartile: float
-    upper_quartile: float
-    repetitions: int
 
 
 def seconds_per_image(
@@ -147,7 +137,7 @@ def summarise(seconds: Sequence[float]) -> Timing:
 
 
 def speedup_interval(
-    timings: Sequence[Timing], f: float | Sequence[float], uncascaded: Timing | None = None
+    timings: Sequence[Timing], f: float | Sequence[float], full: Timing | None = None
 ) -> Interval:
     """Lifetime speedup of a cascade from timings: medians, with bounds from the quartiles.
 
@@ -158,20 +148,16 @@ def speedup_interval(
     Args:
         timings: one a stage, cheap to expensive.
         f: lifetime return fraction; see `cascade.lifetime_speedup`.
-        uncascaded: of the last stage's tower without a cascade, where the last stage resumes.
+        full: of the full tower from the image, where the last stage resumes.
 
     Raises:
         ValueError: as `cascade.lifetime_speedup`.
     """
-    if uncascaded is not None:
+    if full is not None:
         return Interval(
-            lifetime_speedup([each.median for each in timings], f, uncascaded.median),
-            lifetime_speedup(
-                [each.upper_quartile for each in timings], f, uncascaded.lower_quartile
-            ),
-            lifetime_speedup(
-                [each.lower_quartile for each in timings], f, uncascaded.upper_quartile
-            ),
+            lifetime_speedup([each.median for each in timings], f, full.median),
+            lifetime_speedup([each.upper_quartile for each in timings], f, full.lower_quartile),
+            lifetime_speedup([each.lower_quartile for each in timings], f, full.upper_quartile),
         )
     *earlier, last = timings
     slow = [*(stage.upper_quartile for stage in earlier), last.lower_quartile]

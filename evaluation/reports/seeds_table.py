@@ -3,17 +3,11 @@
 In the terminal half widths stand under their means.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
 from evaluation.reports.table import NOTHING, github_table
-
-if TYPE_CHECKING:
-    from evaluation.seeds import SeedsReport, SeedsRow, Spread
 
 
 def terminal(summary: SeedsReport) -> Table:
@@ -49,9 +43,9 @@ def overviews(summary: SeedsReport) -> str:
     A cell has agreement@10 and 1 - cos of the first stage alone, and where there is a reference the
     drop in agreement as a share of its drop; means over the seeds.
     """
-    by_kind: dict[str, dict[str, dict[str, SeedsRow]]] = {}
+    by_kind: dict[str | None, dict[str, dict[str, SeedsRow]]] = {}
     for row in summary.rows[1:]:
-        methods = by_kind.setdefault(_kind(row.constraint), {})
+        methods = by_kind.setdefault(row.constraint_kind, {})
         methods.setdefault(row.method, {})[row.constraint] = row
     says = "First stage alone: agreement@10 in % / 1 - cos"
     if any(row.agreement_drop_ratio for row in summary.rows):
@@ -59,16 +53,11 @@ def overviews(summary: SeedsReport) -> str:
     return f"{says}; means over the seeds.\n\n" + "".join(map(_overview, by_kind.values()))
 
 
-def _kind(constraint: str) -> str:
-    """What a constraint counts: MAC of "MAC 0.5", heads of "22 heads"."""
-    return next((word for word in constraint.split() if not word[0].isdigit()), constraint)
-
-
 def _overview(methods: dict[str, dict[str, SeedsRow]]) -> str:
     values = {name: row.constraint_value for rows in methods.values() for name, row in rows.items()}
     constraints = sorted(values, key=lambda name: values[name] or 0.0)
     lines = [
-        [method, *(_overview_cell(rows.get(each)) for each in constraints)]
+        [method, *(_overview_cell(rows.get(name)) for name in constraints)]
         for method, rows in methods.items()
     ]
     return github_table(["method", *constraints], lines, texts=(0,)) + "\n"
@@ -91,11 +80,8 @@ def _two_digits(number: float) -> str:
 
 
 def _title(summary: SeedsReport) -> str:
-    return (
-        f"{summary.model} on {summary.corpus} ({summary.split}): {summary.images:,} images, "
-        f"{summary.queries:,} caption queries, m = {', '.join(map(str, summary.m))}, "
-        f"seeds {', '.join(map(str, summary.seeds))}"
-    )
+    seeds = ", ".join(map(str, summary.seeds))
+    return f"{summary.title}, {summary.candidates}, seeds {seeds}"
 
 
 def _caption(summary: SeedsReport) -> str:

@@ -167,7 +167,12 @@ def test_a_flag_that_nothing_reads_is_refused(name, line, flag):
     ],
 )  # fmt: skip
 def test_flags_that_go_together_are_taken(name, line):
-    of(name, line)
+    options = of(name, line)
+    for words in line.removeprefix("--").split(" --"):
+        flag, values = words.split()
+        taken = getattr(options, flag.replace("-", "_"))
+        several = taken if isinstance(taken, tuple) else (taken,)
+        assert list(map(str, several)) == values.split(",")
 
 
 def test_latency_is_not_allocated_by_scores_and_that_is_known_at_once():

@@ -13,6 +13,7 @@ from compress.resolution import resized_processor
 from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
 from evaluation.experiment.quality import Queries
+from evaluation.reports import table
 from evaluation.reports.report import Report
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
@@ -53,7 +54,7 @@ def test_the_report_has_a_row_for_each_first_stage(experiment):
         ("sensitivity", "3 heads"),
     ]
     assert (report.images, report.queries, report.m) == (14, 28, (10,))
-    assert (experiment / "report.md").read_text() == report.markdown()
+    assert (experiment / "report.md").read_text() == table.markdown(report)
 
 
 def test_first_stages_are_kept_and_cost_what_the_report_says(experiment):
@@ -74,7 +75,7 @@ def test_speedups_follow_from_the_reports_own_seconds(experiment):
         assert 10 / 14 <= row.f_measured <= 1
 
 
-def test_a_cascade_that_hands_everything_on_is_the_uncascaded_search(
+def test_a_cascade_that_hands_everything_on_is_the_full_towers_search(
     clip_directory, folder, tmp_path
 ):
     run(clip_directory, folder, tmp_path / "out", "--m", 14)

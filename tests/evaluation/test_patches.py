@@ -9,7 +9,8 @@ from PIL import Image
 
 from compress import flip, merge, rank, resolution
 from compress.command import run_command
-from evaluation.patches import Patches, PatchesOptions, as_seen, main
+from evaluation.patches import PatchesOptions, as_seen, main
+from evaluation.reports.patches import Patches
 from evaluation.reports.record import RecordError
 from pruning_mechanism import load
 from pruning_mechanism.groups import patch_groups
