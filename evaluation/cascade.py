@@ -61,13 +61,13 @@ class CascadeOptions(BudgetOptions, SearchOptions):
     """
 
     methods: tuple[str, ...] = ("recover", "fisher", "sensitivity")
-    """rules that make first stages, with changes to their options, as in fisher+rescale"""
+    """rules that make first stages, with words that change their options: fisher+rescale"""
     mac_constraint: tuple[Share, ...] = (0.2, 0.3, 0.5)
     """kept MACs / dense MACs of the encoder layers, in (0, 1]"""
     heads: tuple[NumberFromZero, ...] = (22, 77, 132)
-    """numbers of heads that go, for sensitivity"""
+    """numbers of heads to remove, for sensitivity"""
     stage: tuple[StagePath, ...] = ()
-    """first stages made before, instead of the methods"""
+    """existing first stages to measure instead of making new ones"""
     other_base: bool = False
     """measure a --stage even if it was made from another checkpoint than --model"""
     samples: Count = 1024
@@ -75,7 +75,7 @@ class CascadeOptions(BudgetOptions, SearchOptions):
     curve_samples: Count = 128
     """calibration images for the curves"""
     resume: bool = False
-    """measure first stages that exit early once more: the full tower goes on from their states"""
+    """also measure early exits with the full tower going on from their states"""
     output: WrittenPath = Path("results/cascade")
     """directory to write report, table and first stages into"""
     overwrite: bool = False
@@ -97,7 +97,7 @@ def main(options: CascadeOptions) -> None:
         if options.stage:
             stages = [made_before(path) for path in options.stage]
             refuse_overlap(set().union(*map(seen, stages)), keys)
-            calibration = "first stages made before; see their compression.json"
+            calibration = "as the compression.json of each first stage says"
         else:
             base = open_base(options, any(method.captions for method in methods))
             methods = possible(methods, base)
@@ -118,7 +118,7 @@ def _check(options: CascadeOptions) -> None:
 
 
 def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:
-    """Say which settings that were given make no difference to this experiment."""
+    """Warn of settings that were given but make no difference to this experiment."""
     beside = "--stage" if options.stage else "these --methods"
     for name in unread_settings(methods, options, said_of(options).given):
         print(f"note: {flag_of(name)} is not read beside {beside}", file=sys.stderr)
@@ -169,14 +169,14 @@ def _rows(
 
 
 def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
-    """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
-    said = f"{images:,} images of {published_corpus(options.corpus)} ({options.calibration_split})"
+    """What the first stages were calibrated on; a small corpus has fewer images than asked for."""
+    words = f"{images:,} images of {published_corpus(options.corpus)} ({options.calibration_split})"
     if any(method.repairs for method in methods):
         repair = min(images, options.repair_samples)
-        said += f", {repair:,} of them for the repair ({options.repair})"
+        words += f", {repair:,} of them for the repair ({options.repair})"
     if any(method.aligns for method in methods):
-        said += ", all of them for the alignment"
-    return said
+        words += ", all of them for the alignment"
+    return words
 
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
@@ -194,12 +194,15 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
             "searched with the full text tower"
         )
     if loaded.dimension != tower.dimension:
-        raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
+        raise UserError(
+            f"--stage {stage.directory} embeds into {loaded.dimension} dimensions, the full tower "
+            f"into {tower.dimension}"
+        )
     if options.stage and not options.other_base and not _fits(stage, tower, options):
         raise UserError(
             f"--stage {stage.directory} was made from another checkpoint than --model "
-            f"{options.model}, so that its embeddings need not be of the same space: name the one "
-            "that it was made from, or pass --other-base"
+            f"{options.model}, so their embeddings may not compare: name the checkpoint that it "
+            "was made from, or pass --other-base"
         )
     return loaded
 

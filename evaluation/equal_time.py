@@ -1,8 +1,7 @@
 """Rules compared at equal measured time, from reports: what each finds in the same seconds.
 
-Stands behind the report, beside `evaluation.seeds`. Rules that are asked for the same MACs don't
-take the same time, so rows of one constraint compare unlike things; here each method is read off
-between its rows, at shares of the full tower's seconds.
+Rules that are asked for the same MACs don't take the same time, so rows of one constraint compare
+unlike things. This reads each method off between its rows, at shares of the full tower's seconds.
 
     python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
 """
@@ -86,7 +85,7 @@ def compared(
 
     Args:
         reports: at least one, on the same queries.
-        names: one a report, for methods that several reports have.
+        names: one per report, for methods that several reports have.
         shares: of the seconds that the reports' speedups are made of.
 
     Raises:

@@ -2,9 +2,9 @@
 
     python -m evaluation.masking
 
-For each keep rule and each share of patches masked a first stage is made in memory, measured alone
-and in front of the full tower, and forgotten: what is left is the report, which `figures.masking`
-draws. Beside `evaluation.cascade`, which measures what is kept on disk.
+For each keep rule and each share of masked patches, it makes a first stage in memory, measures it
+alone and in front of the full tower, and forgets it: only the report stays, which `figures.masking`
+draws. `evaluation.cascade` measures first stages that are kept on disk.
 """
 
 from collections.abc import Iterator
@@ -49,11 +49,11 @@ class MaskingExperimentOptions(AlignOptions, SearchOptions):
     """
 
     keep: tuple[PatchRule, ...] = ("grid", "random", "saliency")
-    """patches evenly spread, a seeded random subset, or those of most contrast"""
+    """keep evenly spread patches, a seeded random subset, or those with most contrast"""
     mask: tuple[MaskShare, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    """shares of the patches that are left out, in [0, 1)"""
+    """shares of the patches to mask, in [0, 1)"""
     text_model: Checkpoint | None = None
-    """a whole CLIP, if --model is a vision tower alone"""
+    """a CLIP model with a text tower, if --model has none"""
     output: WrittenPath = Path("results/masking")
     """directory to write report and table into"""
     overwrite: bool = False

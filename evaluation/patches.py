@@ -1,9 +1,9 @@
-"""Which patches a first stage keeps and which tokens it merges, on real images: a record of both.
+"""Records which patches first stages keep and which tokens they merge, on real images.
 
     python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
 
-Beside the experiments: nothing is measured here. What is written, `patches.json` and the images as
-the towers see them, is all that `figures.patches` draws.
+It measures nothing. It writes `patches.json` and the images as the towers see them, which is all
+that `figures.patches` draws.
 """
 
 from collections.abc import Sequence
@@ -43,13 +43,13 @@ class PatchesOptions(ConfigOption):
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: ReadPath | None = None
-    """where the corpus lies"""
+    """directory of the corpus"""
     split: str = "validation"
-    """split that the images are drawn from"""
+    """split to draw the images from"""
     images: Count = 6
-    """how many"""
+    """number of images"""
     seed: Seed = 0
-    """of their draw"""
+    """seed for drawing the images"""
     device: str = "cpu"
     """where to compute: cpu, cuda, mps"""
     output: WrittenPath = Path("results/patches")
@@ -104,7 +104,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
     except TowerError as error:
         raise UserError(f"--stage {path}: {error}") from error
     if (groups == torch.arange(groups.shape[1], device=groups.device)).all():
-        raise UserError(f"--stage {path}: nothing to show, every patch is a token of its own")
+        raise UserError(f"--stage {path}: nothing to show: every patch stays a token of its own")
     config = tower_config(model.config, "vision")
     rows, columns = (side // config.patch_size for side in batch.pixels.shape[-2:])
     return StagePatches(

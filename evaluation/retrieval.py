@@ -114,7 +114,7 @@ def hits(ranks: Tensor, ks: Sequence[int]) -> Tensor:
 def recall(scores: Tensor, target: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
     """Recall@k: share of queries whose image is in the top k, in percent.
 
-    One relevant image a query, every caption a query, as CLIP_benchmark's
+    One relevant image per query, every caption a query, as CLIP_benchmark's
     `image_retrieval_recall@k` counts it, except that ties count against the model: a model that
     gives all images the same score finds nothing.
 
@@ -145,7 +145,7 @@ def recall_of(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]
 
 
 def overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
-    """Share of a's results that b returns too, a query at a time.
+    """Share of a's results that b returns too, query by query.
 
     Rows are sets: their order doesn't matter and a repeated image counts once. −1 = nothing
     returned.
@@ -203,7 +203,7 @@ def _checked_target(target: Tensor, queries: int, images: int | None) -> Tensor:
         raise ValueError("recall of no queries is not defined")
     if target.shape != (queries,):
         raise ValueError(
-            f"target must be [{queries}], one image a query, got {tuple(target.shape)}"
+            f"target must be [{queries}], one image per query, got {tuple(target.shape)}"
         )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(f"target must hold positions of images (integers), got {target.dtype}")

@@ -1,7 +1,7 @@
 """One experiment under several seeds: their reports become one table of means and intervals.
 
-Stands behind the report: what `evaluation.cascade` wrote for each seed is read, checked to be the
-same experiment, and summed up. A seed draws the calibration images, so the spread is that of the
+Reads what `evaluation.cascade` wrote for each seed, checks that all reports are of the same
+experiment, and sums them up. A seed draws the calibration images, so the spread is that of the
 compression, not that of the queries; intervals over queries are in the reports.
 
     python -m evaluation.seeds --report results/seed-0/report.json results/seed-1/report.json
@@ -41,9 +41,9 @@ class SeedsOptions(ConfigOption):
     """
 
     report: tuple[ReadPath, ...] = ()
-    """two or more reports of the same experiment, each with another seed"""
+    """two or more reports of the same experiment, each with its own seed"""
     reference: str = "fisher+rescale"
-    """method that drops are compared with, under the same constraint"""
+    """method to compare drops with, under the same constraint"""
     output: WrittenPath = Path("results/seeds")
     """directory to write seeds.md and seeds.json into"""
     overwrite: bool = False

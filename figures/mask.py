@@ -92,7 +92,7 @@ def main(options: MaskOptions) -> None:
 
 
 def _head_map(axes: Axes, mask: Mask) -> None:
-    """A cell a head, a column a layer, the number kept above each column."""
+    """A cell for each head, a column for each layer, and above it the number of heads kept."""
     layers, heads = mask.heads.shape
     axes.pcolormesh(
         np.arange(layers + 1) - 0.5,
@@ -122,7 +122,7 @@ def _head_map(axes: Axes, mask: Mask) -> None:
 
 
 def _neuron_bars(axes: Axes, mask: Mask) -> None:
-    """A bar a layer, as high as the neurons it keeps, before one for all that it had."""
+    """A bar for each layer, as high as the neurons it keeps, in front of one for all it had."""
     layers, neurons = mask.neurons.shape
     kept = mask.neurons.sum(1).tolist()
     places = range(layers)
@@ -153,7 +153,7 @@ def _letters(layers: int) -> float:
 
 
 def _curves_panel(figure: SubFigure, mask: Mask, curves: Sequence[ChosenCurve]) -> None:
-    """A small picture a sublayer: attention above MLP, layers beside each other."""
+    """A small picture for each sublayer: attention above MLP, layers beside each other."""
     layers = len(mask.heads)
     blocks = math.ceil(layers / _COLUMNS)
     columns = math.ceil(layers / blocks)

@@ -1,6 +1,6 @@
 """What masking patches costs and what it saves: recall of the cascade, and its lifetime speedup.
 
-Drawn from the one report that `evaluation.masking` makes, a panel a keep rule: Recall@1/5/10 on the
+Drawn from the report of `evaluation.masking`, a panel for each keep rule: Recall@1/5/10 on the
 left axis against the share of patches masked, the measured speedup on a logarithmic one on the
 right.
 

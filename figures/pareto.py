@@ -45,7 +45,7 @@ class ParetoOptions(ConfigOption):
     x: Saving = "speedup"
     """against measured lifetime speedup, or against MACs kept"""
     k: Count = 10
-    """of Recall@k"""
+    """the k of Recall@k"""
     methods: tuple[str, ...] = ()
     """draw these methods only, in this order (default: all)"""
     output: WrittenPath | None = None
@@ -94,7 +94,7 @@ def draw(
 
     Args:
         reports: at least one; each must hold Recall@k.
-        names: one a report, to tell their series apart if there are several.
+        names: one per report, to tell their series apart if there are several.
         k: of Recall@k.
         y: what is drawn upwards.
         x: what is drawn to the right; MACs fall, so that to the right is cheaper.
@@ -161,7 +161,7 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
-    """One series a method and report; a rule's variants, as fisher and fisher+rescale, go alike.
+    """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
 
     A rule that the full tower resumes from is another than the rule by itself.
     """

@@ -1,7 +1,7 @@
 """A contact sheet: on real images, which patches each first stage keeps and which tokens it merges.
 
-Drawn from the record that `evaluation.patches` writes, a row a first stage, a column an image. What
-is left out is hatched; patches that end as one token are filled with their mean colour.
+Drawn from the record that `evaluation.patches` writes: a row for each first stage, a column for
+each image. Patches that are left out are hatched; those that end as one token have its mean colour.
 
     python -m figures.patches --record results/patches
 """
@@ -122,7 +122,7 @@ class SheetRow:
 
 
 def draw(rows: Sequence[SheetRow]) -> Figure:
-    """Draw the sheet: the images themselves, then a row a first stage.
+    """Draw the sheet: the images themselves, then a row for each first stage.
 
     Args:
         rows: at least one, all of the same images.

@@ -86,7 +86,7 @@ def load_mask(directory: Path) -> Mask:
 
 
 def load_repairs(directory: Path) -> list[SublayerRepair]:
-    """Read `repair.json`: one entry a sublayer, going up the tower; the projection is left out.
+    """Read `repair.json`: one entry per sublayer, going up the tower, without the projection.
 
     Raises:
         UserError: it isn't there, is something else, or the tower was not repaired.

@@ -36,7 +36,7 @@ def reported(
         search: what was searched.
         options: how.
         reference: the full tower.
-        rows: one a first stage.
+        rows: one per first stage.
     """
     return Report(
         command=published_command(command, options),

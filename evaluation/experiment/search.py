@@ -1,4 +1,4 @@
-"""The collection that an experiment searches, and what is measured of a first stage on it.
+"""The collection that an experiment searches, and what it measures of each first stage.
 
 Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the full tower's
 embeddings and answers are made once, and each first stage becomes a row of the report.
@@ -49,21 +49,21 @@ class SearchOptions(SourceOptions):
     """What every experiment searches and measures."""
 
     split: str = "validation"
-    """split that is searched"""
+    """the split to search"""
     images: Count | None = None
-    """search the first so many images only"""
+    """search only the first N images"""
     captions: Literal["all", "first"] = "all"
-    """captions of an image that are queries"""
+    """captions per image to use as queries"""
     m: Annotated[int, Bounds(10)] = 50
-    """candidates handed from the first stage to the full tower, at least the 10 of agreement@10"""
+    """candidates that the first stage hands to the full tower, at least 10 for agreement@10"""
     f: Annotated[float, Bounds(0, 1)] = 0.1
-    """lifetime return fraction assumed for the speedup"""
+    """lifetime return fraction that the lifetime speedup assumes"""
     seconds: Literal["encoder", "end to end"] = "encoder"
-    """seconds that speedups are made of"""
+    """seconds to compute speedups from"""
     repetitions: Count = 5
-    """timed turns of all stages"""
+    """times that each stage is timed, in turn with the others"""
     attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
-    """by which implementation towers attend; fastest: measured for each"""
+    """attention implementation of the towers; fastest: the one measured fastest for each"""
 
     @property
     def attends_by(self) -> str | None:
@@ -87,7 +87,7 @@ class Search:
 
     @classmethod
     def of(cls, options: SearchOptions, corpus: Dataset, tower: Stage) -> "Search":
-        """Search the corpus with the full tower, all its images and queries encoded once."""
+        """Search the corpus with the full tower, which encodes every image and query once."""
         queries = Queries.of(corpus, options.captions)
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
         images = _embeddings(tower, corpus, FULL_TOWER)
@@ -202,7 +202,7 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
 
 
 def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
-    """The images of a corpus, undecoded, so many at once, with a progress bar of that name."""
+    """The images of a corpus, undecoded, in batches of a size, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:
         for start in range(0, len(corpus), size):

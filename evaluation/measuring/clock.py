@@ -1,4 +1,4 @@
-"""What stages take of the wall clock, in turn, and the speedups that follow.
+"""Seconds that stages take by the wall clock, measured in turn, and the speedups that follow.
 
 Medians and quartiles are given, never the best of several runs.
 """
@@ -27,8 +27,8 @@ def seconds_per_image(
     Args:
         contenders: name → a call that handles `images` images.
         images: number of images that one call handles.
-        repetitions: timed calls a contender.
-        warmup: untimed calls a contender beforehand, also in turn.
+        repetitions: timed calls per contender.
+        warmup: untimed calls per contender beforehand, also in turn.
         device: where the work runs; anything but the CPU is synchronised around each call.
 
     Returns:
@@ -62,14 +62,14 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender does with one batch of images: with ready pixels, and with files' bytes."""
+    """What a contender does with one batch of images, given as pixels or as bytes of files."""
 
     encoder: Callable[[], object]
     end_to_end: Callable[[], object]
 
 
 Contender = Callable[[Sequence[bytes]], Work]
-"""What makes the work of a contender of the bytes of the images' files."""
+"""Makes a contender's work from the bytes of image files."""
 
 
 def encoding(stage: Stage) -> Contender:
@@ -95,7 +95,7 @@ def keeping_states(stage: ResumedStage) -> Contender:
 
 
 def resuming(stage: ResumedStage) -> Contender:
-    """A stage that goes on from kept states; as it opens no image, end to end is the same work."""
+    """A stage that goes on from kept states; it opens no image, so end to end is the same work."""
 
     def work(sources: Sequence[bytes]) -> Work:
         on = partial(stage.encode_states, stage.encode_first(sources)[1])
@@ -146,7 +146,7 @@ def speedup_interval(
     rather than flattering. They are bounds of the clock, not a 95 % interval.
 
     Args:
-        timings: one a stage, cheap to expensive.
+        timings: one per stage, cheap to expensive.
         f: lifetime return fraction; see `cascade.lifetime_speedup`.
         full: of the full tower from the image, where the last stage resumes.
 

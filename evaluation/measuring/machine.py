@@ -1,4 +1,4 @@
-"""What a measurement was made on: the machine and the versions that a report states."""
+"""Where a measurement was made: the machine and the versions that a report states."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""What measuring gives: intervals, seconds and the machine that they are of.
+"""What measuring yields: intervals, seconds, and the machine they were measured on.
 
 Plain data without torch, so that reports can be read, tabled and drawn without it.
 """

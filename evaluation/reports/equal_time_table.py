@@ -1,4 +1,4 @@
-"""Rules at equal measured time as a table, for the terminal and for Markdown: formatting only.
+"""Rules at equal measured time as a table, for the terminal and for Markdown.
 
 Both forms show the same cells; the best of each column at a share is bold.
 """

@@ -145,7 +145,7 @@ class Report(Searched):
         seed: of everything random.
         skipped: keys of the images that couldn't be read.
         reference: the full tower.
-        rows: one a first stage.
+        rows: one per first stage.
         machine: where it was measured.
         versions: of Python and packages.
         date: ISO 8601.

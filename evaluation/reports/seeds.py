@@ -62,7 +62,7 @@ class SeedsReport(Searched):
         machines: that the seconds are of; several where the reports differ.
         seeds: of the reports.
         reference: method that ratios are taken to.
-        rows: the full tower, then one a method and constraint.
+        rows: the full tower, then one per method and constraint.
         schema: version of this form.
     """
 

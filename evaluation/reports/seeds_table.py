@@ -1,4 +1,4 @@
-"""Several seeds as tables, for the terminal and for Markdown: formatting only, as in `table`.
+"""Several seeds as tables, for the terminal and for Markdown: this module only formats.
 
 In the terminal half widths stand under their means.
 """

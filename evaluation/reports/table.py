@@ -1,4 +1,4 @@
-"""A report as a table, for the terminal and for Markdown: formatting only, no number is made here.
+"""A report as a table, for the terminal and for Markdown: this module formats and computes nothing.
 
 Both forms show the same cells. In the terminal a cascade's difference to the full tower stands
 under its recall, so that a row fits 120 columns. A column is shown where it says something: what it
@@ -57,8 +57,8 @@ def github_table(
     """A GitHub table, cells on one line each, ending with a newline.
 
     Args:
-        headers: one a column.
-        rows: a cell a column.
+        headers: one per column.
+        rows: one cell per column.
         texts: places of the columns that hold text; the others hold numbers.
     """
     rules = [":--" if place in texts else "--:" for place in range(len(headers))]

@@ -16,11 +16,11 @@ class AgreementAtK(evaluate.Metric):
         row = datasets.Sequence(datasets.Value("int64"))
         return evaluate.MetricInfo(
             description="Share of the full tower's own top-k results that a cascade "
-            "returns too, in percent. Needs no captions that are true.",
+            "returns too, in percent. Needs no true captions.",
             citation="",
             inputs_description=(
-                "predictions: the positions of the images that the cascade returns, a row of k a "
-                "query, -1 = nothing returned. references: the same of the full tower. "
+                "predictions: for each query the positions of the k images that the cascade "
+                "returns, -1 = nothing returned. references: the same for the full tower. "
                 'Returns {"agreement": percent}.'
             ),
             features=datasets.Features({"predictions": row, "references": row}),
