@@ -7,7 +7,7 @@ unlike things. This reads each method off between its rows, at shares of the ful
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -52,13 +52,17 @@ class EqualTimeOptions(ConfigOption):
     """replace an earlier result"""
 
 
-def measures_of(ks: Sequence[int]) -> tuple[Measure, ...]:
+def measures_of(ks: Iterable[int]) -> tuple[Measure, ...]:
     """What methods are compared by: agreement and Recall@k alone, agreement of the cascade."""
     return (
         Measure("agreement@10\nalone", lambda row: row.alone.agreement.value),
-        *(Measure(f"R@{k}\nalone", lambda row, k=k: row.alone.recall[k].value) for k in sorted(ks)),
-        Measure("agreement@10\ncascade", lambda row: row.cascade.agreement.value),
+        *map(_recall_alone, sorted(ks)),
+        Measure("agreement@10\ncascade", lambda row: (row.cascade or row.alone).agreement.value),
     )
+
+
+def _recall_alone(k: int) -> Measure:
+    return Measure(f"R@{k}\nalone", lambda row: row.alone.recall[k].value)
 
 
 def between(seconds: Sequence[float], values: Sequence[float], wanted: float) -> float | None:
@@ -93,7 +97,7 @@ def compared(
     """
     refuse_different(reports, SAME)
     first = reports[0]
-    measures = measures_of(first.reference.alone.recall.keys())
+    measures = measures_of(first.reference.alone.recall)
     groups = _groups(reports, names)
     if not groups:
         raise RecordError("the reports have no first stage to compare")

@@ -6,9 +6,10 @@ It measures nothing. It writes `patches.json` and the images as the towers see t
 that `figures.patches` draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -117,7 +118,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
     )
 
 
-def as_seen(pixels: Tensor, processor: object) -> np.ndarray:
+def as_seen(pixels: Tensor, processor: Any) -> np.ndarray:
     """Prepared images [n, 3, height, width] as pictures, uint8 [n, height, width, 3].
 
     Cut and scaled as the tower gets them, the normalisation undone.
@@ -139,7 +140,7 @@ class _Pictures:
         self._directory = directory
         self._names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
 
-    def write(self, pictures: Sequence[np.ndarray]) -> list[str]:
+    def write(self, pictures: Iterable[np.ndarray]) -> list[str]:
         """Write the pictures [height, width, 3] that aren't there yet; the names of all."""
         return [self._name(number, picture) for number, picture in enumerate(pictures)]
 
@@ -153,7 +154,7 @@ class _Pictures:
         return self._names[key]
 
 
-def _made_by(path: Path, config) -> str:
+def _made_by(path: Path, config: Any) -> str:
     """What was done to a checkpoint, by its record; the name of its directory if it has none."""
     record = read_record(path)
     if record is None:

@@ -82,8 +82,9 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
     rows = [_row([report.reference for report in reports], None)]
     for method, constraint in by_key[0]:
         found = [each[method, constraint] for each in by_key]
-        own = [each.get((reference, constraint)) for each in by_key]
-        rows.append(_row(found, own if own[0] else None))
+        known = (reference, constraint) in by_key[0]
+        own = [each[reference, constraint] for each in by_key] if known else None
+        rows.append(_row(found, own))
     first = reports[0]
     return SeedsReport(
         **{name: getattr(first, name) for name in SAME},
@@ -146,7 +147,7 @@ def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
         agreement=spread([row.alone.agreement.value for row in rows]),
         one_minus_cosine=_spread_if_all(rows, lambda row: row.one_minus_cosine),
         cascade_agreement=_spread_if_all(
-            rows, lambda row: row.cascade and row.cascade.agreement.value
+            rows, lambda row: row.cascade.agreement.value if row.cascade else None
         ),
         compression_seconds=_spread_if_all(rows, lambda row: row.compression_seconds),
         agreement_drop_ratio=_ratio(rows, reference, lambda row: 100 - row.alone.agreement.value),
@@ -155,8 +156,8 @@ def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
 
 
 def _spread_if_all(rows: Sequence[Row], value: Callable[[Row], float | None]) -> Spread | None:
-    found = [value(row) for row in rows]
-    return None if None in found else spread(found)
+    found = [number for row in rows if (number := value(row)) is not None]
+    return spread(found) if len(found) == len(rows) else None
 
 
 def _ratio(
@@ -165,10 +166,10 @@ def _ratio(
     """The spread of a value over the reference's, seed by seed."""
     if reference is None:
         return None
-    own, theirs = [value(row) for row in rows], [value(row) for row in reference]
-    if None in own or not all(theirs):  # a reference that lost nothing, or wasn't measured
-        return None
-    return spread([one / other for one, other in zip(own, theirs, strict=True)])
+    pairs = [(value(row), value(other)) for row, other in zip(rows, reference, strict=True)]
+    ratios = [own / theirs for own, theirs in pairs if own is not None and theirs]
+    # None where a reference lost nothing, or a number wasn't measured
+    return spread(ratios) if len(ratios) == len(pairs) else None
 
 
 if __name__ == "__main__":

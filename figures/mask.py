@@ -70,7 +70,7 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
         FigureCanvasAgg(figure)  # measures text, with no screen
         figure.suptitle(textwrap.fill(str(record), 76), color=INK, fontsize=11)
         ratios = [tall, _BLOCK * blocks] if curves else [tall]
-        parts = np.atleast_1d(figure.subfigures(len(ratios), 1, height_ratios=ratios))
+        parts = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         above, below = parts[0].subplots(2, 1, sharex=True, height_ratios=(0.14 * heads, 1.2))
         _head_map(above, mask)
         _neuron_bars(below, mask)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -25,15 +26,15 @@ from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import FULL_TOWER, Report, Row, open_report
+from evaluation.reports.report import FULL_TOWER, Report, Result, Row, open_report
 from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import INK, SETTINGS, series_style
+from figures.style import INK, SETTINGS, Look, series_style
 from figures.view import at_f, title
 
-_SPEED = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
-_BAND = {"facecolor": "#dadada", "edgecolor": "none"}
+_SPEED: Look = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
+_BAND: Look = {"facecolor": "#dadada", "edgecolor": "none"}
 _SPEED_TEXT = "#5c5c5c"
-_REFERENCE = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
+_REFERENCE: Look = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
 _APART = 0.016
 """Shares by which recalls at different k stand apart, for their intervals to be told apart."""
 _SPEEDS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)
@@ -65,7 +66,12 @@ class KeepRule:
     @property
     def shares(self) -> list[float]:
         """Of patches masked, ascending."""
-        return [row.constraint_value for row in self.rows]
+        return list(map(_share, self.rows))
+
+    @property
+    def found(self) -> list[Result]:
+        """What the cascade of each row finds."""
+        return [row.cascade for row in self.rows if row.cascade]
 
 
 def keep_rules(report: Report) -> list[KeepRule]:
@@ -75,7 +81,7 @@ def keep_rules(report: Report) -> list[KeepRule]:
         RecordError: a row is no first stage at a share of patches masked.
     """
     for row in report.rows:
-        if row.constraint_kind != "mask" or row.constraint_value is None:
+        if row.constraint_kind != "mask" or row.constraint_value is None or row.cascade is None:
             raise RecordError(
                 f"{row.method} {row.constraint} is no share of patches masked: draw a report of "
                 "evaluation.masking"
@@ -87,12 +93,17 @@ def keep_rules(report: Report) -> list[KeepRule]:
             tuple(
                 sorted(
                     (row for row in report.rows if row.method == name),
-                    key=lambda row: row.constraint_value,
+                    key=_share,
                 )
             ),
         )
         for name in names
     ]
+
+
+def _share(row: Row) -> float:
+    """Of patches masked in a row that `keep_rules` has seen."""
+    return row.constraint_value or 0.0
 
 
 def draw(report: Report) -> Figure:
@@ -118,7 +129,7 @@ def draw(report: Report) -> Figure:
             axes.patch.set_visible(False)
             axes.set_title(rule.name, color=INK)
             axes.set_xlabel("share of patches masked", fontsize=10.5)
-        _scales(panels, right, rules)
+        _scales(panels, right, report.reference, rules)
         panels[0].set_ylabel("Recall@k of the cascade (%)")
         right[-1].set_ylabel(f"lifetime speedup{at_f([report])} (×)", color=_SPEED_TEXT)
         figure.legend(
@@ -143,7 +154,7 @@ def _recall(axes: Axes, reference: Row, rule: KeepRule) -> None:
     for number, k in enumerate(sorted(reference.alone.recall)):
         style = series_style(number)
         axes.axhline(reference.alone.recall[k].value, **_REFERENCE, zorder=2)
-        found = [row.cascade.recall[k] for row in rule.rows]
+        found = [result.recall[k] for result in rule.found]
         places = [share + _APART * (number - 1) for share in rule.shares]
         axes.vlines(
             places, [each.low for each in found], [each.high for each in found],
@@ -164,11 +175,13 @@ def _speedup(axes: Axes, rule: KeepRule) -> None:
     axes.plot(rule.shares, [each.value for each in found], **_SPEED, label="speedup", zorder=2)
 
 
-def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepRule]) -> None:
+def _scales(
+    panels: Sequence[Axes], right: Sequence[Axes], reference: Row, rules: Sequence[KeepRule]
+) -> None:
     """The same scales in all panels; recall from 0, speedup logarithmic."""
     rows = [row for rule in rules for row in rule.rows]
-    highest = max(each.high for row in rows for each in row.cascade.recall.values())
-    highest = max(highest, *(line.get_ydata()[0] for line in panels[0].lines))
+    found = [reference.alone, *(result for rule in rules for result in rule.found)]
+    highest = max(interval.high for result in found for interval in result.recall.values())
     panels[0].set_ylim(0, min(1.05 * highest, 100))
     panels[0].set_xlim(-0.05, max(0.9, *(max(rule.shares) for rule in rules)) + 0.05)
     panels[0].set_xticks([0, 0.3, 0.6, 0.9], ["0", "0.3", "0.6", "0.9"])
@@ -191,7 +204,7 @@ def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepR
         axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED_TEXT)
 
 
-def _meanings(report: Report) -> dict:
+def _meanings(report: Report) -> dict[str, Any]:
     """What the legend says, in columns: recalls above all else."""
     ks = sorted(report.reference.alone.recall)
     recalls = [

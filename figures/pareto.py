@@ -24,7 +24,7 @@ from evaluation.measuring.values import Interval
 from evaluation.reports.report import FULL_TOWER, Report, Row, names_of, open_report
 from figures.labels import Point, place_labels
 from figures.picture import refuse_existing, write_picture
-from figures.style import FAINT, INK, SETTINGS, SeriesStyle, series_style
+from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
 from figures.view import Quality, Saving, View, title
 
 _LABEL_SIZE = 10.5
@@ -165,7 +165,8 @@ def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
 
     A rule that the full tower resumes from is another than the rule by itself.
     """
-    found, variants = [], {}
+    found = []
+    variants: dict[tuple[str, bool, str], int] = {}
     for report, name in zip(reports, names, strict=True):
         for method in dict.fromkeys(row.method for row in report.rows):
             rows = tuple(row for row in report.rows if row.method == method)
@@ -224,14 +225,14 @@ def _within(limits: tuple[float, float], whole: float) -> tuple[float, float]:
 
 def _bars(axes: Axes, saving: Interval, quality: Interval, color: str, above: bool) -> None:
     """Both intervals as thin bars; above the markers those that are smaller show as well."""
-    style = {"color": color, "linewidth": 1.0, "zorder": 4 if above else 2}
+    style: Look = {"color": color, "linewidth": 1.0, "zorder": 4 if above else 2}
     axes.hlines(quality.value, saving.low, saving.high, **style)
     axes.vlines(saving.value, quality.low, quality.high, **style)
 
 
 def _ring_front(axes: Axes, reports: Sequence[Report], view: View) -> None:
     """A ring around each first stage on the front of what was measured on the same queries."""
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for report in reports:
         same = (report.model, report.corpus, report.split, report.captions, report.queries)
         groups.setdefault(same, []).extend([report.reference, *report.rows])

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
 from commands.errors import UsageError
@@ -25,15 +26,23 @@ from commands.flags import ConfigOption, ReadPath, WrittenPath
 from evaluation.command import run_command
 from evaluation.reports.patches import LEFT_OUT, StagePatches, open_patches
 from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import INK, SETTINGS
+from figures.style import INK, SETTINGS, Look
 
 _WIDTH = 7.2  # inches
 _GAP = 0.06  # between images, as a share of one
 _LEAST = 3  # images that a row has room for, so that titles have room as well
 _LINE = 0.18  # inches, of a title
 _LETTERS = 52  # of a title in a line; beside it stands what became of the patches
-_HATCHED = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "/////", "linewidth": 0}
-_BORDERS = ({"colors": INK, "linewidths": 1.5}, {"colors": "white", "linewidths": 0.8})
+_HATCHED: Look = {
+    "facecolor": "#f2f2f2",
+    "edgecolor": "#bdbdbd",
+    "hatch": "/////",
+    "linewidth": 0,
+}
+_BORDERS: tuple[Look, ...] = (
+    {"colors": INK, "linewidths": 1.5},
+    {"colors": "white", "linewidths": 0.8},
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class SeenImage:
         """How many patches the token of each patch stands for, [rows, columns]; 0: left out."""
         counts = np.bincount(self.groups.ravel() + 1)
         counts[0] = 0
-        return counts[self.groups + 1]
+        return np.take(counts, self.groups + 1)
 
     def painted(self) -> np.ndarray:
         """The pixels with merged patches in their token's mean colour."""
@@ -132,9 +141,9 @@ def draw(rows: Sequence[SheetRow]) -> Figure:
     lines = 1 + sum(len(row.lines) for row in rows)
     height = (len(rows) + 1) * (cell + 0.14) + lines * _LINE + 0.4
     with matplotlib.style.context(SETTINGS, after_reset=True):
-        figure = Figure(figsize=(_WIDTH + 0.2, height), layout="constrained")
+        layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.02)
+        figure = Figure(figsize=(_WIDTH + 0.2, height), layout=layout)
         FigureCanvasAgg(figure)  # measures text, with no screen
-        figure.get_layout_engine().set(h_pad=0.03, hspace=0.02)
         panels = figure.subplots(len(rows) + 1, 1)
         _plain(panels[0], rows[0])
         for axes, row in zip(panels[1:], rows, strict=True):
@@ -188,7 +197,7 @@ def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
 def _place(axes: Axes, number: int, image: SeenImage, pixels: np.ndarray) -> float:
     """Show pixels as the image of that number in a row; where its left edge is, in patches."""
     rows, columns = image.groups.shape
-    left = number * columns * (1 + _GAP)
+    left: float = number * columns * (1 + _GAP)
     axes.imshow(pixels, extent=(left, left + columns, rows, 0), interpolation="nearest")
     return left
 

@@ -5,10 +5,11 @@ the directory, `figures.mask` and `figures.repair` draw it.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ KINDS = {"heads": "attention", "neurons": "MLP"}
 DIM_KINDS = ("qk_dims", "value_dims")
 """Kinds of curves that no picture shows yet: those of the sizes of heads."""
 CURVES_SCHEMA = 1
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def load_curves(directory: Path, mask: Mask) -> list[ChosenCurve]:
     return curves
 
 
-def _parse(path: Path, build):
+def _parse(path: Path, build: Callable[[Any], list[Shown]]) -> list[Shown]:
     """What `build` makes of a JSON file, and one line if it can't."""
     try:
         return build(json.loads(path.read_text()))
@@ -136,26 +138,22 @@ def _parse(path: Path, build):
         raise UserError(f"{path} is not what a compression command writes ({reason})") from error
 
 
-def _only(kind: type, entry: dict) -> dict:
-    """The fields of `kind` in an entry, which may hold more than a picture shows."""
-    return {name: entry[name] for name in kind.__dataclass_fields__}
-
-
-def _repair(entry: dict) -> SublayerRepair:
-    repair = SublayerRepair(**_only(SublayerRepair, entry))
+def _repair(entry: dict[str, Any]) -> SublayerRepair:
+    """A sublayer's repair; its entry may hold more than a picture shows."""
+    repair = SublayerRepair(**{field.name: entry[field.name] for field in fields(SublayerRepair)})
     _check_place(repair.layer, repair.kind)
     if not (repair.error_before >= 0 and repair.error_after >= 0):
         raise ValueError(f"the errors of layer {repair.layer} are not numbers from 0 up")
     return repair
 
 
-def _curves(content: dict, mask: Mask) -> list[ChosenCurve]:
+def _curves(content: dict[str, Any], mask: Mask) -> list[ChosenCurve]:
     if content["schema"] != CURVES_SCHEMA:
         raise ValueError(f"schema {content['schema']}, expected {CURVES_SCHEMA}")
     return [_curve(entry, mask) for entry in content["curves"] if entry["kind"] not in DIM_KINDS]
 
 
-def _curve(entry: dict, mask: Mask) -> ChosenCurve:
+def _curve(entry: dict[str, Any], mask: Mask) -> ChosenCurve:
     layer, kind, losses = entry["layer"], entry["kind"], tuple(map(float, entry["losses"]))
     _check_place(layer, kind)
     units = getattr(mask, kind).shape[1]

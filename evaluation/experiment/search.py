@@ -7,7 +7,7 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from datasets import Dataset
@@ -33,7 +33,6 @@ from evaluation.experiment.quality import (
 from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.measuring.clock import (
     Contender,
-    Name,
     StageTiming,
     encoding,
     speedup_interval,
@@ -42,6 +41,7 @@ from evaluation.measuring.clock import (
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import FULL_TOWER, Result, Row
 from pruning_mechanism import macs, parameters
+from pruning_mechanism.costs.clock import Name
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def first_stage_row(
         constraint=first.constraint,
         constraint_kind=first.constraint_kind,
         constraint_value=first.constraint_value,
-        directory=first.directory and first.directory.resolve().name,
+        directory=first.directory.resolve().name if first.directory else None,
         encoder_macs=cost.encoder,
         mac_fraction=cost.fraction,
         tower_macs=cost.tower,
@@ -201,7 +201,7 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     return torch.cat([stage.encode_images(images) for images in batches])
 
 
-def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
+def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list[dict[str, Any]]]:
     """The images of a corpus, undecoded, in batches of a size, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:

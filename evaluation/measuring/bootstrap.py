@@ -31,12 +31,12 @@ class Bootstrap:
         Raises:
             ValueError: there is no query, or `samples` or `level` is out of range.
         """
-        images = np.asarray(torch.as_tensor(images).cpu())
-        if images.ndim != 1 or images.size == 0:
-            raise ValueError(f"images must be [queries], not empty, got shape {images.shape}")
+        owners = np.asarray(torch.as_tensor(images).cpu())
+        if owners.ndim != 1 or owners.size == 0:
+            raise ValueError(f"images must be [queries], not empty, got shape {owners.shape}")
         if samples < 1 or not 0 < level < 1:
             raise ValueError(f"need samples ≥ 1 and 0 < level < 1, got {samples} and {level}")
-        clusters, self._cluster = np.unique(images, return_inverse=True)
+        clusters, self._cluster = np.unique(owners, return_inverse=True)
         self._size = np.bincount(self._cluster).astype(np.float64)
         self._tails = ((1 - level) / 2, (1 + level) / 2)
         self._times = _draws(len(clusters), samples, np.random.default_rng(seed))
@@ -51,14 +51,14 @@ class Bootstrap:
         Raises:
             ValueError: not one value per query, or a value isn't finite.
         """
-        values = np.asarray(torch.as_tensor(values).cpu(), dtype=np.float64)
-        if values.shape != self._cluster.shape:
-            raise ValueError(f"need one value per query {self._cluster.shape}, got {values.shape}")
-        if not np.isfinite(values).all():
+        numbers = np.asarray(torch.as_tensor(values).cpu(), dtype=np.float64)
+        if numbers.shape != self._cluster.shape:
+            raise ValueError(f"need one value per query {self._cluster.shape}, got {numbers.shape}")
+        if not np.isfinite(numbers).all():
             raise ValueError("values must be finite")
-        totals = np.bincount(self._cluster, weights=values, minlength=len(self._size))
+        totals = np.bincount(self._cluster, weights=numbers, minlength=len(self._size))
         low, high = np.quantile(100 * self._resampled(totals) / self._queries, self._tails)
-        return Interval(float(100 * values.mean()), float(low), float(high))
+        return Interval(float(100 * numbers.mean()), float(low), float(high))
 
     def difference(self, values: Tensor, reference: Tensor) -> Interval:
         """Mean of `values − reference` in percentage points; paired, query by query.

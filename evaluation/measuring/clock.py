@@ -124,7 +124,7 @@ def stage_timings(
     return {name: StageTiming(*(each[name] for each in timed)) for name in works}
 
 
-def summarise(seconds: Sequence[float]) -> Timing:
+def summarise(seconds: Sequence[float] | np.ndarray) -> Timing:
     """Median and quartiles of measured seconds per image.
 
     Raises:

@@ -4,6 +4,7 @@ Both forms show the same cells; the best of each column at a share is bold.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -11,6 +12,8 @@ from rich.text import Text
 
 from evaluation.reports.equal_time import Comparison, Line
 from evaluation.reports.table import NOTHING, github_table
+
+Cell = TypeVar("Cell", str, Text)
 
 
 def terminal(comparison: Comparison) -> Table:
@@ -29,7 +32,7 @@ def terminal(comparison: Comparison) -> Table:
         if before is not None and line.share != before:
             shown.add_section()
         share = "" if line.share == before else f"{line.share:g}"
-        shown.add_row(share, line.method, *_values(comparison, line, _bold))
+        shown.add_row(share, line.method, *_values(comparison, line, Text, _bold))
         before = line.share
     return shown
 
@@ -37,7 +40,7 @@ def terminal(comparison: Comparison) -> Table:
 def markdown(comparison: Comparison) -> str:
     """The comparison as a GitHub table with lines of explanation below, ending with a newline."""
     rows = [
-        [f"{line.share:g}", line.method, *_values(comparison, line, "**{}**".format)]
+        [f"{line.share:g}", line.method, *_values(comparison, line, str, "**{}**".format)]
         for line in comparison.lines
     ]
     table = github_table(_headers(comparison), rows, texts=(1,))
@@ -53,13 +56,15 @@ def _bold(cell: str) -> Text:
 
 
 def _values(
-    comparison: Comparison, line: Line, bold: Callable[[str], str | Text]
-) -> list[str | Text]:
+    comparison: Comparison, line: Line, plain: Callable[[str], Cell], bold: Callable[[str], Cell]
+) -> list[Cell]:
     """A cell for each measure, the best in bold; equal to a decimal are the best together."""
-    cells: list[str | Text] = []
+    cells = []
     for value, best in zip(line.values, comparison.best(line.share), strict=True):
-        cell = NOTHING if value is None else f"{value:.1f}"
-        cells.append(bold(cell) if value is not None and round(value, 1) == best else cell)
+        if value is None:
+            cells.append(plain(NOTHING))
+        else:
+            cells.append((bold if round(value, 1) == best else plain)(f"{value:.1f}"))
     return cells
 
 

@@ -92,7 +92,8 @@ def read(
             f"schema {schema}: make the {name} again"
         )
     try:
-        return restored(kind, record, name)
+        found: Kind = restored(kind, record, name)
+        return found
     except RecordError as error:
         raise RecordError(f"{path} is not a whole {name}: {error}") from error
 

@@ -37,8 +37,12 @@ def terminal(report: Report) -> Table:
     )
     for place, column in enumerate(columns):
         numeric = place >= 2
-        side = "right" if numeric else "left"
-        shown.add_column(column.header, justify=side, no_wrap=numeric, overflow="fold")
+        shown.add_column(
+            column.header,
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
     for row in (report.reference, *report.rows):
         shown.add_row(*(column.cell(row) for column in columns))
     return shown
