@@ -43,4 +43,5 @@ class Machine:
     @property
     def summary(self) -> str:
         """What tables say of it."""
-        return f"{self.cpu}, {self.threads} threads, {self.device}, {self.dtype}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.cpu}, {threads}, {self.device}, {self.dtype}"

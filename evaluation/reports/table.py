@@ -165,7 +165,7 @@ def _one_line(cell: str) -> str:
 def _caption(report: Report) -> str:
     reached = {_f_measured(row) for row in report.rows} - {NOTHING}
     notes = [f"f measured: {reached.pop()}"] if len(reached) == 1 else []
-    if report.skipped:
-        notes.append(f"{len(report.skipped)} unreadable images skipped")
+    if skipped := len(report.skipped):
+        notes.append(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped")
     seconds = f"seconds {report.seconds_of} on {report.machine.summary}"
     return "\n".join((seconds, *([", ".join(notes)] if notes else [])))

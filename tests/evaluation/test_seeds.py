@@ -192,6 +192,13 @@ def test_each_kind_of_constraint_has_its_overview_with_a_dash_where_nothing_was_
     assert lines[7] == "| method | 22 heads | 132 heads |"
 
 
+def test_columns_that_hold_nothing_are_left_out(reports):
+    lines = seeds_table.markdown(summed_up(reports, "absent")).splitlines()
+    (header,) = [line for line in lines if line.startswith("| method | constraint |")]
+    assert "seconds to compress" in header
+    assert "ratio" not in header
+
+
 def test_the_table_fits_120_columns_whole(reports):
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(seeds_table.terminal(summed_up(reports, "fisher+rescale")))

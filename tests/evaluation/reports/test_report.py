@@ -183,7 +183,7 @@ def test_the_table_fits_120_columns_whole(report):
     for cell in ("fisher", "MAC 0.65", "19.8/39.2/46.1", "30.5/60.0/70.5", "(+0.0/-0.2/-0.5)"):
         assert cell in text
     assert "f = 0.1" in text
-    assert "1 unreadable images skipped" in text
+    assert "1 unreadable image skipped" in text
 
 
 def test_markdown_is_one_line_a_row_with_every_cell(report):
