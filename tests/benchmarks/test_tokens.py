@@ -14,9 +14,9 @@ import statistics
 
 import pytest
 import torch
+from compress.making.reduced import within
 
 from compress.budgets.prices import Constraint
-from compress.making.reduced import within
 from compress.merge import schedules
 from pruning_mechanism import Reduction, image_embeddings, macs, reduce
 from tests.benchmarks.conftest import LAYERS, against

@@ -151,8 +151,8 @@ def test_a_vision_tower_alone_is_searched_with_another_models_texts(
     [
         (("--split", "train"), "in both the calibration and the evaluation data"),
         (("--mask", 0.5, 1), "--mask must be in [0, 1), found 1"),
-        (("--mask",), "name at least one value of --mask"),
-        (("--keep",), "name at least one value of --keep"),
+        (("--mask",), "--mask needs at least one value"),
+        (("--keep",), "--keep needs at least one value"),
         (("--m", 5), "--m must be at least 10"),
         (("--images", 0), "--images must be at least 1"),
     ],
