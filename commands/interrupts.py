@@ -5,16 +5,23 @@ way out is put in order. What puts in order, and what sets a finished result in 
 under `shielded`: a signal that comes meanwhile is remembered and acted on afterwards.
 """
 
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+INTERRUPTED = 130
+"""The exit status of a run that a signal ended."""
 IMPATIENT = 1.0
 """Seconds within which further signals are taken for the same one: a second Ctrl-C, a held key."""
+
+NOTHING_LEFT = "no unfinished result was left behind"
 
 
 class Interrupted(BaseException):
@@ -30,7 +37,7 @@ _came: list[float] = []
 """When signals came; an exception raised inside a destructor is swallowed, and must not be lost."""
 
 
-def _on_signal(_number: int, _frame: object) -> None:
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     again = bool(_came) and now - _came[-1] < IMPATIENT
     _came.append(now)
@@ -74,3 +81,34 @@ def raise_pending() -> None:
     """Raise `Interrupted` if a signal came, even one whose exception was swallowed."""
     if _came:
         raise Interrupted
+
+
+_answered = False
+"""Whether a signal was answered on the screen."""
+
+
+def answer(left: Sequence[object] = ()) -> None:
+    """Say that the run was interrupted, and which unfinished results couldn't be removed."""
+    global _answered
+    _answered = True
+    says = f"left behind: {', '.join(map(str, left))}" if left else NOTHING_LEFT
+    print(f"interrupted: {says}", file=sys.stderr)
+
+
+def end_at_once() -> None:
+    """From now on, end the process as soon as a signal comes, with one line; ignored ones stay so.
+
+    For the time before a command's work and after it, when there is nothing to put in order: an
+    exception in the middle of an import, or of the interpreter's end, would be lost or printed.
+    `interruptible` replaces this while the work lasts.
+    """
+    for each in SIGNALS:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    if not _answered:
+        with suppress(OSError):
+            os.write(2, f"interrupted: {NOTHING_LEFT}\n".encode())
+    os._exit(INTERRUPTED)

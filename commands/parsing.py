@@ -5,6 +5,7 @@ refused. A flag on the command line wins over the file's entry of the same name,
 that exclude it, and over those that aren't read any more because of it.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ import tyro
 from commands.config_file import file_entries, flags_of
 from commands.errors import UsageError
 from commands.flags import ConfigOption, Options, flag_of, refuse_exclusive, unread_of
+from commands.program import program_name
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,13 @@ def said_of(options: ConfigOption) -> Said:
 
 
 def _cli(options: type[Options], name: str, flags: Sequence[str]) -> Options:
+    program = program_name(name)
     return tyro.cli(
-        options, prog=f"python -m {name}", args=list(flags), config=(tyro.conf.FlagCreatePairsOff,)
+        options,
+        prog=program,
+        description=inspect.cleandoc(options.__doc__ or "").replace(f"python -m {name}", program),
+        args=list(flags),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 

@@ -9,18 +9,23 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from safetensors import SafetensorError
-
 from commands.errors import UsageError
 from commands.flags import Options
-from commands.interrupts import Interrupted, interruptible, raise_pending, shielded
+from commands.interrupts import (
+    INTERRUPTED,
+    Interrupted,
+    answer,
+    interruptible,
+    raise_pending,
+    shielded,
+)
+from commands.lasting import lasting_output
 from commands.parsing import parse
-from commands.screen import lasting_output, printable
+from commands.screen import printable
 from commands.unfinished import discard_unfinished
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
-"""How safetensors says what the system refused it."""
-_INTERRUPTED = 130
+"""How libraries written in Rust, safetensors and others, say what the system refused them."""
 
 
 def run_command(
@@ -49,10 +54,10 @@ def run_command(
             finally:
                 left = discard_unfinished()
         except Interrupted:  # after the work, or another one, after the first was dealt with
-            status, left = _INTERRUPTED, discard_unfinished()
-        if status == _INTERRUPTED:
+            status, left = INTERRUPTED, discard_unfinished()
+        if status == INTERRUPTED:
             with shielded():
-                _say_interrupted(left)
+                answer(left)
     if status:
         sys.exit(status)
 
@@ -69,14 +74,14 @@ def _status(
         raise_pending()
         main(parse(options, name, arguments))
     except (Interrupted, KeyboardInterrupt):
-        return _INTERRUPTED
+        return INTERRUPTED
     except (UsageError, *mendable) as error:
         return _refuse(str(error))
     except OSError as error:
         if error.errno is None:
             raise
         return _refuse(_of_system(error))
-    except SafetensorError as error:
+    except Exception as error:
         if not (found := _SYSTEM.search(str(error))):
             raise
         return _refuse(f"a file can't be read or written: {found[1]}")
@@ -93,8 +98,3 @@ def _of_system(error: OSError) -> str:
     if error.filename is None:
         return f"a file can't be read or written: {error.strerror}"
     return f"{printable(error.filename)}: {error.strerror}"
-
-
-def _say_interrupted(left: Sequence[object]) -> None:
-    says = f"left behind: {', '.join(map(str, left))}" if left else ""
-    print(f"interrupted: {says or 'no unfinished result was left behind'}", file=sys.stderr)
