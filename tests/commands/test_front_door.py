@@ -17,6 +17,7 @@ from commands.choosing import run_subcommand
 from commands.subcommands import GROUPS, SUBCOMMANDS
 from compress.recover import RecoverOptions
 from tests.commands.test_flags import of
+from tests.structure import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 START = "from commands.front_door import main; main()"
@@ -40,10 +41,7 @@ def main_block(path: Path) -> ast.Call | None:
 
 def command_modules() -> dict[str, Path]:
     """The modules of the distribution's packages that are commands."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    packages = [each.strip("*") for each in config["options.packages.find"]["include"].split()]
-    files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
+    files = [file for package in packages(ROOT) for file in (ROOT / package).rglob("*.py")]
     return {
         ".".join(file.relative_to(ROOT).with_suffix("").parts): file
         for file in files
