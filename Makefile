@@ -23,6 +23,7 @@ bench: .venv/ready  ## speed, measured and never asserted in `make test`
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info

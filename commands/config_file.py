@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from commands.errors import UsageError
-from commands.flags import flag_of
+from commands.flags import ConfigOption, flag_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -14,7 +14,7 @@ else:
     import tomli as tomllib
 
 
-def read_config(path: str | Path, options: type) -> list[str]:
+def read_config(path: str | Path, options: type[ConfigOption]) -> list[str]:
     """Turn a TOML file into command-line flags for `options`.
 
     Raises:
@@ -23,7 +23,7 @@ def read_config(path: str | Path, options: type) -> list[str]:
     return flags_of(file_entries(path, options))
 
 
-def file_entries(path: str | Path, options: type) -> dict[str, list[str]]:
+def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, list[str]]:
     """The values of a TOML file by the option's name; a switch that is off isn't among them."""
     try:
         entries = tomllib.loads(Path(path).read_bytes().decode("utf-8"))

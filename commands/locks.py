@@ -6,7 +6,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # no such locks on this system: nobody can tell what is left behind
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 def locked(path: Path) -> int | None:

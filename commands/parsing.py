@@ -44,8 +44,7 @@ def parse(options: type[Options], name: str, arguments: Sequence[str]) -> Option
     """
     split = _split_lists(arguments, options)
     line = _by_name(split, options)
-    path = (line.get("config") or [None])[-1]
-    file = file_entries(path, options) if path else {}
+    file = file_entries(line["config"][-1], options) if line.get("config") else {}
     for entries in (line, file):
         _refuse_empty(entries, options)
         refuse_exclusive(options, list(entries))
@@ -80,7 +79,7 @@ def _cli(options: type[Options], name: str, flags: Sequence[str]) -> Options:
 
 
 def _not_replaced(
-    file: Mapping[str, list[str]], line: Mapping[str, list[str]], options: type
+    file: Mapping[str, list[str]], line: Mapping[str, list[str]], options: type[ConfigOption]
 ) -> dict[str, list[str]]:
     """The file's entries that the command line doesn't replace, by the same flag or another."""
     replaced = set(line)
@@ -90,14 +89,14 @@ def _not_replaced(
     return {name: values for name, values in file.items() if name not in replaced}
 
 
-def _refuse_empty(entries: Mapping[str, list[str]], options: type) -> None:
+def _refuse_empty(entries: Mapping[str, list[str]], options: type[ConfigOption]) -> None:
     hints = get_type_hints(options)
     for name, values in entries.items():
         if get_origin(hints[name]) is tuple and not values:
             raise UsageError(f"name at least one value of {flag_of(name)}")
 
 
-def _by_name(arguments: Sequence[str], options: type) -> dict[str, list[str]]:
+def _by_name(arguments: Sequence[str], options: type[ConfigOption]) -> dict[str, list[str]]:
     """The values of each flag of a command line; of one that is repeated the last ones."""
     known = {each.name for each in fields(options)}
     found: dict[str, list[str]] = {}
@@ -114,7 +113,7 @@ def _by_name(arguments: Sequence[str], options: type) -> dict[str, list[str]]:
     return found
 
 
-def _split_lists(arguments: Sequence[str], options: type) -> list[str]:
+def _split_lists(arguments: Sequence[str], options: type[ConfigOption]) -> list[str]:
     """The command line with `--flag a,b` as `--flag a b`, for flags that take several values."""
     hints = get_type_hints(options)
     several = {

@@ -44,7 +44,7 @@ def published_corpus(name: str) -> str:
     return f"{kind}{colon}{published_name(source)}" if "/" in source else name
 
 
-def _named_paths(options: type) -> dict[str, type]:
+def _named_paths(options: type[ConfigOption]) -> dict[str, type]:
     """The options that are paths, or may be, and which of the two: `Path` or `str`."""
     hints = get_type_hints(options, include_extras=True)
     marked = {name: hint for name, hint in hints.items() if any(marks_of(hint, (Reads, Writes)))}

@@ -70,12 +70,13 @@ def _status(
     mendable: tuple[type[Exception], ...],
 ) -> int:
     """Run the command, say what ended it, and give the exit status."""
+    one_line: tuple[type[Exception], ...] = (UsageError, *mendable)
     try:
         raise_pending()
         main(parse(options, name, arguments))
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
-    except (UsageError, *mendable) as error:
+    except one_line as error:
         return _refuse(str(error))
     except OSError as error:
         if error.errno is None:

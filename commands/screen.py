@@ -8,6 +8,9 @@ import sys
 
 from rich.console import Console
 
+_FILE_WIDTH = 200
+"""Characters of a table in a file."""
+
 
 def printable(text: object) -> str:
     """A text in one line: what isn't printable as Python escapes it."""
@@ -22,8 +25,8 @@ def console() -> Console:
 
     Everything is shown as it is: brackets and colons in a name are no markup.
     """
-    plain = {"markup": False, "emoji": False, "highlight": False}
-    return _Console(**plain) if sys.stdout.isatty() else _Console(width=200, **plain)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 class _Console(Console):

@@ -74,20 +74,19 @@ def put_in_order(parent: Path) -> None:
     behind, or can't be removed, is named.
     """
     try:
-        found = sorted(each for each in parent.iterdir() if _LEFT.fullmatch(each.name))
+        found = [(path, _LEFT.fullmatch(path.name)) for path in sorted(parent.iterdir())]
     except OSError:  # not there, or not to be read: nothing to put in order
         return
-    for each in found:
-        match = _LEFT.fullmatch(each.name)
-        if each.is_symlink() or each.stat().st_uid != os.geteuid():
+    for path, match in found:
+        if match is None or path.is_symlink() or path.stat().st_uid != os.geteuid():
             continue
-        lock = locked(each) if len(match["token"]) == 12 else None
+        lock = locked(path) if len(match["token"]) == 12 else None
         if lock is not None:
             with shielded():
-                _settle(each, parent / match["name"])
+                _settle(path, parent / match["name"])
                 os.close(lock)
         elif len(match["token"]) == 8:
-            _say(f"{each} was left behind by a run that was cut off: delete it")
+            _say(f"{path} was left behind by a run that was cut off: delete it")
 
 
 def _settle(left: Path, place: Path) -> None:
