@@ -18,13 +18,13 @@ def read_config(path: str | Path, options: type[ConfigOption]) -> list[str]:
     """Turn a TOML file into command-line flags for `options`.
 
     Raises:
-        UsageError: the file isn't there, isn't TOML, or has an entry that is no flag.
+        UsageError: the file is missing, isn't TOML, or has an entry that isn't a flag.
     """
     return flags_of(file_entries(path, options))
 
 
 def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, list[str]]:
-    """The values of a TOML file by the option's name; a switch that is off isn't among them."""
+    """The values of a TOML file by the option's name; switches that are off are left out."""
     try:
         entries = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -35,9 +35,9 @@ def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, lis
         option = name.replace("-", "_")
         if option not in known:
             names = ", ".join(sorted(each.replace("_", "-") for each in known))
-            raise UsageError(f"--config {path}: {name!r} is none of {names}")
+            raise UsageError(f"--config {path}: {name!r} is not one of {names}")
         if option in found:
-            raise UsageError(f"--config {path}: {name!r} is there twice")
+            raise UsageError(f"--config {path}: {name!r} appears twice")
         if isinstance(value, bool):
             if value:
                 found[option] = []

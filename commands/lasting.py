@@ -1,7 +1,6 @@
-"""Standard output and error that a run outlives: nobody reads them, or they can't show a text.
+"""Standard output and error that can fail without ending the run.
 
-The output may be a pipe that nobody reads any more, a terminal without Unicode, or closed. None of
-that ends a run.
+The output may be a pipe that nobody reads any more, a terminal without Unicode, or closed.
 """
 
 import errno
@@ -13,13 +12,13 @@ from typing import TextIO
 
 
 class _Lasting:
-    """A text stream that a run can go on writing to when nobody reads it any more."""
+    """A text stream that accepts writes even when nobody reads it any more."""
 
     def __init__(self, stream: TextIO, name: str):
         self._stream, self._name, self._lost = stream, name, False
 
     def write(self, text: str) -> int:
-        """Write, with escapes for what the stream's encoding lacks."""
+        """Write a text; characters that the stream's encoding lacks are escaped."""
         if not self._lost:
             try:
                 self._stream.write(self._encodable(text))
@@ -28,12 +27,12 @@ class _Lasting:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write one after the other."""
+        """Write several texts."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush, if it can be."""
+        """Flush the stream if that is still possible."""
         if not self._lost:
             try:
                 self._stream.flush()
@@ -49,9 +48,9 @@ class _Lasting:
             return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _lose(self, error: Exception) -> None:
-        """Let all further output, what is still buffered too, go nowhere."""
+        """Discard all further output, including what is still buffered."""
         self._lost = True
-        with suppress(OSError, ValueError):  # no file of the system's behind it
+        with suppress(OSError, ValueError):  # the stream may have no file descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -63,10 +62,10 @@ class _Lasting:
 
 
 def _occupy_closed() -> None:
-    """Give standard streams that are closed a file that swallows everything.
+    """Open the null device in place of standard streams that are closed.
 
-    The next file opened would take their number otherwise, and what a library prints would land in
-    it.
+    Otherwise the next file opened would take their number, and whatever a library prints would end
+    up in it.
     """
     for number in range(3):
         try:
@@ -77,7 +76,7 @@ def _occupy_closed() -> None:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Make standard output and error such that no write to them ends the run."""
+    """Replace standard output and error so that no write to them ends the run."""
     _occupy_closed()
     streams = sys.stdout, sys.stderr
     out, err = (each or open(os.devnull, "w") for each in streams)  # noqa: SIM115

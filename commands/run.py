@@ -1,8 +1,8 @@
-"""What all commands share: running, and the errors that end a run in one line.
+"""Running a command: from its command line to its exit status.
 
-A command is a frozen dataclass of options and a function that takes it. `run_command` reads the
-flags (`commands.flags`), and turns an error that the user can mend into one line and exit status 2.
-Where results go is `commands.outputs`, what is printed `commands.screen`.
+A command is a frozen dataclass of options and a function that takes them. `run_command` reads the
+command line (`commands.parsing`) and turns an error that the user can fix into one line and exit
+status 2. Results are written by `commands.outputs`, tables and messages by `commands.screen`.
 """
 
 import re
@@ -25,7 +25,7 @@ from commands.screen import printable
 from commands.unfinished import discard_unfinished
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
-"""How libraries written in Rust, safetensors and others, say what the system refused them."""
+"""How libraries written in Rust, such as safetensors, report an error of the system."""
 
 
 def run_command(
@@ -37,14 +37,14 @@ def run_command(
 ) -> None:
     """Parse the command line into `options` and run `main` on it.
 
-    Exits with status 2 and one line on an error that the user can mend, with 130 on an interrupt.
+    Exits with status 2 and one line on an error that the user can fix, with 130 on an interrupt.
 
     Args:
         main: what the command does.
         options: a frozen dataclass with a default for every field.
-        name: the module that the user named, as in `python -m NAME`.
+        name: the command's module, as in `python -m NAME`.
         arguments: the command line, by default this process's.
-        mendable: errors of the libraries below that the user can mend; their texts are one line.
+        mendable: errors of the libraries that the user can fix; their messages are one line.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_output(), interruptible():
@@ -53,7 +53,7 @@ def run_command(
                 status = _status(main, options, name, given, mendable)
             finally:
                 left = discard_unfinished()
-        except Interrupted:  # after the work, or another one, after the first was dealt with
+        except Interrupted:  # after the work, or a second one after the first was dealt with
             status, left = INTERRUPTED, discard_unfinished()
         if status == INTERRUPTED:
             with shielded():
@@ -69,7 +69,7 @@ def _status(
     arguments: list[str],
     mendable: tuple[type[Exception], ...],
 ) -> int:
-    """Run the command, say what ended it, and give the exit status."""
+    """Run the command, report an error in one line, and return the exit status."""
     one_line: tuple[type[Exception], ...] = (UsageError, *mendable)
     try:
         raise_pending()
@@ -95,7 +95,7 @@ def _refuse(reason: str) -> int:
 
 
 def _of_system(error: OSError) -> str:
-    """What the system refused, a full disk or the like, and of which file."""
+    """An error of the system, such as a full disk, and the file that it concerns."""
     if error.filename is None:
         return f"a file can't be read or written: {error.strerror}"
     return f"{printable(error.filename)}: {error.strerror}"

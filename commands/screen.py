@@ -1,7 +1,6 @@
-"""What a command prints: tables as wide as the screen, and names as they are.
+"""What a command prints: tables as wide as the screen, and names exactly as they are.
 
-A file name may hold brackets, control characters or bytes that are no text. `commands.lasting`
-takes care of where the output goes.
+A file name may contain brackets, control characters or bytes that aren't text.
 """
 
 import sys
@@ -9,11 +8,11 @@ import sys
 from rich.console import Console
 
 _FILE_WIDTH = 200
-"""Characters of a table in a file."""
+"""Width in characters of a table that goes to a file."""
 
 
 def printable(text: object) -> str:
-    """A text in one line: what isn't printable as Python escapes it."""
+    """A text as one line, with unprintable characters escaped as in Python."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
         for each in str(text)
@@ -21,9 +20,9 @@ def printable(text: object) -> str:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough for a table in a file.
+    """The console for tables: as wide as the terminal, or wide enough for a file.
 
-    Everything is shown as it is: brackets and colons in a name are no markup.
+    Text is printed verbatim: brackets and colons in a name are not markup.
     """
     width = None if sys.stdout.isatty() else _FILE_WIDTH
     return _Console(width=width, markup=False, emoji=False, highlight=False)
@@ -31,4 +30,4 @@ def console() -> Console:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on: rich would end the program."""
+        """Continue; rich would end the program."""
