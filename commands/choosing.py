@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 
 from commands.lasting import lasting_output
-from commands.program import PROGRAM
+from commands.program import PROGRAM, run_as_subcommand
 from commands.subcommands import GROUPS, SUBCOMMANDS
 
 _USAGE_ERROR = 2
@@ -25,7 +25,8 @@ def run_subcommand(line: Sequence[str]) -> None:
     name, *arguments = line or ["--help"]
     modules = {command.name: command.module for command in SUBCOMMANDS}
     if name in modules:
-        sys.argv = [f"{PROGRAM} {name}", *arguments]
+        run_as_subcommand(name)
+        sys.argv[1:] = arguments
         runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
         return
     with lasting_output():
@@ -40,9 +41,7 @@ def run_subcommand(line: Sequence[str]) -> None:
 
 def _unknown(name: str, modules: dict[str, str]) -> str:
     """What to say of a name that no sub-command has; users may know a command by its module."""
-    names = {module: known for known, module in modules.items()} | {
-        known: known for known in modules
-    }
+    names = {spelling: known for known, module in modules.items() for spelling in (known, module)}
     near = get_close_matches(name.lower(), names, n=1)
     hint = f"did you mean {names[near[0]]}?" if near else f"{PROGRAM} --help lists the commands"
     return f"{PROGRAM} has no command {name!r}; {hint}"

@@ -1,8 +1,15 @@
 """How the user started the running command: what its help calls it."""
 
-import sys
-
 PROGRAM = "clip-cascade"
+
+_subcommand: str | None = None
+"""The sub-command of this process; None if a module was run."""
+
+
+def run_as_subcommand(name: str) -> None:
+    """Record that this process runs a sub-command of `clip-cascade`."""
+    global _subcommand
+    _subcommand = name
 
 
 def program_name(module: str) -> str:
@@ -11,5 +18,4 @@ def program_name(module: str) -> str:
     Args:
         module: the command's module.
     """
-    started = sys.argv[0]
-    return started if started.startswith(f"{PROGRAM} ") else f"python -m {module}"
+    return f"{PROGRAM} {_subcommand}" if _subcommand else f"python -m {module}"
