@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from commands.errors import UsageError
-from commands.flags import flag_of
+from commands.flags import ConfigOption, flag_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -14,17 +14,17 @@ else:
     import tomli as tomllib
 
 
-def read_config(path: str | Path, options: type) -> list[str]:
+def read_config(path: str | Path, options: type[ConfigOption]) -> list[str]:
     """Turn a TOML file into command-line flags for `options`.
 
     Raises:
-        UsageError: the file isn't there, isn't TOML, or has an entry that is no flag.
+        UsageError: the file is missing, isn't TOML, or has an entry that isn't a flag.
     """
     return flags_of(file_entries(path, options))
 
 
-def file_entries(path: str | Path, options: type) -> dict[str, list[str]]:
-    """The values of a TOML file by the option's name; a switch that is off isn't among them."""
+def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, list[str]]:
+    """The values of a TOML file by the option's name; switches that are off are left out."""
     try:
         entries = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -35,9 +35,9 @@ def file_entries(path: str | Path, options: type) -> dict[str, list[str]]:
         option = name.replace("-", "_")
         if option not in known:
             names = ", ".join(sorted(each.replace("_", "-") for each in known))
-            raise UsageError(f"--config {path}: {name!r} is none of {names}")
+            raise UsageError(f"--config {path}: {name!r} is not one of {names}")
         if option in found:
-            raise UsageError(f"--config {path}: {name!r} is there twice")
+            raise UsageError(f"--config {path}: {name!r} appears twice")
         if isinstance(value, bool):
             if value:
                 found[option] = []

@@ -1,4 +1,4 @@
-"""Files written into a directory that may hold others, a picture beside a report: all or none."""
+"""Files written beside others, such as a picture beside its report: all of them or none."""
 
 import os
 import secrets
@@ -15,17 +15,17 @@ from commands.unfinished import put_in_order
 
 
 def check_files(directory: Path, names: Iterable[str], overwrite: bool) -> None:
-    """Raise `UsageError` if files in a directory can't be, or must not be, written."""
+    """Raise `UsageError` if files in a directory can't or must not be written."""
     try:
         put_in_order(directory)
         for name in names:
             path = directory / name
             if os.path.lexists(path) and not overwrite:
                 raise UsageError(
-                    f"{path} exists already: name another --output or pass --overwrite"
+                    f"{path} exists already: choose another --output or pass --overwrite"
                 )
             if path.is_dir():
-                raise UsageError(f"{path} is a directory: name another --output")
+                raise UsageError(f"{path} is a directory: choose another --output")
             check_writable(directory, path.resolve())
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -33,10 +33,10 @@ def check_files(directory: Path, names: Iterable[str], overwrite: bool) -> None:
 
 
 def write_files(directory: Path, contents: Mapping[str, bytes], overwrite: bool) -> list[Path]:
-    """Write files into a directory, made if need be: all of them, each whole, or none.
+    """Write files into a directory, creating it if needed: all of them, each complete, or none.
 
     Raises:
-        UsageError: one is there already and not to be overwritten, or can't be written.
+        UsageError: a file exists and must not be overwritten, or can't be written.
     """
     try:
         return _write_files(directory, contents, overwrite)
@@ -71,7 +71,7 @@ def _write_files(directory: Path, contents: Mapping[str, bytes], overwrite: bool
 
 
 def _place_file(written: Path, place: Path, overwrite: bool, placed: list[Path]) -> None:
-    """Rename a file into its place; if another run's is there, take back what was placed."""
+    """Rename a file to its final path; if another run's is there, remove those already placed."""
     try:
         if overwrite:
             written.replace(place)
@@ -82,5 +82,5 @@ def _place_file(written: Path, place: Path, overwrite: bool, placed: list[Path])
         for each in placed:
             each.unlink(missing_ok=True)
         raise UsageError(
-            f"another run wrote {place} first: name another --output or pass --overwrite"
+            f"another run wrote {place} first: choose another --output or pass --overwrite"
         ) from error

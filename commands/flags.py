@@ -1,9 +1,9 @@
-"""What options may say: their types and bounds, which exclude each other, which aren't read.
+"""The types of options: bounds, which options exclude each other, which have no effect with others.
 
-Options are frozen dataclasses. A field's bounds stand in its annotation, and each class says which
-of its options exclude each other and which aren't read beside others. What is out of bounds, and
-options that exclude each other, are refused whoever makes the options. Command lines are
-`commands.parsing`.
+Options are frozen dataclasses. A field's annotation holds its bounds, and each class lists which of
+its options exclude each other and which have no effect with others. Creating options raises an
+error if a value is out of bounds or options exclude each other, in a library too. Command lines are
+read by `commands.parsing`.
 """
 
 import math
@@ -19,7 +19,7 @@ from commands.errors import UsageError
 
 @dataclass(frozen=True)
 class Bounds:
-    """The finite numbers from `low` to `high`; without an end of them if that is open."""
+    """The finite numbers from `low` to `high`; an open end is not included."""
 
     low: float
     high: float = math.inf
@@ -40,13 +40,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Reads:
-    """Marks a field that names what is read: never written to, and published by its name alone."""
+    """Marks a field that names an input: never written to, and published without its directory."""
 
     checkpoint: bool = False
 
 
 class Writes:
-    """Marks a field that names what is written: published by its name alone."""
+    """Marks a field that names an output: published without its directory."""
 
 
 Count = Annotated[int, Bounds(1)]
@@ -55,22 +55,22 @@ Seed = Annotated[int, Bounds(0, 2**63 - 1)]
 Share = Annotated[float, Bounds(0, 1, low_open=True)]
 """In (0, 1]."""
 Checkpoint = Annotated[str, Reads(checkpoint=True)]
-"""A directory or a name on the hub."""
+"""A directory or a hub name."""
 ReadPath = Annotated[Path, Reads()]
 StagePath = Annotated[Path, Reads(checkpoint=True)]
 WrittenPath = Annotated[Path, Writes()]
 
 
 def by_default(text: str) -> object:
-    """Annotates an option whose default, an empty tuple, stands for a value: what help shows."""
+    """Annotates an option whose default is an empty tuple: help shows `text` as its default."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
 
 
 @dataclass(frozen=True)
 class Unread:
-    """Options that nothing reads when the others are as `when` says.
+    """Options that have no effect where `when` is true of all options.
 
-    `because` names the option, and its value, that they aren't read beside.
+    `because` names what takes their effect away, as in `--repair none`.
     """
 
     options: tuple[str, ...]
@@ -82,8 +82,8 @@ class Unread:
 class ConfigOption:
     """The flag that every command has.
 
-    A class of options says in `exclusive` which of them exclude each other, in `unread` which
-    aren't read beside others.
+    A class of options lists in `exclusive` which of them exclude each other, and in `unread` which
+    have no effect with others.
     """
 
     config: ReadPath | None = None
@@ -104,12 +104,12 @@ Options = TypeVar("Options", bound=ConfigOption)
 
 
 def flag_of(name: str) -> str:
-    """The flag of an option of that name."""
+    """The flag of an option."""
     return f"--{name.replace('_', '-')}"
 
 
 def check_bounds(options: ConfigOption) -> None:
-    """Raise `UsageError` if a value of an option is out of its bounds."""
+    """Raise `UsageError` if the value of an option is out of bounds."""
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         for bounds in marks_of(hint, Bounds):
             value = getattr(options, name)
@@ -119,7 +119,7 @@ def check_bounds(options: ConfigOption) -> None:
 
 
 def marks_of(hint: object, kind: type | tuple[type, ...]) -> Iterator[Any]:
-    """What of a kind annotates a type, or a type that it is made of."""
+    """The annotations of some kind on a type and on the types inside it."""
     if get_origin(hint) is Annotated:
         yield from (each for each in get_args(hint)[1:] if isinstance(each, kind))
     for each in get_args(hint):
@@ -131,11 +131,11 @@ def refuse_exclusive(options: type[ConfigOption], given: Sequence[str]) -> None:
     for group in options.exclusive:
         if len(both := [name for name in group if name in given]) > 1:
             named = " and ".join(map(flag_of, both))
-            raise UsageError(f"{named} exclude each other: name one of them")
+            raise UsageError(f"{named} exclude each other: pass only one of them")
 
 
 def unread_of(options: ConfigOption, given: Sequence[str]) -> dict[str, str]:
-    """Which of the options that were given aren't read, and beside what."""
+    """Which of the given options have no effect, and why."""
     return {
         name: each.because
         for each in options.unread

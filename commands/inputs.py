@@ -1,4 +1,4 @@
-"""What a command reads, so that nothing is ever written over it."""
+"""What a command reads, so that its results never overwrite it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,9 @@ from commands.flags import ConfigOption, Reads, flag_of, marks_of
 
 @dataclass(frozen=True)
 class Input:
-    """What a command reads, and by which flag it was named.
+    """Something that a command reads, and the flag that named it.
 
-    Nothing is written into a checkpoint; beside the images of a corpus, or a report, it may be.
+    Results may go beside the images of a corpus or a report, but never into a checkpoint.
     """
 
     flag: str
@@ -20,7 +20,7 @@ class Input:
 
 
 def inputs_of(options: ConfigOption) -> tuple[Input, ...]:
-    """What options name that is read, as far as it is on this machine's disk."""
+    """The files and directories that options name for reading and that exist on this machine."""
     found = []
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         for mark in marks_of(hint, Reads):

@@ -1,16 +1,16 @@
-"""Locks by which runs tell whether a file or directory is still worked on."""
+"""Locks that tell whether a run still works on a file or directory."""
 
 import os
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system: nobody can tell what is left behind
-    fcntl = None
+except ImportError:  # a system without these locks: leftovers can't be recognised there
+    fcntl = None  # type: ignore[assignment]
 
 
 def locked(path: Path) -> int | None:
-    """A lock on a directory or file that nobody else holds, until it is closed; None if none."""
+    """Lock a directory or file until the descriptor is closed; None if it is locked or can't be."""
     if fcntl is None:
         return None
     try:

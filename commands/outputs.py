@@ -1,8 +1,8 @@
-"""Where results are written: whole or not at all, and over nothing that isn't theirs.
+"""Where results are written: complete or not at all, and never over anything else.
 
-A result is made in a hidden directory beside its place and renamed into it when it is finished. Of
-several runs that finish for one place the first has it; the result of a later one is kept beside
-it. What a killed run left behind is put in order by the next one that writes beside it.
+A result is made in a hidden directory beside its final path and renamed when it is finished. If
+several runs finish for the same path, the first one gets it; the result of a later one is kept
+under a name beside it. The next run that writes there cleans up after a killed run.
 """
 
 import os
@@ -23,26 +23,27 @@ from commands.unfinished import Unfinished, put_in_order
 def check_output(
     path: Path, overwrite: bool, inputs: tuple[Input, ...] = (), carried: Collection[str] = ()
 ) -> Path:
-    """Where a result that is asked for at `path` goes: a link's target, if it is one.
+    """Check that a result can be written to `path`; the real path, if that is a symbolic link.
 
-    What killed runs left there is put in order first.
+    Cleans up first after runs that were killed there.
 
     Raises:
-        UsageError: it is in use and not to be overwritten, overlaps an input, or can't be written.
+        UsageError: the path is in use and must not be overwritten, overlaps an input, or can't be
+            written to.
     """
     try:
         place = path.resolve()
         if not place.name:
-            raise UsageError(f"{path} is the root of the file system: name another --output")
+            raise UsageError(f"{path} is the root of the file system: choose another --output")
         put_in_order(place.parent)
         used = os.path.lexists(place)
         if used and not overwrite:
-            raise UsageError(f"{path} exists already: name another --output or pass --overwrite")
+            raise UsageError(f"{path} exists already: choose another --output or pass --overwrite")
         _check_inputs(path, place, inputs)
         if used and (problem := why_not_replaced(place, carried)):
             raise UsageError(problem)
         check_writable(path, place)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot write to {path}: {reason}") from error
     return place
@@ -53,31 +54,31 @@ def _check_inputs(path: Path, place: Path, inputs: tuple[Input, ...]) -> None:
         real = each.path.resolve()
         named = f"{each.flag} {each.path}"
         if place == real:
-            raise UsageError(f"{path} is {named}, which is read: name another --output")
+            raise UsageError(f"{path} is {named}, which is read: choose another --output")
         if place in real.parents:
-            raise UsageError(f"{path} holds {named}, which is read: name another --output")
+            raise UsageError(f"{path} holds {named}, which is read: choose another --output")
         if each.checkpoint and real in place.parents:
-            raise UsageError(f"{path} lies inside {named}, which is read: name another --output")
+            raise UsageError(f"{path} lies inside {named}, which is read: choose another --output")
 
 
 @contextmanager
 def finished_directory(
     path: Path, overwrite: bool, inputs: tuple[Input, ...] = (), carried: Collection[str] = ()
 ) -> Iterator[Path]:
-    """A directory to write results into, which becomes `path` when the context ends well.
+    """A directory to write a result into, which becomes `path` when the context ends well.
 
-    Enter it before the work starts, so that a path in use is refused in time. If the work fails or
-    is interrupted nothing is left, and what stood at `path` before stays.
+    Enter it before the work starts, so that a path in use is refused early. If the work fails or is
+    interrupted, nothing is left behind, and whatever was at `path` stays.
 
     Args:
-        path: of the result.
-        overwrite: whether an earlier result there is replaced.
-        inputs: what the command reads, which is never written to.
-        carried: files of an earlier result that the command copies, so that they aren't lost.
+        path: where the result goes.
+        overwrite: whether to replace an earlier result there.
+        inputs: what the command reads; nothing is ever written there.
+        carried: files of an earlier result that the command copies into the new one.
 
     Raises:
-        UsageError: as `check_output`; or another run finished first, and where this run's result
-        is.
+        UsageError: as `check_output`; or another run finished first, and this run's result was
+            kept under another name.
     """
     place = check_output(path, overwrite, inputs, carried)
     with shielded():
@@ -102,7 +103,7 @@ def finished_directory(
 
 
 def _open_up(directory: Path) -> None:
-    """Give all in a directory, and itself last, the permissions that new files have here."""
+    """Give a directory and its contents the permissions of new files; the directory comes last."""
     withheld = umask()
     for parent, _, files in os.walk(directory, topdown=False):
         for name in files:
@@ -114,7 +115,7 @@ def _open_up(directory: Path) -> None:
 def _put_in_place(
     finished: Path, path: Path, place: Path, overwrite: bool, carried: Collection[str]
 ) -> None:
-    """Rename a finished result into its place, or beside it if it may not go there."""
+    """Rename a finished result to its path, or to a name beside it if that isn't allowed."""
     problem = None
     while problem is None:
         try:
@@ -131,11 +132,13 @@ def _put_in_place(
 
 
 def _replace(finished: Path, place: Path) -> bool:
-    """Put a result in the place of an earlier one; False if that has changed meanwhile."""
+    """Replace an earlier result; False if that has changed in the meantime."""
     replaced = finished.with_suffix(".replaced")
     try:
         if exchange(finished, place):
-            return True  # the earlier one has the unfinished one's name now, and goes with it
+            return (
+                True  # the earlier result now has the unfinished one's name, and is removed with it
+            )
         place.rename(replaced)
     except FileNotFoundError:
         return False

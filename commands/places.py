@@ -1,4 +1,4 @@
-"""Where a result goes: whether that can be written to, and the directories above it."""
+"""The path of a result: whether it can be written, and the directories above it."""
 
 import os
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from pathlib import Path
 from commands.errors import UsageError
 
 _ROOM = 64
-"""Characters that names in a result's directory need after its own."""
+"""Characters that paths inside a result need beyond the result's own path."""
 
 
 def check_writable(path: Path, place: Path) -> None:
-    """Raise `UsageError` if a result can't be made at `place`, as far as that can be known."""
+    """Raise `UsageError` if a result clearly can't be written to `place`."""
     above = next(each for each in place.parents if os.path.lexists(each))
     if not above.is_dir():
-        raise UsageError(f"cannot write to {path}: {above} is no directory")
+        raise UsageError(f"cannot write to {path}: {above} is not a directory")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to {path}: {above} may not be written to")
+        raise UsageError(f"cannot write to {path}: no permission to write in {above}")
     missing = place.relative_to(above).parts
     longest = max(len(os.fsencode(each)) for each in missing) + len(f"..{'0' * 12}.partial")
     whole = len(os.fsencode(place)) + _ROOM
@@ -26,7 +26,7 @@ def check_writable(path: Path, place: Path) -> None:
 
 
 def make_parents(path: Path, parent: Path) -> list[Path]:
-    """Make the directories above a result; those that weren't there, the lowest first."""
+    """Make the directories above a result; returns the new ones, the deepest first."""
     missing = [each for each in (parent, *parent.parents) if not each.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -36,14 +36,14 @@ def make_parents(path: Path, parent: Path) -> list[Path]:
 
 
 def remove_empty(directories: Sequence[Path]) -> None:
-    """Remove directories that nothing is in, the lowest first."""
+    """Remove those of the directories that are empty; pass the deepest first."""
     for each in directories:
-        with suppress(OSError):  # something is in it
+        with suppress(OSError):  # not empty
             each.rmdir()
 
 
 def umask() -> int:
-    """The permissions that this process's user withholds from new files."""
+    """The permissions that new files of this process don't get."""
     current = os.umask(0o077)
     os.umask(current)
     return current

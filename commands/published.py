@@ -1,4 +1,4 @@
-"""What records and reports keep of options: what was said, and no path of this machine."""
+"""Options as records and reports publish them: without the paths of this machine."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from commands.parsing import said_of
 
 
 def published(options: ConfigOption) -> dict[str, str]:
-    """Options as a record keeps them, in words: of a path its last part alone."""
+    """Options as text for a record; of a path only the last part."""
     paths = _named_paths(type(options))
     return {
         each.name: _published(each.name, getattr(options, each.name), paths)
@@ -20,7 +20,7 @@ def published(options: ConfigOption) -> dict[str, str]:
 
 
 def published_command(name: str, options: ConfigOption) -> str:
-    """The command line that options were made of, as a report keeps it: no path, only names."""
+    """The command line that options were read from, for a report; of a path only the last part."""
     paths, parts = _named_paths(type(options)), ["python", "-m", name]
     for option, values in said_of(options).line.items():
         parts += [flag_of(option), *(_published(option, each, paths) for each in values)]
@@ -28,9 +28,9 @@ def published_command(name: str, options: ConfigOption) -> str:
 
 
 def published_name(path: str | Path) -> str:
-    """What a checkpoint or file is called elsewhere: a hub name as it is, of a path the last part.
+    """The public name of a checkpoint or file: a hub name unchanged, of a path only the last part.
 
-    Where something lies on one machine helps nobody on another, and may be private.
+    A path on one machine is of no use on another, and may be private.
     """
     here = Path(path).expanduser()
     if here.exists() or isinstance(path, Path) or str(path).startswith((".", "/", "~", "\\")):
@@ -39,13 +39,13 @@ def published_name(path: str | Path) -> str:
 
 
 def published_corpus(name: str) -> str:
-    """What a corpus is called elsewhere: of a local copy of a hub's, the name alone."""
+    """The public name of a corpus: of a local copy of a hub corpus only the last part."""
     kind, colon, source = name.rpartition(":")
     return f"{kind}{colon}{published_name(source)}" if "/" in source else name
 
 
-def _named_paths(options: type) -> dict[str, type]:
-    """The options that are paths, or may be, and which of the two: `Path` or `str`."""
+def _named_paths(options: type[ConfigOption]) -> dict[str, type]:
+    """The options that name files, with their type: `Path`, or `str` if it may be a hub name."""
     hints = get_type_hints(options, include_extras=True)
     marked = {name: hint for name, hint in hints.items() if any(marks_of(hint, (Reads, Writes)))}
     return {name: Path if "Path" in repr(hint) else str for name, hint in marked.items()}

@@ -351,7 +351,7 @@ def test_an_empty_directory_in_a_result_is_not_overwritten_either(tmp_path):
 def test_a_folder_that_has_a_file_of_that_name_is_no_result(tmp_path, name):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"rows": []}')
-    with pytest.raises(UsageError, match="no earlier result"):
+    with pytest.raises(UsageError, match="not an earlier result"):
         check_output(tmp_path / "mine", overwrite=True)
 
 
@@ -416,7 +416,7 @@ def test_where_nothing_can_be_written_is_known_before_the_work(tmp_path):
 
 def test_a_directory_that_may_not_be_written_to_is_known_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # who runs the tests may write anywhere
-    with pytest.raises(UsageError, match="may not be written to"):
+    with pytest.raises(UsageError, match="no permission to write"):
         check_output(tmp_path / "out", overwrite=False)
 
 
