@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-fast bench lint clean
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,12 +17,16 @@ demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, mea
 test: .venv/ready lint  ## lint and the tests, each on one thread, as many at once as there are cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+test-fast: .venv/ready  ## the tests for the edit loop: all but those that tests/slow.txt names
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+
 bench: .venv/ready  ## speed, measured and never asserted in `make test`
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info

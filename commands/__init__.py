@@ -1,1 +1,1 @@
-"""What every command line shares, above no mathematics: running, flags, results, the screen."""
+"""What every command line shares: running, flags, results, the screen. No mathematics."""

@@ -1,7 +1,7 @@
-"""What a finished result consists of, so that `--overwrite` never deletes anything else.
+"""Which files belong to a finished result, so that `--overwrite` never deletes anything else.
 
-Each result holds a marker that lists its files. Results from before there was one are known by
-their record, and by names that were written then.
+Each result holds a marker file that lists its files. Older results have no marker; they are
+recognised by their record and by the file names that were in use then.
 """
 
 import json
@@ -19,7 +19,7 @@ _OLD_RECORDS = {
     "seeds.json": {"schema", "seeds", "rows"},
     "patches.json": {"schema", "keys", "stages"},
 }
-"""Files that a result from before the marker is known by, and entries that they hold."""
+"""Records by which a result without a marker is recognised, and the entries that they must hold."""
 _OLD_NAMES = re.compile(
     r"""(config|generation_config|preprocessor_config|processor_config|compression|report|seeds
         |patches|joint|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab
@@ -33,11 +33,14 @@ _OLD_NAMES = re.compile(
     re.VERBOSE,
 )
 _SHOWN = 3
-"""Names of files that a message shows."""
+"""How many file names a message shows."""
 
 
 def files_in(directory: Path) -> list[str]:
-    """Names of all that is below a directory, relative to it, but its marker; links as they are."""
+    """The paths of all files below a directory, relative to it, except its marker.
+
+    Symbolic links are not followed. An empty directory counts as a file.
+    """
     found = []
     for parent, directories, files in os.walk(directory):
         links = [each for each in directories if (Path(parent) / each).is_symlink()]
@@ -49,14 +52,14 @@ def files_in(directory: Path) -> list[str]:
 
 
 def mark(directory: Path) -> None:
-    """Write down that all that is in a directory now belongs to a result."""
+    """Record that everything now in a directory belongs to a result."""
     _write_marker(directory, files_in(directory))
 
 
 def add(directory: Path, names: Iterable[str]) -> None:
-    """Write down that files in a directory, pictures of it, belong to the result that it is of.
+    """Record that files, for instance pictures, belong to the result whose directory they are in.
 
-    Nothing is done if it is of none.
+    Does nothing if the directory is in no result.
     """
     for place in (directory, *directory.resolve().parents):
         known = _marked(place)
@@ -67,7 +70,7 @@ def add(directory: Path, names: Iterable[str]) -> None:
 
 
 def foreign(directory: Path) -> list[str] | None:
-    """What is in a result but doesn't belong to it; None if the directory is no result of ours."""
+    """The files in a result that don't belong to it; None if the directory isn't a result."""
     present = files_in(directory)
     known = _marked(directory)
     if known is not None:
@@ -80,24 +83,24 @@ def foreign(directory: Path) -> list[str] | None:
 
 
 def why_not_replaced(path: Path, carried: Collection[str] = ()) -> str | None:
-    """Why a directory or file must not be replaced by a result; None if it may be.
+    """Why a result must not replace a directory or file; None if it may.
 
-    Files that are `carried` over into the new result may be in it.
+    Files that are `carried` over into the new result don't stand in the way.
     """
     if not os.path.lexists(path):
         return None
     if not path.is_dir():
-        return f"{path} is a file, not a result: name another --output"
+        return f"{path} is a file, not a result: choose another --output"
     others = foreign(path)
     if others is not None:
         others = [each for each in others if each not in carried]
     if others is None:
-        return f"{path} is no earlier result, so it is not overwritten: name another --output"
+        return f"{path} is not an earlier result and is not overwritten: choose another --output"
     if others:
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         return (
-            f"{path} is not overwritten, because not all in it is of the earlier result: "
-            f"{', '.join(others[:_SHOWN])}{more}; move that elsewhere or name another --output"
+            f"{path} is not overwritten, because it holds files that don't belong to the earlier "
+            f"result: {', '.join(others[:_SHOWN])}{more}; move them or choose another --output"
         )
     return None
 
@@ -110,7 +113,7 @@ def _write_marker(directory: Path, files: list[str]) -> None:
 
 
 def _marked(directory: Path) -> set[str] | None:
-    """The files that a directory's marker lists; None if it has no valid one."""
+    """The files that a directory's marker lists; None if it has no valid marker."""
     try:
         content = json.loads((directory / MARKER).read_text())
         return set(content["files"]) if content["made_by"] == MADE_BY else None
@@ -130,7 +133,10 @@ def _is_old_result(directory: Path) -> bool:
 
 
 def _is_old_name(directory: Path, name: Path) -> bool:
-    """Whether a file has a name that was written; those of an experiment's stages are in rooms."""
+    """Whether an older result may have held a file of this name.
+
+    An experiment keeps its stages in `stages/NAME/`.
+    """
     inside = len(name.parts) == 3 and name.parts[0] == "stages"
     if len(name.parts) > 1 and not (inside and (directory / "report.json").is_file()):
         return False

@@ -2,4 +2,4 @@
 
 
 class UsageError(Exception):
-    """What the user of a command can mend: one line that says what is wrong and what to do."""
+    """Something that the user of a command can fix: one line says what is wrong and what to do."""

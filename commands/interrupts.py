@@ -1,36 +1,43 @@
-"""Signals that end a run, and the few steps that none of them may cut in two.
+"""Signals that end a run, and the few steps that they must not interrupt.
 
-A command answers Ctrl-C, a SIGTERM or a closed terminal by an exception, so that everything on the
-way out is put in order. What puts in order, and what sets a finished result in its place, runs
-under `shielded`: a signal that comes meanwhile is remembered and acted on afterwards.
+While a command works, Ctrl-C, SIGTERM and a closed terminal raise an exception, so that cleaning up
+happens on the way out. Cleaning up, and moving a finished result into place, run under `shielded`:
+a signal that arrives meanwhile is remembered and acted on afterwards.
 """
 
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+INTERRUPTED = 130
+"""The exit status of a run that a signal ended."""
 IMPATIENT = 1.0
-"""Seconds within which further signals are taken for the same one: a second Ctrl-C, a held key."""
+"""Seconds within which further signals count as the same one: a second Ctrl-C, a held key."""
+
+NOTHING_LEFT = "no unfinished result was left behind"
 
 
 class Interrupted(BaseException):
     """A signal that ends the run.
 
-    A KeyboardInterrupt that passes through `exec`, as in many an import, makes CPython end by the
-    signal whatever status it is told to exit with.
+    KeyboardInterrupt won't do: when it passes through `exec`, as in many imports, CPython kills
+    itself with the signal instead of exiting with the given status.
     """
 
 
 _shields = 0
 _came: list[float] = []
-"""When signals came; an exception raised inside a destructor is swallowed, and must not be lost."""
+"""When signals arrived: an exception raised in a destructor is swallowed, but must not be lost."""
 
 
-def _on_signal(_number: int, _frame: object) -> None:
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
     again = bool(_came) and now - _came[-1] < IMPATIENT
     _came.append(now)
@@ -40,9 +47,9 @@ def _on_signal(_number: int, _frame: object) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn signals into `Interrupted` as long as this lasts; those that are ignored stay so.
+    """Turn signals into `Interrupted` while this lasts; ignored signals stay ignored.
 
-    One that comes while the handlers are set is left to `raise_pending`.
+    A signal that arrives while the handlers are being set is left to `raise_pending`.
     """
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     _came.clear()
@@ -61,7 +68,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Put signals off until this ends; `raise_pending` acts on them."""
+    """Hold signals back until this ends; `raise_pending` then acts on them."""
     global _shields
     _shields += 1
     try:
@@ -71,6 +78,37 @@ def shielded() -> Iterator[None]:
 
 
 def raise_pending() -> None:
-    """Raise `Interrupted` if a signal came, even one whose exception was swallowed."""
+    """Raise `Interrupted` if a signal has arrived, even if its exception was swallowed."""
     if _came:
         raise Interrupted
+
+
+_answered = False
+"""Whether the user was told of an interrupt."""
+
+
+def answer(left: Sequence[object] = ()) -> None:
+    """Say that the run was interrupted, and which unfinished results couldn't be removed."""
+    global _answered
+    _answered = True
+    text = f"left behind: {', '.join(map(str, left))}" if left else NOTHING_LEFT
+    print(f"interrupted: {text}", file=sys.stderr)
+
+
+def end_at_once() -> None:
+    """From now on, a signal ends the process at once, with one line; ignored ones stay ignored.
+
+    For the time before and after a command's work, when there is nothing to clean up. An exception
+    in the middle of an import, or while the interpreter shuts down, would be swallowed or end in a
+    traceback. `interruptible` takes over while the command works.
+    """
+    for each in SIGNALS:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    if not _answered:
+        with suppress(OSError):
+            os.write(2, f"interrupted: {NOTHING_LEFT}\n".encode())
+    os._exit(INTERRUPTED)

@@ -1,7 +1,7 @@
-"""Renames that never replace what they shouldn't: into an empty place only, or as an exchange.
+"""Renames that never replace anything by accident: to an unused name, or as an exchange.
 
-Linux does both in one step (renameat2). Elsewhere, and on file systems without it, the nearest that
-POSIX has is done instead.
+Linux does both in one step (renameat2). Other systems and some file systems don't have it; there,
+the closest equivalent in POSIX is used.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ _UNKNOWN = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def rename_into_empty_place(source: Path, target: Path) -> None:
-    """Give a directory or file a name that nothing has.
+    """Rename a directory or file to a name that isn't in use.
 
     Raises:
-        FileExistsError: something has it.
+        FileExistsError: the name is in use.
     """
     if _renameat2(source, target, _NOREPLACE):
         return
@@ -31,12 +31,12 @@ def rename_into_empty_place(source: Path, target: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap the names of two directories in one step; False where the system can't."""
+    """Swap the names of two directories in one step; False if the system can't do that."""
     return _renameat2(one, other, _EXCHANGE)
 
 
 def _renameat2(source: Path, target: Path, flag: int) -> bool:
-    """Whether the system did it; it says what was in its way by an `OSError`."""
+    """Call renameat2; False if the system doesn't have it, an `OSError` if it refused."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         return False

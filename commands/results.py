@@ -9,7 +9,8 @@ from typing import Protocol
 from rich.console import RenderableType
 
 from commands.errors import UsageError
-from commands.outputs import Input, check_output, finished_directory
+from commands.inputs import Input
+from commands.outputs import check_output, finished_directory
 from commands.screen import console, printable
 
 

@@ -1,21 +1,18 @@
-"""What a command prints: names as they are, wherever the output goes, even nowhere.
+"""What a command prints: tables as wide as the screen, and names exactly as they are.
 
-A file name may hold brackets, control characters or bytes that are no text; the output may be a
-pipe that nobody reads any more, a terminal without Unicode, or closed. None of that ends a run.
+A file name may contain brackets, control characters or bytes that aren't text.
 """
 
-import errno
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TextIO
 
 from rich.console import Console
 
+_FILE_WIDTH = 200
+"""Width in characters of a table that goes to a file."""
+
 
 def printable(text: object) -> str:
-    """A text in one line: what isn't printable as Python escapes it."""
+    """A text as one line, with unprintable characters escaped as in Python."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
         for each in str(text)
@@ -23,92 +20,14 @@ def printable(text: object) -> str:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough for a table in a file.
+    """The console for tables: as wide as the terminal, or wide enough for a file.
 
-    Everything is shown as it is: brackets and colons in a name are no markup.
+    Text is printed verbatim: brackets and colons in a name are not markup.
     """
-    plain = {"markup": False, "emoji": False, "highlight": False}
-    return _Console(**plain) if sys.stdout.isatty() else _Console(width=200, **plain)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on: rich would end the program."""
-
-
-class _Lasting:
-    """A text stream that a run can go on writing to when nobody reads it any more."""
-
-    def __init__(self, stream: TextIO, name: str):
-        self._stream, self._name, self._lost = stream, name, False
-
-    def write(self, text: str) -> int:
-        """Write, with escapes for what the stream's encoding lacks."""
-        if not self._lost:
-            try:
-                self._stream.write(self._encodable(text))
-            except (OSError, ValueError) as error:
-                self._lose(error)
-        return len(text)
-
-    def writelines(self, lines) -> None:
-        """Write one after the other."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Flush, if it can be."""
-        if not self._lost:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError) as error:
-                self._lose(error)
-
-    def _encodable(self, text: str) -> str:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            text.encode(encoding)
-            return text
-        except UnicodeEncodeError:
-            return text.encode(encoding, "backslashreplace").decode(encoding)
-
-    def _lose(self, error: Exception) -> None:
-        """Let all further output, what is still buffered too, go nowhere."""
-        self._lost = True
-        with suppress(OSError, ValueError):  # no file of the system's behind it
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        if self._name == "standard output" and getattr(error, "errno", None) != errno.EPIPE:
-            print(f"note: {self._name} can't be written: {error}", file=sys.stderr)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-def _occupy_closed() -> None:
-    """Give standard streams that are closed a file that swallows everything.
-
-    The next file opened would take their number otherwise, and what a library prints would land in
-    it.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-@contextmanager
-def lasting_output() -> Iterator[None]:
-    """Make standard output and error such that no write to them ends the run."""
-    _occupy_closed()
-    streams = sys.stdout, sys.stderr
-    out, err = (each or open(os.devnull, "w") for each in streams)  # noqa: SIM115
-    sys.stdout, sys.stderr = _Lasting(out, "standard output"), _Lasting(err, "standard error")
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sys.stdout, sys.stderr = streams
+        """Continue; rich would end the program."""

@@ -15,7 +15,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from commands import run
-from commands.flags import Options, inputs_of
+from commands.flags import Options
+from commands.inputs import inputs_of
 from commands.results import Closing, Outputs, result_directories
 from compress.budgets.settings import Setting
 from compress.errors import UserError

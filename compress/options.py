@@ -19,10 +19,8 @@ from commands.flags import (
     Unread,
     WrittenPath,
     by_default,
-    published,
-    published_corpus,
-    published_name,
 )
+from commands.published import published, published_corpus, published_name
 from compress.allocation.allocate import Allocation
 from compress.allocation.plan import Spending
 from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget

@@ -22,17 +22,9 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from commands.flags import (
-    Bounds,
-    ConfigOption,
-    Count,
-    NumberFromZero,
-    ReadPath,
-    Seed,
-    WrittenPath,
-    inputs_of,
-)
-from commands.outputs import Input, finished_directory
+from commands.flags import Bounds, ConfigOption, Count, NumberFromZero, ReadPath, Seed, WrittenPath
+from commands.inputs import Input, inputs_of
+from commands.outputs import finished_directory
 from commands.screen import printable
 from compress.calibrating.device import check_device
 from compress.command import run_command

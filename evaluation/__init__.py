@@ -1,1 +1,1 @@
-"""Measurement: recall and agreement, wall clock, intervals, and the report that holds them."""
+"""Measures recall, agreement and seconds of cascades, and reports them."""

@@ -18,20 +18,12 @@ from typing import ClassVar
 from datasets import Dataset
 
 from cascade import Stage
-from commands.flags import (
-    Count,
-    NumberFromZero,
-    Share,
-    StagePath,
-    WrittenPath,
-    flag_of,
-    inputs_of,
-    published_corpus,
-    published_name,
-    said_of,
-)
+from commands.flags import Count, NumberFromZero, Share, StagePath, WrittenPath, flag_of
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
-from commands.screen import console, printable
+from commands.parsing import said_of
+from commands.published import published_corpus, published_name
+from commands.screen import console
 from compress.command import run_command
 from compress.errors import UserError
 from compress.making.source import Checkpoints, Needs, Source, check_text_model, open_source
@@ -47,19 +39,18 @@ from evaluation.experiment.first_stages import (
     seen,
 )
 from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
 from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
     reference_row,
-    reported,
     searched_corpus,
     timed,
 )
 from evaluation.measuring.clock import Contender, keeping_states, resuming
-from evaluation.reports.record import write_text
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import FULL_TOWER, Report, Row
 from pruning_mechanism import TowerError, is_pruned
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
@@ -72,13 +63,13 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     """
 
     methods: tuple[str, ...] = ("recover", "fisher", "sensitivity")
-    """rules that make first stages, with changes to their options, as in fisher+rescale"""
+    """rules that make first stages, with words that change their options: fisher+rescale"""
     mac_constraint: tuple[Share, ...] = (0.2, 0.3, 0.5)
     """kept MACs / dense MACs of the encoder layers, in (0, 1]"""
     heads: tuple[NumberFromZero, ...] = (22, 77, 132)
-    """numbers of heads that go, for sensitivity"""
+    """numbers of heads to remove, for sensitivity"""
     stage: tuple[StagePath, ...] = ()
-    """first stages made before, instead of the methods"""
+    """existing first stages to measure instead of making new ones"""
     other_base: bool = False
     """measure a --stage even if it was made from another checkpoint than --model"""
     samples: Count = 1024
@@ -86,7 +77,7 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     curve_samples: Count = 128
     """calibration images for the curves"""
     resume: bool = False
-    """measure first stages that exit early once more: the full tower goes on from their states"""
+    """also measure early exits with the full tower going on from their states"""
     output: WrittenPath = Path("results/cascade")
     """directory to write report, table and first stages into"""
     overwrite: bool = False
@@ -108,7 +99,7 @@ def main(options: CascadeOptions) -> None:
         if options.stage:
             stages = [made_before(path) for path in options.stage]
             refuse_overlap(set().union(*map(seen, stages)), keys)
-            calibration = "first stages made before; see their compression.json"
+            calibration = "as the compression.json of each first stage says"
         else:
             source = _source(options, methods)
             methods = possible(methods, source)
@@ -116,12 +107,8 @@ def main(options: CascadeOptions) -> None:
             stages = make_all(methods, source, directory / "stages")
             calibration = _calibration(options, methods, len(source.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
-        report.save(directory / "report.json")
-        write_text(directory / "report.md", report.markdown())
-    console().print(report.table())
-    for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {printable(key)}")
-    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
+        write_report(report, directory)
+    show_report(report, options.output)
 
 
 def _check(options: CascadeOptions) -> None:
@@ -133,7 +120,7 @@ def _check(options: CascadeOptions) -> None:
 
 
 def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:
-    """Say which settings that were given make no difference to this experiment."""
+    """Warn of settings that were given but make no difference to this experiment."""
     beside = "--stage" if options.stage else "these --methods"
     for name in unread_settings(methods, options, said_of(options).given):
         print(f"note: {flag_of(name)} is not read beside {beside}", file=sys.stderr)
@@ -169,37 +156,37 @@ def _measure(
 def _rows(
     search: Search, stages: list[FirstStage], loaded: list[Stage], options: CascadeOptions
 ) -> list[Row]:
-    """The uncascaded tower, then each first stage, once more where the full tower resumes."""
+    """The full tower, then each first stage, once more where the full tower resumes."""
     pairs = list(zip(stages, loaded, strict=True))
     resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
     if options.resume and not any(resumptions):
         console().print("--resume: there is no first stage to resume from")
-    contenders: dict[Hashable, Stage | Contender] = {"uncascaded": search.tower}
+    contenders: dict[Hashable, Stage | Contender] = {FULL_TOWER: search.tower}
     for place, (stage, going_on) in enumerate(zip(loaded, resumptions, strict=True)):
         contenders[place] = stage
         if going_on:
             contenders[place, "first"] = keeping_states(going_on.stage)
             contenders[place, "then"] = resuming(going_on.stage)
     clock = timed(contenders, search.corpus, options)
-    last = clock["uncascaded"]
-    rows = [reference_row(search, last)]
+    full = clock[FULL_TOWER]
+    rows = [reference_row(search, full)]
     for place, (pair, going_on) in enumerate(zip(pairs, resumptions, strict=True)):
-        rows.append(first_stage_row(*pair, search, clock[place], last, options))
+        rows.append(first_stage_row(*pair, search, clock[place], full, options))
         if going_on:
-            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], last)
+            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
             rows.append(resumed_row(rows[-1], going_on, search, timings, options))
     return rows
 
 
 def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
-    """What the first stages were calibrated on; a small corpus gives fewer images than asked."""
-    said = f"{images:,} images of {published_corpus(options.corpus)} ({options.calibration_split})"
+    """What the first stages were calibrated on; a small corpus has fewer images than asked for."""
+    words = f"{images:,} images of {published_corpus(options.corpus)} ({options.calibration_split})"
     if any(method.repairs for method in methods):
         repair = min(images, options.repair_samples)
-        said += f", {repair:,} of them for the repair ({options.repair})"
+        words += f", {repair:,} of them for the repair ({options.repair})"
     if any(method.aligns for method in methods):
-        said += ", all of them for the alignment"
-    return said
+        words += ", all of them for the alignment"
+    return words
 
 
 def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
@@ -217,12 +204,15 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
             "searched with the full text tower"
         )
     if loaded.dimension != tower.dimension:
-        raise UserError(f"--stage {stage.directory} doesn't embed into the full tower's space")
+        raise UserError(
+            f"--stage {stage.directory} embeds into {loaded.dimension} dimensions, the full tower "
+            f"into {tower.dimension}"
+        )
     if options.stage and not options.other_base and not _fits(stage, tower, options):
         raise UserError(
             f"--stage {stage.directory} was made from another checkpoint than --model "
-            f"{options.model}, so that its embeddings need not be of the same space: name the one "
-            "that it was made from, or pass --other-base"
+            f"{options.model}, so their embeddings may not compare: name the checkpoint that it "
+            "was made from, or pass --other-base"
         )
     return loaded
 

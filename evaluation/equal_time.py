@@ -1,73 +1,43 @@
 """Rules compared at equal measured time, from reports: what each finds in the same seconds.
 
-Stands behind the report, beside `evaluation.seeds`. Rules that are asked for the same MACs don't
-take the same time, so rows of one constraint compare unlike things; here each method is read off
-between its rows, at shares of the uncascaded tower's seconds.
+Rules that are asked for the same MACs don't take the same time, so rows of one constraint compare
+unlike things. This reads each method off between its rows, at shares of the full tower's seconds.
 
     python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from commands.flags import ConfigOption, ReadPath, Share, WrittenPath, inputs_of
+from commands.errors import UsageError
+from commands.flags import ConfigOption, ReadPath, Share, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.screen import console, printable
-from compress.command import run_command
-from compress.errors import UserError
+from evaluation.command import run_command
 from evaluation.reports import equal_time_table
-from evaluation.reports.record import write_text
-from evaluation.reports.report import Report, Row, names_of, open_report, refuse_different
+from evaluation.reports.equal_time import Comparison, Line, Measure
+from evaluation.reports.record import RecordError, write_text
+from evaluation.reports.report import (
+    Report,
+    Row,
+    Searched,
+    names_of,
+    open_report,
+    refuse_different,
+)
 
-SAME = ("model", "corpus", "split", "images", "queries", "captions", "m", "seconds_basis")
+SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
 """Fields in which reports that are compared agree."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A number that methods are compared by, the larger the better, in percent."""
-
-    heading: str
-    of: Callable[[Row], float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A method at a share of the uncascaded tower's seconds.
-
-    `values` are those of the measures, in percent; all None where the method's rows don't reach.
-    """
-
-    share: float
-    method: str
-    values: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Methods at equal measured time.
-
-    `lines` has one for each share and method, share by share. `reports` are what it is made of.
-    """
-
-    reports: tuple[Report, ...]
-    measures: tuple[Measure, ...]
-    lines: tuple[Line, ...]
-
-    def best(self, share: float) -> tuple[float | None, ...]:
-        """The best of each measure at a share, to a decimal; None where no method reaches it."""
-        columns = zip(*(line.values for line in self.lines if line.share == share), strict=True)
-        known = ([round(each, 1) for each in column if each is not None] for column in columns)
-        return tuple(max(each, default=None) for each in known)
-
-
-@dataclass(frozen=True)
 class EqualTimeOptions(ConfigOption):
-    """Compare rules at equal measured time, as shares of the uncascaded tower's.
+    """Compare rules at equal measured time, as shares of the full tower's.
 
     Example: python -m evaluation.equal_time --report results/cascade/report.json --share 0.5 0.25
     """
@@ -75,20 +45,24 @@ class EqualTimeOptions(ConfigOption):
     report: tuple[ReadPath, ...] = (Path("results/cascade/report.json"),)
     """one or more reports on the same queries, as evaluation.cascade writes them"""
     share: tuple[Share, ...] = (0.5, 0.35, 0.25, 0.15)
-    """seconds of a first stage / the uncascaded tower's, in (0, 1]"""
+    """a first stage's seconds / the full tower's, in (0, 1]"""
     output: WrittenPath = Path("results/equal-time")
     """directory to write equal_time.md into"""
     overwrite: bool = False
     """replace an earlier result"""
 
 
-def measures_of(ks: Sequence[int]) -> tuple[Measure, ...]:
+def measures_of(ks: Iterable[int]) -> tuple[Measure, ...]:
     """What methods are compared by: agreement and Recall@k alone, agreement of the cascade."""
     return (
         Measure("agreement@10\nalone", lambda row: row.alone.agreement.value),
-        *(Measure(f"R@{k}\nalone", lambda row, k=k: row.alone.recall[k].value) for k in sorted(ks)),
-        Measure("agreement@10\ncascade", lambda row: row.cascade.agreement.value),
+        *map(_recall_alone, sorted(ks)),
+        Measure("agreement@10\ncascade", lambda row: (row.cascade or row.alone).agreement.value),
     )
+
+
+def _recall_alone(k: int) -> Measure:
+    return Measure(f"R@{k}\nalone", lambda row: row.alone.recall[k].value)
 
 
 def between(seconds: Sequence[float], values: Sequence[float], wanted: float) -> float | None:
@@ -111,22 +85,22 @@ def between(seconds: Sequence[float], values: Sequence[float], wanted: float) ->
 def compared(
     reports: Sequence[Report], names: Sequence[str], shares: Sequence[float]
 ) -> Comparison:
-    """All methods of reports at shares of the uncascaded tower's seconds, each in its own report.
+    """All methods of reports at shares of the full tower's seconds, each in its own report.
 
     Args:
         reports: at least one, on the same queries.
-        names: one a report, for methods that several reports have.
+        names: one per report, for methods that several reports have.
         shares: of the seconds that the reports' speedups are made of.
 
     Raises:
-        UserError: the reports aren't on the same queries, or have no first stage.
+        RecordError: the reports aren't on the same queries, or have no first stage.
     """
     refuse_different(reports, SAME)
     first = reports[0]
-    measures = measures_of(first.reference.alone.recall.keys())
+    measures = measures_of(first.reference.alone.recall)
     groups = _groups(reports, names)
     if not groups:
-        raise UserError("the reports have no first stage to compare")
+        raise RecordError("the reports have no first stage to compare")
     lines = [
         Line(share, title, _values(report, rows, measures, share))
         for share in dict.fromkeys(shares)
@@ -138,9 +112,9 @@ def compared(
 def main(options: EqualTimeOptions) -> None:
     """Read the reports, compare, write and show the table."""
     if not options.report:
-        raise UserError("name at least one --report")
+        raise UsageError("name at least one --report")
     if not options.share:
-        raise UserError("name at least one --share")
+        raise UsageError("name at least one --share")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         reports = [open_report(path) for path in options.report]
         comparison = compared(reports, names_of(options.report), options.share)
@@ -170,7 +144,8 @@ def _values(
 ) -> tuple[float | None, ...]:
     seconds = [report.seconds(row).median for row in rows]
     wanted = share * report.seconds(report.reference).median
-    return tuple(between(seconds, [each.of(row) for row in rows], wanted) for each in measures)
+    columns = ([measure.of(row) for row in rows] for measure in measures)
+    return tuple(between(seconds, values, wanted) for values in columns)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m evaluation.masking
 
-For each keep rule and each share of patches masked a first stage is made in memory, measured alone
-and in front of the full tower, and forgotten: what is left is the report, which `figures.masking`
-draws. Beside `evaluation.cascade`, which measures what is kept on disk.
+For each keep rule and each share of masked patches, it makes a first stage in memory, measures it
+alone and in front of the full tower, and forgets it: only the report stays, which `figures.masking`
+draws. `evaluation.cascade` measures first stages that are kept on disk.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from cascade import Stage
-from commands.flags import Checkpoint, WrittenPath, inputs_of, published_corpus
+from commands.flags import Checkpoint, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
-from commands.screen import console, printable
+from commands.published import published_corpus
 from compress import flip
 from compress.command import run_command
 from compress.errors import UserError
@@ -29,17 +30,16 @@ from compress.making.source import Needs, Source, check_text_model, open_source
 from compress.options import TokenOptions
 from compress.solving.alignment import LEAST_IMAGES
 from evaluation.experiment.first_stages import FirstStage, refuse_overlap
+from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.search import (
     Search,
     SearchOptions,
     first_stage_row,
     reference_row,
-    reported,
     searched_corpus,
     timed,
 )
-from evaluation.reports.record import write_text
-from evaluation.reports.report import Report
+from evaluation.reports.report import FULL_TOWER
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class MaskingExperimentOptions(TokenOptions, SearchOptions):
     """
 
     keep: tuple[PatchRule, ...] = ("grid", "random", "saliency")
-    """patches evenly spread, a seeded random subset, or those of most contrast"""
+    """keep evenly spread patches, a seeded random subset, or those with most contrast"""
     mask: tuple[MaskShare, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    """shares of the patches that are left out, in [0, 1)"""
+    """shares of the patches to mask, in [0, 1)"""
     text_model: Checkpoint | None = None
-    """a whole CLIP, if --model is a vision tower alone"""
+    """a CLIP model with a text tower, if --model has none"""
     output: WrittenPath = Path("results/masking")
     """directory to write report and table into"""
     overwrite: bool = False
@@ -78,28 +78,25 @@ def main(options: MaskingExperimentOptions) -> None:
         collection, skipped = searched_corpus(options)
         source = open_source(options.checkpoints, options.sampling, _needs(options))
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
-        last = source.full.path
+        path = source.full.path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
-        tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
-        check_text_model(options.text_model, tower.model, last)
+        tower = Stage.load(path, options.device, options.batch_size, texts, options.attends_by)
+        check_text_model(options.text_model, tower.model, path)
         masked = list(_first_stages(rules, source, tower, options))
-        clock = timed(
-            {_name(each.first): each.stage for each in masked} | {"": tower}, collection, options
-        )
+        contenders = {FULL_TOWER: tower} | {_name(each.first): each.stage for each in masked}
+        clock = timed(contenders, collection, options)
+        full = clock[FULL_TOWER]
         search = Search.of(options, collection, tower)
         rows = [
-            first_stage_row(
-                each.first, each.stage, search, clock[_name(each.first)], clock[""], options
-            )
+            first_stage_row(each.first, each.stage, search, clock[_name(each.first)], full, options)
             for each in masked
         ]
         report = reported(
-            "evaluation.masking", last, _calibration(source, options), skipped, search, options,
-            reference_row(search, clock[""]), rows,
+            "evaluation.masking", path, _calibration(source, options), skipped, search, options,
+            reference_row(search, full), rows,
         )  # fmt: skip
-        report.save(directory / "report.json")
-        write_text(directory / "report.md", report.markdown())
-    _show(report, options)
+        write_report(report, directory)
+    show_report(report, options.output)
 
 
 def _needs(options: MaskingExperimentOptions) -> Needs:
@@ -135,7 +132,7 @@ def _first_stages(
             result = make(source, rule, setting, options.finish)
             seconds = result.compression.seconds
             yield Masked(
-                FirstStage(keep, setting.label, setting.value, None, seconds),
+                FirstStage(keep, setting.label, setting.kind, setting.value, None, seconds),
                 Stage(
                     _sharing(result.model, source.model),
                     result.processor,
@@ -174,13 +171,6 @@ def _calibration(source: Source, options: MaskingExperimentOptions) -> str:
         f"{len(source.calibration):,} images of {published_corpus(options.corpus)} "
         f"({options.calibration_split}), for the alignment ({options.align}){made_of}"
     )
-
-
-def _show(report: Report, options: MaskingExperimentOptions) -> None:
-    console().print(report.table())
-    for key in report.skipped:
-        console().print(f"skipped, because it can't be read: {printable(key)}")
-    console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,35 @@
-"""Which patches a first stage keeps and which tokens it merges, on real images: a record of both.
+"""Records which patches first stages keep and which tokens they merge, on real images.
 
     python -m evaluation.patches --stage results/flip-mask-0.5 results/merge-r-4
 
-Beside the experiments: nothing is measured here. What is written, `patches.json` and the images as
-the towers see them, is all that `figures.patches` draws.
+It measures nothing. It writes `patches.json` and the images as the towers see them, which is all
+that `figures.patches` draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
-from commands.flags import (
-    ConfigOption,
-    Count,
-    ReadPath,
-    Seed,
-    StagePath,
-    WrittenPath,
-    inputs_of,
-    published_command,
-    published_corpus,
-)
+from commands.flags import ConfigOption, Count, ReadPath, Seed, StagePath, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.published import published_command, published_corpus
 from commands.screen import console, printable
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
 from corpora import load_corpus
-from evaluation.reports.record import RecordError, read, write_text, written
+from evaluation.reports.patches import Patches, StagePatches
 from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
-from pruning_mechanism.groups import DROPPED, patch_groups
-
-SCHEMA = 1
-FILE = "patches.json"
+from pruning_mechanism.groups import patch_groups
 
 
 @dataclass(frozen=True)
@@ -54,86 +44,19 @@ class PatchesOptions(ConfigOption):
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: ReadPath | None = None
-    """where the corpus lies"""
+    """directory of the corpus"""
     split: str = "validation"
-    """split that the images are drawn from"""
+    """split to draw the images from"""
     images: Count = 6
-    """how many"""
+    """number of images"""
     seed: Seed = 0
-    """of their draw"""
+    """seed for drawing the images"""
     device: str = "cpu"
     """where to compute: cpu, cuda, mps"""
     output: WrittenPath = Path("results/patches")
     """directory to write patches.json and the images into"""
     overwrite: bool = False
     """replace an earlier result"""
-
-
-@dataclass(frozen=True)
-class StagePatches:
-    """What one first stage makes of each image's patches.
-
-    Attributes:
-        name: of its directory.
-        made_by: the rules and what they were asked for, in their order ("flip mask 0.5 (grid)").
-        rows: of patches in an image.
-        columns: of patches in an image.
-        images: names of the image files as this stage sees them, beside the record.
-        groups: of each image the token that each patch is part of at the end, from 0, row by row;
-            -1 for a patch that is left out.
-    """
-
-    name: str
-    made_by: str
-    rows: int
-    columns: int
-    images: tuple[str, ...]
-    groups: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuse groups that aren't of these images and patches."""
-        patches = self.rows * self.columns
-        if not patches or len(self.images) != len(self.groups):
-            raise RecordError(
-                f"{self.name} has {len(self.images)} images of {patches} patches, but "
-                f"{len(self.groups)} lists of groups"
-            )
-        for image, groups in zip(self.images, self.groups, strict=True):
-            if len(groups) != patches or min(groups) < DROPPED:
-                raise RecordError(f"{self.name}: the groups of {image} aren't of {patches} patches")
-
-
-@dataclass(frozen=True)
-class Patches:
-    """What several first stages make of the same images.
-
-    Attributes:
-        command: the command line that made the record.
-        corpus: that the images are of.
-        split: of the corpus.
-        seed: of the draw.
-        keys: of the images.
-        stages: in the order given.
-        schema: version of this form.
-    """
-
-    command: str
-    corpus: str
-    split: str
-    seed: int
-    keys: tuple[str, ...]
-    stages: tuple[StagePatches, ...]
-    schema: int = SCHEMA
-
-    @classmethod
-    def load(cls, directory: Path) -> "Patches":
-        """Read the record in a directory.
-
-        Raises:
-            RecordError: it isn't one, or one with another schema.
-            OSError: it can't be read.
-        """
-        return read(cls, directory / FILE, SCHEMA, "record of patches")
 
 
 def main(options: PatchesOptions) -> None:
@@ -160,7 +83,7 @@ def main(options: PatchesOptions) -> None:
             keys=tuple(images.corpus["key"]),
             stages=tuple(_stage(path, images, pictures) for path in options.stage),
         )
-        write_text(directory / FILE, written(record, "patches"))
+        record.save(directory)
     for key in images.unreadable:
         console().print(f"skipped, because it can't be read: {printable(key)}")
     for stage in record.stages:
@@ -182,7 +105,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
     except TowerError as error:
         raise UserError(f"--stage {path}: {error}") from error
     if (groups == torch.arange(groups.shape[1], device=groups.device)).all():
-        raise UserError(f"--stage {path}: nothing to show, every patch is a token of its own")
+        raise UserError(f"--stage {path}: nothing to show: every patch stays a token of its own")
     config = tower_config(model.config, "vision")
     rows, columns = (side // config.patch_size for side in batch.pixels.shape[-2:])
     return StagePatches(
@@ -195,7 +118,7 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
     )
 
 
-def as_seen(pixels: Tensor, processor: object) -> np.ndarray:
+def as_seen(pixels: Tensor, processor: Any) -> np.ndarray:
     """Prepared images [n, 3, height, width] as pictures, uint8 [n, height, width, 3].
 
     Cut and scaled as the tower gets them, the normalisation undone.
@@ -217,7 +140,7 @@ class _Pictures:
         self._directory = directory
         self._names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
 
-    def write(self, pictures: Sequence[np.ndarray]) -> list[str]:
+    def write(self, pictures: Iterable[np.ndarray]) -> list[str]:
         """Write the pictures [height, width, 3] that aren't there yet; the names of all."""
         return [self._name(number, picture) for number, picture in enumerate(pictures)]
 
@@ -231,7 +154,7 @@ class _Pictures:
         return self._names[key]
 
 
-def _made_by(path: Path, config) -> str:
+def _made_by(path: Path, config: Any) -> str:
     """What was done to a checkpoint, by its record; the name of its directory if it has none."""
     record = read_record(path)
     if record is None:

@@ -114,7 +114,7 @@ def hits(ranks: Tensor, ks: Sequence[int]) -> Tensor:
 def recall(scores: Tensor, target: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
     """Recall@k: share of queries whose image is in the top k, in percent.
 
-    One relevant image a query, every caption a query, as CLIP_benchmark's
+    One relevant image per query, every caption a query, as CLIP_benchmark's
     `image_retrieval_recall@k` counts it, except that ties count against the model: a model that
     gives all images the same score finds nothing.
 
@@ -145,13 +145,13 @@ def recall_of(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]
 
 
 def overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
-    """Share of a's results that b returns too, a query at a time.
+    """Share of a's results that b returns too, query by query.
 
     Rows are sets: their order doesn't matter and a repeated image counts once. −1 = nothing
     returned.
 
     Args:
-        top_a: int [Q, k], what is to be found (the uncascaded tower's own results).
+        top_a: int [Q, k], what is to be found (the full tower's own results).
         top_b: int [Q, k'], what was returned.
 
     Returns:
@@ -177,7 +177,7 @@ def overlap(top_a: Tensor, top_b: Tensor) -> Tensor:
 def agreement(top_a: Tensor, top_b: Tensor) -> float:
     """Agreement@k: share of a's own top-k results that b returns too, in percent.
 
-    a is the uncascaded tower and b the cascade (or the first stage alone). No caption has to be
+    a is the full tower and b the cascade (or the first stage alone). No caption has to be
     true of any image, so it also judges a collection without ground truth.
 
     Args:
@@ -203,7 +203,7 @@ def _checked_target(target: Tensor, queries: int, images: int | None) -> Tensor:
         raise ValueError("recall of no queries is not defined")
     if target.shape != (queries,):
         raise ValueError(
-            f"target must be [{queries}], one image a query, got {tuple(target.shape)}"
+            f"target must be [{queries}], one image per query, got {tuple(target.shape)}"
         )
     if target.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(f"target must hold positions of images (integers), got {target.dtype}")

@@ -1,7 +1,7 @@
 """One experiment under several seeds: their reports become one table of means and intervals.
 
-Stands behind the report: what `evaluation.cascade` wrote for each seed is read, checked to be the
-same experiment, and summed up. A seed draws the calibration images, so the spread is that of the
+Reads what `evaluation.cascade` wrote for each seed, checks that all reports are of the same
+experiment, and sums them up. A seed draws the calibration images, so the spread is that of the
 compression, not that of the queries; intervals over queries are in the reports.
 
     python -m evaluation.seeds --report results/seed-0/report.json results/seed-1/report.json
@@ -9,105 +9,28 @@ compression, not that of the queries; intervals over queries are in the reports.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from commands.flags import ConfigOption, ReadPath, WrittenPath, inputs_of, said_of
+from commands.errors import UsageError
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.parsing import said_of
 from commands.screen import console, printable
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.reports import seeds_table
-from evaluation.reports.record import write_text, written
-from evaluation.reports.report import Report, Row, open_report, refuse_different
+from evaluation.command import run_command
+from evaluation.reports import record, seeds_table
+from evaluation.reports.record import RecordError, write_text
+from evaluation.reports.report import Report, Row, Searched, open_report, refuse_different
+from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
 
-SCHEMA = 1
-SAME = ("model", "corpus", "split", "images", "queries", "captions", "m")
+SAME = tuple(field.name for field in fields(Searched))
 """Fields in which reports of one experiment agree."""
 
 Key = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number measured under n seeds: its mean, and half the width of the 95 % t interval.
-
-    `values` are the n numbers, in the order of the seeds.
-    """
-
-    mean: float
-    half_width: float
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class SeedsRow:
-    """One method under one constraint, over all seeds.
-
-    Attributes:
-        method: as in the reports.
-        constraint: as in the reports.
-        constraint_value: the same as a number; None where there is none.
-        mac_fraction: kept / dense encoder MACs.
-        recall: Recall@k of the first stage alone by k, in percent.
-        agreement: agreement@10 of the first stage alone, in percent.
-        one_minus_cosine: of the first stage's embeddings; None where a report has none.
-        cascade_agreement: agreement@10 of the cascade, in percent; None for the uncascaded tower.
-        compression_seconds: None where a report has none.
-        agreement_drop_ratio: 100 - agreement over that of the reference under the same constraint
-            and seed; None where there is no reference, or its drop is 0.
-        cosine_ratio: the same of `one_minus_cosine`.
-    """
-
-    method: str
-    constraint: str
-    constraint_value: float | None
-    mac_fraction: Spread
-    recall: dict[int, Spread]
-    agreement: Spread
-    one_minus_cosine: Spread | None
-    cascade_agreement: Spread | None
-    compression_seconds: Spread | None
-    agreement_drop_ratio: Spread | None
-    cosine_ratio: Spread | None
-
-
-@dataclass(frozen=True)
-class SeedsReport:
-    """One experiment under several seeds.
-
-    Attributes:
-        model: the full tower.
-        corpus: that is searched.
-        split: of the corpus.
-        images: number of images searched.
-        queries: number of caption queries.
-        captions: the protocol, "all" or "first".
-        m: candidates handed on.
-        calibration: what was calibrated on, in words; several where the reports differ.
-        machines: that the seconds are of; several where the reports differ.
-        seeds: of the reports.
-        reference: method that ratios are taken to.
-        rows: the uncascaded tower, then one a method and constraint.
-        schema: version of this form.
-    """
-
-    model: str
-    corpus: str
-    split: str
-    images: int
-    queries: int
-    captions: str
-    m: tuple[int, ...]
-    calibration: tuple[str, ...]
-    machines: tuple[str, ...]
-    seeds: tuple[int, ...]
-    reference: str
-    rows: tuple[SeedsRow, ...]
-    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -118,9 +41,9 @@ class SeedsOptions(ConfigOption):
     """
 
     report: tuple[ReadPath, ...] = ()
-    """two or more reports of the same experiment, each with another seed"""
+    """two or more reports of the same experiment, each with its own seed"""
     reference: str = "fisher+rescale"
-    """method that drops are compared with, under the same constraint"""
+    """method to compare drops with, under the same constraint"""
     output: WrittenPath = Path("results/seeds")
     """directory to write seeds.md and seeds.json into"""
     overwrite: bool = False
@@ -152,24 +75,21 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
         reference: method that ratios are taken to, where it is among the rows.
 
     Raises:
-        UserError: the reports aren't of one experiment, or not of different seeds.
+        RecordError: the reports aren't of one experiment, or not of different seeds.
     """
     _refuse_different(reports)
     by_key = [{_key(row): row for row in report.rows} for report in reports]
     rows = [_row([report.reference for report in reports], None)]
     for method, constraint in by_key[0]:
         found = [each[method, constraint] for each in by_key]
-        own = [each.get((reference, constraint)) for each in by_key]
-        rows.append(_row(found, own if own[0] else None))
+        known = (reference, constraint) in by_key[0]
+        own = [each[reference, constraint] for each in by_key] if known else None
+        rows.append(_row(found, own))
     first = reports[0]
-    machines = [
-        f"{each.cpu}, {each.threads} threads, {each.device}, {each.dtype}"
-        for each in (report.machine for report in reports)
-    ]
     return SeedsReport(
         **{name: getattr(first, name) for name in SAME},
         calibration=tuple(dict.fromkeys(report.calibration for report in reports)),
-        machines=tuple(dict.fromkeys(machines)),
+        machines=tuple(dict.fromkeys(report.machine.summary for report in reports)),
         seeds=tuple(report.seed for report in reports),
         reference=reference,
         rows=tuple(rows),
@@ -179,15 +99,15 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
 def main(options: SeedsOptions) -> None:
     """Read the reports, sum them up, write and show the table."""
     if len(options.report) < 2:
-        raise UserError("name at least two --report, of one experiment under different seeds")
+        raise UsageError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         summary = summed_up([open_report(path) for path in options.report], options.reference)
         known = {row.method for row in summary.rows}
         if "reference" in said_of(options).given and options.reference not in known:
-            raise UserError(
+            raise UsageError(
                 f"--reference {options.reference}: the reports have {', '.join(sorted(known))}"
             )
-        write_text(directory / "seeds.json", written(summary, "seeds"))
+        record.save(summary, directory / "seeds.json", "seeds")
         write_text(directory / "seeds.md", seeds_table.markdown(summary))
     console().print(seeds_table.terminal(summary))
     console().print(f"wrote {printable(options.output)}", soft_wrap=True)
@@ -198,19 +118,20 @@ def _key(row: Row) -> Key:
 
 
 def _refuse_different(reports: Sequence[Report]) -> None:
-    """Raise `UserError` unless all reports are one experiment, each under its own seed."""
+    """Raise `RecordError` unless all reports are one experiment, each under its own seed."""
     for report in reports:
         counts = Counter(map(_key, report.rows))
         if twice := [key for key, count in counts.items() if count > 1]:
-            raise UserError(f"a report has two rows {' '.join(twice[0])}: no telling which counts")
+            method, constraint = twice[0]
+            raise RecordError(f"a report has two rows {method} {constraint}: it may have one")
     refuse_different(reports, SAME)
     first = reports[0]
     for other in reports[1:]:
         if some := set(map(_key, first.rows)) ^ set(map(_key, other.rows)):
-            raise UserError(f"not one experiment: only some reports have {' '.join(min(some))}")
+            raise RecordError(f"not one experiment: only some reports have {' '.join(min(some))}")
     seeds = Counter(report.seed for report in reports)
     if again := [seed for seed, count in seeds.items() if count > 1]:
-        raise UserError(f"{seeds[again[0]]} reports have seed {again[0]}: each takes its own")
+        raise RecordError(f"{seeds[again[0]]} reports have seed {again[0]}: each takes its own")
 
 
 def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
@@ -219,13 +140,14 @@ def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
     return SeedsRow(
         method=first.method,
         constraint=first.constraint,
+        constraint_kind=first.constraint_kind,
         constraint_value=first.constraint_value,
         mac_fraction=spread([row.mac_fraction for row in rows]),
         recall={k: spread([row.alone.recall[k].value for row in rows]) for k in first.alone.recall},
         agreement=spread([row.alone.agreement.value for row in rows]),
         one_minus_cosine=_spread_if_all(rows, lambda row: row.one_minus_cosine),
         cascade_agreement=_spread_if_all(
-            rows, lambda row: row.cascade and row.cascade.agreement.value
+            rows, lambda row: row.cascade.agreement.value if row.cascade else None
         ),
         compression_seconds=_spread_if_all(rows, lambda row: row.compression_seconds),
         agreement_drop_ratio=_ratio(rows, reference, lambda row: 100 - row.alone.agreement.value),
@@ -234,8 +156,8 @@ def _row(rows: Sequence[Row], reference: Sequence[Row] | None) -> SeedsRow:
 
 
 def _spread_if_all(rows: Sequence[Row], value: Callable[[Row], float | None]) -> Spread | None:
-    found = [value(row) for row in rows]
-    return None if None in found else spread(found)
+    found = [number for row in rows if (number := value(row)) is not None]
+    return spread(found) if len(found) == len(rows) else None
 
 
 def _ratio(
@@ -244,10 +166,10 @@ def _ratio(
     """The spread of a value over the reference's, seed by seed."""
     if reference is None:
         return None
-    own, theirs = [value(row) for row in rows], [value(row) for row in reference]
-    if None in own or not all(theirs):  # a reference that lost nothing, or wasn't measured
-        return None
-    return spread([one / other for one, other in zip(own, theirs, strict=True)])
+    pairs = [(value(row), value(other)) for row, other in zip(rows, reference, strict=True)]
+    ratios = [own / theirs for own, theirs in pairs if own is not None and theirs]
+    # None where a reference lost nothing, or a number wasn't measured
+    return spread(ratios) if len(ratios) == len(pairs) else None
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def place_labels(
     for number, point in enumerate(points):
         for dx, dy in _PLACES if point.text else ():
             label = _annotate(axes, point, dx, dy, size)
-            box = label.get_window_extent(axes.figure.canvas.get_renderer())
+            box = label.get_window_extent()
             free = _inside(box, axes.bbox) and not any(_overlap(box, other) for other in taken)
             if free and _nearest(box, spots) == number:
                 taken.append(box)
@@ -115,8 +115,10 @@ def _nearest(box: Bbox, spots: np.ndarray) -> int:
 
 
 def _overlap(one: Bbox, other: Bbox) -> bool:
-    return one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1
+    beside = one.x1 <= other.x0 or other.x1 <= one.x0
+    return not (beside or one.y1 <= other.y0 or other.y1 <= one.y0)
 
 
 def _inside(box: Bbox, frame: Bbox) -> bool:
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    left_or_right = box.x0 < frame.x0 or frame.x1 < box.x1
+    return not (left_or_right or box.y0 < frame.y0 or frame.y1 < box.y1)

@@ -19,9 +19,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from compress.command import run_command
-from compress.errors import UserError
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import (
     KINDS,
@@ -70,7 +70,7 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
         FigureCanvasAgg(figure)  # measures text, with no screen
         figure.suptitle(textwrap.fill(str(record), 76), color=INK, fontsize=11)
         ratios = [tall, _BLOCK * blocks] if curves else [tall]
-        parts = np.atleast_1d(figure.subfigures(len(ratios), 1, height_ratios=ratios))
+        parts = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         above, below = parts[0].subplots(2, 1, sharex=True, height_ratios=(0.14 * heads, 1.2))
         _head_map(above, mask)
         _neuron_bars(below, mask)
@@ -83,7 +83,7 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
 def main(options: MaskOptions) -> None:
     """Read the result, draw, save, and say where."""
     if options.result is None:
-        raise UserError("name a --result: a directory that a compression command wrote")
+        raise UsageError("name a --result: a directory that a compression command wrote")
     output = options.output or options.result
     refuse_existing(output, "mask", options.overwrite)
     record, mask = load_record(options.result), load_mask(options.result)
@@ -92,7 +92,7 @@ def main(options: MaskOptions) -> None:
 
 
 def _head_map(axes: Axes, mask: Mask) -> None:
-    """A cell a head, a column a layer, the number kept above each column."""
+    """A cell for each head, a column for each layer, and above it the number of heads kept."""
     layers, heads = mask.heads.shape
     axes.pcolormesh(
         np.arange(layers + 1) - 0.5,
@@ -122,7 +122,7 @@ def _head_map(axes: Axes, mask: Mask) -> None:
 
 
 def _neuron_bars(axes: Axes, mask: Mask) -> None:
-    """A bar a layer, as high as the neurons it keeps, before one for all that it had."""
+    """A bar for each layer, as high as the neurons it keeps, in front of one for all it had."""
     layers, neurons = mask.neurons.shape
     kept = mask.neurons.sum(1).tolist()
     places = range(layers)
@@ -153,15 +153,15 @@ def _letters(layers: int) -> float:
 
 
 def _curves_panel(figure: SubFigure, mask: Mask, curves: Sequence[ChosenCurve]) -> None:
-    """A small picture a sublayer: attention above MLP, layers beside each other."""
+    """A small picture for each sublayer: attention above MLP, layers beside each other."""
     layers = len(mask.heads)
     blocks = math.ceil(layers / _COLUMNS)
     columns = math.ceil(layers / blocks)
     grid = figure.subplots(len(KINDS) * blocks, columns, squeeze=False)
-    places = {(each.layer, each.kind): each for each in curves}
+    places = {(each.curve.layer, each.curve.kind): each for each in curves}
     for row, kind in enumerate(KINDS):
-        drawn = [each for each in curves if each.kind == kind]
-        losses = [loss for each in drawn for loss in (*each.losses, each.loss)] or [0.0]
+        drawn = [each for each in curves if each.curve.kind == kind]
+        losses = [loss for each in drawn for loss in (*each.curve.losses, each.loss)] or [0.0]
         for index in range(blocks * columns):
             block, column = divmod(index, columns)
             axes = grid[len(KINDS) * block + row][column]
@@ -169,7 +169,7 @@ def _curves_panel(figure: SubFigure, mask: Mask, curves: Sequence[ChosenCurve]) 
                 axes.set_visible(False)
                 continue
             log_from_zero(axes, losses, _DECADES)
-            _curve(axes, places[index, kind], getattr(mask, kind).shape[1])
+            _curve(axes, places[index, kind])
             axes.tick_params(labelleft=column == 0)
             if column == 0:
                 axes.set_ylabel(KINDS[kind], fontsize=10.5)
@@ -180,18 +180,19 @@ def _curves_panel(figure: SubFigure, mask: Mask, curves: Sequence[ChosenCurve]) 
     figure.supxlabel("heads or neurons kept, from 0 (bold, diamond: chosen)", fontsize=10.5)
 
 
-def _curve(axes: Axes, curve: ChosenCurve, units: int) -> None:
+def _curve(axes: Axes, drawn: ChosenCurve) -> None:
     """What was measured as dots, what the allocation read as a line, and the size it chose."""
+    curve, units = drawn.curve, drawn.curve.units
     sizes = np.linspace(curve.sizes[0], curve.sizes[-1], 97)
     axes.plot(sizes, curve.at(sizes), color=INK, linewidth=1.0, zorder=2)
     axes.plot(curve.sizes, curve.losses, ".", color=INK, markersize=3.5, label="measured", zorder=3)
-    axes.axvline(curve.chosen, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    axes.axvline(drawn.chosen, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     axes.plot(
-        curve.chosen, curve.loss, "D", color=series_style(1).color, markersize=5.5,
+        drawn.chosen, drawn.loss, "D", color=series_style(1).color, markersize=5.5,
         markeredgecolor=INK, markeredgewidth=0.9, label="chosen", zorder=4, clip_on=False,
     )  # fmt: skip
     axes.annotate(
-        f"{curve.chosen:,}", (0.5, 1), (0, 2), xycoords="axes fraction",
+        f"{drawn.chosen:,}", (0.5, 1), (0, 2), xycoords="axes fraction",
         textcoords="offset points", ha="center", va="bottom", fontsize=SMALL, weight="bold",
     )  # fmt: skip
     axes.set_xlim(0, units)

@@ -1,17 +1,17 @@
 """What masking patches costs and what it saves: recall of the cascade, and its lifetime speedup.
 
-Drawn from the one report that `evaluation.masking` makes, a panel a keep rule: Recall@1/5/10 on the
+Drawn from the report of `evaluation.masking`, a panel for each keep rule: Recall@1/5/10 on the
 left axis against the share of patches masked, the measured speedup on a logarithmic one on the
 right.
 
     python -m figures.masking --report results/masking/report.json
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -22,17 +22,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.reports.report import Report, ReportError, Row
+from evaluation.command import run_command
+from evaluation.reports.record import RecordError
+from evaluation.reports.report import FULL_TOWER, Report, Result, Row, open_report
 from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import INK, SETTINGS, series_style
+from figures.style import INK, SETTINGS, Look, series_style
+from figures.view import at_f, title
 
-_SPEED = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
-_BAND = {"facecolor": "#dadada", "edgecolor": "none"}
+_SPEED: Look = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
+_BAND: Look = {"facecolor": "#dadada", "edgecolor": "none"}
 _SPEED_TEXT = "#5c5c5c"
-_REFERENCE = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
+_REFERENCE: Look = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
 _APART = 0.016
 """Shares by which recalls at different k stand apart, for their intervals to be told apart."""
 _SPEEDS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)
@@ -64,18 +66,26 @@ class KeepRule:
     @property
     def shares(self) -> list[float]:
         """Of patches masked, ascending."""
-        return [row.constraint_value for row in self.rows]
+        return list(map(_share, self.rows))
+
+    @property
+    def found(self) -> list[Result]:
+        """What the cascade of each row finds."""
+        return [row.cascade for row in self.rows if row.cascade]
 
 
 def keep_rules(report: Report) -> list[KeepRule]:
     """The rows of a report by keep rule, in its order.
 
     Raises:
-        ReportError: a row is no first stage at a share of patches masked.
+        RecordError: a row is no first stage at a share of patches masked.
     """
     for row in report.rows:
-        if row.constraint_value is None or not row.constraint.startswith("mask "):
-            raise ReportError(f"{row.method} {row.constraint} is no share of patches masked")
+        if row.constraint_kind != "mask" or row.constraint_value is None or row.cascade is None:
+            raise RecordError(
+                f"{row.method} {row.constraint} is no share of patches masked: draw a report of "
+                "evaluation.masking"
+            )
     names = dict.fromkeys(row.method for row in report.rows)
     return [
         KeepRule(
@@ -83,12 +93,17 @@ def keep_rules(report: Report) -> list[KeepRule]:
             tuple(
                 sorted(
                     (row for row in report.rows if row.method == name),
-                    key=lambda row: row.constraint_value,
+                    key=_share,
                 )
             ),
         )
         for name in names
     ]
+
+
+def _share(row: Row) -> float:
+    """Of patches masked in a row that `keep_rules` has seen."""
+    return row.constraint_value or 0.0
 
 
 def draw(report: Report) -> Figure:
@@ -98,13 +113,13 @@ def draw(report: Report) -> Figure:
         report: of `evaluation.masking`, with at least one row.
 
     Raises:
-        ReportError: a row is no first stage at a share of patches masked.
+        RecordError: a row is no first stage at a share of patches masked.
     """
     rules = keep_rules(report)
     with matplotlib.style.context(SETTINGS, after_reset=True):
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         FigureCanvasAgg(figure)  # measures text, with no screen
-        figure.suptitle(_description(report), color=INK, fontsize=11)
+        figure.suptitle(title(report), color=INK, fontsize=11)
         panels = figure.subplots(1, len(rules), sharex=True, sharey=True, squeeze=False)[0]
         right = [axes.twinx() for axes in panels]
         for axes, speed, rule in zip(panels, right, rules, strict=True):
@@ -114,9 +129,9 @@ def draw(report: Report) -> Figure:
             axes.patch.set_visible(False)
             axes.set_title(rule.name, color=INK)
             axes.set_xlabel("share of patches masked", fontsize=10.5)
-        _scales(panels, right, rules)
+        _scales(panels, right, report.reference, rules)
         panels[0].set_ylabel("Recall@k of the cascade (%)")
-        right[-1].set_ylabel(f"lifetime speedup{_assumed(report)} (×)", color=_SPEED_TEXT)
+        right[-1].set_ylabel(f"lifetime speedup{at_f([report])} (×)", color=_SPEED_TEXT)
         figure.legend(
             **_meanings(report), loc="outside lower center", ncols=3, frameon=False, fontsize=11
         )
@@ -128,27 +143,18 @@ def main(options: MaskingFigureOptions) -> None:
     """Read the report, draw, save, and say where."""
     output = options.output or options.report.parent
     refuse_existing(output, "masking", options.overwrite)
-    try:
-        report = Report.load(options.report)
-        if not report.rows:
-            raise UserError(f"--report {options.report} has no first stage to draw")
-        figure = draw(report)
-    except ReportError as error:
-        raise UserError(f"--report {options.report}: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"--report {options.report}: {error.strerror}; make one with python -m "
-            "evaluation.masking"
-        ) from error
-    write_picture(figure, output, "masking", options.overwrite)
+    report = open_report(options.report, "evaluation.masking")
+    if not report.rows:
+        raise UsageError(f"--report {options.report} has no first stage to draw")
+    write_picture(draw(report), output, "masking", options.overwrite)
 
 
 def _recall(axes: Axes, reference: Row, rule: KeepRule) -> None:
-    """The cascade's recalls with their intervals, and the uncascaded tower's as lines."""
+    """The cascade's recalls with their intervals, and the full tower's as lines."""
     for number, k in enumerate(sorted(reference.alone.recall)):
         style = series_style(number)
         axes.axhline(reference.alone.recall[k].value, **_REFERENCE, zorder=2)
-        found = [row.cascade.recall[k] for row in rule.rows]
+        found = [result.recall[k] for result in rule.found]
         places = [share + _APART * (number - 1) for share in rule.shares]
         axes.vlines(
             places, [each.low for each in found], [each.high for each in found],
@@ -169,11 +175,14 @@ def _speedup(axes: Axes, rule: KeepRule) -> None:
     axes.plot(rule.shares, [each.value for each in found], **_SPEED, label="speedup", zorder=2)
 
 
-def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepRule]) -> None:
+def _scales(
+    panels: Sequence[Axes], right: Sequence[Axes], reference: Row, rules: Sequence[KeepRule]
+) -> None:
     """The same scales in all panels; recall from 0, speedup logarithmic."""
     rows = [row for rule in rules for row in rule.rows]
-    highest = max(each.high for row in rows for each in row.cascade.recall.values())
-    panels[0].set_ylim(0, 1.05 * max(highest, *(line.get_ydata()[0] for line in panels[0].lines)))
+    found = [reference.alone, *(result for rule in rules for result in rule.found)]
+    highest = max(interval.high for result in found for interval in result.recall.values())
+    panels[0].set_ylim(0, min(1.05 * highest, 100))
     panels[0].set_xlim(-0.05, max(0.9, *(max(rule.shares) for rule in rules)) + 0.05)
     panels[0].set_xticks([0, 0.3, 0.6, 0.9], ["0", "0.3", "0.6", "0.9"])
     for axes in panels:
@@ -195,7 +204,7 @@ def _scales(panels: Sequence[Axes], right: Sequence[Axes], rules: Sequence[KeepR
         axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED_TEXT)
 
 
-def _meanings(report: Report) -> dict:
+def _meanings(report: Report) -> dict[str, Any]:
     """What the legend says, in columns: recalls above all else."""
     ks = sorted(report.reference.alone.recall)
     recalls = [
@@ -204,7 +213,7 @@ def _meanings(report: Report) -> dict:
     ]
     bar = Line2D([], [], color=INK, marker="|", markersize=12, linestyle="none")
     below = [Line2D([], [], **_REFERENCE), (Patch(**_BAND), Line2D([], [], **_SPEED)), bar]
-    names = ["uncascaded tower", "speedup, and the clock's quartiles", "95 % interval"]
+    names = [FULL_TOWER, "speedup, and the clock's quartiles", "95 % interval"]
     columns = zip_longest(
         zip(recalls, (f"Recall@{k}" for k in ks), strict=True), zip(below, names, strict=True)
     )
@@ -215,19 +224,6 @@ def _meanings(report: Report) -> dict:
         "labels": labels,
         "handler_map": {tuple: HandlerTuple(ndivide=1)},
     }
-
-
-def _assumed(report: Report) -> str:
-    assumed = {row.f_assumed for row in report.rows}
-    return f" at f = {assumed.pop():g}" if len(assumed) == 1 and None not in assumed else ""
-
-
-def _description(report: Report) -> str:
-    text = (
-        f"{report.model} on {report.corpus}, {report.images:,} images, "
-        f"{report.queries:,} queries, m = {', '.join(map(str, report.m))}"
-    )
-    return textwrap.fill(text, 76)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ what they are asked for instead.
     python -m figures.pareto --report results/demo/report.json
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.measuring.bootstrap import Interval
-from evaluation.reports.report import Report, ReportError, Row, names_of
+from evaluation.command import run_command
+from evaluation.measuring.values import Interval
+from evaluation.reports.report import FULL_TOWER, Report, Row, names_of, open_report
 from figures.labels import Point, place_labels
 from figures.picture import refuse_existing, write_picture
-from figures.style import FAINT, INK, SETTINGS, SeriesStyle, series_style
-from figures.view import Quality, Saving, View
+from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
+from figures.view import Quality, Saving, View, title
 
 _LABEL_SIZE = 10.5
 _FEW = 4  # series; more of them take their bars in their own colours, under the markers
@@ -42,11 +41,11 @@ class ParetoOptions(ConfigOption):
     report: tuple[ReadPath, ...] = (Path("results/demo/report.json"),)
     """one or more reports, as evaluation.cascade writes them"""
     y: Quality = "recall"
-    """draw Recall@k, or agreement@10 with the uncascaded tower"""
+    """draw Recall@k, or agreement@10 with the full tower"""
     x: Saving = "speedup"
     """against measured lifetime speedup, or against MACs kept"""
     k: Count = 10
-    """of Recall@k"""
+    """the k of Recall@k"""
     methods: tuple[str, ...] = ()
     """draw these methods only, in this order (default: all)"""
     output: WrittenPath | None = None
@@ -95,7 +94,7 @@ def draw(
 
     Args:
         reports: at least one; each must hold Recall@k.
-        names: one a report, to tell their series apart if there are several.
+        names: one per report, to tell their series apart if there are several.
         k: of Recall@k.
         y: what is drawn upwards.
         x: what is drawn to the right; MACs fall, so that to the right is cheaper.
@@ -108,14 +107,17 @@ def draw(
         FigureCanvasAgg(figure)  # measures text, with no screen
         tall_first = (3, 2) if y == "recall" else (2, 3)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=tall_first)
-        above.set_title(_description(reports), color=INK, fontsize=11)
+        above.set_title(_description(reports), color=INK, fontsize=11, pad=12)
         panels = [(above, View(y, x, k, alone=False)), (below, View(y, x, k, alone=True))]
         for axes, view in panels:
             _panel(axes, reports, series, view)
             axes.set_ylabel(view.y_label())
         below.set_xlabel(panels[1][1].x_label(reports))
         if x == "macs":
+            below.set_xlim(_within(below.get_xlim(), 1))
             below.invert_xaxis()
+            for axes, _ in panels:
+                axes.tick_params(axis="y", pad=9)  # the full tower stands on the axis
         handles, texts = above.get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
         figure.draw_without_rendering()  # the layout settles here
@@ -129,7 +131,7 @@ def draw(
 def main(options: ParetoOptions) -> None:
     """Read the reports, draw, save, and say where."""
     if not options.report:
-        raise UserError("name at least one --report")
+        raise UsageError("name at least one --report")
     output = options.output or options.report[0].parent
     usual = (options.y, options.x) == ("recall", "speedup")
     name = "pareto" if usual else f"{options.y}-{options.x}"
@@ -140,19 +142,12 @@ def main(options: ParetoOptions) -> None:
 
 
 def _load(path: Path, options: ParetoOptions) -> Report:
-    try:
-        report = Report.load(path)
-    except ReportError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(
-            f"--report {path}: {error.strerror}; make one with python -m evaluation.cascade"
-        ) from error
+    report = open_report(path)
     known = sorted(report.reference.alone.recall)
     if options.k not in known:
-        raise UserError(f"--k {options.k}: {path} holds Recall@{', @'.join(map(str, known))} only")
+        raise UsageError(f"--k {options.k}: {path} holds Recall@{', @'.join(map(str, known))} only")
     if not report.rows:
-        raise UserError(f"--report {path} has no first stage to draw")
+        raise UsageError(f"--report {path} has no first stage to draw")
     return _of_methods(report, options.methods) if options.methods else report
 
 
@@ -160,22 +155,27 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
     """The report with the rows of these methods alone, in their order."""
     found = {row.method for row in report.rows}
     if missing := [name for name in methods if name not in found]:
-        raise UserError(f"--methods {missing[0]}: the report has {', '.join(sorted(found))}")
+        raise UsageError(f"--methods {missing[0]}: the report has {', '.join(sorted(found))}")
     rows = [row for name in dict.fromkeys(methods) for row in report.rows if row.method == name]
     return replace(report, rows=tuple(rows))
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
-    """One series a method and report; a rule's variants, as fisher and fisher+rescale, go alike."""
-    found, variants = [], {}
+    """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
+
+    A rule that the full tower resumes from is another than the rule by itself.
+    """
+    found = []
+    variants: dict[tuple[str, bool, str], int] = {}
     for report, name in zip(reports, names, strict=True):
         for method in dict.fromkeys(row.method for row in report.rows):
-            rows = [row for row in report.rows if row.method == method]
+            rows = tuple(row for row in report.rows if row.method == method)
             title = method if len(reports) == 1 else f"{method}, {name}"
-            rule, changed, _ = method.partition("+")
-            number = variants[rule, name] = variants.get((rule, name), 0) + bool(changed)
-            style = series_style(list(variants).index((rule, name)), number if changed else 0)
-            found.append(Series(title, style, tuple(rows)))
+            rule = rows[0].rule, rows[0].state_bytes is not None, name
+            changed = bool(rows[0].variant)
+            number = variants[rule] = variants.get(rule, 0) + changed
+            style = series_style(list(variants).index(rule), number if changed else 0)
+            found.append(Series(title, style, rows))
     return found
 
 
@@ -189,8 +189,11 @@ def _panel(axes: Axes, reports: Sequence[Report], series: Sequence[Series], view
         saving, quality = view.saving(report.reference), view.quality(report.reference)
         axes.axhline(quality.value, color=FAINT, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
         _bars(axes, saving, quality, INK, above=True)
-        label = "uncascaded tower" if report is reports[0] else None
-        axes.plot(saving.value, quality.value, "*", color=INK, markersize=14, label=label, zorder=4)
+        label = FULL_TOWER if report is reports[0] else None
+        axes.plot(
+            saving.value, quality.value, "*", color=INK, markersize=14, label=label, zorder=4,
+            clip_on=False,
+        )  # fmt: skip
     few = len(series) <= _FEW
     for each in series:
         color = INK if few else each.style.color
@@ -207,21 +210,29 @@ def _panel(axes: Axes, reports: Sequence[Report], series: Sequence[Series], view
             markeredgecolor="white" if each.style.fill == "full" else each.style.color,
             label=each.name,
             zorder=3,
+            clip_on=False,
         )
     _ring_front(axes, reports, view)
     axes.margins(x=0.08, y=0.1)
+    axes.set_ylim(_within(axes.get_ylim(), 100))
+
+
+def _within(limits: tuple[float, float], whole: float) -> tuple[float, float]:
+    """The limits of an axis of shares, which has nothing beyond none and all of a `whole`."""
+    low, high = limits
+    return max(low, 0.0), min(high, whole)
 
 
 def _bars(axes: Axes, saving: Interval, quality: Interval, color: str, above: bool) -> None:
     """Both intervals as thin bars; above the markers those that are smaller show as well."""
-    style = {"color": color, "linewidth": 1.0, "zorder": 4 if above else 2}
+    style: Look = {"color": color, "linewidth": 1.0, "zorder": 4 if above else 2}
     axes.hlines(quality.value, saving.low, saving.high, **style)
     axes.vlines(saving.value, quality.low, quality.high, **style)
 
 
 def _ring_front(axes: Axes, reports: Sequence[Report], view: View) -> None:
     """A ring around each first stage on the front of what was measured on the same queries."""
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for report in reports:
         same = (report.model, report.corpus, report.split, report.captions, report.queries)
         groups.setdefault(same, []).extend([report.reference, *report.rows])
@@ -239,11 +250,12 @@ def _ring_front(axes: Axes, reports: Sequence[Report], view: View) -> None:
         markeredgewidth=1.1,
         label="on the front",
         zorder=5,
+        clip_on=False,
     )
 
 
 def _points(reports: Sequence[Report], series: Sequence[Series], view: View) -> list[Point]:
-    """All that a panel shows, for labels to keep clear of; the uncascaded tower has no label."""
+    """All that a panel shows, for labels to keep clear of; the full tower has no label."""
     named = [(row, row.constraint) for each in series for row in each.rows]
     points = []
     for row, text in [*((report.reference, "") for report in reports), *named]:
@@ -257,11 +269,7 @@ def _description(reports: Sequence[Report]) -> str:
     if len(reports) > 1:
         return f"{len(reports)} reports"
     (report,) = reports
-    text = (
-        f"{report.model} on {report.corpus}, {report.images:,} images, "
-        f"{report.queries:,} queries, m = {', '.join(map(str, report.m))}"
-    )
-    return textwrap.fill(text, 76)
+    return title(report)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A contact sheet: on real images, which patches each first stage keeps and which tokens it merges.
 
-Drawn from the record that `evaluation.patches` writes, a row a first stage, a column an image. What
-is left out is hatched; patches that end as one token are filled with their mean colour.
+Drawn from the record that `evaluation.patches` writes: a row for each first stage, a column for
+each image. Patches that are left out are hatched; those that end as one token have its mean colour.
 
     python -m figures.patches --record results/patches
 """
@@ -18,24 +18,31 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.patches import FILE, Patches, StagePatches
-from evaluation.reports.record import RecordError
+from evaluation.command import run_command
+from evaluation.reports.patches import LEFT_OUT, StagePatches, open_patches
 from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import INK, SETTINGS
-from pruning_mechanism.groups import DROPPED
+from figures.style import INK, SETTINGS, Look
 
 _WIDTH = 7.2  # inches
 _GAP = 0.06  # between images, as a share of one
 _LEAST = 3  # images that a row has room for, so that titles have room as well
 _LINE = 0.18  # inches, of a title
 _LETTERS = 52  # of a title in a line; beside it stands what became of the patches
-_LEFT_OUT = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "/////", "linewidth": 0}
-_BORDERS = ({"colors": INK, "linewidths": 1.5}, {"colors": "white", "linewidths": 0.8})
+_HATCHED: Look = {
+    "facecolor": "#f2f2f2",
+    "edgecolor": "#bdbdbd",
+    "hatch": "/////",
+    "linewidth": 0,
+}
+_BORDERS: tuple[Look, ...] = (
+    {"colors": INK, "linewidths": 1.5},
+    {"colors": "white", "linewidths": 0.8},
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class SeenImage:
         """How many patches the token of each patch stands for, [rows, columns]; 0: left out."""
         counts = np.bincount(self.groups.ravel() + 1)
         counts[0] = 0
-        return counts[self.groups + 1]
+        return np.take(counts, self.groups + 1)
 
     def painted(self) -> np.ndarray:
         """The pixels with merged patches in their token's mean colour."""
@@ -89,7 +96,7 @@ class SeenImage:
 
     def dropped(self) -> list[tuple[int, int]]:
         """The patches that are left out, (column, row)."""
-        return [(x, y) for y, x in np.argwhere(self.groups == DROPPED).tolist()]
+        return [(x, y) for y, x in np.argwhere(self.groups == LEFT_OUT).tolist()]
 
     def _spread(self, patches: np.ndarray) -> np.ndarray:
         """Something of each patch [rows, columns] at each of its pixels."""
@@ -124,7 +131,7 @@ class SheetRow:
 
 
 def draw(rows: Sequence[SheetRow]) -> Figure:
-    """Draw the sheet: the images themselves, then a row a first stage.
+    """Draw the sheet: the images themselves, then a row for each first stage.
 
     Args:
         rows: at least one, all of the same images.
@@ -134,9 +141,9 @@ def draw(rows: Sequence[SheetRow]) -> Figure:
     lines = 1 + sum(len(row.lines) for row in rows)
     height = (len(rows) + 1) * (cell + 0.14) + lines * _LINE + 0.4
     with matplotlib.style.context(SETTINGS, after_reset=True):
-        figure = Figure(figsize=(_WIDTH + 0.2, height), layout="constrained")
+        layout = ConstrainedLayoutEngine(h_pad=0.03, hspace=0.02)
+        figure = Figure(figsize=(_WIDTH + 0.2, height), layout=layout)
         FigureCanvasAgg(figure)  # measures text, with no screen
-        figure.get_layout_engine().set(h_pad=0.03, hspace=0.02)
         panels = figure.subplots(len(rows) + 1, 1)
         _plain(panels[0], rows[0])
         for axes, row in zip(panels[1:], rows, strict=True):
@@ -153,23 +160,11 @@ def main(options: PatchesFigureOptions) -> None:
     """Read the record and its images, draw, save, and say where."""
     output = options.output or options.record
     refuse_existing(output, "patches", options.overwrite)
-    record = _load(options.record)
+    record = open_patches(options.record)
     if not record.stages:
-        raise UserError(f"--record {options.record} has no first stage to draw")
+        raise UsageError(f"--record {options.record} has no first stage to draw")
     figure = draw([_row(options.record, stage) for stage in record.stages])
     write_picture(figure, output, "patches", options.overwrite)
-
-
-def _load(directory: Path) -> Patches:
-    try:
-        return Patches.load(directory)
-    except RecordError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(
-            f"--record {directory}: {FILE}: {error.strerror}; make one with python -m "
-            "evaluation.patches"
-        ) from error
 
 
 def _row(directory: Path, stage: StagePatches) -> SheetRow:
@@ -187,22 +182,22 @@ def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """An image file, uint8 [height, width, 3].
 
     Raises:
-        UserError: it isn't there, is no image, or can't be cut into so many patches.
+        UsageError: it isn't there, is no image, or can't be cut into so many patches.
     """
     try:
         with PIL.Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise UserError(f"{path} can't be read as an image") from error
+        raise UsageError(f"{path} can't be read as an image") from error
     if any(side % count for side, count in zip(pixels.shape, shape, strict=False)):
-        raise UserError(f"{path} can't be cut into {shape[0]} x {shape[1]} patches")
+        raise UsageError(f"{path} can't be cut into {shape[0]} x {shape[1]} patches")
     return pixels
 
 
 def _place(axes: Axes, number: int, image: SeenImage, pixels: np.ndarray) -> float:
     """Show pixels as the image of that number in a row; where its left edge is, in patches."""
     rows, columns = image.groups.shape
-    left = number * columns * (1 + _GAP)
+    left: float = number * columns * (1 + _GAP)
     axes.imshow(pixels, extent=(left, left + columns, rows, 0), interpolation="nearest")
     return left
 
@@ -231,7 +226,7 @@ def _tokens(axes: Axes, row: SheetRow) -> None:
         lines += [[(left + x, y) for x, y in edge] for edge in image.borders()]
         left_out += [Rectangle((left + x, y), 1, 1) for x, y in image.dropped()]
     if left_out:
-        axes.add_collection(PatchCollection(left_out, **_LEFT_OUT, zorder=2))
+        axes.add_collection(PatchCollection(left_out, **_HATCHED, zorder=2))
     for look in _BORDERS:  # white on dark, so that they show on every picture
         axes.add_collection(LineCollection(lines, **look, zorder=3))
     _frame(axes, row, "\n".join(row.lines), row.tokens)
@@ -242,7 +237,7 @@ def _meanings(rows: Sequence[SheetRow]) -> list[Patch]:
     images = [image for row in rows for image in row.images]
     meanings = []
     if any(image.dropped() for image in images):
-        meanings.append(Patch(label="left out", **_LEFT_OUT))
+        meanings.append(Patch(label="left out", **_HATCHED))
     if any((image.sizes > 1).any() for image in images):
         meanings.append(
             Patch(facecolor="#8a7a5c", label="merged into one token, in its mean colour")

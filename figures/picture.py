@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from commands.outputs import check_files, write_files
+from commands.files import check_files, write_files
 from commands.screen import printable
 from figures.style import SETTINGS
 
@@ -36,7 +36,8 @@ def settle_layout(figure: Figure) -> None:
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(3))
     for axes in figure.axes:
-        axes.set_position([round(float(edge), 3) for edge in axes.get_position().bounds])
+        left, bottom, width, height = (round(float(edge), 3) for edge in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def save_picture(figure: Figure, directory: Path, name: str, overwrite: bool = True) -> list[Path]:

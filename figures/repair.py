@@ -17,19 +17,36 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from compress.command import run_command
-from compress.errors import UserError
 from compress.solving.repair import SublayerRepair
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import KINDS, Record, load_record, load_repairs
-from figures.style import INK, SETTINGS, SMALL, SeriesStyle, log_from_zero, series_style
+from figures.style import INK, SETTINGS, SMALL, Look, SeriesStyle, log_from_zero, series_style
 
 _DECADES = 5  # of errors that the axis tells apart
 _SPREAD = 0.7  # share of a layer's width over which the results stand beside each other
-_LEGEND = {"frameon": False, "fontsize": 11, "handletextpad": 0.3, "columnspacing": 1.5}
-_UNCHANGED = {"marker": "_", "color": INK, "markersize": 8, "linestyle": "none", "zorder": 4}
-_PROBLEM = {"marker": "x", "color": INK, "markersize": 8, "linestyle": "none", "zorder": 4}
+_LEGEND: Look = {
+    "frameon": False,
+    "fontsize": 11,
+    "handletextpad": 0.3,
+    "columnspacing": 1.5,
+}
+_UNCHANGED: Look = {
+    "marker": "_",
+    "color": INK,
+    "markersize": 8,
+    "linestyle": "none",
+    "zorder": 4,
+}
+_PROBLEM: Look = {
+    "marker": "x",
+    "color": INK,
+    "markersize": 8,
+    "linestyle": "none",
+    "zorder": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ def draw(towers: Sequence[RepairedTower]) -> Figure:
 def main(options: RepairOptions) -> None:
     """Read the results, draw, save, and say where."""
     if not options.result:
-        raise UserError("name at least one --result: a directory that a compression command wrote")
+        raise UsageError("name at least one --result: a directory that a compression command wrote")
     output = options.output or options.result[0]
     refuse_existing(output, "repair", options.overwrite)
     records = [load_record(path) for path in options.result]
@@ -113,19 +130,19 @@ def _series(
     before = [each.error_before for each in repairs]
     after = [each.error_after for each in repairs]
     axes.vlines(layers, after, before, color=style.color, linewidth=1.2, zorder=2)
-    look = {"marker": style.marker, "linestyle": "none", "markersize": size, "zorder": 3}
-    hollow = {"markerfacecolor": "white", "markeredgecolor": style.color, "markeredgewidth": 1.3}
-    axes.plot(layers, before, label="before", clip_on=False, **look, **hollow)
-    marked = {
+    look: Look = {"marker": style.marker, "linestyle": "none", "markersize": size, "zorder": 3}
+    hollow: Look = {"markerfacecolor": "white", "markeredgecolor": style.color}
+    axes.plot(layers, before, label="before", clip_on=False, markeredgewidth=1.3, **look, **hollow)
+    marked: dict[str, tuple[Look, list[bool]]] = {
         "after": ({"color": style.color, **look}, [_changed(each) for each in repairs]),
         "unchanged": (_UNCHANGED, [not (_changed(each) or each.problem) for each in repairs]),
         "problem": (_PROBLEM, [bool(each.problem) for each in repairs]),
     }
-    for name, (look, flags) in marked.items():
+    for name, (mark, flags) in marked.items():
         if any(flags):  # a line without points has no place for the layout to measure
             points = zip(layers, after, flags, strict=True)
             x, y = zip(*((x, y) for x, y, flag in points if flag), strict=True)
-            axes.plot(x, y, label=name, clip_on=False, **look)
+            axes.plot(x, y, label=name, clip_on=False, **mark)
 
 
 def _changed(repair: SublayerRepair) -> bool:
@@ -148,7 +165,7 @@ def _scale(panels: Sequence[Axes], towers: Sequence[RepairedTower]) -> None:
 
 def _legends(figure: Figure, towers: Sequence[RepairedTower]) -> None:
     """Above, which marker is which result; below, what hollow, filled and the marks mean."""
-    hollow = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": INK}
+    hollow: Look = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": INK}
     meanings = [
         Line2D([], [], linestyle="none", label="before repair", **hollow),
         Line2D([], [], linestyle="none", color=INK, marker="o", label="after"),
@@ -163,9 +180,10 @@ def _legends(figure: Figure, towers: Sequence[RepairedTower]) -> None:
         return
     names = []
     for number, tower in enumerate(towers):
-        style = {"color": series_style(number).color, "marker": series_style(number).marker}
-        name = textwrap.fill(tower.name, 24)
-        names.append(Line2D([], [], linestyle="none", label=name, **style))
+        style, name = series_style(number), textwrap.fill(tower.name, 24)
+        names.append(
+            Line2D([], [], linestyle="none", label=name, color=style.color, marker=style.marker)
+        )
     figure.legend(handles=names, loc="outside upper center", ncols=min(3, len(names)), **_LEGEND)
 
 

@@ -5,15 +5,15 @@ the directory, `figures.mask` and `figures.repair` draw it.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
 
+from compress.allocation.allocate import Curve
 from compress.errors import UserError
 from compress.solving.repair import SublayerRepair
 from pruning_mechanism import Mask
@@ -24,6 +24,7 @@ KINDS = {"heads": "attention", "neurons": "MLP"}
 DIM_KINDS = ("qk_dims", "value_dims")
 """Kinds of curves that no picture shows yet: those of the sizes of heads."""
 CURVES_SCHEMA = 1
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,19 @@ class Record:
 
 @dataclass(frozen=True)
 class ChosenCurve:
-    """A sublayer's measured curve and the number of units that the allocation kept of it.
+    """A sublayer's measured curve, and the number of units that the allocation kept by it.
 
-    `sizes` ascend, each with its loss; they need not reach from none to all.
+    The sizes of the curve need not reach from none to all.
     """
 
-    layer: int
-    kind: str
-    sizes: tuple[int, ...]
-    losses: tuple[float, ...]
+    curve: Curve
     chosen: int
-
-    def at(self, sizes: ArrayLike) -> np.ndarray:
-        """Losses between the measured sizes, read as an allocation does: monotone and cubic."""
-        falling = np.maximum.accumulate(np.asarray(self.losses)[::-1])[::-1]
-        within = np.clip(sizes, self.sizes[0], self.sizes[-1])
-        return PchipInterpolator(self.sizes, falling)(within)
 
     @property
     def loss(self) -> float:
-        """The loss at the chosen size."""
-        return float(self.at(self.chosen))
+        """The loss at the chosen size, or at the measured size nearest to it."""
+        sizes = self.curve.sizes
+        return float(self.curve.at(np.clip([self.chosen], sizes[0], sizes[-1]))[0])
 
 
 def load_record(directory: Path) -> Record:
@@ -79,7 +72,7 @@ def load_record(directory: Path) -> Record:
     path = directory / RECORD
     if not path.is_file():
         raise UserError(
-            f"--result {directory} is no result: it has no compression.json; "
+            f"{directory} is no result: it has no compression.json; "
             "make one with python -m compress.recover"
         )
     return read_fields(path, Record)
@@ -95,21 +88,21 @@ def load_mask(directory: Path) -> Mask:
 
 
 def load_repairs(directory: Path) -> list[SublayerRepair]:
-    """Read `repair.json`: one entry a sublayer, going up the tower; the projection is left out.
+    """Read `repair.json`: one entry per sublayer, going up the tower, without the projection.
 
     Raises:
         UserError: it isn't there, is something else, or the tower was not repaired.
     """
     path = directory / "repair.json"
     if not path.is_file():
-        raise UserError(f"--result {directory} has no repair.json: it can't be drawn")
+        raise UserError(f"{directory} has no repair.json: its repair can't be drawn")
     repairs = _parse(
         path,
-        lambda entries: [_repair(each) for each in entries if each["kind"] != "projection"],
+        lambda entries: [_repair(entry) for entry in entries if entry["kind"] != "projection"],
     )
     if not repairs:
         raise UserError(
-            f"--result {directory} was not repaired: make it with --repair rescale or reconstruct"
+            f"{directory} was not repaired: only a rescaled or reconstructed tower can be drawn"
         )
     return repairs
 
@@ -123,18 +116,18 @@ def load_curves(directory: Path, mask: Mask) -> list[ChosenCurve]:
     path = directory / "curves.json"
     if not path.is_file():
         return []
-    curves = _parse(path, _curves)
-    for curve in curves:
-        layers, units = getattr(mask, curve.kind).shape
-        if curve.layer >= layers or not 0 <= curve.chosen <= units or curve.sizes[-1] > units:
+    curves = _parse(path, lambda content: _curves(content, mask))
+    for drawn in curves:
+        curve, layers = drawn.curve, len(mask.heads)
+        if curve.layer >= layers or not 0 <= drawn.chosen <= curve.units >= curve.sizes[-1]:
             raise UserError(
-                f"{path}: layer {curve.layer} keeps {curve.chosen} {curve.kind}, its curve reaches "
-                f"to {curve.sizes[-1]}, but the mask is of {layers} layers x {units}"
+                f"{path}: layer {curve.layer} keeps {drawn.chosen} {curve.kind}, its curve reaches "
+                f"to {curve.sizes[-1]}, but the mask is of {layers} layers x {curve.units}"
             )
     return curves
 
 
-def _parse(path: Path, build):
+def _parse(path: Path, build: Callable[[Any], list[Shown]]) -> list[Shown]:
     """What `build` makes of a JSON file, and one line if it can't."""
     try:
         return build(json.loads(path.read_text()))
@@ -145,36 +138,31 @@ def _parse(path: Path, build):
         raise UserError(f"{path} is not what a compression command writes ({reason})") from error
 
 
-def _only(kind: type, entry: dict) -> dict:
-    """The fields of `kind` in an entry, which may hold more than a picture shows."""
-    return {name: entry[name] for name in kind.__dataclass_fields__}
-
-
-def _repair(entry: dict) -> SublayerRepair:
-    repair = SublayerRepair(**_only(SublayerRepair, entry))
+def _repair(entry: dict[str, Any]) -> SublayerRepair:
+    """A sublayer's repair; its entry may hold more than a picture shows."""
+    repair = SublayerRepair(**{field.name: entry[field.name] for field in fields(SublayerRepair)})
     _check_place(repair.layer, repair.kind)
     if not (repair.error_before >= 0 and repair.error_after >= 0):
         raise ValueError(f"the errors of layer {repair.layer} are not numbers from 0 up")
     return repair
 
 
-def _curves(content: dict) -> list[ChosenCurve]:
+def _curves(content: dict[str, Any], mask: Mask) -> list[ChosenCurve]:
     if content["schema"] != CURVES_SCHEMA:
         raise ValueError(f"schema {content['schema']}, expected {CURVES_SCHEMA}")
-    return [_curve(entry) for entry in content["curves"] if entry["kind"] not in DIM_KINDS]
+    return [_curve(entry, mask) for entry in content["curves"] if entry["kind"] not in DIM_KINDS]
 
 
-def _curve(entry: dict) -> ChosenCurve:
-    losses = tuple(map(float, entry["losses"]))
-    curve = ChosenCurve(
-        entry["layer"], entry["kind"], tuple(entry["sizes"]), losses, entry["chosen"]
-    )
-    _check_place(curve.layer, curve.kind)
+def _curve(entry: dict[str, Any], mask: Mask) -> ChosenCurve:
+    layer, kind, losses = entry["layer"], entry["kind"], tuple(map(float, entry["losses"]))
+    _check_place(layer, kind)
+    units = getattr(mask, kind).shape[1]
+    curve = Curve(layer, kind, units, tuple(entry["sizes"]), losses)
     if len(curve.sizes) != len(losses) or not _ascending((-1, *curve.sizes)) or len(losses) < 2:
         raise ValueError(f"the sizes and losses of layer {curve.layer} make no curve")
     if not np.isfinite(losses).all():
         raise ValueError(f"the losses of layer {curve.layer} are not all numbers")
-    return curve
+    return ChosenCurve(curve, entry["chosen"])
 
 
 def _check_place(layer: int, kind: str) -> None:

@@ -6,9 +6,13 @@ Series differ in marker, line and lightness, not only in colour.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
+
+Look: TypeAlias = dict[str, Any]
+"""How something is drawn, as keyword arguments of matplotlib."""
 
 INK = "#222222"
 FAINT = "#8a8a8a"
@@ -38,12 +42,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class SeriesStyle:
-    """Colour, marker and line of one series; `fill` is matplotlib's word for how markers are."""
+    """Colour, marker and line of one series; `line` and `fill` are as matplotlib takes them."""
 
     color: str
     marker: str
-    line: str | tuple
-    width: float = SETTINGS["lines.linewidth"]
+    line: Any
+    width: float = 1.8
     fill: str = "full"
 
 

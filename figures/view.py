@@ -4,11 +4,12 @@ Stands between the report and `figures.pareto`: upwards recall or agreement, of 
 the first stage alone; to the right what is saved, as measured speedup or as MACs.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.values import Interval
 from evaluation.reports.report import Report, Row
 
 Quality = Literal["recall", "agreement"]
@@ -63,9 +64,23 @@ class View:
                 "MACs of the first stage's encoder layers / the full tower's\n"
                 f"bars: 95 % interval of {self.y}"
             )
-        assumed = {row.f_assumed for report in reports for row in report.rows}
-        at = f" at f = {assumed.pop():g}" if len(assumed) == 1 and None not in assumed else ""
         return (
-            f"measured lifetime speedup of the cascade{at} (×)\n"
+            f"measured lifetime speedup of the cascade{at_f(reports)} (×)\n"
             f"bars: quartiles of the clock; 95 % interval of {self.y}"
         )
+
+
+def title(report: Report) -> str:
+    """What was searched, in lines as wide as a picture."""
+    text = (
+        f"{report.model} on {report.corpus}, {report.images:,} images, {report.queries:,} queries, "
+        f"{report.candidates}"
+    )
+    return textwrap.fill(text, 76)
+
+
+def at_f(reports: Sequence[Report]) -> str:
+    """The f that lifetime speedups are at, to stand behind their name; "" if reports differ."""
+    found = {report.f_assumed for report in reports}
+    (assumed,) = found if len(found) == 1 else (None,)
+    return "" if assumed is None else f" at f = {assumed:g}"

@@ -28,6 +28,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from tests.lanes import mark_slow
+
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
@@ -93,6 +95,11 @@ def tiny_processor(size: int = 16) -> CLIPProcessor:
         model_max_length=16,
     )
     return CLIPProcessor(images, fast)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark the slow tests, which `make test-fast` leaves out."""
+    mark_slow(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

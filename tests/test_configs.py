@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from commands.flags import ConfigOption, read_config
+from commands.config_file import read_config
+from commands.flags import ConfigOption
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
 from evaluation.masking import MaskingExperimentOptions

@@ -19,6 +19,7 @@ from compress.making.rule import Rule
 from compress.making.source import FULL_FINGERPRINT, Needs, Source
 from compress.options import FullTowerOptions, RepairOptions
 from compress.solving.alignment import LEAST_IMAGES
+from evaluation.reports.report import constraint_of
 from pruning_mechanism import TowerError, read_record
 
 
@@ -28,6 +29,7 @@ class FirstStage:
 
     method: str
     constraint: str
+    constraint_kind: str | None
     constraint_value: float | None
     directory: Path | None
     seconds: float | None
@@ -122,7 +124,7 @@ def _made(method: Method, setting: Setting, source: Source, directory: Path) -> 
     place.mkdir(parents=True)
     write(result, source, place)
     seconds = result.compression.seconds
-    return FirstStage(method.name, setting.label, setting.value, place, seconds)
+    return FirstStage(method.name, setting.label, setting.kind, setting.value, place, seconds)
 
 
 def _notes(result: Result) -> list[str]:
@@ -152,8 +154,9 @@ def made_before(path: Path) -> FirstStage:
         raise UserError(f"--stage {path}: no such directory")
     record = read_record(path)
     if record is None:
-        return FirstStage(path.resolve().name, "", None, path, None)
-    return FirstStage(record.rule, record.constraint, record.mac_fraction, path, record.seconds)
+        return FirstStage(path.resolve().name, "", None, None, path, None)
+    kind, value = constraint_of(record.constraint)
+    return FirstStage(record.rule, record.constraint, kind, value, path, record.seconds)
 
 
 def belongs_to(directory: Path, full_tower: str) -> bool | None:

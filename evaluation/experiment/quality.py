@@ -66,10 +66,10 @@ def answers_of(cascade: Cascade, queries: Queries) -> Answers:
     return Answers(ranks_from_results(results, queries.target), results[:, :AGREEMENT_AT])
 
 
-def result(answers: Answers, uncascaded: Answers, bootstrap: Bootstrap) -> Result:
-    """Recall and agreement of `answers`, each with its interval, against the uncascaded tower."""
-    found, reference = hits(answers.ranks, KS), hits(uncascaded.ranks, KS)
-    shared = overlap(uncascaded.top, answers.top)
+def result(answers: Answers, full: Answers, bootstrap: Bootstrap) -> Result:
+    """Recall and agreement of `answers`, each with its interval, against the full tower's."""
+    found, reference = hits(answers.ranks, KS), hits(full.ranks, KS)
+    shared = overlap(full.top, answers.top)
     columns = list(zip(KS, found.T, reference.T, strict=True))
     return Result(
         recall={k: bootstrap.interval(hit) for k, hit, _ in columns},
@@ -82,7 +82,7 @@ def result(answers: Answers, uncascaded: Answers, bootstrap: Bootstrap) -> Resul
 class Remembered:
     """An encoder for `Cascade` that looks up embeddings that a stage has computed before.
 
-    Many cascades share one last stage; what it makes of an image is computed once. Images are
+    Many cascades share one full tower; what it makes of an image is computed once. Images are
     given as their position.
     """
 

@@ -37,12 +37,12 @@ class Resumption:
 class ResumedTiming:
     """Seconds of the early exit that keeps its states, of going on from them, and of neither.
 
-    `uncascaded` is the full tower from the image.
+    `full` is the full tower from the image.
     """
 
     first: StageTiming
     then: StageTiming
-    uncascaded: StageTiming
+    full: StageTiming
 
 
 def resumption(first: FirstStage, stage: Stage, search: Search) -> Resumption | None:
@@ -82,8 +82,8 @@ def resumed_row(
         search,
         options.m,
     )
-    first, then, uncascaded = (
-        each.basis(options.seconds) for each in (timing.first, timing.then, timing.uncascaded)
+    first, then, full = (
+        each.basis(options.seconds) for each in (timing.first, timing.then, timing.full)
     )
     return replace(
         row,
@@ -91,8 +91,8 @@ def resumed_row(
         cascade=found,
         encoder_seconds=timing.first.encoder,
         end_to_end_seconds=timing.first.end_to_end,
-        lifetime_speedup=speedup_interval([first, then], options.f, uncascaded),
-        query_speedup=query_speedup([first.median, then.median], [options.m], uncascaded.median),
+        lifetime_speedup=speedup_interval([first, then], options.f, full),
+        query_speedup=query_speedup([first.median, then.median], [options.m], full.median),
         f_measured=reached,
         state_bytes=resumption.state_bytes,
         resumed_seconds=then,

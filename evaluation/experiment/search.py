@@ -1,14 +1,13 @@
-"""The collection that an experiment searches, and what is measured of a first stage on it.
+"""The collection that an experiment searches, and what it measures of each first stage.
 
-Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the uncascaded tower's
+Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the full tower's
 embeddings and answers are made once, and each first stage becomes a row of the report.
 """
 
-import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from datasets import Dataset
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from commands.flags import Bounds, Count, published_command, published_corpus, published_name
+from commands.flags import Bounds, Count
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from corpora.images import undecoded
@@ -31,18 +30,18 @@ from evaluation.experiment.quality import (
     answers_of,
     result,
 )
-from evaluation.measuring.bootstrap import Bootstrap, Interval
+from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.measuring.clock import (
     Contender,
-    Name,
     StageTiming,
     encoding,
     speedup_interval,
     stage_timings,
 )
-from evaluation.measuring.machine import this_machine, versions
-from evaluation.reports.report import Report, Result, Row
+from evaluation.measuring.values import Interval
+from evaluation.reports.report import FULL_TOWER, Result, Row
 from pruning_mechanism import macs, parameters
+from pruning_mechanism.costs.clock import Name
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,21 @@ class SearchOptions(SourceOptions):
     """What every experiment searches and measures."""
 
     split: str = "validation"
-    """split that is searched"""
+    """the split to search"""
     images: Count | None = None
-    """search the first so many images only"""
+    """search only the first N images"""
     captions: Literal["all", "first"] = "all"
-    """captions of an image that are queries"""
+    """captions per image to use as queries"""
     m: Annotated[int, Bounds(10)] = 50
-    """candidates handed from the first stage to the full tower, at least the 10 of agreement@10"""
+    """candidates that the first stage hands to the full tower, at least 10 for agreement@10"""
     f: Annotated[float, Bounds(0, 1)] = 0.1
-    """lifetime return fraction assumed for the speedup"""
+    """lifetime return fraction that the lifetime speedup assumes"""
     seconds: Literal["encoder", "end to end"] = "encoder"
-    """seconds that speedups are made of"""
+    """seconds to compute speedups from"""
     repetitions: Count = 5
-    """timed turns of all stages"""
+    """times that each stage is timed, in turn with the others"""
     attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
-    """by which implementation towers attend; fastest: measured for each"""
+    """attention implementation of the towers; fastest: the one measured fastest for each"""
 
     @property
     def attends_by(self) -> str | None:
@@ -74,21 +73,24 @@ class SearchOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class Search:
-    """The collection searched, its queries, and what the uncascaded tower makes of them."""
+    """The collection searched, its queries, and what the full tower makes of them.
+
+    `remembered` holds the full tower's embeddings, `answers` what it finds by itself.
+    """
 
     corpus: Dataset
     queries: Queries
     bootstrap: Bootstrap
     tower: Stage
     remembered: Remembered
-    uncascaded: Answers
+    answers: Answers
 
     @classmethod
     def of(cls, options: SearchOptions, corpus: Dataset, tower: Stage) -> "Search":
-        """Search the corpus with the full tower, all its images and queries encoded once."""
+        """Search the corpus with the full tower, which encodes every image and query once."""
         queries = Queries.of(corpus, options.captions)
-        tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used is said at once
-        images = _embeddings(tower, corpus, "uncascaded")
+        tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
+        images = _embeddings(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, tower.encode_texts(different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
@@ -126,12 +128,13 @@ def timed(
 
 
 def reference_row(search: Search, clock: StageTiming) -> Row:
-    """The uncascaded tower as a row of the report."""
+    """The full tower as a row of the report."""
     model = search.tower.model
     cost = macs(model)
-    alone = result(search.uncascaded, search.uncascaded, search.bootstrap)
+    alone = result(search.answers, search.answers, search.bootstrap)
     return Row(
-        method="uncascaded", constraint="", constraint_value=None, directory=None,
+        method=FULL_TOWER, rule=FULL_TOWER, variant="", constraint="", constraint_kind=None,
+        constraint_value=None, directory=None,
         encoder_macs=cost.encoder, mac_fraction=cost.fraction, tower_macs=cost.tower,
         parameters=parameters(model), alone=alone, cascade=None, one_minus_cosine=None,
         encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
@@ -145,7 +148,7 @@ def first_stage_row(
     stage: Stage,
     search: Search,
     clock: StageTiming,
-    last: StageTiming,
+    full: StageTiming,
     options: SearchOptions,
 ) -> Row:
     """One first stage, alone and in front of the full tower."""
@@ -154,18 +157,22 @@ def first_stage_row(
     embedded = known.encode_texts(search.queries.texts)
     alone = answers_alone(embedded, images, search.queries.target)
     together, reached = in_front(replace(known, images=images), known, search, options.m)
+    rule, _, variant = first.method.partition("+")
     cost = macs(stage.model)
-    timings = [each.basis(options.seconds) for each in (clock, last)]
+    timings = [each.basis(options.seconds) for each in (clock, full)]
     return Row(
         method=first.method,
+        rule=rule,
+        variant=variant,
         constraint=first.constraint,
+        constraint_kind=first.constraint_kind,
         constraint_value=first.constraint_value,
-        directory=first.directory and first.directory.resolve().name,
+        directory=first.directory.resolve().name if first.directory else None,
         encoder_macs=cost.encoder,
         mac_fraction=cost.fraction,
         tower_macs=cost.tower,
         parameters=parameters(stage.model),
-        alone=result(alone, search.uncascaded, search.bootstrap),
+        alone=result(alone, search.answers, search.bootstrap),
         cascade=together,
         one_minus_cosine=1 - cosine_similarity(images, known.images).mean().item(),
         encoder_seconds=clock.encoder,
@@ -179,56 +186,13 @@ def first_stage_row(
     )
 
 
-def in_front(first: Remembered, last: Remembered, search: Search, m: int) -> tuple[Result, float]:
-    """What a first stage in front of a last one finds, and the share that it hands on: f."""
+def in_front(first: Remembered, full: Remembered, search: Search, m: int) -> tuple[Result, float]:
+    """What a first stage in front of the full tower finds, and the share that it hands on: f."""
     positions = range(len(first.images))
-    cascade = Cascade([first, last], m=[m])
+    cascade = Cascade([first, full], m=[m])
     cascade.index(positions, keys=positions)
-    found = result(answers_of(cascade, search.queries), search.uncascaded, search.bootstrap)
+    found = result(answers_of(cascade, search.queries), search.answers, search.bootstrap)
     return found, return_fractions(cascade.encoded)[0]
-
-
-def reported(
-    command: str,
-    tower: str,
-    calibration: str,
-    skipped: Sequence[str],
-    search: Search,
-    options: SearchOptions,
-    reference: Row,
-    rows: Sequence[Row],
-) -> Report:
-    """The report of an experiment.
-
-    Args:
-        command: the module that the user named, as in `python -m COMMAND`.
-        tower: path or hub name of the full tower.
-        calibration: what the first stages were calibrated on, in words.
-        skipped: keys of the images that couldn't be read.
-        search: what was searched.
-        options: how.
-        reference: the uncascaded tower.
-        rows: one a first stage.
-    """
-    return Report(
-        command=published_command(command, options),
-        model=published_name(tower),
-        corpus=published_corpus(options.corpus),
-        split=options.split,
-        images=len(search.corpus),
-        queries=len(search.queries.texts),
-        calibration=calibration,
-        captions=options.captions,
-        m=(options.m,),
-        seconds_basis=options.seconds,
-        seed=options.seed,
-        skipped=tuple(skipped),
-        reference=reference,
-        rows=tuple(rows),
-        machine=this_machine(options.device, search.tower.dtype),
-        versions=versions(),
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    )
 
 
 def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
@@ -237,8 +201,8 @@ def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     return torch.cat([stage.encode_images(images) for images in batches])
 
 
-def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list]:
-    """The images of a corpus, undecoded, so many at once, with a progress bar of that name."""
+def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list[dict[str, Any]]]:
+    """The images of a corpus, undecoded, in batches of a size, with a progress bar of that name."""
     bar = tqdm(total=len(corpus), desc=f"embed: {name}", unit="image", leave=None)
     with bar:
         for start in range(0, len(corpus), size):

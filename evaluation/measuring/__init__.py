@@ -1,1 +1,1 @@
-"""Seconds, confidence intervals and the machine that they are of."""
+"""Seconds, confidence intervals, and the machine they were measured on."""

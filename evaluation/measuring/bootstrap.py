@@ -5,20 +5,11 @@ resampled is therefore the image, with all its queries (the cluster bootstrap). 
 report share one set of resamples, which makes differences between rows paired.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and the bounds around it, in the unit of the value."""
-
-    value: float
-    low: float
-    high: float
+from evaluation.measuring.values import Interval
 
 
 class Bootstrap:
@@ -40,41 +31,41 @@ class Bootstrap:
         Raises:
             ValueError: there is no query, or `samples` or `level` is out of range.
         """
-        images = np.asarray(torch.as_tensor(images).cpu())
-        if images.ndim != 1 or images.size == 0:
-            raise ValueError(f"images must be [queries], not empty, got shape {images.shape}")
+        owners = np.asarray(torch.as_tensor(images).cpu())
+        if owners.ndim != 1 or owners.size == 0:
+            raise ValueError(f"images must be [queries], not empty, got shape {owners.shape}")
         if samples < 1 or not 0 < level < 1:
             raise ValueError(f"need samples ≥ 1 and 0 < level < 1, got {samples} and {level}")
-        clusters, self._cluster = np.unique(images, return_inverse=True)
+        clusters, self._cluster = np.unique(owners, return_inverse=True)
         self._size = np.bincount(self._cluster).astype(np.float64)
         self._tails = ((1 - level) / 2, (1 + level) / 2)
         self._times = _draws(len(clusters), samples, np.random.default_rng(seed))
         self._queries = self._resampled(self._size)
 
     def interval(self, values: Tensor) -> Interval:
-        """Mean of one value a query, in percent, with its interval.
+        """Mean of one value per query, in percent, with its interval.
 
         Args:
             values: bool or float [Q]; bools and shares of 1 become percent.
 
         Raises:
-            ValueError: not one value a query, or a value isn't finite.
+            ValueError: not one value per query, or a value isn't finite.
         """
-        values = np.asarray(torch.as_tensor(values).cpu(), dtype=np.float64)
-        if values.shape != self._cluster.shape:
-            raise ValueError(f"need one value a query {self._cluster.shape}, got {values.shape}")
-        if not np.isfinite(values).all():
+        numbers = np.asarray(torch.as_tensor(values).cpu(), dtype=np.float64)
+        if numbers.shape != self._cluster.shape:
+            raise ValueError(f"need one value per query {self._cluster.shape}, got {numbers.shape}")
+        if not np.isfinite(numbers).all():
             raise ValueError("values must be finite")
-        totals = np.bincount(self._cluster, weights=values, minlength=len(self._size))
+        totals = np.bincount(self._cluster, weights=numbers, minlength=len(self._size))
         low, high = np.quantile(100 * self._resampled(totals) / self._queries, self._tails)
-        return Interval(float(100 * values.mean()), float(low), float(high))
+        return Interval(float(100 * numbers.mean()), float(low), float(high))
 
     def difference(self, values: Tensor, reference: Tensor) -> Interval:
         """Mean of `values − reference` in percentage points; paired, query by query.
 
         Args:
             values: bool or float [Q], such as the cascade's hits.
-            reference: bool or float [Q], such as the uncascaded tower's hits.
+            reference: bool or float [Q], such as the full tower's hits.
 
         Raises:
             ValueError: as `interval`.

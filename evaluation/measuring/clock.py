@@ -1,4 +1,4 @@
-"""What stages take of the wall clock, in turn, and the speedups that follow.
+"""Seconds that stages take by the wall clock, measured in turn, and the speedups that follow.
 
 Medians and quartiles are given, never the best of several runs.
 """
@@ -11,18 +11,8 @@ import numpy as np
 import torch
 
 from cascade import ResumedStage, Stage, lifetime_speedup
-from evaluation.measuring.bootstrap import Interval
+from evaluation.measuring.values import Interval, Timing
 from pruning_mechanism.costs.clock import Name, in_turn
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per image over several repetitions."""
-
-    median: float
-    lower_quartile: float
-    upper_quartile: float
-    repetitions: int
 
 
 def seconds_per_image(
@@ -37,8 +27,8 @@ def seconds_per_image(
     Args:
         contenders: name → a call that handles `images` images.
         images: number of images that one call handles.
-        repetitions: timed calls a contender.
-        warmup: untimed calls a contender beforehand, also in turn.
+        repetitions: timed calls per contender.
+        warmup: untimed calls per contender beforehand, also in turn.
         device: where the work runs; anything but the CPU is synchronised around each call.
 
     Returns:
@@ -72,14 +62,14 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender does with one batch of images: with ready pixels, and with files' bytes."""
+    """What a contender does with one batch of images, given as pixels or as bytes of files."""
 
     encoder: Callable[[], object]
     end_to_end: Callable[[], object]
 
 
 Contender = Callable[[Sequence[bytes]], Work]
-"""What makes the work of a contender of the bytes of the images' files."""
+"""Makes a contender's work from the bytes of image files."""
 
 
 def encoding(stage: Stage) -> Contender:
@@ -105,7 +95,7 @@ def keeping_states(stage: ResumedStage) -> Contender:
 
 
 def resuming(stage: ResumedStage) -> Contender:
-    """A stage that goes on from kept states; as it opens no image, end to end is the same work."""
+    """A stage that goes on from kept states; it opens no image, so end to end is the same work."""
 
     def work(sources: Sequence[bytes]) -> Work:
         on = partial(stage.encode_states, stage.encode_first(sources)[1])
@@ -134,7 +124,7 @@ def stage_timings(
     return {name: StageTiming(*(each[name] for each in timed)) for name in works}
 
 
-def summarise(seconds: Sequence[float]) -> Timing:
+def summarise(seconds: Sequence[float] | np.ndarray) -> Timing:
     """Median and quartiles of measured seconds per image.
 
     Raises:
@@ -147,7 +137,7 @@ def summarise(seconds: Sequence[float]) -> Timing:
 
 
 def speedup_interval(
-    timings: Sequence[Timing], f: float | Sequence[float], uncascaded: Timing | None = None
+    timings: Sequence[Timing], f: float | Sequence[float], full: Timing | None = None
 ) -> Interval:
     """Lifetime speedup of a cascade from timings: medians, with bounds from the quartiles.
 
@@ -156,22 +146,18 @@ def speedup_interval(
     rather than flattering. They are bounds of the clock, not a 95 % interval.
 
     Args:
-        timings: one a stage, cheap to expensive.
+        timings: one per stage, cheap to expensive.
         f: lifetime return fraction; see `cascade.lifetime_speedup`.
-        uncascaded: of the last stage's tower without a cascade, where the last stage resumes.
+        full: of the full tower from the image, where the last stage resumes.
 
     Raises:
         ValueError: as `cascade.lifetime_speedup`.
     """
-    if uncascaded is not None:
+    if full is not None:
         return Interval(
-            lifetime_speedup([each.median for each in timings], f, uncascaded.median),
-            lifetime_speedup(
-                [each.upper_quartile for each in timings], f, uncascaded.lower_quartile
-            ),
-            lifetime_speedup(
-                [each.lower_quartile for each in timings], f, uncascaded.upper_quartile
-            ),
+            lifetime_speedup([each.median for each in timings], f, full.median),
+            lifetime_speedup([each.upper_quartile for each in timings], f, full.lower_quartile),
+            lifetime_speedup([each.lower_quartile for each in timings], f, full.upper_quartile),
         )
     *earlier, last = timings
     slow = [*(stage.upper_quartile for stage in earlier), last.lower_quartile]

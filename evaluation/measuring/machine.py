@@ -1,32 +1,16 @@
-"""What a measurement was made on: the machine and the versions that a report states."""
+"""Where a measurement was made: the machine and the versions that a report states."""
 
 import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
+from evaluation.measuring.values import Machine
 from pruning_mechanism.costs.processor import processor_name
 
 PACKAGES = ("torch", "torchvision", "transformers", "torch-pruning", "datasets", "pillow")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine, as far as seconds depend on it.
-
-    `cores` are those this process may use, `threads` those torch computes with; `dtype` is the
-    one that the towers were computed in.
-    """
-
-    cpu: str
-    cores: int
-    threads: int
-    device: str
-    dtype: str
-    system: str
 
 
 def this_machine(device: str | torch.device, dtype: torch.dtype) -> Machine:

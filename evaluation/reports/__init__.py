@@ -1,1 +1,1 @@
-"""What experiments leave on disk, and the tables made of it."""
+"""What experiments leave on disk, and the tables that show it."""

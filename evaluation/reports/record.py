@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON values and back, strictly.
+"""Frozen dataclasses to JSON files and back, strictly.
 
 A report is read by other programs and by people years later, so nothing is guessed: a missing
 field, an unknown one, a wrong type, NaN or infinity is an error that names the place. Only a field
@@ -8,23 +8,48 @@ that has a default may be missing: records from before there was such a field la
 import dataclasses
 import json
 import math
+import os
+import secrets
 import types
 import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Kind = TypeVar("Kind")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes of a record's JSON object, as one schema has it, what the next schema has.
+
+It changes what it finds and leaves the rest: what is missing or wrong is found by `restored`.
+"""
 
 
 class RecordError(ValueError):
-    """What was read, or is to be written, isn't the record that it should be."""
+    """A record that can't be read, written or used: one line that says why."""
 
 
-def written(value: Any, where: str) -> str:
-    """The text of a JSON file that holds the value.
+def save(value: Any, path: str | Path, name: str) -> None:
+    """Write a dataclass as a JSON file, whole or not at all.
+
+    Args:
+        value: the dataclass.
+        path: of the file; directories above it are made.
+        name: what such a file is called, for error messages.
 
     Raises:
         RecordError: as `plain`.
+        OSError: the file can't be written.
     """
-    return json.dumps(plain(value, where), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path = Path(path)
+    text = json.dumps(plain(value, name), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        write_text(temporary, text)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,17 +57,24 @@ def write_text(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def read(kind: Any, path: str | Path, schema: int, name: str) -> Any:
-    """The dataclass `kind` in a JSON file that states this schema version.
+def read(
+    kind: type[Kind],
+    path: str | Path,
+    schema: int,
+    name: str,
+    upgrades: Mapping[int, Upgrade] = types.MappingProxyType({}),
+) -> Kind:
+    """The dataclass `kind` in a JSON file.
 
     Args:
         kind: a dataclass with a field `schema`.
         path: of the file.
-        schema: the version that is read.
+        schema: the version of `kind`.
         name: what such a file is called, for error messages.
+        upgrades: of the older versions that are still read, by their number.
 
     Raises:
-        RecordError: the file is something else, or has another schema.
+        RecordError: the file is something else, or has a schema that isn't read.
         OSError: the file can't be read.
     """
     try:
@@ -51,15 +83,38 @@ def read(kind: Any, path: str | Path, schema: int, name: str) -> Any:
         raise RecordError(f"{path} is not a {name}: it isn't JSON") from error
     if not isinstance(record, dict) or "schema" not in record:
         raise RecordError(f"{path} is not a {name}: it states no schema version")
+    for older in sorted(upgrades):
+        if record["schema"] == older:
+            record = upgrades[older](record) | {"schema": older + 1}
     if record["schema"] != schema:
         raise RecordError(
             f"{path} is a {name} with schema {record['schema']!r}, but this version reads "
             f"schema {schema}: make the {name} again"
         )
     try:
-        return restored(kind, record, name)
+        found: Kind = restored(kind, record, name)
+        return found
     except RecordError as error:
         raise RecordError(f"{path} is not a whole {name}: {error}") from error
+
+
+def opened(load: Callable[[Path], Kind], path: Path, command: str) -> Kind:
+    """What `load` reads from a path that a user named.
+
+    Args:
+        load: raises `RecordError` and `OSError`.
+        path: of the record.
+        command: the module that makes such records, which the error names where there is none.
+
+    Raises:
+        RecordError: there is no such record, or it can't be read.
+    """
+    try:
+        return load(path)
+    except OSError as error:
+        raise RecordError(
+            f"{error.filename or path}: {error.strerror}; make one with python -m {command}"
+        ) from error
 
 
 def plain(value: Any, where: str) -> Any:
@@ -73,14 +128,14 @@ def plain(value: Any, where: str) -> Any:
         RecordError: NaN, infinity, or something that JSON can't hold.
     """
     if dataclasses.is_dataclass(value):
-        fields = dataclasses.fields(value)
         return {
-            each.name: plain(getattr(value, each.name), f"{where}.{each.name}") for each in fields
+            field.name: plain(getattr(value, field.name), f"{where}.{field.name}")
+            for field in dataclasses.fields(value)
         }
     if isinstance(value, dict):
-        return {str(key): plain(each, f"{where}.{key}") for key, each in value.items()}
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(each, f"{where}[{place}]") for place, each in enumerate(value)]
+        return [plain(item, f"{where}[{place}]") for place, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise RecordError(f"{where} is {value}, which can't be reported: it must be finite")
     if value is None or type(value) in (bool, int, float, str):
@@ -101,16 +156,18 @@ def restored(kind: Any, value: Any, where: str) -> Any:
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        (other,) = (each for each in inner if each is not type(None))
+        (other,) = (member for member in inner if member is not type(None))
         return None if value is None else restored(other, value, where)
     if origin is tuple:
         _expect(isinstance(value, list), "a list", value, where)
-        return tuple(restored(inner[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+        return tuple(
+            restored(inner[0], item, f"{where}[{place}]") for place, item in enumerate(value)
+        )
     if origin is dict:
         _expect(isinstance(value, dict), "an object", value, where)
         return {
-            _key(inner[0], key, where): restored(inner[1], each, f"{where}.{key}")
-            for key, each in value.items()
+            _key(inner[0], key, where): restored(inner[1], item, f"{where}.{key}")
+            for key, item in value.items()
         }
     if dataclasses.is_dataclass(kind):
         return _restored_dataclass(kind, value, where)
@@ -125,9 +182,9 @@ def restored(kind: Any, value: Any, where: str) -> Any:
 def _restored_dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), "an object", value, where)
     kinds = typing.get_type_hints(kind)
-    fields = {each.name: each for each in dataclasses.fields(kind)}
-    absent = [each for name, each in fields.items() if name not in value]
-    if missing := [each.name for each in absent if each.default is dataclasses.MISSING]:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    absent = [field for name, field in fields.items() if name not in value]
+    if missing := [field.name for field in absent if field.default is dataclasses.MISSING]:
         raise RecordError(f"{where} lacks {', '.join(missing)}")
     if unknown := [name for name in value if name not in fields]:
         raise RecordError(f"{where} has fields that schema doesn't know: {', '.join(unknown)}")

@@ -1,39 +1,36 @@
 """The report: all that one cascade experiment measured, in one JSON file.
 
-Tables (`evaluation.reports.table`) and figures (`figures`) are made from reports and from nothing
-else, so a number that they show must be in here. Recalls are in percent, times in seconds.
+Data alone: tables (`evaluation.reports.table`) and figures (`figures`) are made from reports and
+from nothing else, so a number that they show must be in here. Recalls are in percent, times in
+seconds. No module that this one imports needs torch.
 """
 
-import os
-import tempfile
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rich.table import Table
+from evaluation.measuring.values import Interval, Machine, Timing
+from evaluation.reports import record
+from evaluation.reports.record import RecordError
 
-from commands.outputs import umask
-from compress.errors import UserError
-from evaluation.measuring.bootstrap import Interval
-from evaluation.measuring.clock import Timing
-from evaluation.measuring.machine import Machine
-from evaluation.reports import table
-from evaluation.reports.record import RecordError, read, write_text, written
-
-SCHEMA = 1
-
-
-class ReportError(ValueError):
-    """A file isn't a report, or a report that this version can't read or write."""
+SCHEMA = 2
+FULL_TOWER = "full tower"
+"""The method of the full tower's own row."""
+_VALUE = r"(?P<value>\d+(\.\d+)?(e[+-]?\d+)?)"
+_LABELS = tuple(
+    map(re.compile, (rf"(?P<kind>[^\s\d]\S*) {_VALUE}", rf"{_VALUE} (?P<kind>[^\s\d]\S*)"))
+)
 
 
 @dataclass(frozen=True)
 class Result:
     """How well one search answers the queries.
 
-    `recall` is Recall@k by k, `difference` Recall@k minus the uncascaded tower's in percentage
-    points (paired), `agreement` agreement@10 with the uncascaded tower. Intervals are 95 %
-    bootstrap intervals over images.
+    `recall` is Recall@k by k, `difference` Recall@k minus the full tower's in percentage points
+    (paired), `agreement` agreement@10 with the full tower. Intervals are 95 % bootstrap intervals
+    over images.
     """
 
     recall: dict[int, Interval]
@@ -46,24 +43,28 @@ class Row:
     """One first stage: what it costs, how well it searches alone and in front of the full tower.
 
     Attributes:
-        method: the rule that made it, "uncascaded" for the full tower; with " resumed" where the
-            full tower goes on from its states.
+        method: the rule and the words that change its options, as in "fisher+rescale"; `FULL_TOWER`
+            for the full tower; with " resumed" where the full tower goes on from its states.
+        rule: the rule alone, "fisher", which its variants share.
+        variant: the words that change its options, "rescale"; "" where there are none.
         constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
-        constraint_value: the same as a number, to sort by; None where there is none.
+        constraint_kind: what the constraint counts ("MAC", "heads", "mask"); None where there is
+            no constraint.
+        constraint_value: how much of it, to sort by (0.65, 77); None where there is no number.
         directory: name of the checkpoint's directory, None if it wasn't kept.
         encoder_macs: MACs of the encoder layers for one image.
         mac_fraction: kept / dense encoder MACs, in (0, 1].
         tower_macs: MACs of the whole tower for one image, patch embedding and projection included.
         parameters: of the vision tower.
         alone: the first stage as an ordinary search.
-        cascade: the first stage in front of the full tower; None for the uncascaded tower.
+        cascade: the first stage in front of the full tower; None for the full tower.
         one_minus_cosine: mean of 1 − cos(embedding, the full tower's embedding) over the images.
         encoder_seconds: seconds per image, pixels → embedding.
         end_to_end_seconds: seconds per image, bytes → embedding.
         lifetime_speedup: at `f_assumed`; bounds from the quartiles of the clock.
         query_speedup: per-query speedup; None where no candidates are handed on.
         f_assumed: the f of `lifetime_speedup`.
-        f_measured: share of the collection that the queries brought before the last stage.
+        f_measured: share of the collection that the queries brought before the full tower.
         compression_seconds: what making the first stage took; None if it was made earlier.
         state_bytes: what is kept of an image for the full tower to go on from; None if nothing is.
         resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
@@ -72,7 +73,10 @@ class Row:
     """
 
     method: str
+    rule: str
+    variant: str
     constraint: str
+    constraint_kind: str | None
     constraint_value: float | None
     directory: str | None
     encoder_macs: int
@@ -95,24 +99,53 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """One experiment.
+class Searched:
+    """What was searched and how: where two reports agree in this, their recalls compare.
 
     Attributes:
-        command: the command line that made it.
         model: the full tower, name of its directory or hub name.
         corpus: name of the corpus searched.
         split: of the corpus searched.
         images: number of images searched.
         queries: number of caption queries.
-        calibration: what the first stages were calibrated on, in words.
         captions: the protocol, "all" or "first".
         m: candidates handed on, one number for each stage but the last.
+    """
+
+    model: str
+    corpus: str
+    split: str
+    images: int
+    queries: int
+    captions: str
+    m: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """What was searched, in one line."""
+        return (
+            f"{self.model} on {self.corpus} ({self.split}): {self.images:,} images, "
+            f"{self.queries:,} caption queries"
+        )
+
+    @property
+    def candidates(self) -> str:
+        """How many are handed on, in words."""
+        return f"m = {', '.join(map(str, self.m))}"
+
+
+@dataclass(frozen=True)
+class Report(Searched):
+    """One experiment.
+
+    Attributes:
+        command: the command line that made it.
+        calibration: what the first stages were calibrated on, in words.
         seconds_basis: which seconds speedups are made of, "encoder" or "end to end".
         seed: of everything random.
         skipped: keys of the images that couldn't be read.
-        reference: the uncascaded tower.
-        rows: one a first stage.
+        reference: the full tower.
+        rows: one per first stage.
         machine: where it was measured.
         versions: of Python and packages.
         date: ISO 8601.
@@ -120,14 +153,7 @@ class Report:
     """
 
     command: str
-    model: str
-    corpus: str
-    split: str
-    images: int
-    queries: int
     calibration: str
-    captions: str
-    m: tuple[int, ...]
     seconds_basis: str
     seed: int
     skipped: tuple[str, ...]
@@ -141,71 +167,56 @@ class Report:
     def __post_init__(self) -> None:
         """Refuse a basis that `seconds` wouldn't know."""
         if self.seconds_basis not in ("encoder", "end to end"):
-            raise ReportError(
+            raise RecordError(
                 f'seconds_basis must be "encoder" or "end to end", got {self.seconds_basis!r}'
             )
+
+    @property
+    def seconds_of(self) -> str:
+        """Which seconds the speedups are made of, in words."""
+        return "of the encoder only" if self.seconds_basis == "encoder" else "end to end"
+
+    @property
+    def f_assumed(self) -> float | None:
+        """The f of all lifetime speedups; None if they differ."""
+        found = {row.f_assumed for row in self.rows}
+        return found.pop() if len(found) == 1 else None
 
     def seconds(self, row: Row) -> Timing:
         """The seconds per image of a row that the speedups are made of."""
         return row.encoder_seconds if self.seconds_basis == "encoder" else row.end_to_end_seconds
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all: to a temporary file beside it, then renamed.
+        """Write as JSON, whole or not at all.
 
         Raises:
-            ReportError: a value is NaN or infinite, or isn't what a report holds.
+            RecordError: a value is NaN or infinite, or isn't what a report holds.
             OSError: the file can't be written.
         """
-        path = Path(path)
-        try:
-            text = written(self, "report")
-        except RecordError as error:
-            raise ReportError(str(error)) from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            os.close(handle)
-            write_text(Path(temporary), text)
-            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's files are private, a report isn't
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        record.save(self, path, "report")
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":
-        """Read what `save` wrote.
+        """Read what `save` wrote, now or under schema 1.
 
         Raises:
-            ReportError: the file isn't a report, or one with another schema.
+            RecordError: the file isn't a report, or one with another schema.
             OSError: the file can't be read.
         """
-        try:
-            return read(cls, path, SCHEMA, "report")
-        except RecordError as error:
-            raise ReportError(str(error)) from error
-
-    def table(self) -> Table:
-        """The report as a table for a terminal of 120 columns."""
-        return table.terminal(self)
-
-    def markdown(self) -> str:
-        """The report as a GitHub table."""
-        return table.markdown(self)
+        return record.read(cls, path, SCHEMA, "report", {1: _from_schema_1})
 
 
-def open_report(path: Path) -> Report:
+def open_report(path: Path, command: str = "evaluation.cascade") -> Report:
     """Read a report that a user named.
 
+    Args:
+        path: of the report.
+        command: the module that makes such reports, which the error names where there is none.
+
     Raises:
-        UserError: it isn't one, or can't be read.
+        RecordError: it isn't one, or can't be read.
     """
-    try:
-        return Report.load(path)
-    except ReportError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"--report {path}: {error.strerror}") from error
+    return record.opened(Report.load, path, command)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -218,10 +229,47 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
-    """Raise `UserError` unless reports, at least one, agree in the fields of these names."""
+    """Raise `RecordError` unless reports, at least one, agree in the fields of these names."""
     first, *others = reports
     for other in others:
         for name in names:
             ours, theirs = getattr(first, name), getattr(other, name)
             if ours != theirs:
-                raise UserError(f"not one experiment: {name} is {ours} here and {theirs} there")
+                raise RecordError(f"not one experiment: {name} is {ours} here and {theirs} there")
+
+
+def constraint_of(label: str) -> tuple[str | None, float | None]:
+    """Kind and value of a constraint, from what shows it: "MAC 0.65", "77 heads", "ridge" or "".
+
+    Reports under schema 1 and the records of checkpoints hold the label alone.
+    """
+    for pattern in _LABELS:
+        if found := pattern.fullmatch(label):
+            return found["kind"], float(found["value"])
+    return label or None, None
+
+
+def _from_schema_1(report: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 called the full tower uncascaded; rule and constraint were in labels alone."""
+    rows = report.get("rows")
+    upgraded = {"rows": list(map(_row_from_schema_1, rows))} if isinstance(rows, list) else {}
+    if "reference" in report:
+        upgraded["reference"] = _row_from_schema_1(report["reference"])
+    return report | upgraded
+
+
+def _row_from_schema_1(row: Any) -> Any:
+    if not isinstance(row, dict) or not all(
+        isinstance(row.get(name), str) for name in ("method", "constraint")
+    ):
+        return row
+    method = FULL_TOWER if row["method"] == "uncascaded" else row["method"]
+    rule, _, variant = method.removesuffix(" resumed").partition("+")
+    kind, value = constraint_of(row["constraint"])
+    return row | {
+        "method": method,
+        "rule": rule,
+        "variant": variant,
+        "constraint_kind": kind,
+        "constraint_value": value,
+    }

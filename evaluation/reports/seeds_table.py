@@ -1,19 +1,15 @@
-"""Several seeds as tables, for the terminal and for Markdown: formatting only, as in `table`.
+"""Several seeds as tables, for the terminal and for Markdown: this module only formats.
 
 In the terminal half widths stand under their means.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
 from evaluation.reports.table import NOTHING, github_table
-
-if TYPE_CHECKING:
-    from evaluation.seeds import SeedsReport, SeedsRow, Spread
 
 
 def terminal(summary: SeedsReport) -> Table:
@@ -25,11 +21,12 @@ def terminal(summary: SeedsReport) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
-    for place, header in enumerate(_headers(summary)):
+    columns = _columns(summary)
+    for place, header in enumerate(columns):
         numeric = place >= 2
         shown.add_column(header, justify="right" if numeric else "left", no_wrap=numeric)
     for row in summary.rows:
-        shown.add_row(*_cells(row))
+        shown.add_row(*(cell(row) for cell in columns.values()))
     return shown
 
 
@@ -39,7 +36,9 @@ def markdown(summary: SeedsReport) -> str:
     For each kind of constraint one of the first stages alone, methods against constraints; then one
     of everything with its intervals, and a line of explanation below.
     """
-    whole = github_table(_headers(summary), map(_cells, summary.rows))
+    columns = _columns(summary)
+    rows = [[cell(row) for cell in columns.values()] for row in summary.rows]
+    whole = github_table(list(columns), rows)
     return f"{overviews(summary)}{whole}\n{_title(summary)}.\n{_caption(summary)}.\n"
 
 
@@ -49,9 +48,9 @@ def overviews(summary: SeedsReport) -> str:
     A cell has agreement@10 and 1 - cos of the first stage alone, and where there is a reference the
     drop in agreement as a share of its drop; means over the seeds.
     """
-    by_kind: dict[str, dict[str, dict[str, SeedsRow]]] = {}
+    by_kind: dict[str | None, dict[str, dict[str, SeedsRow]]] = {}
     for row in summary.rows[1:]:
-        methods = by_kind.setdefault(_kind(row.constraint), {})
+        methods = by_kind.setdefault(row.constraint_kind, {})
         methods.setdefault(row.method, {})[row.constraint] = row
     says = "First stage alone: agreement@10 in % / 1 - cos"
     if any(row.agreement_drop_ratio for row in summary.rows):
@@ -59,16 +58,11 @@ def overviews(summary: SeedsReport) -> str:
     return f"{says}; means over the seeds.\n\n" + "".join(map(_overview, by_kind.values()))
 
 
-def _kind(constraint: str) -> str:
-    """What a constraint counts: MAC of "MAC 0.5", heads of "22 heads"."""
-    return next((word for word in constraint.split() if not word[0].isdigit()), constraint)
-
-
 def _overview(methods: dict[str, dict[str, SeedsRow]]) -> str:
     values = {name: row.constraint_value for rows in methods.values() for name, row in rows.items()}
     constraints = sorted(values, key=lambda name: values[name] or 0.0)
     lines = [
-        [method, *(_overview_cell(rows.get(each)) for each in constraints)]
+        [method, *(_overview_cell(rows.get(name)) for name in constraints)]
         for method, rows in methods.items()
     ]
     return github_table(["method", *constraints], lines, texts=(0,)) + "\n"
@@ -91,11 +85,8 @@ def _two_digits(number: float) -> str:
 
 
 def _title(summary: SeedsReport) -> str:
-    return (
-        f"{summary.model} on {summary.corpus} ({summary.split}): {summary.images:,} images, "
-        f"{summary.queries:,} caption queries, m = {', '.join(map(str, summary.m))}, "
-        f"seeds {', '.join(map(str, summary.seeds))}"
-    )
+    seeds = ", ".join(map(str, summary.seeds))
+    return f"{summary.title}, {summary.candidates}, seeds {seeds}"
 
 
 def _caption(summary: SeedsReport) -> str:
@@ -109,33 +100,28 @@ def _caption(summary: SeedsReport) -> str:
     )
 
 
-def _headers(summary: SeedsReport) -> list[str]:
-    recalls = [f"R@{k}\nalone" for k in _depths(summary.rows[0])]
-    return [
-        "method",
-        "constraint",
-        *recalls,
-        "agreement@10\nalone",
-        "1 - cos\nalone",
-        "agreement@10\ncascade",
-        "seconds to\ncompress",
-        "drop in\nagreement\nratio",
-        "1 - cos\nratio",
-    ]
+def _columns(summary: SeedsReport) -> dict[str, Callable[[SeedsRow], str]]:
+    """What each column shows of a row, by its header; those that show nothing are left out."""
+    columns: dict[str, Callable[[SeedsRow], str]] = {
+        "method": lambda row: row.method,
+        "constraint": lambda row: row.constraint,
+        **{f"R@{k}\nalone": _recall(k) for k in _depths(summary.rows[0])},
+        "agreement@10\nalone": lambda row: _shown(row.agreement, 1),
+        "1 - cos\nalone": lambda row: _shown(row.one_minus_cosine, 4),
+        "agreement@10\ncascade": lambda row: _shown(row.cascade_agreement, 1),
+        "seconds to\ncompress": lambda row: _shown(row.compression_seconds, 1),
+        "drop in\nagreement\nratio": lambda row: _shown(row.agreement_drop_ratio, 2),
+        "1 - cos\nratio": lambda row: _shown(row.cosine_ratio, 3),
+    }
+    return {
+        header: cell
+        for header, cell in columns.items()
+        if any(cell(row) != NOTHING for row in summary.rows)
+    }
 
 
-def _cells(row: SeedsRow) -> list[str]:
-    return [
-        row.method,
-        row.constraint,
-        *(_shown(row.recall[k], 1) for k in _depths(row)),
-        _shown(row.agreement, 1),
-        _shown(row.one_minus_cosine, 4),
-        _shown(row.cascade_agreement, 1),
-        _shown(row.compression_seconds, 1),
-        _shown(row.agreement_drop_ratio, 2),
-        _shown(row.cosine_ratio, 3),
-    ]
+def _recall(k: int) -> Callable[[SeedsRow], str]:
+    return lambda row: _shown(row.recall[k], 1)
 
 
 def _depths(row: SeedsRow) -> list[int]:

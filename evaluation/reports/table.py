@@ -1,51 +1,58 @@
-"""A report as a table, for the terminal and for Markdown: formatting only, no number is made here.
+"""A report as a table, for the terminal and for Markdown: this module formats and computes nothing.
 
-Both forms show the same cells. In the terminal a cascade's difference to the uncascaded tower
-stands under its recall, so that fourteen numbers a row fit 120 columns. What it takes to resume is
-shown only where something does.
+Both forms show the same cells. In the terminal a cascade's difference to the full tower stands
+under its recall, so that a row fits 120 columns. A column is shown where it says something: what it
+takes to resume where something does; per-query speedup and f measured where rows differ in them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from evaluation.measuring.bootstrap import Interval
-    from evaluation.reports.report import Report, Row
+from evaluation.measuring.values import Interval
+from evaluation.reports.report import Report, Row
 
 NOTHING = "–"
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column's header, broken for the terminal, and what it shows of a row."""
+
+    header: str
+    cell: Callable[[Row], str]
+
+
 def terminal(report: Report) -> Table:
     """The report as a `rich` table, readable at 120 columns."""
+    columns = _columns(report)
     shown = Table(
-        title=(
-            f"{report.model} on {report.corpus} ({report.split}): "
-            f"{report.images:,} images, {report.queries:,} caption queries, "
-            f"m = {', '.join(map(str, report.m))}"
-        ),
+        title=f"{report.title}, {report.candidates}",
         caption=_caption(report),
         box=SIMPLE_HEAD,
         padding=(0, 0 if _resumes(report) else 1, 0, 0),
         show_edge=False,
     )
-    for place, header in enumerate(_headers(report)):
+    for place, column in enumerate(columns):
         numeric = place >= 2
-        side = "right" if numeric else "left"
-        shown.add_column(header, justify=side, no_wrap=numeric, overflow="fold")
+        shown.add_column(
+            column.header,
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
     for row in (report.reference, *report.rows):
-        shown.add_row(*_cells(report, row))
+        shown.add_row(*(column.cell(row) for column in columns))
     return shown
 
 
 def markdown(report: Report) -> str:
     """The report as a GitHub table, ending with a newline."""
-    rows = [_cells(report, row) for row in (report.reference, *report.rows)]
-    return github_table(list(map(_whole, _headers(report))), rows)
+    columns = _columns(report)
+    rows = [[column.cell(row) for column in columns] for row in (report.reference, *report.rows)]
+    return github_table([_whole(column.header) for column in columns], rows)
 
 
 def github_table(
@@ -54,8 +61,8 @@ def github_table(
     """A GitHub table, cells on one line each, ending with a newline.
 
     Args:
-        headers: one a column.
-        rows: a cell a column.
+        headers: one per column.
+        rows: one cell per column.
         texts: places of the columns that hold text; the others hold numbers.
     """
     rules = [":--" if place in texts else "--:" for place in range(len(headers))]
@@ -68,48 +75,45 @@ def _resumes(report: Report) -> bool:
     return any(row.state_bytes is not None for row in report.rows)
 
 
-def _headers(report: Report) -> list[str]:
+def _columns(report: Report) -> list[Column]:
+    """Those that say something of this report."""
     ks = "/".join(map(str, sorted(report.reference.alone.recall)))
-    assumed = {row.f_assumed for row in report.rows}
-    lifetime = "lifetime\nspeedup"
-    if len(assumed) == 1 and None not in assumed:
-        lifetime += f"\nf = {assumed.pop():g}"
-    return [
-        "method",
-        "constraint",
-        "tower\nMACs",
-        "param-\neters",
-        f"R@{ks}\nalone",
-        f"R@{ks} cascade\n(difference to\nuncascaded)",
-        "agree-\nment@10\nalone →\ncascade",
-        "ms/\nimage",
-        *(["bytes/\nimage"] if _resumes(report) else []),
-        lifetime,
-        "per-query\nspeedup",
-        "f meas-\nured",
+    assumed = "" if report.f_assumed is None else f"\nf = {report.f_assumed:g}"
+    columns = [
+        Column("method", lambda row: row.method),
+        Column("constraint", lambda row: row.constraint),
+        Column("tower\nMACs", lambda row: _magnitude(row.tower_macs)),
+        Column("param-\neters", lambda row: _magnitude(row.parameters)),
+        Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f")),
+        Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall),
+        Column("agree-\nment@10\nalone →\ncascade", _agreement),
+        Column("ms/\nimage", lambda row: _milliseconds(report, row)),
     ]
+    if _resumes(report):
+        columns.append(Column("bytes/\nimage", _bytes))
+    columns.append(
+        Column(f"lifetime\nspeedup{assumed}", lambda row: f"{row.lifetime_speedup.value:.2f}")
+    )
+    varying = (Column("per-query\nspeedup", _query_speedup), Column("f meas-\nured", _f_measured))
+    return columns + [column for column in varying if len(_cells(report, column)) > 1]
 
 
-def _cells(report: Report, row: Row) -> list[str]:
-    cascade, agreement = NOTHING, NOTHING
-    if row.cascade is not None:
-        differences = _joined(row.cascade.difference, "+.1f")
-        cascade = f"{_joined(row.cascade.recall, '.1f')}\n({differences})"
-        agreement = f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
-    return [
-        row.method,
-        row.constraint,
-        _magnitude(row.tower_macs),
-        _magnitude(row.parameters),
-        _joined(row.alone.recall, ".1f"),
-        cascade,
-        agreement,
-        _milliseconds(report, row),
-        *([_bytes(row)] if _resumes(report) else []),
-        f"{row.lifetime_speedup.value:.2f}",
-        NOTHING if row.query_speedup is None else f"{row.query_speedup:.2f}",
-        NOTHING if row.f_measured is None else f"{row.f_measured:.3f}",
-    ]
+def _cells(report: Report, column: Column) -> set[str]:
+    """What a column shows of the first stages."""
+    return {column.cell(row) for row in report.rows}
+
+
+def _cascade_recall(row: Row) -> str:
+    if row.cascade is None:
+        return NOTHING
+    recall, difference = row.cascade.recall, row.cascade.difference
+    return f"{_joined(recall, '.1f')}\n({_joined(difference, '+.1f')})"
+
+
+def _agreement(row: Row) -> str:
+    if row.cascade is None:
+        return NOTHING
+    return f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
 
 
 def _milliseconds(report: Report, row: Row) -> str:
@@ -121,6 +125,14 @@ def _milliseconds(report: Report, row: Row) -> str:
 
 def _bytes(row: Row) -> str:
     return NOTHING if row.state_bytes is None else _magnitude(row.state_bytes)
+
+
+def _query_speedup(row: Row) -> str:
+    return NOTHING if row.query_speedup is None else f"{row.query_speedup:.2f}"
+
+
+def _f_measured(row: Row) -> str:
+    return NOTHING if row.f_measured is None else f"{row.f_measured:.3f}"
 
 
 def _joined(recalls: dict[int, Interval], form: str) -> str:
@@ -151,9 +163,9 @@ def _one_line(cell: str) -> str:
 
 
 def _caption(report: Report) -> str:
-    machine = report.machine
-    skipped = f", {len(report.skipped)} unreadable images skipped" if report.skipped else ""
-    return (
-        f"seconds {'of the encoder only' if report.seconds_basis == 'encoder' else 'end to end'} "
-        f"on {machine.cpu}, {machine.threads} threads, {machine.device}, {machine.dtype}{skipped}"
-    )
+    reached = {_f_measured(row) for row in report.rows} - {NOTHING}
+    notes = [f"f measured: {reached.pop()}"] if len(reached) == 1 else []
+    if skipped := len(report.skipped):
+        notes.append(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped")
+    seconds = f"seconds {report.seconds_of} on {report.machine.summary}"
+    return "\n".join((seconds, *([", ".join(notes)] if notes else [])))

@@ -19,8 +19,11 @@ import pytest
 
 from commands import belongings, renaming
 from commands.errors import UsageError
+from commands.files import write_files
 from commands.flags import ConfigOption
-from commands.outputs import Input, check_output, finished_directory, put_in_order, write_files
+from commands.inputs import Input
+from commands.outputs import check_output, finished_directory
+from commands.unfinished import put_in_order
 from compress.command import run_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
@@ -348,7 +351,7 @@ def test_an_empty_directory_in_a_result_is_not_overwritten_either(tmp_path):
 def test_a_folder_that_has_a_file_of_that_name_is_no_result(tmp_path, name):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"rows": []}')
-    with pytest.raises(UsageError, match="no earlier result"):
+    with pytest.raises(UsageError, match="not an earlier result"):
         check_output(tmp_path / "mine", overwrite=True)
 
 
@@ -413,7 +416,7 @@ def test_where_nothing_can_be_written_is_known_before_the_work(tmp_path):
 
 def test_a_directory_that_may_not_be_written_to_is_known_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # who runs the tests may write anywhere
-    with pytest.raises(UsageError, match="may not be written to"):
+    with pytest.raises(UsageError, match="no permission to write"):
         check_output(tmp_path / "out", overwrite=False)
 
 

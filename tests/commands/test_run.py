@@ -1,7 +1,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from commands.errors import UsageError
 from commands.flags import ConfigOption
@@ -73,6 +75,17 @@ def test_a_users_error_is_one_line_and_status_2(capsys):
     assert (code, message) == (2, "error: what is wrong and what to do\n")
 
 
+def test_what_the_system_refuses_a_library_is_one_line(tmp_path, capsys):
+    def main(_):
+        save_file({"a": np.zeros(1)}, tmp_path / "none" / "a.safetensors")
+
+    code, message = exit_of(lambda: run_command(main, Options, "example", []), capsys)
+    assert code == 2
+    assert message.startswith("error: a file can't be read or written: ")
+    assert "No such file or directory" in message
+    assert message.count("\n") == 1
+
+
 def test_a_programming_error_is_not_hidden():
     def main(_):
         raise ZeroDivisionError
@@ -130,7 +143,7 @@ def test_what_is_no_result_is_never_overwritten(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
     with (
-        pytest.raises(UsageError, match="no earlier result"),
+        pytest.raises(UsageError, match="not an earlier result"),
         finished_directory(tmp_path / "thesis", overwrite=True),
     ):
         pytest.fail("the work must not start")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from commands.flags import ConfigOption
+from commands.lasting import lasting_output
 from commands.outputs import finished_directory
-from commands.screen import console, lasting_output, printable
+from commands.screen import console, printable
 from compress.command import run_command
 
 ODD = [

@@ -78,7 +78,7 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--align", "none"), "not read beside --align none"),
+        (("--align", "none"), "has no effect with --align none"),
         (("--exits", "4"), "layers from 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
         (("--search-samples", "7"), "--search-samples must be at least 8"),

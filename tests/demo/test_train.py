@@ -141,7 +141,7 @@ def test_a_checkpoint_that_was_not_trained_here_is_never_overwritten(tmp_path, c
     (made / "model.safetensors").write_bytes(b"old")
     with pytest.raises(SystemExit):
         train([*arguments(tmp_path, corpus), "--overwrite"])
-    assert "no earlier result" in capsys.readouterr().err
+    assert "not an earlier result" in capsys.readouterr().err
     assert (made / "model.safetensors").read_bytes() == b"old"
 
 

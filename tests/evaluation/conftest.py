@@ -2,10 +2,8 @@
 
 import pytest
 
-from evaluation.measuring.bootstrap import Interval
-from evaluation.measuring.clock import Timing
-from evaluation.measuring.machine import Machine
-from evaluation.reports.report import Report, Result, Row
+from evaluation.measuring.values import Interval, Machine, Timing
+from evaluation.reports.report import FULL_TOWER, Report, Result, Row, constraint_of
 
 
 def around(value, width=1.0):
@@ -24,10 +22,15 @@ def result(*recalls, reference=(30.5, 60.25, 71.0)):
 
 
 def row(method, constraint, fraction, cascade=True):
+    rule, _, variant = method.partition("+")
+    kind, value = constraint_of(constraint)
     return Row(
         method=method,
+        rule=rule,
+        variant=variant,
         constraint=constraint,
-        constraint_value=fraction,
+        constraint_kind=kind,
+        constraint_value=value,
         directory=f"{method}-{fraction}" if cascade else None,
         encoder_macs=int(17e9 * fraction),
         mac_fraction=fraction,
@@ -61,7 +64,7 @@ def report():
         seconds_basis="encoder",
         seed=0,
         skipped=("broken.jpg",),
-        reference=row("uncascaded", "none", 1.0, cascade=False),
+        reference=row(FULL_TOWER, "", 1.0, cascade=False),
         rows=(row("fisher", "MAC 0.65", 0.65), row("sensitivity", "77 heads", 0.8)),
         machine=Machine("a processor", 2, 2, "cpu", "float32", "Linux"),
         versions={"python": "3.11", "torch": "2.15"},

@@ -13,6 +13,7 @@ from compress.resolution import resized_processor
 from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
 from evaluation.experiment.quality import Queries
+from evaluation.reports import table
 from evaluation.reports.report import Report
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
@@ -53,7 +54,7 @@ def test_the_report_has_a_row_for_each_first_stage(experiment):
         ("sensitivity", "3 heads"),
     ]
     assert (report.images, report.queries, report.m) == (14, 28, (10,))
-    assert (experiment / "report.md").read_text() == report.markdown()
+    assert (experiment / "report.md").read_text() == table.markdown(report)
 
 
 def test_first_stages_are_kept_and_cost_what_the_report_says(experiment):
@@ -74,7 +75,7 @@ def test_speedups_follow_from_the_reports_own_seconds(experiment):
         assert 10 / 14 <= row.f_measured <= 1
 
 
-def test_a_cascade_that_hands_everything_on_is_the_uncascaded_search(
+def test_a_cascade_that_hands_everything_on_is_the_full_towers_search(
     clip_directory, folder, tmp_path
 ):
     run(clip_directory, folder, tmp_path / "out", "--m", 14)
@@ -168,14 +169,14 @@ def test_a_stage_calibrated_on_the_evaluation_data_is_refused(
         (("--m", 0), "--m must be at least"),
         (("--f", 2), "--f must be in [0, 1]"),
         (("--mac-constraint", 0.5, 3), "--mac-constraint must be in (0, 1]"),
-        (("--heads", 40), "the vision tower has 12 heads"),
+        (("--heads", 40), "40 heads can't go: the vision tower has 12"),
         (("--stage", "nowhere"), "--stage nowhere: no such directory"),
         (("--images", 0), "--images must be at least 1"),
         (("--methods", "flip", "--samples", 2), "2 readable calibration images are too few"),
-        (("--methods", "flip+none"), "'none' is none of grid"),
+        (("--methods", "flip+none"), "'none' is none of unaligned, grid"),
         (
             ("--methods", "recover", "--latency-constraint", 0.0001),
-            "--latency-constraint 0.0001: even a tower without heads",
+            "latency 0.0001: even a tower without heads",
         ),
     ],
 )
@@ -281,7 +282,7 @@ def test_a_constraint_out_of_a_rules_reach_is_said_and_left_out(
         ("early_exit", "MAC 0.5"),
     ]
     said = capsys.readouterr().out
-    assert "left out: rank, MAC 0.335: --mac-constraint 0.335: the least that this rule" in said
+    assert "skipped: rank, MAC 0.335: MAC 0.335: the least that this rule" in said
 
 
 def test_a_constraint_that_turns_out_to_be_out_of_reach_is_left_out(
@@ -297,7 +298,7 @@ def test_a_constraint_that_turns_out_to_be_out_of_reach_is_left_out(
 def test_a_method_that_can_meet_no_constraint_is_refused(clip_directory, folder, tmp_path, capsys):
     flags = ("--methods", "fisher", "early_exit", "--mac-constraint", 0.3)
     message = refused(capsys, clip_directory, folder, tmp_path / "out", *flags)
-    assert "--methods early_exit: --mac-constraint 0.3: the least" in message
+    assert "--methods early_exit: MAC 0.3: the least" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from commands.belongings import files_in
-from compress.command import run_command
-from compress.errors import UserError
+from evaluation.command import run_command
 from evaluation.equal_time import EqualTimeOptions, between, compared, main
-from evaluation.measuring.bootstrap import Interval
-from evaluation.measuring.clock import Timing
+from evaluation.measuring.values import Interval, Timing
 from evaluation.reports import equal_time_table
+from evaluation.reports.record import RecordError
 
 
 def test_between_two_rows_a_value_is_linear_in_the_logarithm_of_seconds():
@@ -130,7 +129,7 @@ def test_each_report_is_taken_at_shares_of_its_own_tower_and_names_tell_them_apa
 
 @pytest.mark.parametrize("change", [{"m": (20,)}, {"queries": 7}, {"seconds_basis": "end to end"}])
 def test_reports_on_other_queries_are_refused(measured, change):
-    with pytest.raises(UserError, match=f"not one experiment: {next(iter(change))} is"):
+    with pytest.raises(RecordError, match=f"not one experiment: {next(iter(change))} is"):
         compared([measured, dataclasses.replace(measured, **change)], ["a", "b"], (0.5,))
 
 
@@ -144,7 +143,7 @@ def test_the_best_of_each_column_at_a_share_is_bold(measured):
         "| 0.15 | recover | – | – | – | – | – |",
     ]
     explained = " ".join(lines[6:])
-    assert "with m = 50 candidates, the share of the uncascaded top 10" in explained
+    assert "with m = 50 candidates: the share of the full tower's top 10" in explained
     assert "first stage's top 50" in explained
     assert "resumes" not in explained
 
@@ -196,7 +195,10 @@ def test_the_command_writes_the_table_and_nothing_else(saved, measured, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--report", "nowhere.json"], "--report nowhere.json: No such file"),
+        (
+            ["--report", "nowhere.json"],
+            "nowhere.json: No such file or directory; make one with python -m",
+        ),
         (["--report", "{0}", "--share", "0"], "--share must be in (0, 1], found 0"),
         (["--report", "{0}", "--share", "0.5", "1.5"], "--share must be in (0, 1]"),
         (["--report", "{0}", "--output", "{here}"], "exists already"),
@@ -217,5 +219,5 @@ def test_bad_input_is_one_line_and_leaves_nothing(saved, tmp_path, capsys, argum
 
 
 def test_a_report_without_first_stages_is_refused(measured):
-    with pytest.raises(UserError, match="no first stage"):
+    with pytest.raises(RecordError, match="no first stage"):
         compared([dataclasses.replace(measured, rows=())], ["out"], (0.5,))

@@ -9,10 +9,11 @@ from PIL import Image
 
 from compress import flip, merge, rank, resolution
 from compress.command import run_command
-from evaluation.patches import Patches, PatchesOptions, as_seen, main
+from evaluation.patches import PatchesOptions, as_seen, main
+from evaluation.reports.patches import LEFT_OUT, Patches
 from evaluation.reports.record import RecordError
 from pruning_mechanism import load
-from pruning_mechanism.groups import patch_groups
+from pruning_mechanism.groups import DROPPED, patch_groups
 from tests.conftest import tiny_processor
 
 COMMANDS = {
@@ -58,6 +59,10 @@ def pixels(directory, names):
     return tiny_processor()(images=images, return_tensors="pt")["pixel_values"]
 
 
+def test_the_record_numbers_patches_that_are_left_out_as_towers_do():
+    assert LEFT_OUT == DROPPED
+
+
 def test_the_record_holds_the_groups_of_the_images_beside_it(stages, folder, tmp_path):
     made = [stages("flip", "salient", "--keep", "saliency"), stages("merge", "merged", "--r", 2)]
     record = Patches.load(run(made, folder, tmp_path / "out"))
@@ -67,6 +72,7 @@ def test_the_record_holds_the_groups_of_the_images_beside_it(stages, folder, tmp
         seen = pixels(tmp_path / "out", stage.images)
         assert stage.groups == tuple(map(tuple, patch_groups(load(path), seen).tolist()))
     assert all(sum(token >= 0 for token in each) == 8 for each in record.stages[0].groups)
+    assert any(LEFT_OUT in groups for groups in record.stages[0].groups)
     assert all(set(each) == set(range(10)) for each in record.stages[1].groups)
 
 

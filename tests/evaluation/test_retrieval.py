@@ -157,7 +157,7 @@ def test_a_search_agrees_with_itself_in_any_order(lists):
     [
         (torch.zeros(2), [0, 0], "queries, images"),
         (torch.zeros(0, 3), [], "no queries"),
-        (torch.zeros(2, 3), [0], "one image a query"),
+        (torch.zeros(2, 3), [0], "one image per query"),
         (torch.zeros(2, 3), [0, 3], "0 to 2"),
         (torch.zeros(2, 3), [0, -1], "0 to 2"),
         (torch.zeros(2, 3), [0.0, 1.0], "integers"),

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from compress.command import run_command
-from compress.errors import UserError
-from evaluation.measuring.bootstrap import Interval
+from evaluation.command import run_command
+from evaluation.measuring.values import Interval
 from evaluation.reports import seeds_table
-from evaluation.reports.record import restored
-from evaluation.seeds import SeedsOptions, SeedsReport, main, spread, summed_up
+from evaluation.reports.record import RecordError, restored
+from evaluation.reports.report import FULL_TOWER, constraint_of
+from evaluation.reports.seeds import SeedsReport
+from evaluation.seeds import SeedsOptions, main, spread, summed_up
 
 DROPS = {"fisher+rescale": (20.0, 24.0, 16.0), "recover": (5.0, 8.0, 4.0)}
 
@@ -61,15 +62,15 @@ def reports(report):
 
 
 def test_rows_hold_the_spread_of_each_number_over_the_seeds(reports):
-    uncascaded, fisher, recover = summed_up(reports, "fisher+rescale").rows
-    assert (uncascaded.method, fisher.method, recover.method) == ("uncascaded", *DROPS)
+    full, fisher, recover = summed_up(reports, "fisher+rescale").rows
+    assert (full.method, fisher.method, recover.method) == (FULL_TOWER, *DROPS)
     assert fisher.agreement == spread([80.0, 76.0, 84.0])
     assert recover.one_minus_cosine == spread([0.005, 0.008, 0.004])
     assert recover.compression_seconds == spread([9.0, 10.0, 11.0])
     rows = [report.rows[1] for report in reports]
     assert recover.recall[10] == spread([row.alone.recall[10].value for row in rows])
     assert recover.cascade_agreement == spread([row.cascade.agreement.value for row in rows])
-    assert uncascaded.cascade_agreement is None
+    assert full.cascade_agreement is None
 
 
 def test_ratios_are_taken_seed_by_seed_to_the_reference_under_the_same_constraint(reports):
@@ -115,20 +116,20 @@ def test_a_number_that_some_seed_lacks_has_no_spread(reports):
     ],
 )
 def test_what_is_not_one_experiment_is_refused(reports, change, complaint):
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(RecordError, match=complaint):
         summed_up([*reports[:2], dataclasses.replace(reports[2], **change)], "fisher+rescale")
 
 
 @pytest.mark.parametrize("side", [0, 2])
 def test_reports_of_other_rows_are_refused_whichever_lacks_one(reports, side):
     reports[side] = dataclasses.replace(reports[side], rows=reports[side].rows[:1])
-    with pytest.raises(UserError, match=r"only some reports have recover MAC 0\.65"):
+    with pytest.raises(RecordError, match=r"only some reports have recover MAC 0\.65"):
         summed_up(reports, "fisher+rescale")
 
 
 def test_a_report_with_a_row_twice_is_refused(reports):
     reports[1] = dataclasses.replace(reports[1], rows=(*reports[1].rows, reports[1].rows[0]))
-    with pytest.raises(UserError, match=r"two rows fisher\+rescale MAC 0\.65"):
+    with pytest.raises(RecordError, match=r"two rows fisher\+rescale MAC 0\.65"):
         summed_up(reports, "fisher+rescale")
 
 
@@ -162,19 +163,24 @@ def test_the_command_writes_the_table_and_all_that_is_in_it(saved, reports, tmp_
 
 
 def test_each_kind_of_constraint_has_its_overview_with_a_dash_where_nothing_was_measured(reports):
-    def labelled(row, method: str, constraint: str, value: float):
+    def labelled(row, method: str, constraint: str):
+        kind, value = constraint_of(constraint)
         return dataclasses.replace(
-            row, method=method, constraint=constraint, constraint_value=value
+            row,
+            method=method,
+            constraint=constraint,
+            constraint_kind=kind,
+            constraint_value=value,
         )
 
     changed = [
         dataclasses.replace(
             report,
             rows=(
-                labelled(report.rows[0], "a", "MAC 0.5", 0.5),
-                labelled(report.rows[0], "b", "MAC 0.1", 0.1),
-                labelled(report.rows[0], "b", "132 heads", 132),
-                labelled(report.rows[0], "b", "22 heads", 22),
+                labelled(report.rows[0], "a", "MAC 0.5"),
+                labelled(report.rows[0], "b", "MAC 0.1"),
+                labelled(report.rows[0], "b", "132 heads"),
+                labelled(report.rows[0], "b", "22 heads"),
             ),
         )
         for report in reports
@@ -186,12 +192,19 @@ def test_each_kind_of_constraint_has_its_overview_with_a_dash_where_nothing_was_
     assert lines[7] == "| method | 22 heads | 132 heads |"
 
 
+def test_columns_that_hold_nothing_are_left_out(reports):
+    lines = seeds_table.markdown(summed_up(reports, "absent")).splitlines()
+    (header,) = [line for line in lines if line.startswith("| method | constraint |")]
+    assert "seconds to compress" in header
+    assert "ratio" not in header
+
+
 def test_the_table_fits_120_columns_whole(reports):
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(seeds_table.terminal(summed_up(reports, "fisher+rescale")))
     text = console.export_text()
     assert "…" not in text
-    for cell in ("fisher+rescale", "uncascaded", "MAC 0.65", "0.0057", "± 0.0052", "± 0.120"):
+    for cell in ("fisher+rescale", "full tower", "MAC 0.65", "0.0057", "± 0.0052", "± 0.120"):
         assert cell in text
 
 

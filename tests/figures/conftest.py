@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.measuring.bootstrap import Interval
-from evaluation.measuring.clock import Timing
-from evaluation.measuring.machine import Machine
-from evaluation.reports.report import Report, Result, Row
+from evaluation.measuring.values import Interval, Machine, Timing
+from evaluation.reports.report import FULL_TOWER, Report, Result, Row, constraint_of
 from pruning_mechanism import Mask
 
 
@@ -22,11 +20,16 @@ def measured(recall):
     return Result(recalls, {k: around(0.0, 0.3) for k in recalls}, around(90.0, 0.5))
 
 
-def row(method, constraint, value, speedup, alone, cascade):
+def row(method, constraint, speedup, alone, cascade):
     timing = Timing(0.01, 0.009, 0.011, 5)
+    rule, _, variant = method.partition("+")
+    kind, value = constraint_of(constraint)
     return Row(
         method=method,
+        rule=rule,
+        variant=variant,
         constraint=constraint,
+        constraint_kind=kind,
         constraint_value=value,
         directory=None,
         encoder_macs=10**9,
@@ -49,7 +52,7 @@ def row(method, constraint, value, speedup, alone, cascade):
 @pytest.fixture
 def report():
     rows = [
-        row("fisher", f"MAC {value}", value, speedup, alone, cascade)
+        row("fisher", f"MAC {value}", speedup, alone, cascade)
         for value, speedup, alone, cascade in [
             (0.25, 2.75, 21.0, 55.0),
             (0.4, 2.0, 55.0, 80.5),
@@ -59,14 +62,14 @@ def report():
         ]
     ]
     rows += [
-        row("sensitivity", f"{heads} heads", heads, speedup, alone, cascade)
+        row("sensitivity", f"{heads} heads", speedup, alone, cascade)
         for heads, speedup, alone, cascade in [
             (22, 0.97, 84.5, 85.45),
             (77, 1.12, 62.0, 82.0),
             (132, 1.32, 12.0, 41.0),
         ]
     ]
-    reference = row("uncascaded", "none", None, 1.0, 85.5, None)
+    reference = row(FULL_TOWER, "", 1.0, 85.5, None)
     reference.__dict__["lifetime_speedup"] = Interval(1.0, 1.0, 1.0)
     return Report(
         command="made up",

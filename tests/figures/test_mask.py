@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from compress import recover
+from compress.allocation.allocate import Curve
 from compress.command import run_command
 from figures.mask import MaskOptions, draw, main
 from figures.picture import save_picture
@@ -136,7 +137,7 @@ def deep_curves(mask):
         units = tensor.shape[1]
         for layer, chosen in enumerate(tensor.sum(1).tolist()):
             sizes, losses = (0, units // 8, units), (0.4, 0.3, 0.0)
-            curves.append(ChosenCurve(layer, kind, sizes, losses, chosen))
+            curves.append(ChosenCurve(Curve(layer, kind, units, sizes, losses), chosen))
     return curves
 
 

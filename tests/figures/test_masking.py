@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from compress.command import run_command
-from evaluation.reports.report import ReportError
+from evaluation.command import run_command
+from evaluation.reports.record import RecordError
 from figures.masking import MaskingFigureOptions, draw, main
 from figures.picture import save_picture
 from figures.style import series_style
@@ -19,7 +19,7 @@ SHARES = (0.0, 0.3, 0.6, 0.9)
 def masking(report):
     """A report as `evaluation.masking` makes it, its rows in no order."""
     rows = [
-        row(keep, f"mask {share:g}", share, 1 / (1.1 - share), 60 - 40 * share, 84 - lost * share)
+        row(keep, f"mask {share:g}", 1 / (1.1 - share), 60 - 40 * share, 84 - lost * share)
         for keep, lost in (("grid", 5), ("saliency", 20))
         for share in reversed(SHARES)
     ]
@@ -63,7 +63,7 @@ def test_intervals_stand_on_their_points(masking):
         assert places == list(line(axes, f"Recall@{k}").get_xdata())
 
 
-def test_the_uncascaded_towers_recalls_are_lines_across(masking):
+def test_the_full_towers_recalls_are_lines_across(masking):
     for axes in panels(draw(masking))[0]:
         across = {each.get_ydata()[0] for each in axes.lines if list(each.get_xdata()) == [0, 1]}
         assert across == {each.value for each in masking.reference.alone.recall.values()}
@@ -117,7 +117,7 @@ def test_nothing_written_on_the_figure_overlaps_or_is_cut_off(masking):
 def test_the_legend_names_recalls_speedup_and_both_spreads(masking):
     (legend,) = draw(masking).legends
     said = " ".join(text.get_text() for text in legend.get_texts())
-    for each in ("Recall@1", "Recall@5", "Recall@10", "95 %", "quartiles", "uncascaded tower"):
+    for each in ("Recall@1", "Recall@5", "Recall@10", "95 %", "quartiles", "full tower"):
         assert each in said
 
 
@@ -137,10 +137,10 @@ def test_the_same_report_is_the_same_file(masking, tmp_path):
 
 
 def test_rows_that_are_no_shares_of_patches_are_refused(masking, report):
-    with pytest.raises(ReportError, match=r"fisher MAC 0\.25 is no share of patches masked"):
+    with pytest.raises(RecordError, match=r"fisher MAC 0\.25 is no share of patches masked"):
         draw(report)
     mixed = dataclasses.replace(masking, rows=(*masking.rows, report.rows[-1]))
-    with pytest.raises(ReportError, match="sensitivity 132 heads"):
+    with pytest.raises(RecordError, match="sensitivity 132 heads"):
         draw(mixed)
 
 

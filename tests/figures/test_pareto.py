@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from compress.command import run_command
-from evaluation.measuring.bootstrap import Interval
+from evaluation.command import run_command
+from evaluation.measuring.values import Interval
 from figures.pareto import ParetoOptions, draw, front, main
 from figures.picture import save_picture
 from figures.style import series_style
@@ -56,9 +56,7 @@ def test_each_method_is_a_line_through_its_rows_by_speedup(report):
                 for row in rows
             )
             assert corners(line(axes, method)) == expected
-        assert corners(line(axes, "uncascaded tower")) == [
-            (1.0, report.reference.alone.recall[5].value)
-        ]
+        assert corners(line(axes, "full tower")) == [(1.0, report.reference.alone.recall[5].value)]
 
 
 def test_intervals_of_both_axes_are_drawn(report):
@@ -126,8 +124,8 @@ def variants(report):
     """The report with two variants of fisher, as `evaluation.cascade --methods` names them."""
     fisher = [row for row in report.rows if row.method == "fisher"]
     more = [
-        dataclasses.replace(row, method=name)
-        for name in ("fisher+rescale", "fisher+none")
+        dataclasses.replace(row, method=f"fisher+{word}", variant=word)
+        for word in ("rescale", "none")
         for row in fisher
     ]
     return dataclasses.replace(report, rows=(*more, *report.rows))
@@ -141,6 +139,45 @@ def test_variants_of_a_rule_share_its_colour_and_marker_and_differ_in_their_fill
     assert [each.get_fillstyle() for each in drawn] == ["full", "none", "left"]
     assert line(axes, "sensitivity").get_color() != drawn[0].get_color()
     assert line(axes, "sensitivity").get_fillstyle() == "full"
+
+
+def test_a_rule_that_is_resumed_from_is_another_than_the_rule_by_itself(report):
+    resumed = tuple(
+        dataclasses.replace(row, method="fisher resumed", state_bytes=1)
+        for row in report.rows
+        if row.method == "fisher"
+    )
+    changed = dataclasses.replace(report, rows=(*report.rows, *resumed))
+    axes = draw([changed], ["demo"], k=10).axes[0]
+    assert line(axes, "fisher resumed").get_fillstyle() == "full"
+    assert line(axes, "fisher resumed").get_color() != line(axes, "fisher").get_color()
+
+
+@pytest.mark.parametrize("x", ["speedup", "macs"])
+@pytest.mark.parametrize("y", ["recall", "agreement"])
+def test_axes_of_shares_end_at_none_and_all(report, x, y):
+    figure = draw([perfect(report)], ["demo"], k=10, y=y, x=x)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert 0 <= low < high == 100
+        if x == "macs":
+            most, least = axes.get_xlim()
+            assert 0 <= least < most == 1
+
+
+def perfect(report):
+    """The report with a full tower and a first stage that find all there is."""
+    whole = {k: Interval(100.0, 99.5, 100.0) for k in (1, 5, 10)}
+
+    def finding_all(result):
+        return result and dataclasses.replace(result, recall=whole, agreement=whole[10])
+
+    rows = [
+        dataclasses.replace(row, alone=finding_all(row.alone), cascade=finding_all(row.cascade))
+        for row in (report.reference, report.rows[0])
+    ]
+    reference = dataclasses.replace(rows[0], mac_fraction=1.0)
+    return dataclasses.replace(report, reference=reference, rows=(rows[1], *report.rows[1:]))
 
 
 def test_agreement_is_drawn_against_macs_with_the_cheaper_to_the_right(report):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, PatchCollection
 from PIL import Image
 
-from compress.command import run_command
-from evaluation.patches import Patches, StagePatches
-from evaluation.reports.record import written
+from evaluation.command import run_command
+from evaluation.reports.patches import Patches, StagePatches
 from figures.patches import PatchesFigureOptions, SeenImage, SheetRow, draw, main
 from figures.picture import save_picture
 
@@ -141,12 +140,8 @@ def record(tmp_path):
         for name, groups in (("flip mask 0.5 (grid)", MASKED), ("merge r 2", MERGED))
     )
     made = Patches("made up", "scenes", "validation", 0, ("0",), stages)
-    write(directory, made)
+    made.save(directory)
     return directory
-
-
-def write(directory, record):
-    (directory / "patches.json").write_text(written(record, "patches"))
 
 
 def test_the_same_record_is_the_same_file(record, tmp_path):
@@ -180,9 +175,9 @@ def test_the_command_writes_beside_the_record_and_overwrites_only_when_told(reco
 def test_bad_input_is_one_line_and_leaves_nothing(record, tmp_path, capsys):
     assert "python -m evaluation.patches" in complaint(["--record", tmp_path / "no"], capsys)
     whole = Patches.load(record)
-    write(record, dataclasses.replace(whole, stages=()))
+    dataclasses.replace(whole, stages=()).save(record)
     assert "no first stage" in complaint(["--record", record], capsys)
-    write(record, whole)
+    whole.save(record)
     Image.fromarray(PICTURE[:13]).save(record / "image-0.png")
     assert "can't be cut into 4 x 4 patches" in complaint(["--record", record], capsys)
     (record / "image-0.png").write_bytes(b"no image")

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from compress.command import run_command
 from figures.repair import RepairedTower, RepairOptions, draw, main
 from figures.result import load_record, load_repairs
 from figures.style import series_style
@@ -17,7 +18,7 @@ def complaint(capsys):
 
     def run(arguments):
         with pytest.raises(SystemExit) as ending:
-            run(main, RepairOptions, "figures.repair", arguments)
+            run_command(main, RepairOptions, "figures.repair", arguments)
         assert ending.value.code == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
@@ -102,7 +103,13 @@ def test_towers_of_which_nothing_was_lost_can_be_drawn(result):
         for entry in json.loads((result / "repair.json").read_text())
     ]
     (result / "repair.json").write_text(json.dumps(entries))
-    draw([tower(result)]).draw_without_rendering()
+    figure = draw([tower(result)])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert heights(axes, "before") == [0, 0, 0]
+        assert places(axes, "unchanged") + places(axes, "problem") == [0, 1, 2]
+        low, high = axes.get_ylim()
+        assert low < 0 < high
 
 
 def test_the_panels_fill_the_picture(result):

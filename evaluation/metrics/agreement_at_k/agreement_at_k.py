@@ -10,17 +10,17 @@ from evaluation.retrieval import agreement
 
 
 class AgreementAtK(evaluate.Metric):
-    """Share of the uncascaded tower's own top-k results that a cascade returns too, in percent."""
+    """Share of the full tower's own top-k results that a cascade returns too, in percent."""
 
     def _info(self) -> evaluate.MetricInfo:
         row = datasets.Sequence(datasets.Value("int64"))
         return evaluate.MetricInfo(
-            description="Share of the uncascaded tower's own top-k results that a cascade "
-            "returns too, in percent. Needs no captions that are true.",
+            description="Share of the full tower's own top-k results that a cascade "
+            "returns too, in percent. Needs no true captions.",
             citation="",
             inputs_description=(
-                "predictions: the positions of the images that the cascade returns, a row of k a "
-                "query, -1 = nothing returned. references: the same of the uncascaded tower. "
+                "predictions: for each query the positions of the k images that the cascade "
+                "returns, -1 = nothing returned. references: the same for the full tower. "
                 'Returns {"agreement": percent}.'
             ),
             features=datasets.Features({"predictions": row, "references": row}),

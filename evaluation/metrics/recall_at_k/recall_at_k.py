@@ -18,8 +18,8 @@ class RecallAtK(evaluate.Metric):
             "against the model.",
             citation="",
             inputs_description=(
-                "predictions: a row of scores a query, one score an image, larger is better. "
-                "references: the position of each query's image. ks: the k's, by default 1, 5, 10. "
+                "predictions: for each query a row of scores, one per image, larger is better. "
+                "references: the position of each query's image. ks: 1, 5, 10 by default. "
                 'Returns {"recall@k": percent} for each k.'
             ),
             features=datasets.Features(

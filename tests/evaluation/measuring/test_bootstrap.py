@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.measuring.bootstrap import Bootstrap, Interval
+from evaluation.measuring.bootstrap import Bootstrap
+from evaluation.measuring.values import Interval
 
 unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
@@ -87,7 +88,7 @@ def test_a_bootstrap_of_nothing_is_refused(arguments, complaint):
 
 def test_values_must_be_finite_and_one_a_query():
     bootstrap = Bootstrap(torch.arange(3), samples=10)
-    with pytest.raises(ValueError, match="one value a query"):
+    with pytest.raises(ValueError, match="one value per query"):
         bootstrap.interval(torch.zeros(2))
     with pytest.raises(ValueError, match="finite"):
         bootstrap.interval(torch.tensor([0.0, 1.0, float("nan")]))

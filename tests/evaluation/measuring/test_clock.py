@@ -8,7 +8,6 @@ import torch
 from cascade import ResumedStage, Stage
 from evaluation.measuring import clock
 from evaluation.measuring.clock import (
-    Timing,
     encoding,
     keeping_states,
     resuming,
@@ -17,6 +16,7 @@ from evaluation.measuring.clock import (
     stage_timings,
     summarise,
 )
+from evaluation.measuring.values import Timing
 from pruning_mechanism import Reduction, reduce
 from tests.conftest import tiny_processor
 
@@ -78,7 +78,7 @@ def test_speedup_bounds_take_the_quartiles_that_hurt_and_those_that_help():
     assert found.high == pytest.approx(12 / (0.5 + 0.1 * 12))
 
 
-def test_the_uncascaded_tower_is_exactly_as_fast_as_itself():
+def test_the_full_tower_is_exactly_as_fast_as_itself():
     found = speedup_interval([Timing(10.0, 8.0, 12.0, 9)], f=0.1)
     assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
 

@@ -1,0 +1,167 @@
+"""The sub-commands of `clip-cascade`: one row for each command of the project.
+
+A command's module is named here and not imported, so that the list is there at once. `summary` is
+the first line of the docstring of the command's options.
+"""
+
+from dataclasses import dataclass
+
+GROUPS = {
+    "compress": "make a tower cheaper",
+    "measure": "measure recall and seconds",
+    "draw": "draw figures from results and reports",
+    "demo": "the demo checkpoint",
+}
+"""What the commands of each group do, in the order of the help text."""
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A command: `clip-cascade NAME` does what `python -m MODULE` does."""
+
+    name: str
+    module: str
+    group: str
+    summary: str
+
+
+SUBCOMMANDS = (
+    Subcommand(
+        "joint",
+        "compress.joint",
+        "compress",
+        "Prune, merge, exit and align a CLIP vision tower, all under one budget.",
+    ),
+    Subcommand(
+        "recover",
+        "compress.recover",
+        "compress",
+        "Prune what the rest of a CLIP tower can rebuild; needs images only, or texts only.",
+    ),
+    Subcommand(
+        "fisher",
+        "compress.fisher",
+        "compress",
+        "Prune a CLIP tower by Fisher information (arXiv 2204.09656).",
+    ),
+    Subcommand(
+        "sensitivity",
+        "compress.sensitivity",
+        "compress",
+        "Prune the least sensitive heads of a CLIP tower (arXiv 1905.10650).",
+    ),
+    Subcommand(
+        "baseline",
+        "compress.baseline",
+        "compress",
+        "Prune a CLIP tower by a torch-pruning importance, to compare with.",
+    ),
+    Subcommand(
+        "flip",
+        "compress.flip",
+        "compress",
+        "Leave out patches of every image (FLIP, arXiv 2212.00794).",
+    ),
+    Subcommand(
+        "merge",
+        "compress.merge",
+        "compress",
+        "Merge similar tokens between attention and MLP (ToMe, arXiv 2210.09461).",
+    ),
+    Subcommand(
+        "rank",
+        "compress.rank",
+        "compress",
+        "Let the highest-ranked patches go on, and fuse the others into one token.",
+    ),
+    Subcommand(
+        "resolution",
+        "compress.resolution",
+        "compress",
+        "Reduce all images, or each by what it would lose.",
+    ),
+    Subcommand(
+        "early-exit",
+        "compress.early_exit",
+        "compress",
+        "End a tower after one of its first layers, with a head solved in closed form.",
+    ),
+    Subcommand(
+        "align",
+        "compress.align",
+        "compress",
+        "Align a first stage to the last stage's embeddings by ridge regression, in closed form.",
+    ),
+    Subcommand(
+        "experiment",
+        "evaluation.cascade",
+        "measure",
+        "Compress first stages, put each in front of the full tower, measure recall and seconds.",
+    ),
+    Subcommand(
+        "equal-time",
+        "evaluation.equal_time",
+        "measure",
+        "Compare rules at equal measured time, as shares of the uncascaded tower's.",
+    ),
+    Subcommand(
+        "masking",
+        "evaluation.masking",
+        "measure",
+        "Mask patches by each rule, put each tower in front of the full one, measure.",
+    ),
+    Subcommand(
+        "patches",
+        "evaluation.patches",
+        "measure",
+        "Write down which patches first stages keep and which tokens they merge, image by image.",
+    ),
+    Subcommand(
+        "seeds",
+        "evaluation.seeds",
+        "measure",
+        "Sum up one experiment's reports under several seeds: means and 95 % t intervals.",
+    ),
+    Subcommand(
+        "draw-pareto",
+        "figures.pareto",
+        "draw",
+        "Draw what first stages and cascades find against what they save, from reports.",
+    ),
+    Subcommand(
+        "draw-mask",
+        "figures.mask",
+        "draw",
+        "Draw the heads and neurons that a result keeps, and the curves that it was chosen by.",
+    ),
+    Subcommand(
+        "draw-repair",
+        "figures.repair",
+        "draw",
+        "Draw each sublayer's relative error before and after its repair.",
+    ),
+    Subcommand(
+        "draw-masking",
+        "figures.masking",
+        "draw",
+        "Draw the cascade's recall and speedup against the share of patches masked.",
+    ),
+    Subcommand(
+        "draw-patches",
+        "figures.patches",
+        "draw",
+        "Draw which patches first stages keep and which tokens they merge.",
+    ),
+    Subcommand(
+        "demo-train",
+        "demo.train",
+        "demo",
+        "Train a small CLIP (12 × 12 heads, 128 px); the defaults made demo/clip-scenes.",
+    ),
+    Subcommand(
+        "demo-probe",
+        "demo.probe",
+        "demo",
+        "Say what a checkpoint knows of held-out scenes.",
+    ),
+)
