@@ -23,7 +23,6 @@ html_title = "clip-cascade"
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = {"math"}
 myst_heading_anchors = 4
-nitpicky = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -34,10 +33,18 @@ napoleon_use_ivar = True
 default_role = "code"
 
 _TABLE = re.compile(r"^\s*\|.*\|\s*$")
+_CODE = re.compile(r"`[^`]+`(?=(\w?))")
 
 
-def tables_stay_as_they_are(app, what, name, obj, options, lines):
-    """Show the Markdown tables of docstrings as text: reStructuredText has none of that kind."""
+def _ended(code: re.Match) -> str:
+    return code[0] + ("\\ " if code[1] else "")
+
+
+def from_markdown(app, what, name, obj, options, lines):
+    """Turn what docstrings have of Markdown into reStructuredText.
+
+    Tables are shown as text, and code may be followed by a letter, as in `Mask`s.
+    """
     shown, inside = [], False
     for line in lines:
         table = bool(_TABLE.match(line))
@@ -45,11 +52,18 @@ def tables_stay_as_they_are(app, what, name, obj, options, lines):
             shown += ["::", ""]
         elif inside and not table:
             shown.append("")
-        shown.append(f"    {line.strip()}" if table else line)
+        shown.append(f"    {line.strip()}" if table else _CODE.sub(_ended, line))
         inside = table
     lines[:] = shown
 
 
+def stands_alone(app, docname, source):
+    """Let written reports be pages that no table of contents lists."""
+    if docname.startswith("reports/"):
+        source[0] = f"---\norphan: true\n---\n{source[0]}"
+
+
 def setup(app):
     """Register what this file adds to Sphinx."""
-    app.connect("autodoc-process-docstring", tables_stay_as_they_are)
+    app.connect("source-read", stands_alone)
+    app.connect("autodoc-process-docstring", from_markdown)
