@@ -33,6 +33,13 @@ FLAGS = {
     "align": (),
 }
 
+CHECKED_ELSEWHERE = {
+    (family, rule)
+    for family in ("MetaCLIP 2", "SigLIP")
+    for rule in ("recover", "fisher", "sensitivity", "baseline")
+}
+"""By tests/compress/test_tower_option.py, on both towers."""
+
 
 def tables() -> tuple[dict[str, dict[str, str]], ...]:
     """The page's tables of rules and families, vision towers first: {rule: {family: cell}}."""
@@ -54,13 +61,13 @@ VISION, TEXT = tables()
 @pytest.fixture
 def run(folder, tmp_path, monkeypatch, capsys):
     """run(family, rule, *flags) -> exit status; what was wrong is one line."""
-    for family in FAMILIES.values():
-        tiny_model(family).save_pretrained(tmp_path / family)
-        tiny_processor().save_pretrained(tmp_path / family)
 
     def ran(family: str, rule: str, *flags: str) -> int:
-        output = tmp_path / f"{rule}-{len(list(tmp_path.iterdir()))}"
-        where = ("--model", tmp_path / family, "--corpus", "folder", "--corpus-dir", folder)
+        output, base = tmp_path / rule, tmp_path / family
+        if not base.exists():
+            tiny_model(family).save_pretrained(base)
+            tiny_processor().save_pretrained(base)
+        where = ("--model", base, "--corpus", "folder", "--corpus-dir", folder)
         arguments = (*where, "--output", output, *FLAGS[rule], *flags)
         monkeypatch.setattr(sys, "argv", [rule, *map(str, arguments)])
         capsys.readouterr()
@@ -81,6 +88,8 @@ def run(folder, tmp_path, monkeypatch, capsys):
 def test_rules_work_on_the_vision_towers_that_the_page_names(family, run):
     for rule, cells in VISION.items():
         expected = {"yes": 0, "–": 2}[cells[family]]
+        if (family, rule) in CHECKED_ELSEWHERE:
+            continue
         assert run(FAMILIES[family], rule) == expected, f"compress.{rule} on {family}"
 
 
