@@ -22,19 +22,18 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from commands.flags import Bounds, Unread
-from compress.allocation.allocate import best_units, uniform
-from compress.allocation.plan import make_plan
-from compress.budgets.prices import Constraint, Prices
+from compress.allocation.allocate import Allocation, Curves, allocated, best_units
+from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Batch, Calibration, Group, calibrate
 from compress.calibrating.importance import Importance
 from compress.calibrating.objective import Contrastive, Objective
+from compress.calibrating.subject import Subject
 from compress.calibrating.weight_gradients import borrowed, mean_squared_gradients, summed_gradients
-from compress.command import run_command
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.dense import DenseTower
-from compress.making.options import Allocation, BudgetOptions, OutputOptions
-from compress.making.rule import Rule, run_rule
-from compress.making.smaller import Plan
+from compress.making.pruning import Scoring, pruning
+from compress.making.rule import Rule
+from compress.options import BudgetOptions, OutputOptions
 from pruning_mechanism import Mask, Sublayer, Tower, TowerError, TowerKind
 from pruning_mechanism.tower import Inputs
 
@@ -214,26 +213,29 @@ def _fill_gradients(
 
 def select(
     importance: Importance,
-    mac_constraint: float,
-    config,
+    budget: float | Prices,
+    config: object = None,
     allocate: Allocation = "uniform",
     tower: TowerKind = "vision",
+    curves: Curves | None = None,
 ) -> Mask:
-    """The mask of the best-scored units at `mac_constraint`, in torch-pruning's two ways.
+    """The mask of the best-scored units under a budget, in torch-pruning's two ways or by curves.
 
     Args:
         importance: scores of heads and neurons.
-        mac_constraint: kept MACs / dense MACs, in (0, 1].
-        config: the model's configuration, or the tower's.
+        budget: kept MACs / dense MACs, in (0, 1], or what sizes cost under another budget.
+        config: the model's configuration, or the tower's; not read where there are prices.
         allocate: `uniform` keeps the same number in every layer (torch-pruning's local pruning),
-            `scores` the best of the whole tower (its global pruning).
+            `scores` the best of the whole tower (its global pruning), `curves` those of the least
+            loss by measured curves.
         tower: which one of the model's.
+        curves: from `compress.allocation.curves.measure_curves`, which `curves` needs.
 
     Raises:
-        UserError: the constraint is outside (0, 1].
+        UserError: the budget is out of range, or can't be met.
     """
-    prices = Prices.in_macs(config, mac_constraint, tower)
-    return (uniform if allocate == "uniform" else ranked)(importance, prices)
+    prices = as_prices(budget, config, tower)
+    return allocated(importance, prices, allocate, curves, ranked)
 
 
 def ranked(importance: Importance, prices: Prices) -> Mask:
@@ -282,27 +284,23 @@ class BaselineOptions(EstimatorOptions, OutputOptions):
 
 
 def rule(options: EstimatorOptions) -> Rule:
-    """Pruning by one of torch-pruning's estimators under the options' constraints."""
+    """Pruning by one of torch-pruning's estimators under the options' budgets."""
 
-    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
-        def score() -> Importance:
-            return scores(
-                dense.model,
-                dense.calibration,
-                seed=options.seed,
-                tower=dense.kind,
-                kind=options.importance,
-                hessian_samples=options.hessian_samples,
-                texts=dense.texts,
-                progress=True,
-            )
+    def score(subject: Subject) -> Importance:
+        return scores(
+            subject.model,
+            subject.calibration,
+            seed=options.seed,
+            tower=subject.kind,
+            kind=options.importance,
+            hessian_samples=options.hessian_samples,
+            texts=subject.texts,
+            progress=True,
+        )
 
-        of = (options.importance, options.seed, options.hessian_samples)
-        importance = dense.once(("baseline", *of), score)
-        return make_plan(dense, importance, constraint, options, options.usual_allocation, ranked)
-
-    captions = options.importance in ("taylor", "hessian")
-    return Rule(options.importance, options.constraints(), plan, captions, options.structures)
+    key = ("baseline", options.importance, options.seed, options.hessian_samples)
+    scoring = Scoring(score, key, options.importance in ("taylor", "hessian"))
+    return pruning(options.importance, options.budgets, scoring, select, options.spending)
 
 
 def main(options: BaselineOptions) -> None:

@@ -1,7 +1,7 @@
 """Early exit: the embedding is read off after one of the first layers.
 
 The exit's head is the alignment, a ridge regression in closed form: no gradient descent. One pass
-of the last stage over the calibration images gives the heads of all layers asked for. The layers
+of the tower over the calibration images gives the heads of all layers asked for. The layers
 above are gone from the checkpoint; in a cascade the full tower may resume where this one stopped
 (`cascade.resume`).
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from commands.flags import Count, Share, by_default
-from compress.budgets.prices import Constraint
-from compress.command import run_command
+from compress.budgets.budgets import MacBudget
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.options import AlignOptions, OutputOptions
-from compress.making.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
+from compress.making.reducing import asked_of, check_of, within
+from compress.making.rule import Rule, Step
 from compress.making.source import Source
+from compress.options import OutputOptions, TokenOptions
 from compress.solving.alignment import pooled_after
 from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
 from pruning_mechanism.families import tower_config
@@ -32,7 +33,7 @@ USUAL_LAYERS = (4,)
 
 
 @dataclass(frozen=True)
-class ExitOptions(AlignOptions):
+class ExitOptions(TokenOptions):
     """After which layer the embedding is read off."""
 
     layer: Annotated[tuple[Count, ...], by_default("4")] = ()
@@ -51,38 +52,39 @@ class EarlyExitOptions(ExitOptions, OutputOptions):
     """
 
 
-def rule(options: ExitOptions) -> ReduceRule:
-    """Early exit after the options' layers or under their constraints."""
-    settings = settings_of("layer", options.layer or USUAL_LAYERS, options.mac_constraint)
+def rule(options: ExitOptions) -> Rule:
+    """Early exit after the options' layers or under their budgets."""
+    asked_for = asked_of("layer", options.layer or USUAL_LAYERS, options.mac_constraint)
 
-    def step(source: Source, setting: Constraint) -> Step:
-        reduction = _exit(source.model.config, setting)
+    def step(source: Source, asked: float | MacBudget) -> Step:
+        reduction = _exit(source.model.config, asked)
         made = reduce(source.model, reduction)
         if options.align == "none":
             return Step(made, source.processor)
-        pooled = source.ledger.once(("exits", settings), lambda: _read_off(source, settings))
-        targets = _own_targets(source, pooled[max(pooled)])
-        return Step(made, source.processor, pooled[reduction.layers], targets)
+        every = tuple(asked_for.values())
+        pooled = source.cache.once(("exits", every), lambda: _read_off(source, every))
+        embeddings = _own_embeddings(source, pooled[max(pooled)])
+        return Step(made, source.processor, pooled=pooled[reduction.layers], embeddings=embeddings)
 
-    return ReduceRule("exit", settings, step, check_of(_exit))
+    return Rule("exit", asked_for, step, check_of(_exit))
 
 
-def _exit(config, setting: Constraint) -> Reduction:
-    if setting.kind == "layer":
-        return Reduction(layers=int(setting.value))
+def _exit(config: object, asked: float | MacBudget) -> Reduction:
+    if not isinstance(asked, MacBudget):
+        return Reduction(layers=int(asked))
     layers = tower_config(config, "vision").num_hidden_layers
-    return within(config, [Reduction(layers=each + 1) for each in range(layers)], setting)
+    return within(config, [Reduction(layers=each + 1) for each in range(layers)], asked)
 
 
 @torch.no_grad()
-def _read_off(source: Source, settings: Sequence[Constraint]) -> dict[int, Tensor]:
+def _read_off(source: Source, every: Sequence[float | MacBudget]) -> dict[int, Tensor]:
     """What is read off all calibration images, float32 [n, 2d] each, in one pass.
 
-    By number of layers: those of all settings that can be met, and the whole tower.
+    By number of layers: those of all that can be met, and the whole tower.
     """
     tower, config = Tower.of(pooled_only(source.model)), source.model.config
     found: dict[int, list[Tensor]] = {len(tower.layers): []}
-    for each in settings:
+    for each in every:
         with suppress(UserError, TowerError):  # where that can't be met, nothing is made
             reduction = _exit(config, each)
             reduction.check(config)
@@ -94,21 +96,21 @@ def _read_off(source: Source, settings: Sequence[Constraint]) -> dict[int, Tenso
 
 
 @torch.no_grad()
-def _own_targets(source: Source, top: Tensor) -> Tensor | None:
-    """The embeddings to align to, by what was read off after the last layer [n, 2d].
+def _own_embeddings(source: Source, top: Tensor) -> Tensor | None:
+    """The full tower's embeddings, by what was read off after the last layer [n, 2d].
 
-    None if the source isn't its own target. Not in the ledger: other rules' results don't come by
-    them so cheaply.
+    None if the source isn't its own full tower. Not in the cache: other rules don't come by them so
+    cheaply.
     """
-    final = source.target.final
-    if source.target.model is not source.model or not isinstance(final, nn.Linear):
+    final = source.full.tower.final
+    if source.full.tower.model is not source.model or not isinstance(final, nn.Linear):
         return None
     return final(top[:, : final.in_features].to(final.weight)).float().cpu()
 
 
 def main(options: EarlyExitOptions) -> None:
     """End the tower, align it and save."""
-    run_reduce(rule(options), options)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

@@ -19,17 +19,16 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from compress.allocation.allocate import split_budget
-from compress.allocation.plan import make_plan
-from compress.budgets.prices import Constraint, Prices
+from compress.allocation.allocate import Allocation, Curves, allocated
+from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
 from compress.calibrating.objective import PROJECTIONS, ObjectiveName, objective_named
-from compress.command import run_command
-from compress.making.dense import DenseTower
-from compress.making.options import BudgetOptions, OutputOptions
-from compress.making.rule import Rule, run_rule
-from compress.making.smaller import Plan
+from compress.calibrating.subject import Subject
+from compress.command import run_command, run_rule
+from compress.making.pruning import Scoring, pruning
+from compress.making.rule import Rule
+from compress.options import BudgetOptions, OutputOptions
 from pruning_mechanism import Mask, Tower, TowerKind
 from pruning_mechanism.heads import constants_moved
 
@@ -95,21 +94,29 @@ def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
 
 
 def select(
-    importance: Importance, mac_constraint: float, config, tower: TowerKind = "vision"
+    importance: Importance,
+    budget: float | Prices,
+    config: object = None,
+    tower: TowerKind = "vision",
+    allocate: Allocation = "scores",
+    curves: Curves | None = None,
 ) -> Mask:
-    """The mask that keeps most importance at `mac_constraint`, rearranged inside its layers.
+    """The mask that keeps most importance under a budget, rearranged inside its layers.
 
     Args:
         importance: scores of heads and neurons; rearranged only if it has Fisher blocks.
-        mac_constraint: kept MACs / dense MACs, in (0, 1].
-        config: the model's configuration, or the tower's.
+        budget: kept MACs / dense MACs, in (0, 1], or what sizes cost under another budget.
+        config: the model's configuration, or the tower's; not read where there are prices.
         tower: which one of the model's.
+        allocate: `scores` for the exact best split (algorithm 1), `curves` for the least loss by
+            measured curves, `uniform` for the same share in every layer.
+        curves: from `compress.allocation.curves.measure_curves`, which `curves` needs.
 
     Raises:
-        UserError: the constraint is outside (0, 1].
+        UserError: the budget is out of range, or can't be met.
     """
-    prices = Prices.in_macs(config, mac_constraint, tower)
-    return rearranged(importance, split_budget(importance, prices))
+    prices = as_prices(budget, config, tower)
+    return rearranged(importance, allocated(importance, prices, allocate, curves))
 
 
 def rearranged(importance: Importance, mask: Mask) -> Mask:
@@ -181,27 +188,22 @@ class FisherOptions(ScoreOptions, OutputOptions):
 
 
 def rule(options: ScoreOptions) -> Rule:
-    """Fisher pruning under the options' constraints."""
+    """Fisher pruning under the options' budgets."""
 
-    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
-        def score() -> Importance:
-            return scores(
-                dense.model,
-                dense.calibration,
-                seed=options.seed,
-                tower=dense.kind,
-                texts=dense.texts,
-                objective=options.objective,
-                progress=True,
-            )
-
-        importance = dense.once(("fisher", options.objective, options.seed), score)
-        return make_plan(
-            dense, importance, constraint, options, options.usual_allocation, arrange=rearranged
+    def score(subject: Subject) -> Importance:
+        return scores(
+            subject.model,
+            subject.calibration,
+            seed=options.seed,
+            tower=subject.kind,
+            texts=subject.texts,
+            objective=options.objective,
+            progress=True,
         )
 
     captions = options.objective == "contrastive"
-    return Rule("fisher", options.constraints(), plan, captions, options.structures)
+    scoring = Scoring(score, ("fisher", options.objective, options.seed), captions)
+    return pruning("fisher", options.budgets, scoring, select, options.spending)
 
 
 def main(options: FisherOptions) -> None:

@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from commands.flags import Bounds, Share, by_default
-from compress.budgets.prices import Constraint
-from compress.command import run_command
-from compress.making.options import AlignOptions, OutputOptions
-from compress.making.reduced import (
-    ReduceRule,
-    by_reduction,
-    check_of,
-    run_reduce,
-    settings_of,
-    within,
-)
+from compress.budgets.budgets import MacBudget
+from compress.command import run_command, run_rule
+from compress.making.reducing import asked_of, reducing, within
+from compress.making.rule import Rule
+from compress.options import OutputOptions, TokenOptions
 from pruning_mechanism import Reduction, Shape
 
 PatchRule = Literal["grid", "random", "saliency"]
@@ -31,7 +25,7 @@ USUAL_MASKS = (0.5,)
 
 
 @dataclass(frozen=True)
-class MaskingOptions(AlignOptions):
+class MaskingOptions(TokenOptions):
     """Which patches are left out, and how many."""
 
     mask: Annotated[tuple[MaskShare, ...], by_default("0.5")] = ()
@@ -52,18 +46,18 @@ class FlipOptions(MaskingOptions, OutputOptions):
     """
 
 
-def rule(options: MaskingOptions) -> ReduceRule:
-    """Patch masking at the options' shares or under their constraints."""
-    settings = settings_of("mask", options.mask or USUAL_MASKS, options.mac_constraint)
+def rule(options: MaskingOptions) -> Rule:
+    """Patch masking at the options' shares or under their budgets."""
 
-    def choose(config, setting: Constraint) -> Reduction:
+    def choose(config: object, asked: float | MacBudget) -> Reduction:
         patches = int(Shape.of(config, dense=True).tokens) - 1
-        if setting.kind == "mask":
-            return _kept(max(1, round((1 - setting.value) * patches)), options)
+        if not isinstance(asked, MacBudget):
+            return _kept(max(1, round((1 - asked) * patches)), options)
         every = [_kept(count, options) for count in range(1, patches + 1)]
-        return within(config, every, setting)
+        return within(config, every, asked)
 
-    return ReduceRule("flip", settings, by_reduction(choose), check_of(choose))
+    asked = asked_of("mask", options.mask or USUAL_MASKS, options.mac_constraint)
+    return reducing("flip", asked, choose)
 
 
 def _kept(patches: int, options: MaskingOptions) -> Reduction:
@@ -72,7 +66,7 @@ def _kept(patches: int, options: MaskingOptions) -> Reduction:
 
 def main(options: FlipOptions) -> None:
     """Leave out, align and save."""
-    run_reduce(rule(options), options)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

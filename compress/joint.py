@@ -21,20 +21,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated, ClassVar, get_args
 
-from compress.budgets.prices import Constraint
+from commands.flags import Bounds, Count, Share, by_default
+from compress.budgets.budgets import MacBudget, SecondBudget
+from compress.budgets.structures import Structure
 from compress.budgets.token_prices import MacPrices, SecondPrices
-from compress.command import run_command
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.options import OutputOptions
-from compress.making.reduced import ReduceRule, Step, run_reduce, settings_of
-from compress.making.source import Source
+from compress.making.rule import Rule, Step
+from compress.making.source import Needs, Source
+from compress.options import OutputOptions, TokenOptions
 from compress.searching.combinations import (
-    CombinationOptions,
+    Thoroughness,
     Tried,
     best_combinations,
     exits_tried,
 )
+from compress.solving.alignment import LEAST_IMAGES
 from pruning_mechanism import Reduction, is_smaller
 from pruning_mechanism.costs.latency_measurement import measured_share
 
@@ -46,6 +50,43 @@ MARGIN = 0.99
 """Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
 LEFT = 0.95
 """Share of the constraint below which a finished tower leaves seconds that it should spend."""
+
+
+@dataclass(frozen=True)
+class CombinationOptions(TokenOptions):
+    """What may go, and how thoroughly to look."""
+
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
+    latency_constraint: tuple[Share, ...] = ()
+    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    structures: tuple[Structure, ...] = get_args(Structure)
+    """what pruning may take"""
+    exits: tuple[Count, ...] = ()
+    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
+    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
+    """calibration images that exits and finished towers are compared on"""
+    score_samples: Count = 1024
+    """calibration images for the scores and the repair"""
+    curve_samples: Count = 128
+    """calibration images for the curves"""
+    tries: Count = 4
+    """combinations that are made for each constraint, and the best one that merges nothing"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
+    reads_target: ClassVar = True
+
+    @property
+    def thoroughness(self) -> Thoroughness:
+        """What may go, and how thoroughly to look."""
+        return Thoroughness(
+            self.structures,
+            self.exits,
+            self.search_samples,
+            self.score_samples,
+            self.curve_samples,
+            self.tries,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,59 +123,61 @@ class Found:
         return (*says, f"took {self.share:.3f} of the dense tower's seconds here")
 
 
-def rule(options: CombinationOptions) -> ReduceRule:
-    """The joint search under the options' constraints.
+def rule(options: CombinationOptions) -> Rule:
+    """The joint search under the options' budgets.
 
     Raises:
         UserError: what is made isn't to be aligned.
     """
-    settings = _settings(options)
+    if options.align == "none":
+        raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+    thoroughness = options.thoroughness
 
-    def check(config: object, _setting: Constraint) -> None:
-        Reduction().check(config)
-        exits_tried(config, options)
-
-    def step(source: Source, setting: Constraint) -> Step:
+    def check(source: Source, _budget: MacBudget | SecondBudget) -> None:
+        Reduction().check(source.model.config)
+        exits_tried(source.model.config, thoroughness)
         if is_smaller(source.model):
             raise UserError(f"{source.path} is smaller already: name the dense checkpoint")
-        found = _search(source, setting, options)
+
+    def step(source: Source, budget: MacBudget | SecondBudget) -> Step:
+        found = _search(source, budget, thoroughness)
         files = partial(_write, found)
         return Step(found.best.model, source.processor, notes=found.notes, files=files)
 
-    return ReduceRule("joint", settings, step, check)
-
-
-def _settings(options: CombinationOptions) -> tuple[Constraint, ...]:
-    if options.align == "none":
-        raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+    budgets: list[MacBudget | SecondBudget] = [MacBudget(share) for share in USUAL_MACS]
     if options.latency_constraint:
-        return settings_of("latency", options.latency_constraint, ())
-    return settings_of("MAC", options.mac_constraint or USUAL_MACS, ())
+        budgets = [SecondBudget(share) for share in dict.fromkeys(options.latency_constraint)]
+    elif options.mac_constraint:
+        budgets = [MacBudget(share) for share in dict.fromkeys(options.mac_constraint)]
+    asked = {budget.setting: budget for budget in budgets}
+    needs = Needs(full=True, images=LEAST_IMAGES)
+    return Rule("joint", asked, step, check, needs)
 
 
-def _search(source: Source, setting: Constraint, options: CombinationOptions) -> Found:
+def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thoroughness) -> Found:
     """The combinations that promised most, made and measured."""
-    if setting.kind == "MAC":
-        prices = MacPrices.under(source.model.config, setting.value)
-        return Found(best_combinations(source, prices, options, setting.label))
-    size = options.batch_size
-    measured = source.ledger.once(
+    label = budget.setting.label
+    if isinstance(budget, MacBudget):
+        prices = MacPrices.under(source.model.config, budget.share)
+        return Found(best_combinations(source, prices, thoroughness, label))
+    size = source.sampling.batch_size
+    measured = source.cache.once(
         ("seconds", size), lambda: SecondPrices.measured(source.model, size)
     )
-    asked, best = setting.value, None
-    constraint = asked
+    asked, best = budget.share, None
+    share_asked = asked
     for _ in range(CORRECTIONS):
-        tried = best_combinations(source, measured.under(constraint), options, setting.label)
-        share = measured_share(Found(tried).best.model, source.model, options.batch_size)
+        tried = best_combinations(source, measured.under(share_asked), thoroughness, label)
+        share = measured_share(Found(tried).best.model, source.model, size)
         found = Found(tried, measured, share)
         if share <= asked and (best is None or found.best.lost < best.best.lost):
             best = found
-        if best and (share >= LEFT * asked or constraint == 1.0):
+        if best and (share >= LEFT * asked or share_asked == 1.0):
             break  # seconds are spent, or the last correction asked for too many
-        constraint = min(1.0, constraint * MARGIN * asked / share)
+        share_asked = min(1.0, share_asked * MARGIN * asked / share)
     if best is None:
         raise UserError(
-            f"{setting.label}: after {CORRECTIONS} corrections the finished tower still took "
+            f"{label}: after {CORRECTIONS} corrections the finished tower still took "
             f"{share:.3f} of the dense one's seconds; ask for a little less"
         )
     return best
@@ -144,7 +187,7 @@ def _write(found: Found, directory: Path) -> None:
     """The best mask, all that was tried and the seconds, beside the model."""
     found.best.candidate.kept.save(directory / "mask.safetensors")
     tried = [_entry(each) | {"chosen": each is found.best} for each in found.tried]
-    content = {"schema": 1, "metric": "1 - cos to the last stage's embedding", "tried": tried}
+    content = {"schema": 1, "metric": "1 - cos to the full tower's embedding", "tried": tried}
     if prices := found.seconds:
         counts = [each.conditions.tokens for each in prices.tables]
         for tokens, table in zip(counts, prices.tables, strict=True):
@@ -166,7 +209,7 @@ def _entry(tried: Tried) -> dict:
 
 def main(options: JointOptions) -> None:
     """Search, save."""
-    run_reduce(rule(options), options)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

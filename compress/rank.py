@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
 from commands.flags import Bounds, Count, Share, Unread, by_default
-from compress.budgets.prices import Constraint
+from compress.budgets.budgets import MacBudget
 from compress.calibrating.calibration import Calibration
-from compress.command import run_command
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.options import AlignOptions, OutputOptions
-from compress.making.reduced import ReduceRule, Step, check_of, run_reduce, settings_of, within
-from compress.making.source import Source
+from compress.making.reducing import asked_of, check_of, within
+from compress.making.rule import Rule, Step
+from compress.making.source import Needs, Source
+from compress.options import OutputOptions, TokenOptions
 from compress.solving.alignment import LEAST_IMAGES
 from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
@@ -38,7 +39,7 @@ LEAST_EFFECT = 1e-9
 
 
 @dataclass(frozen=True)
-class RankingOptions(AlignOptions):
+class RankingOptions(TokenOptions):
     """Which patches go on, how many, and from where on."""
 
     keep: Annotated[tuple[Share, ...], by_default("0.7")] = ()
@@ -54,7 +55,7 @@ class RankingOptions(AlignOptions):
 
     exclusive: ClassVar = (("keep", "mac_constraint"),)
     unread: ClassVar = (
-        *AlignOptions.unread,
+        *TokenOptions.unread,
         Unread(
             ("rank_samples",), lambda options: options.ranker != "learned", "--ranker attention"
         ),
@@ -69,30 +70,26 @@ class RankOptions(RankingOptions, OutputOptions):
     """
 
 
-def rule(options: RankingOptions) -> ReduceRule:
-    """Token ranking with the options' shares or under their constraints."""
-    settings = settings_of("keep", options.keep or USUAL_KEEPS, options.mac_constraint)
+def rule(options: RankingOptions) -> Rule:
+    """Token ranking with the options' shares or under their budgets."""
 
-    def choose(config, setting: Constraint) -> Reduction:
-        if setting.kind == "keep":
-            return _ranked(config, setting.value, options)
+    def choose(config: object, asked: float | MacBudget) -> Reduction:
+        if not isinstance(asked, MacBudget):
+            return _ranked(config, asked, options)
         patches = int(Shape.of(config).tokens) - 1
         shares = [(count + 1) / patches for count in range(patches)]
-        return within(config, [_ranked(config, each, options) for each in shares], setting)
+        return within(config, [_ranked(config, each, options) for each in shares], asked)
 
-    def step(source: Source, setting: Constraint) -> Step:
-        made = reduce(source.model, choose(source.model.config, setting))
+    def step(source: Source, asked: float | MacBudget) -> Step:
+        made = reduce(source.model, choose(source.model.config, asked))
         if options.ranker == "learned":
             images = source.calibration.first(options.rank_samples)
-            if len(images) < LEAST_IMAGES:
-                raise UserError(
-                    f"{len(images)} readable calibration images are too few for --ranker learned: "
-                    f"it takes {LEAST_IMAGES} at least"
-                )
             learn_rankers(made, images, options.seed)
         return Step(made, source.processor)
 
-    return ReduceRule("rank", settings, step, check_of(choose))
+    asked = asked_of("keep", options.keep or USUAL_KEEPS, options.mac_constraint)
+    needs = Needs(images=LEAST_IMAGES) if options.ranker == "learned" else Needs()
+    return Rule("rank", asked, step, check_of(choose), needs)
 
 
 def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
@@ -179,7 +176,7 @@ def leave_one_out(
 
 def main(options: RankOptions) -> None:
     """Rank, align and save."""
-    run_reduce(rule(options), options)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,23 @@ curves. Images only, or for a text tower texts only.
     python -m compress.recover --mac-constraint 0.5
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from datasets import Dataset
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from compress.allocation.allocate import Curve, by_curves, split_budget, uniform
-from compress.allocation.plan import make_plan
-from compress.budgets.prices import Constraint, Prices
+from compress.allocation.allocate import Allocation, Curves, allocated
+from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance
+from compress.calibrating.moments import dense_moments
+from compress.calibrating.subject import WEIGHT_SAMPLES, Subject
 from compress.calibrating.token_weights import token_weights
-from compress.command import run_command
-from compress.errors import not_finite, place_of
-from compress.making.dense import WEIGHT_SAMPLES, DenseTower
-from compress.making.options import Allocation, BudgetOptions, OutputOptions
-from compress.making.rule import Rule, run_rule
-from compress.making.smaller import Plan
-from compress.solving.eliminate import Elimination, eliminate_units
-from compress.solving.moments import Moments, dense_moments, output_weight
+from compress.command import run_command, run_rule
+from compress.making.pruning import Scoring, pruning
+from compress.making.rule import Rule
+from compress.options import BudgetOptions, OutputOptions
+from compress.solving.eliminate import importance_of
 from pruning_mechanism import Mask, Tower, TowerKind
 
 
@@ -57,55 +52,29 @@ def scores(
     return importance_of(dense, dense_moments(dense, batches, weights), progress)
 
 
-def importance_of(tower: Tower, moments: Sequence[Moments], progress: bool = False) -> Importance:
-    """Recoverable importance from the moments of the dense sublayers; see `scores`.
-
-    Raises:
-        UserError: moments are not finite.
-    """
-    ranked = {"heads": [], "neurons": []}
-    pairs = list(zip(tower.sublayers, moments, strict=True))
-    for part, each in tqdm(pairs, desc="order", unit="sublayer", disable=not progress):
-        if not each.finite:
-            raise not_finite(place_of(part.layer, part.kind))
-        found = eliminate_units(each, output_weight(part), part.unit_width)
-        ranked[part.kind].append(_scores(found))
-    return Importance(torch.stack(ranked["heads"]), torch.stack(ranked["neurons"]))
-
-
 def select(
     importance: Importance,
-    mac_constraint: float,
-    config,
+    budget: float | Prices,
+    config: object = None,
     allocate: Allocation = "uniform",
-    curves: Sequence[Curve] = (),
+    curves: Curves | None = None,
     tower: TowerKind = "vision",
 ) -> Mask:
     """The mask that keeps the units hardest to rebuild, as many a layer as `allocate` says.
 
     Args:
         importance: of heads and neurons, from `scores`.
-        mac_constraint: kept MACs / dense MACs, in (0, 1].
-        config: the model's configuration, or the tower's.
+        budget: kept MACs / dense MACs, in (0, 1], or what sizes cost under another budget.
+        config: the model's configuration, or the tower's; not read where there are prices.
         allocate: `curves` for the least loss by measured curves, `scores` for the global ranking,
             `uniform` for the same share in every layer.
         curves: from `compress.allocation.curves.measure_curves`, which `curves` needs.
         tower: which one of the model's.
 
     Raises:
-        UserError: the constraint is outside (0, 1].
+        UserError: the budget is out of range, or can't be met.
     """
-    prices = Prices.in_macs(config, mac_constraint, tower)
-    if allocate == "curves":
-        return by_curves(importance, curves, prices)
-    return (split_budget if allocate == "scores" else uniform)(importance, prices)
-
-
-def _scores(elimination: Elimination) -> Tensor:
-    """The error at which each unit goes; rounding must not undo the order."""
-    found = torch.empty_like(elimination.errors)
-    found[elimination.order] = elimination.errors.cummax(0).values
-    return found
+    return allocated(importance, as_prices(budget, config, tower), allocate, curves)
 
 
 @dataclass(frozen=True)
@@ -117,16 +86,13 @@ class RecoverOptions(BudgetOptions, OutputOptions):
 
 
 def rule(options: BudgetOptions) -> Rule:
-    """Recoverable pruning under the options' constraints."""
+    """Recoverable pruning under the options' budgets."""
 
-    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
-        def order() -> Importance:
-            return importance_of(dense.tower, dense.moments(), progress=True)
+    def score(subject: Subject) -> Importance:
+        return importance_of(subject.tower, subject.moments(), progress=True)
 
-        importance = dense.once("recover", order)
-        return make_plan(dense, importance, constraint, options, options.usual_allocation)
-
-    return Rule("recover", options.constraints(), plan, structures=options.structures)
+    scoring = Scoring(score, ("recover", options.samples))
+    return pruning("recover", options.budgets, scoring, select, options.spending)
 
 
 def main(options: RecoverOptions) -> None:

@@ -18,19 +18,20 @@ import torch
 from torch import Tensor
 
 from commands.flags import Count, Share, by_default
-from compress.budgets.prices import Constraint
-from compress.command import run_command
+from compress.budgets.budgets import MacBudget
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.options import USUAL_MACS, AlignOptions, OutputOptions
-from compress.making.reduced import ReduceRule, Step, run_reduce, settings_of, within
+from compress.making.reducing import asked_of, within
+from compress.making.rule import Rule, Step
 from compress.making.source import Source
+from compress.options import USUAL_MACS, OutputOptions, TokenOptions
 from pruning_mechanism import Reduction, mac_fraction, reduce
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.modeling.tokens import complexity
 
 
 @dataclass(frozen=True)
-class ResolutionOptions(AlignOptions):
+class ResolutionOptions(TokenOptions):
     """Which sizes images have."""
 
     resolution: tuple[Count, ...] = ()
@@ -51,7 +52,7 @@ class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
     """
 
 
-def rule(options: ResolutionOptions) -> ReduceRule:
+def rule(options: ResolutionOptions) -> Rule:
     """Smaller images, of the options' sizes or under their constraints.
 
     Raises:
@@ -59,33 +60,32 @@ def rule(options: ResolutionOptions) -> ReduceRule:
     """
     if options.choose_from and len(set(options.choose_from)) == 1:
         raise UserError("--choose-from takes two sides at least: for one name a --resolution")
-    constraints = () if options.resolution else options.mac_constraint or USUAL_MACS
-    settings = settings_of("resolution", options.resolution, constraints)
+    sides = sorted(options.choose_from)
 
-    def step(source: Source, setting: Constraint) -> Step:
-        if options.choose_from:
-            return _of_each(source, setting, sorted(options.choose_from))
-        return _of_all(source, setting)
+    def step(source: Source, asked: float | MacBudget) -> Step:
+        return _of_each(source, asked, sides) if sides else _of_all(source, asked)
 
-    def check(config, setting: Constraint) -> None:
-        if options.choose_from:
-            _costs(config, setting, sorted(options.choose_from))
+    def check(source: Source, asked: float | MacBudget) -> None:
+        config = source.model.config
+        if sides:
+            _costs(config, asked, sides)
         else:
-            _one_size(config, setting).check(config)
+            _one_size(config, asked).check(config)
 
-    return ReduceRule("resolution", settings, step, check)
+    shares = () if options.resolution else options.mac_constraint or USUAL_MACS
+    return Rule("resolution", asked_of("resolution", options.resolution, shares), step, check)
 
 
-def _one_size(config, setting: Constraint) -> Reduction:
-    if setting.kind == "resolution":
-        return Reduction(image_size=int(setting.value))
+def _one_size(config: object, asked: float | MacBudget) -> Reduction:
+    if not isinstance(asked, MacBudget):
+        return Reduction(image_size=int(asked))
     own = tower_config(config, "vision")
     sides = range(own.patch_size, own.image_size + 1, own.patch_size)
-    return within(config, [Reduction(image_size=each) for each in sides], setting)
+    return within(config, [Reduction(image_size=each) for each in sides], asked)
 
 
-def _of_all(source: Source, setting: Constraint) -> Step:
-    reduction = _one_size(source.model.config, setting)
+def _of_all(source: Source, asked: float | MacBudget) -> Step:
+    reduction = _one_size(source.model.config, asked)
     return Step(
         reduce(source.model, reduction), resized_processor(source.processor, reduction.image_size)
     )
@@ -104,16 +104,16 @@ def resized_processor(processor, size: int):
     return changed
 
 
-def _of_each(source: Source, setting: Constraint, sides: list[int]) -> Step:
+def _of_each(source: Source, budget: MacBudget, sides: list[int]) -> Step:
     """The least loss that all images may be held to, so that their mean cost is in the budget."""
-    costs = _costs(source.model.config, setting, sides)
+    costs = _costs(source.model.config, budget, sides)
     lost = torch.cat(
         [
             torch.stack([complexity(each.pixels, side) for side in sides[:-1]], dim=1).cpu()
             for each in source.calibration.batches("complexity")
         ]
     )
-    bound = lowest_bound(lost, costs, setting.value)
+    bound = lowest_bound(lost, costs, budget.share)
     shares = torch.bincount(places(lost, bound), minlength=len(sides)) / len(lost)
     reduction = Reduction(
         resolutions=tuple(sides),
@@ -138,7 +138,7 @@ def _spread(costs: Tensor, lost: Tensor, bound: float) -> str:
     )
 
 
-def _costs(config, setting: Constraint, sides: list[int]) -> Tensor:
+def _costs(config: object, budget: MacBudget, sides: list[int]) -> Tensor:
     """Shares of the dense MACs that images of these sides cost, ascending, float64 [sizes].
 
     Raises:
@@ -150,9 +150,9 @@ def _costs(config, setting: Constraint, sides: list[int]) -> Tensor:
     costs = torch.tensor(
         [mac_fraction(config, Reduction(image_size=side)) for side in sides], dtype=torch.float64
     )
-    if costs[0] > setting.value:
+    if costs[0] > budget.share:
         raise UserError(
-            f"--mac-constraint {setting.value:g}: images of {sides[0]} pixels alone cost "
+            f"{budget.setting.label}: images of {sides[0]} pixels alone cost "
             f"{costs[0]:.3f}: add a smaller side"
         )
     return costs
@@ -192,7 +192,7 @@ def lowest_bound(lost: Tensor, costs: Tensor, budget: float) -> float:
 
 def main(options: ResolutionCommandOptions) -> None:
     """Reduce images, align and save."""
-    run_reduce(rule(options), options)
+    run_rule(rule(options), options)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,17 @@ from datasets import Dataset
 from torch import nn
 
 from commands.flags import NumberFromZero
-from compress.budgets.prices import Constraint, check_heads
+from compress.allocation.plan import Plan
+from compress.budgets.budgets import HeadBudget, check_heads
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
 from compress.calibrating.objective import Contrastive
-from compress.command import run_command
+from compress.calibrating.subject import Subject
+from compress.command import run_command, run_rule
 from compress.errors import UserError
-from compress.making.dense import DenseTower
-from compress.making.options import BaseOptions, OutputOptions
-from compress.making.rule import Rule, run_rule
-from compress.making.smaller import Plan
+from compress.making.pruning import planned
+from compress.making.rule import Rule
+from compress.options import OutputOptions, TowerOptions
 from pruning_mechanism import Mask, Tower, TowerKind, masked
 from pruning_mechanism.heads import constants_moved
 
@@ -100,8 +101,8 @@ def select_all_but_one(
     steps, rest = divmod(heads, per_layer - 1)
     if rest or steps > layers:
         raise UserError(
-            f"--rule all-but-one takes {per_layer - 1} heads at a time, up to "
-            f"{(per_layer - 1) * layers}; --heads {heads} is no such number"
+            f"all-but-one takes {per_layer - 1} heads at a time, up to "
+            f"{(per_layer - 1) * layers}; {heads} is no such number"
         )
     cut = torch.zeros(layers, dtype=torch.bool)
     for _ in range(steps):
@@ -115,13 +116,24 @@ def select_all_but_one(
 
 
 @dataclass(frozen=True)
-class HeadOptions(BaseOptions):
+class HeadOptions(TowerOptions):
     """How many heads go, and by which protocol."""
 
     heads: tuple[NumberFromZero, ...] = (77,)
     """how many heads of the tower go; several numbers share one scoring"""
     rule: Literal["lowest", "all-but-one"] = "lowest"
     """the lowest heads of the tower, or all but the best of one layer after another"""
+
+    @property
+    def budgets(self) -> tuple[HeadBudget, ...]:
+        """How many heads go, one result each.
+
+        Raises:
+            UserError: no number is named.
+        """
+        if not self.heads:
+            raise UserError("name how many --heads go")
+        return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
 
 
 @dataclass(frozen=True)
@@ -135,24 +147,22 @@ class SensitivityOptions(HeadOptions, OutputOptions):
 def rule(options: HeadOptions) -> Rule:
     """Head pruning by sensitivity, by the options' protocol."""
 
-    def plan(dense: DenseTower, constraint: Constraint) -> Plan:
-        def score(mask: Mask) -> Importance:
-            model, kind = dense.model, dense.kind
-            with masked(model, mask, kind):
-                return scores(
-                    model, dense.calibration, tower=kind, texts=dense.texts, progress=True
-                )
+    def score(subject: Subject, mask: Mask) -> Importance:
+        model, kind = subject.model, subject.kind
+        with masked(model, mask, kind):
+            return scores(
+                model, subject.calibration, tower=kind, texts=subject.texts, progress=True
+            )
 
-        of_tower = (int(constraint.value), dense.model.config, dense.kind)
+    def plan(subject: Subject, budget: HeadBudget) -> Plan:
+        of_tower = (budget.heads, subject.model.config, subject.kind)
         if options.rule == "all-but-one":
-            return Plan(select_all_but_one(score, *of_tower))
-        importance = dense.once("sensitivity", lambda: score(Mask.dense(*of_tower[1:])))
+            return Plan(select_all_but_one(lambda mask: score(subject, mask), *of_tower))
+        dense = Mask.dense(*of_tower[1:])
+        importance = subject.once("sensitivity", lambda: score(subject, dense))
         return Plan(select(importance, *of_tower))
 
-    constraints = tuple(Constraint("heads", each) for each in dict.fromkeys(options.heads))
-    if not constraints:
-        raise UserError("name how many --heads go")
-    return Rule("sensitivity", constraints, plan, captions=True)
+    return planned("sensitivity", options.budgets, plan, captions=True)
 
 
 def main(options: SensitivityOptions) -> None:

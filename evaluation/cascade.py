@@ -6,10 +6,12 @@ Stands at the end of corpus → importance → mask → repair → smaller tower
 writes, the report, is all that tables and figures are made of.
 """
 
+import functools
 import sys
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import or_
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,20 +27,21 @@ from commands.flags import (
     flag_of,
     inputs_of,
     published_corpus,
+    published_name,
     said_of,
 )
 from commands.outputs import finished_directory
 from commands.screen import console, printable
 from compress.command import run_command
 from compress.errors import UserError
-from compress.making.dense import check_text_model, open_base
-from compress.making.options import BudgetOptions
+from compress.making.source import Checkpoints, Needs, Source, check_text_model, open_source
+from compress.options import SpendingOptions
 from evaluation.experiment.first_stages import (
     FirstStage,
     Method,
     belongs_to,
     made_before,
-    make,
+    make_all,
     possible,
     refuse_overlap,
     seen,
@@ -62,7 +65,7 @@ from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)
-class CascadeOptions(BudgetOptions, SearchOptions):
+class CascadeOptions(SpendingOptions, SearchOptions):
     """Compress first stages, put each in front of the full tower, measure recall and seconds.
 
     Example: python -m evaluation.cascade --methods fisher --mac-constraint 0.5 --m 50
@@ -107,11 +110,11 @@ def main(options: CascadeOptions) -> None:
             refuse_overlap(set().union(*map(seen, stages)), keys)
             calibration = "first stages made before; see their compression.json"
         else:
-            base = open_base(options, any(method.captions for method in methods))
-            methods = possible(methods, base)
-            refuse_overlap(set(base.calibration.corpus["key"]), keys)
-            stages = make(methods, base, directory / "stages")
-            calibration = _calibration(options, methods, len(base.calibration))
+            source = _source(options, methods)
+            methods = possible(methods, source)
+            refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, keys)
+            stages = make_all(methods, source, directory / "stages")
+            calibration = _calibration(options, methods, len(source.calibration))
         report = _measure(options, collection, skipped, stages, calibration)
         report.save(directory / "report.json")
         write_text(directory / "report.md", report.markdown())
@@ -134,6 +137,14 @@ def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:
     beside = "--stage" if options.stage else "these --methods"
     for name in unread_settings(methods, options, said_of(options).given):
         print(f"note: {flag_of(name)} is not read beside {beside}", file=sys.stderr)
+
+
+def _source(options: CascadeOptions, methods: Sequence[Method]) -> Source:
+    """What all first stages are made from: the full tower itself."""
+    called = {options.model: published_name(options.model)}
+    checkpoints = Checkpoints(options.model, options.text_model, options.model, called=called)
+    needs = functools.reduce(or_, (method.needs for method in methods), Needs())
+    return open_source(checkpoints, options.sampling, needs)
 
 
 def _measure(

@@ -23,10 +23,11 @@ from compress import flip
 from compress.command import run_command
 from compress.errors import UserError
 from compress.flip import MaskShare, PatchRule
-from compress.making.dense import check_text_model
-from compress.making.options import AlignOptions
-from compress.making.reduced import ReduceRule, make_reduced
-from compress.making.source import Source, open_source
+from compress.making.make import make
+from compress.making.rule import Rule
+from compress.making.source import Needs, Source, check_text_model, open_source
+from compress.options import TokenOptions
+from compress.solving.alignment import LEAST_IMAGES
 from evaluation.experiment.first_stages import FirstStage, refuse_overlap
 from evaluation.experiment.search import (
     Search,
@@ -42,7 +43,7 @@ from evaluation.reports.report import Report
 
 
 @dataclass(frozen=True)
-class MaskingExperimentOptions(AlignOptions, SearchOptions):
+class MaskingExperimentOptions(TokenOptions, SearchOptions):
     """Mask patches by each rule, put each tower in front of the full one, measure.
 
     Example: python -m evaluation.masking --keep grid saliency --mask 0 0.25 0.5 0.75
@@ -59,7 +60,7 @@ class MaskingExperimentOptions(AlignOptions, SearchOptions):
     overwrite: bool = False
     """replace an earlier result"""
 
-    measures_target: ClassVar = True
+    reads_target: ClassVar = True
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def main(options: MaskingExperimentOptions) -> None:
     rules = _rules(options)
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         collection, skipped = searched_corpus(options)
-        source = open_source(options)
+        source = open_source(options.checkpoints, options.sampling, _needs(options))
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
-        last = source.target_path
+        last = source.full.path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
         tower = Stage.load(last, options.device, options.batch_size, texts, options.attends_by)
         check_text_model(options.text_model, tower.model, last)
@@ -101,7 +102,12 @@ def main(options: MaskingExperimentOptions) -> None:
     _show(report, options)
 
 
-def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, ReduceRule]:
+def _needs(options: MaskingExperimentOptions) -> Needs:
+    """The full tower is measured, whatever is aligned to it."""
+    return Needs(full=True, images=LEAST_IMAGES if options.align != "none" else 1)
+
+
+def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, Rule]:
     """Patch masking by each keep rule, at all shares.
 
     Raises:
@@ -110,7 +116,7 @@ def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, ReduceRule]:
     for name in ("keep", "mask"):
         if not getattr(options, name):
             raise UserError(f"name at least one value of --{name}")
-    shared = {each.name: getattr(options, each.name) for each in fields(AlignOptions)}
+    shared = {each.name: getattr(options, each.name) for each in fields(TokenOptions)}
     return {
         keep: flip.rule(flip.MaskingOptions(**shared, mask=options.mask, keep=keep))
         for keep in options.keep
@@ -118,7 +124,7 @@ def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, ReduceRule]:
 
 
 def _first_stages(
-    rules: dict[PatchRule, ReduceRule],
+    rules: dict[PatchRule, Rule],
     source: Source,
     tower: Stage,
     options: MaskingExperimentOptions,
@@ -126,13 +132,13 @@ def _first_stages(
     """The first stages of each rule at each share, as they would load from a checkpoint."""
     for keep, rule in rules.items():
         for setting in rule.settings:
-            reduced = make_reduced(source, rule, setting, options)
-            seconds = reduced.compression.seconds
+            result = make(source, rule, setting, options.finish)
+            seconds = result.compression.seconds
             yield Masked(
                 FirstStage(keep, setting.label, setting.value, None, seconds),
                 Stage(
-                    _sharing(reduced.step.model, source.model),
-                    reduced.step.processor,
+                    _sharing(result.model, source.model),
+                    result.processor,
                     options.batch_size,
                     tower,
                     options.attends_by,

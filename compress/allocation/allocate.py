@@ -6,8 +6,9 @@ curve says what the final embedding loses at each size, and the sizes of least t
 exactly by dynamic programming.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from torch import Tensor
 from compress.budgets.prices import Prices
 from compress.budgets.structures import USUAL, Structure, allowed
 from compress.calibrating.importance import Importance
+from compress.errors import UserError
 from pruning_mechanism import Mask
+
+Allocation = Literal["curves", "scores", "uniform"]
 
 NEURON_STEPS = 64
 """Sizes of an MLP that an allocation chooses from."""
@@ -46,6 +50,54 @@ class Curve:
             return np.full(len(sizes), self.losses[0])
         falling = np.maximum.accumulate(np.asarray(self.losses)[::-1])[::-1]
         return PchipInterpolator(self.sizes, falling)(sizes)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves to allocate by, and which of their sizes an allocation may choose.
+
+    `round_to`: an MLP keeps a multiple of so many neurons, or all of them; `structures`: what may
+    go.
+    """
+
+    measured: Sequence[Curve]
+    round_to: int = 1
+    structures: Collection[Structure] = USUAL
+
+
+def allocated(
+    importance: Importance,
+    prices: Prices,
+    allocate: Allocation,
+    curves: Curves | None = None,
+    ranked: Callable[[Importance, Prices], Mask] | None = None,
+) -> Mask:
+    """The mask of the best units, as many of them in each sublayer as one of three ways says.
+
+    Args:
+        importance: which units are best.
+        prices: what they cost, and the budget.
+        allocate: by measured `curves`, by a global ranking of the `scores`, or the same share
+            everywhere, `uniform`.
+        curves: for the first of these.
+        ranked: the global ranking; `split_budget` by default.
+
+    Raises:
+        UserError: the budget can't be met, or there are no curves to allocate by.
+    """
+    if allocate == "uniform":
+        return uniform(importance, prices)
+    if allocate == "scores":
+        return (ranked or split_budget)(importance, prices)
+    if curves is None:
+        raise UserError("an allocation by curves needs curves: see compress.allocation.curves")
+    try:
+        return by_curves(importance, curves.measured, prices, curves.round_to, curves.structures)
+    except ValueError as error:
+        raise UserError(
+            f"what structures {','.join(curves.structures)} leave is over the budget: allow more "
+            "structures"
+        ) from error
 
 
 @dataclass(frozen=True)

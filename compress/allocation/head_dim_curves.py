@@ -15,9 +15,9 @@ from compress.allocation.allocate import Curve
 from compress.allocation.curves import Sweep, compensated
 from compress.budgets.structures import dim_sizes
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.moments import Moments
 from compress.calibrating.token_weights import TokenWeights
-from compress.solving.moments import Moments
-from pruning_mechanism import Mask, Sublayer, Tower
+from pruning_mechanism import Sublayer, Tower
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def measure_dim_curves(
     Raises:
         UserError: activations are not finite.
     """
-    sweep = Sweep(tower, tower, calibration)
+    sweep = Sweep(tower, calibration)
     all_weights = weights or [TokenWeights()] * len(sweep.parts)
     curves = []
     for index, part in enumerate(tqdm(sweep.parts, desc=progress, disable=progress is None)):
@@ -51,18 +51,8 @@ def measure_dim_curves(
     return curves
 
 
-def fixed_dim_curves(mask: Mask) -> list[Curve]:
-    """Curves of a single point: the sizes of a mask's heads stay as they are."""
-    return [
-        Curve(layer, kind, len(keep), (int(keep.sum()),), (0.0,))
-        for kind in ("qk_dims", "value_dims")
-        if kind in mask.tensors
-        for layer, keep in enumerate(mask.tensors[kind])
-    ]
-
-
 def _value_curve(sweep: Sweep, index: int, part: Sublayer, moments: Moments) -> Curve:
-    features = [part.features(each.current) for each in sweep.streams]
+    features = [part.features(stream.hidden) for stream in sweep.streams]
     sizes, losses = dim_sizes(part.unit_width), []
     for size in sizes[:-1]:
         kept = (torch.arange(part.unit_width) < int(size)).repeat(part.units)
@@ -77,10 +67,10 @@ def _query_key_curve(sweep: Sweep, index: int, part: Sublayer, of_tokens: TokenW
     for size in sizes[:-1]:
         moments = Moments(part.output.in_features, part.output.out_features)
         features = []
-        for each in sweep.streams:
-            features.append(_with_query_size(part, each.current, int(size)))
-            target = part(each.dense) - each.current
-            moments.add_batch(features[-1], target, each.weights(of_tokens))
+        for stream in sweep.streams:
+            features.append(_with_query_size(part, stream.hidden, int(size)))
+            target = part(stream.hidden) - stream.hidden
+            moments.add_batch(features[-1], target, stream.weights(of_tokens))
         losses.append(sweep.loss(index, features, every, compensated(moments, part, every)))
     return Curve(part.layer, "qk_dims", part.unit_width, tuple(sizes.tolist()), (*losses, 0.0))
 

@@ -1,76 +1,23 @@
-"""What may be kept: constraints, and what heads and neurons cost under them.
+"""Prices: what each size of a sublayer costs under a budget.
 
-Stands between importance and allocation. A constraint is a share of what the dense tower costs, in
-MACs or in measured seconds, or a number of heads that go; prices say what each size of a sublayer
-costs in that currency, in whole units, so that sums are exact.
+Stands between importance and allocation. Prices are in the budget's own currency, MACs, seconds or
+heads, counted in whole units, so that sums are exact.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget, check_heads
 from compress.errors import UserError
 from pruning_mechanism import Mask, Shape, TowerKind
 from pruning_mechanism.costs.latency import LatencyTable
 
 LATENCY_STEPS = 20_000
 """Units that a dense tower's seconds are counted in: far finer than any clock repeats itself."""
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """What a rule is asked for: a share of the dense cost, or a number of its own.
-
-    Of pruning rules it is how many heads go; of others the share of patches that is masked, the
-    tokens merged in a layer, the layer to exit after ….
-    """
-
-    kind: str
-    value: float | None = None
-
-    @property
-    def label(self) -> str:
-        """How reports name it."""
-        if self.value is None:
-            return self.kind
-        if self.kind == "heads":
-            return f"{int(self.value)} heads"
-        return f"{self.kind} {self.value:g}"
-
-    @property
-    def slug(self) -> str:
-        """How directories name it."""
-        return self.label.replace(" ", "-").lower()
-
-    def on_the_way(self, progress: float) -> "Constraint":
-        """A milder constraint, `progress` in (0, 1] of the way from the dense tower: geometric.
-
-        Heads go in equal numbers.
-        """
-        if self.kind == "heads":
-            return Constraint(self.kind, round(self.value * progress))
-        return Constraint(self.kind, self.value**progress)
-
-    def check_tower(self, config, tower: TowerKind = "vision") -> None:
-        """Raise `UserError` if one of `config`'s towers can't meet it."""
-        self.check()
-        if self.kind == "heads":
-            check_heads(int(self.value), config, tower)
-
-    def check(self) -> None:
-        """Raise `UserError` if a share of the cost is outside (0, 1]."""
-        if self.kind in ("MAC", "latency") and not 0 < self.value <= 1:
-            flag = f"--{self.kind.lower()}-constraint"
-            raise UserError(f"{flag} must be in (0, 1], found {self.value}")
-
-
-def check_heads(heads: int, config, tower: TowerKind = "vision") -> None:
-    """Raise `UserError` unless the tower has that many heads to give up."""
-    available = Mask.dense(config, tower).heads.numel()
-    if not 0 <= heads <= available:
-        raise UserError(f"--heads {heads}: the {tower} tower has {available} heads")
 
 
 @dataclass(frozen=True)
@@ -93,15 +40,18 @@ class Prices:
     def in_macs(cls, config, mac_constraint: float, tower: TowerKind = "vision") -> "Prices":
         """In MACs: the kept share of the dense encoder layers of one of `config`'s towers.
 
+        A tower that takes fewer tokens, or ends early, pays for these alone; the share is of what
+        it was before.
+
         Raises:
             UserError: the constraint is outside (0, 1].
         """
-        Constraint("MAC", mac_constraint).check()
-        shape = Shape.of(config, dense=True, tower=tower)
+        MacBudget(mac_constraint)
+        dense, shape = Shape.of(config, dense=True, tower=tower), Shape.of(config, tower=tower)
         return cls(
-            np.arange(shape.heads[0] + 1) * shape.head_macs(),
-            np.arange(shape.neurons[0] + 1) * shape.neuron_macs(),
-            shape.budget(mac_constraint),
+            np.arange(dense.heads[0] + 1) * _whole(shape.head_macs()),
+            np.arange(dense.neurons[0] + 1) * _whole(shape.neuron_macs()),
+            dense.budget(mac_constraint),
             mac_constraint,
             lambda heads, *sizes: heads * shape.sized_head_macs(*sizes),
         )
@@ -115,10 +65,10 @@ class Prices:
         Raises:
             UserError: the constraint is outside (0, 1], or not even an empty tower meets it.
         """
-        Constraint("latency", latency_constraint).check()
+        SecondBudget(latency_constraint)
         if table.least > latency_constraint:
             raise UserError(
-                f"--latency-constraint {latency_constraint:g}: even a tower without heads and "
+                f"latency {latency_constraint:g}: even a tower without heads and "
                 f"neurons takes {table.least:.3f} of the dense tower's time here"
             )
         shape = Shape.of(config, dense=True)
@@ -165,3 +115,41 @@ class Prices:
         """
         del layer
         return self.sized(units, *dims) if dims else getattr(self, kind)[units]
+
+
+def _whole(macs: float) -> int:
+    """MACs of a unit, which are a mean over images where these have different sizes."""
+    return math.ceil(macs)
+
+
+def prices_of(
+    budget: Budget,
+    config: object,
+    tower: TowerKind = "vision",
+    table: LatencyTable | None = None,
+) -> Prices:
+    """What the sizes of a tower's sublayers cost under a budget.
+
+    Args:
+        budget: in MACs, seconds or heads.
+        config: the model's configuration.
+        tower: which one of the model's.
+        table: the tower's measured seconds, for a budget in seconds.
+
+    Raises:
+        UserError: the tower can't meet the budget, or not even if nothing is left of it.
+    """
+    if isinstance(budget, HeadBudget):
+        return Prices.in_heads(config, budget.heads, tower)
+    if isinstance(budget, SecondBudget):
+        return Prices.in_seconds(config, table, budget.share)
+    return Prices.in_macs(config, budget.share, tower)
+
+
+def as_prices(budget: float | Prices, config: object, tower: TowerKind = "vision") -> Prices:
+    """Prices as they are, or those of a share of the MACs of one of `config`'s towers.
+
+    Raises:
+        UserError: the share is outside (0, 1].
+    """
+    return budget if isinstance(budget, Prices) else Prices.in_macs(config, budget, tower)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from compress.budgets.prices import Constraint
+from compress.budgets.budgets import Budget, HeadBudget, SecondBudget
 from compress.errors import UserError
 from pruning_mechanism import Shape, TowerKind
 from pruning_mechanism.costs.latency_sizes import measured_head_sizes
@@ -46,34 +46,34 @@ def dim_sizes(head_dim: int) -> np.ndarray:
 
 def check_reach(
     structures: Collection[Structure],
-    constraint: Constraint,
-    config,
+    budget: Budget,
+    config: object,
     tower: TowerKind = "vision",
 ) -> None:
-    """Raise `UserError` if what may go is too little to meet a constraint.
+    """Raise `UserError` if what may go is too little to meet a budget.
 
-    What a latency constraint can reach is known only once seconds are measured.
+    What can be met in seconds is known only once they are measured.
     """
-    if constraint.kind == "latency":
+    if isinstance(budget, SecondBudget):
         return
     shape = Shape.of(config, dense=True, tower=tower)
     heads, neurons = (
         int(allowed(structures, kind, units, np.array([0, 1, units]))[0])
         for kind, units in (("heads", shape.heads[0]), ("neurons", shape.neurons[0]))
     )
-    layers, names = len(shape.heads), f"--structures {','.join(structures)}"
-    if constraint.kind == "heads":
-        if layers * heads > sum(shape.heads) - constraint.value:
+    layers, names = len(shape.heads), f"structures {','.join(structures)}"
+    if isinstance(budget, HeadBudget):
+        if layers * heads > sum(shape.heads) - budget.heads:
             raise UserError(
-                f"--heads {int(constraint.value)}: with {names} at least {layers * heads} heads of "
-                f"the {tower} tower stay; allow more structures"
+                f"{budget.setting.label}: with {names} at least {layers * heads} heads of the "
+                f"{tower} tower stay; allow more structures"
             )
         return
     size = int(dim_sizes(shape.head_dim)[0]) if "head_dims" in structures else shape.head_dim
     least = shape.keep([heads] * layers, [neurons] * layers, [size] * layers, [size] * layers)
-    if least.encoder_macs > shape.budget(constraint.value):
+    if least.encoder_macs > shape.budget(budget.share):
         raise UserError(
-            f"--mac-constraint {constraint.value:g}: with {names} at least "
+            f"{budget.setting.label}: with {names} at least "
             f"{least.encoder_macs / shape.encoder_macs:.3f} of the {tower} tower's MACs stay; "
             "allow more structures"
         )

@@ -1,7 +1,7 @@
-"""The residual streams of two towers on the same batch: the dense one's, and a smaller one's.
+"""The residual streams of towers on a batch: what repair and curves go up the layers with.
 
-What repair and curves go up the layers with, between calibration and least squares: targets come
-off the dense stream, features off the other.
+Between calibration and least squares. Repair takes two towers up at once: targets come off the
+dense one's stream, features off the smaller one's.
 """
 
 from collections.abc import Mapping
@@ -16,32 +16,37 @@ from pruning_mechanism.tower import Inputs
 
 
 @dataclass
-class Streams:
-    """The residual streams [b, n, d] of one batch: the dense tower's, and the current one's.
+class Stream:
+    """The residual stream [b, n, d] of one batch in a tower.
 
     `inputs` are what projections ask for: tokens. Pixels, which none does, aren't held.
     """
 
-    dense: Tensor
-    current: Tensor
+    hidden: Tensor
     places: TokenPlaces
     inputs: Inputs | None
 
     @classmethod
-    def start(cls, dense: Tower, current: Tower, batch: Batch) -> "Streams":
-        """What enters the first layers; one tensor if the towers are the same."""
-        inputs = batch.inputs(dense.kind)
-        stream = dense.embed(inputs)
-        other = stream if current is dense else current.embed(inputs)
-        places = TokenPlaces.of(dense, inputs, stream)
-        return cls(stream, other, places, inputs if isinstance(inputs, Mapping) else None)
-
-    def first(self, images: int) -> Inputs | None:
-        """The inputs of the first images of the batch."""
-        if self.inputs is None:
-            return None
-        return {name: rows[:images] for name, rows in self.inputs.items()}
+    def start(cls, tower: Tower, batch: Batch) -> "Stream":
+        """What enters the first layer."""
+        inputs = batch.inputs(tower.kind)
+        hidden = tower.embed(inputs)
+        places = TokenPlaces.of(tower, inputs, hidden)
+        return cls(hidden, places, inputs if isinstance(inputs, Mapping) else None)
 
     def weights(self, of_tokens: TokenWeights) -> Tensor:
         """The weight of each token of the batch, [b, n]."""
         return of_tokens.spread(self.places)
+
+
+@dataclass
+class Streams:
+    """The residual streams of one batch in a dense tower and in a smaller one."""
+
+    dense: Stream
+    smaller: Stream
+
+    @classmethod
+    def start(cls, dense: Tower, smaller: Tower, batch: Batch) -> "Streams":
+        """What enters the first layers."""
+        return cls(Stream.start(dense, batch), Stream.start(smaller, batch))

@@ -1,144 +1,302 @@
-"""The first stage that a rule makes cheaper, dense or smaller already, and the tower it stands for.
+"""What a rule starts from: a checkpoint, and the full tower that what is made of it stands before.
 
-Stands before every rule that leaves out tokens or layers: opens the checkpoint, and the last stage
-whose embeddings it is aligned to, and draws the calibration images.
+Stands before every rule. The checkpoint may be dense or the result of other rules; what was done to
+it goes on in the record of what is made. Whatever can be checked is checked here, before the work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from commands.flags import published_name
-from compress.calibrating.calibration import Calibration
+from compress.calibrating.cache import Cache
+from compress.calibrating.calibration import Calibration, Tokeniser, tokeniser_of
 from compress.calibrating.device import check_device
+from compress.calibrating.subject import Subject
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
-from compress.making.dense import Base, Ledger
 from compress.making.keys import read_keys
-from compress.making.options import AlignOptions
-from compress.solving.alignment import LEAST_IMAGES, too_few
 from corpora import load_corpus
-from pruning_mechanism import Compression, Tower, check_belongs, load, load_processor, read_record
+from pruning_mechanism import (
+    Compression,
+    Tower,
+    TowerKind,
+    check_belongs,
+    is_pruned,
+    load,
+    load_processor,
+    read_record,
+)
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism.widening import widened
 
-TARGET_FINGERPRINT = "target_fingerprint"
-"""The entry of a record's settings that identifies another last stage than the base."""
+FULL_FINGERPRINT = "target_fingerprint"
+"""The entry of a record's settings that identifies another full tower than the base."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which images to calibrate on, and how to compute them.
+
+    `called` is what records call the corpus, if that isn't its name here.
+    """
+
+    corpus: str = "scenes"
+    directory: Path | None = None
+    split: str = "train"
+    samples: int = 2048
+    seed: int = 0
+    batch_size: int = 32
+    device: str = "cpu"
+    called: str | None = None
+
+    @property
+    def recorded(self) -> str:
+        """Corpus and split, as records have them."""
+        return f"{self.called or self.corpus} {self.split}"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Which checkpoints to open: directories or hub names.
+
+    `text_model` is a whole CLIP, if `model` is a vision tower alone; `full` holds the full tower,
+    by default what `model` was made from, or itself. `towers` are to be made smaller. `called` says
+    what records call a checkpoint, if that isn't its path here.
+    """
+
+    model: str
+    text_model: str | None = None
+    full: str | None = None
+    towers: tuple[TowerKind, ...] = ("vision",)
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    def recorded(self, path: str) -> str:
+        """What records call the checkpoint at a path."""
+        return self.called.get(path, path)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a rule, and what is done after it, asks of a source.
+
+    `captions`: of all images, and the tower that embeds them; `full`: the full tower's embeddings;
+    `images`: how many calibration images at least.
+    """
+
+    captions: bool = False
+    full: bool = False
+    images: int = 1
+
+    def __or__(self, other: "Needs") -> "Needs":
+        """What either of two asks for."""
+        return Needs(
+            self.captions or other.captions,
+            self.full or other.full,
+            max(self.images, other.images),
+        )
+
+
+@dataclass(frozen=True)
+class FullTower:
+    """The vision tower that a first stage stands in front of, and what prepares its images."""
+
+    path: str
+    tower: Tower
+    processor: object
 
 
 @dataclass(frozen=True)
 class Source:
-    """A first stage to be made cheaper.
+    """A checkpoint to be made smaller or cheaper.
 
-    `target` is the vision tower that it stands in front of, `target_processor` prepares that one's
-    images, `target_path` is where that lies on this machine. `base` is what records call the
-    checkpoint that everything is made from. `chain` says what has been done to it before, `seen`
-    which images that was calibrated on. `settings` and `notes` are for the record of what is made.
+    `subjects` are those of its towers that it is asked for. `base` is what records call the
+    checkpoint that everything is made from, `chain` what has been done to it before, `seen` the
+    images that was calibrated on. `settings` and `notes` are for the record of what is made.
     """
 
     path: str
     model: nn.Module
     processor: object
-    target: Tower
-    target_processor: object
+    full: FullTower
+    subjects: tuple[Subject, ...]
     calibration: Calibration
-    ledger: Ledger
+    sampling: Sampling
+    cache: Cache
     base: str
     base_fingerprint: str
-    target_path: str
     chain: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, base: Base) -> "Source":
-        """The dense checkpoint of an experiment, which is its own target."""
-        own = base.model, base.processor
-        return cls(
-            base.path, *own, Tower.of(own[0]), own[1], base.calibration, base.ledger,
-            published_name(base.path), fingerprint(base.path, base.model), base.path,
-        )  # fmt: skip
+    @property
+    def kinds(self) -> tuple[TowerKind, ...]:
+        """Which of its towers are to be made smaller."""
+        return tuple(subject.kind for subject in self.subjects)
 
-    def targets(self) -> Tensor:
-        """The target's embeddings of the calibration images, float32 [n, e], computed once."""
-        return self.ledger.once("targets", self._targets)
+    def full_embeddings(self) -> Tensor:
+        """The full tower's embeddings of the calibration images, float32 [n, e], computed once."""
+        key: Hashable = ("full tower's embeddings", len(self.calibration))
+        return self.cache.once(key, self._full_embeddings)
 
     @torch.no_grad()
-    def _targets(self) -> Tensor:
-        images = replace(self.calibration, processor=self.target_processor)
-        batches = images.batches("last stage")
-        return torch.cat([self.target.embeddings(each.pixels).float().cpu() for each in batches])
+    def _full_embeddings(self) -> Tensor:
+        images = replace(self.calibration, processor=self.full.processor)
+        tower = self.full.tower
+        batches = images.batches("full tower")
+        return torch.cat([tower.embeddings(batch.pixels).float().cpu() for batch in batches])
 
 
-def open_source(options: AlignOptions) -> Source:
-    """Load a first stage and its target, and draw the calibration images.
+def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> Source:
+    """Load the checkpoints and draw the calibration images, having checked what can be checked.
 
     Raises:
-        UserError, TowerError, CorpusError: an option names something that can't be used.
+        UserError, TowerError, CorpusError: something that is named can't be used.
     """
-    aligns = options.align == "ridge"
-    if aligns and options.samples < LEAST_IMAGES:
-        raise too_few(options.samples)
-    check_device(options.device)
-    model, processor = load(options.model, options.device), load_processor(options.model)
-    check_belongs(processor, model, texts=False)
-    record = read_record(options.model)
-    own = record.base_fingerprint if record else fingerprint(options.model, model)
-    last = _last_stage(options, record)
-    target, target_processor = model, processor
-    if not _same_place(last, options.model):
-        target, target_processor = load(last, options.device), load_processor(last)
-        check_belongs(target_processor, target, texts=False)
-    _refuse_other_space(options, model, last, target)
-    aligned_to = fingerprint(last, target)
-    if record is None:
-        remember(own, options.model)
-    remember(aligned_to, last)
-    corpus = load_corpus(
-        options.corpus, options.corpus_dir, options.calibration_split, captions=False
+    if sampling.samples < needs.images:
+        raise too_few(sampling.samples, needs.images)
+    check_device(sampling.device)
+    path, device = checkpoints.model, sampling.device
+    model, processor = load(path, device), load_processor(path)
+    towers = [Tower.of(model, kind) for kind in checkpoints.towers]
+    check_text_model(checkpoints.text_model, model, path)
+    captions = needs.captions or "text" in checkpoints.towers
+    check_belongs(processor, model, texts=captions)
+    record = read_record(path)
+    own = record.base_fingerprint if record else fingerprint(path, model)
+    full = _full_tower(
+        checkpoints, record, FullTower(path, Tower.of(model), processor), needs, device
     )
+    aligned_to = fingerprint(full.path, full.tower.model)
+    if record is None:
+        remember(own, path)
+    remember(aligned_to, full.path)
+    texts, tokeniser = (
+        _text_tower(checkpoints, model, processor, device) if captions else (None,) * 2
+    )
+    calibration = _drawn(sampling, processor, tokeniser, captions, needs)
+    cache = Cache()
+    settings, notes = {}, ()
+    if needs.full and checkpoints.full and aligned_to != own:
+        settings = {FULL_FINGERPRINT: aligned_to}
+        notes = (
+            f"aligned to {checkpoints.recorded(full.path)}, which isn't what it was made from",
+        )
+    return Source(
+        path,
+        model,
+        processor,
+        full,
+        tuple(_subject(tower, texts, calibration, cache) for tower in towers),
+        calibration,
+        sampling,
+        cache,
+        record.base if record else checkpoints.recorded(path),
+        own,
+        record.steps if record else (),
+        tuple(read_keys(path)),
+        settings,
+        notes,
+    )
+
+
+def _subject(
+    tower: Tower, texts: nn.Module | None, calibration: Calibration, cache: Cache
+) -> Subject:
+    """A tower as rules score it: a pruned one with its dense widths again."""
+    if not is_pruned(tower.model, tower.kind):
+        return Subject(tower, calibration, texts, None, cache)
+    wide = widened(tower.model, tower.kind)
+    return Subject(Tower.of(wide.model, tower.kind), calibration, texts, wide.alive, cache)
+
+
+def _drawn(
+    sampling: Sampling,
+    processor: object,
+    tokeniser: Tokeniser | None,
+    captions: bool,
+    needs: Needs,
+) -> Calibration:
+    corpus = load_corpus(sampling.corpus, sampling.directory, sampling.split, captions=captions)
     calibration = Calibration.draw(
-        corpus, options.samples, options.seed, processor, None, options.batch_size, options.device
+        corpus,
+        sampling.samples,
+        sampling.seed,
+        processor,
+        tokeniser,
+        sampling.batch_size,
+        sampling.device,
     )
     if not len(calibration):
-        raise UserError(f"{options.corpus} has no readable image")
-    if aligns and len(calibration) < LEAST_IMAGES:
-        raise too_few(len(calibration))
-    settings, notes = {}, ()
-    if aligned_to != own and options.target:
-        settings = {TARGET_FINGERPRINT: aligned_to}
-        notes = (f"aligned to {published_name(last)}, which isn't what it was made from",)
-    return Source(
-        options.model, model, processor, Tower.of(target), target_processor, calibration,
-        Ledger(), published_name(record.base if record else options.model), own, last,
-        record.steps if record else (), tuple(read_keys(options.model)), settings,
-        notes if options.align != "none" else (),
-    )  # fmt: skip
+        raise UserError(f"{sampling.corpus} has no readable image")
+    if len(calibration) < needs.images:
+        raise too_few(len(calibration), needs.images)
+    return calibration
 
 
-def _last_stage(options: AlignOptions, record: Compression | None) -> str:
-    """Where the last stage lies; what nothing is aligned to, or measured beside, needs none."""
-    if options.target:
-        return options.target
-    needed = options.align != "none" or options.measures_target
-    return find_base(record, options.model) if record and needed else options.model
+def too_few(images: int, least: int) -> UserError:
+    """The error to raise where so many images are to be calibrated on."""
+    return UserError(
+        f"{images} readable calibration images are too few: this rule takes {least} at least"
+    )
+
+
+def check_text_model(text_model: str | None, model: nn.Module, path: str) -> None:
+    """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
+    if text_model and hasattr(model, "text_model"):
+        raise UserError(
+            f"--text-model is for a vision tower alone, but {path} has a text tower of its own: "
+            "leave out --text-model"
+        )
+
+
+def _text_tower(
+    checkpoints: Checkpoints, model: nn.Module, processor: object, device: str
+) -> tuple[nn.Module, Tokeniser]:
+    """The CLIP whose text tower embeds the captions, and its tokeniser."""
+    texts = model
+    if checkpoints.text_model:
+        texts = load(checkpoints.text_model, device)
+        processor = load_processor(checkpoints.text_model)
+        check_belongs(processor, texts)
+    tokeniser = tokeniser_of(texts, processor)
+    if problem := getattr(processor, "problem", None):
+        raise UserError(problem)
+    if tokeniser is None:
+        raise UserError(
+            f"{checkpoints.text_model or checkpoints.model} has no text tower, or no tokenizer for "
+            "it: pass a whole CLIP that it belongs to as --text-model"
+        )
+    return texts, tokeniser
+
+
+def _full_tower(
+    checkpoints: Checkpoints,
+    record: Compression | None,
+    own: FullTower,
+    needs: Needs,
+    device: str,
+) -> FullTower:
+    """The full tower; the checkpoint's own, where nobody needs another."""
+    path = checkpoints.full
+    if path is None:
+        path = find_base(record, own.path) if record and needs.full else own.path
+    if _same_place(path, own.path):
+        return own
+    model, processor = load(path, device), load_processor(path)
+    check_belongs(processor, model, texts=False)
+    full = FullTower(path, Tower.of(model), processor)
+    if full.tower.dimension != own.tower.dimension:
+        flag = "--target " if checkpoints.full else ""
+        raise UserError(
+            f"{flag}{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
+            f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
+        )
+    return full
 
 
 def _same_place(one: str, other: str) -> bool:
     return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
-
-
-def _refuse_other_space(
-    options: AlignOptions, model: nn.Module, last: str, target: nn.Module
-) -> None:
-    """Raise `UserError` if a last stage embeds into a space of other dimensions."""
-    found, wanted = Tower.of(target).dimension, Tower.of(model).dimension
-    if found != wanted:
-        flag = "--target " if options.target else ""
-        raise UserError(
-            f"{flag}{last} embeds into {found} dimensions, {options.model} into {wanted}: a first "
-            "stage is aligned to a tower of its own space"
-        )

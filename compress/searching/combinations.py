@@ -7,24 +7,24 @@ promised is then made and measured whole.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, ClassVar, get_args
+from typing import get_args
 
 import numpy as np
 from torch import nn
 
-from commands.flags import Bounds, Count, Share, by_default
 from compress.allocation.allocate import Curve, by_curves
-from compress.allocation.plan import Start
+from compress.allocation.plan import Plan, Spending
+from compress.budgets.schedules import spread
 from compress.budgets.structures import Structure
 from compress.budgets.token_prices import LayerPrices, MacPrices, SecondPrices
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
-from compress.making.options import AlignOptions, BudgetOptions
-from compress.making.rule import cut
+from compress.making.make import Finish, repaired
+from compress.making.pruning import cut
+from compress.making.rule import Cut
 from compress.making.source import Source
-from compress.merge import spread
-from compress.searching.exits import ExitTower, ReadOff, Schedule, exit_tower, linear_loss, read_off
-from compress.solving.alignment import LEAST_IMAGES, pooled_features
+from compress.searching.exits import ExitTower, Merged, ReadOff, exit_tower, linear_loss, read_off
+from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
 from pruning_mechanism.families import tower_config
 
@@ -33,27 +33,27 @@ MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
 
 
 @dataclass(frozen=True)
-class CombinationOptions(AlignOptions):
-    """What may go, and how thoroughly to look."""
+class Thoroughness:
+    """What may go, and how thoroughly to look.
 
-    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
-    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
-    latency_constraint: tuple[Share, ...] = ()
-    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    `structures` may be pruned; `exits` are the layers to end after that are tried, none for all of
+    the tower and every sixth of it. Exits and finished towers are compared on `search_samples`
+    calibration images, units scored and repaired on `score_samples`, curves measured on
+    `curve_samples`. For each budget `tries` combinations are made, and the best one that merges
+    nothing.
+    """
+
     structures: tuple[Structure, ...] = get_args(Structure)
-    """what pruning may take"""
-    exits: tuple[Count, ...] = ()
-    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
-    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
-    """calibration images that exits and finished towers are compared on"""
-    score_samples: Count = 1024
-    """calibration images for the scores and the repair"""
-    curve_samples: Count = 128
-    """calibration images for the curves"""
-    tries: Count = 4
-    """combinations that are made for each constraint, and the best one that merges nothing"""
+    exits: tuple[int, ...] = ()
+    search_samples: int = 2048
+    score_samples: int = 1024
+    curve_samples: int = 128
+    tries: int = 4
 
-    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
+    @property
+    def spending(self) -> Spending:
+        """How curves are measured, and what they are of."""
+        return Spending("curves", self.structures, self.curve_samples, self.score_samples)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Candidate:
     """
 
     exit: int
-    schedule: Schedule
+    schedule: Merged
     mask: Mask
     promised: float
 
@@ -76,7 +76,7 @@ class Candidate:
         return max([1, *(anything.nonzero().flatten() + 1).tolist()])
 
     @property
-    def merged(self) -> Schedule:
+    def merged(self) -> Merged:
         """How many tokens merge in each of these."""
         return self.schedule[: self.layers]
 
@@ -101,7 +101,7 @@ class Tried:
 
 
 def best_combinations(
-    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions, label: str
+    source: Source, prices: MacPrices | SecondPrices, thoroughness: Thoroughness, label: str
 ) -> list[Tried]:
     """Make the most promising combinations under these prices, best promise first.
 
@@ -110,20 +110,20 @@ def best_combinations(
     Raises:
         UserError: none keeps the constraint.
     """
-    found = sorted(_candidates(source, prices, options), key=lambda each: each.promised)
+    found = sorted(_candidates(source, prices, thoroughness), key=lambda each: each.promised)
     if not found:
         raise UserError(
             f"{label}: no combination of exit, merging and pruning of this tower is so "
-            "cheap; allow more structures or earlier --exits"
+            "cheap; allow more structures or earlier exits"
         )
-    chosen = found[: options.tries]
+    chosen = found[: thoroughness.tries]
     if all(any(each.schedule) for each in chosen):
         chosen += [each for each in found if not any(each.schedule)][:1]
-    return [_made(source, each, options) for each in chosen]
+    return [_made(source, each, thoroughness) for each in chosen]
 
 
 def _candidates(
-    source: Source, prices: MacPrices | SecondPrices, options: CombinationOptions
+    source: Source, prices: MacPrices | SecondPrices, thoroughness: Thoroughness
 ) -> Iterator[Candidate]:
     """For each exit, from the deepest, and each schedule the sizes of least promised loss.
 
@@ -131,35 +131,36 @@ def _candidates(
     its curves are measured.
     """
     config = source.model.config
-    reads, least = _reads(source, options), inf
-    for layers in exits_tried(config, options)[::-1]:
+    reads, least = _reads(source, thoroughness), inf
+    for layers in exits_tried(config, thoroughness)[::-1]:
         if min(each.losses[layers] for each in reads) >= least:
             continue
-        importance = _exit(source, layers, options).importance
-        start = _start(source, layers, options)
+        exit_at = _exit(source, layers, thoroughness)
+        start = exit_at.start(thoroughness.spending)
         curves = [*start.curves, *start.dims]
         for each in reads:
             shape = reduced_shape(config, _reduction(config, layers, each.schedule))
-            mask = _sizes(importance, curves, prices.of_shape(shape), options)
+            mask = _sizes(exit_at.scored.importance, curves, prices.of_shape(shape), thoroughness)
             if mask is not None:
                 promised = each.losses[layers] + _lost(curves, mask)
                 least = min(least, promised)
                 yield Candidate(layers, each.schedule[:layers], mask, promised)
 
 
-def _reads(source: Source, options: CombinationOptions) -> list[ReadOff]:
+def _reads(source: Source, thoroughness: Thoroughness) -> list[ReadOff]:
     """What exits and merging lose by themselves, measured once for all constraints."""
 
     def read() -> list[ReadOff]:
-        images = source.calibration.first(options.search_samples)
-        config, targets = source.model.config, source.targets()[: len(images)]
-        exits, schedules = exits_tried(config, options), merging_schedules(config)
-        return read_off(source.model, exits, schedules, images, targets)
+        images = source.calibration.first(thoroughness.search_samples)
+        config, embeddings = source.model.config, source.full_embeddings()[: len(images)]
+        exits, schedules = exits_tried(config, thoroughness), merging_schedules(config)
+        return read_off(source.model, exits, schedules, images, embeddings)
 
-    return source.ledger.once(("read off", options.search_samples, options.exits), read)
+    key = ("read off", thoroughness.search_samples, thoroughness.exits)
+    return source.cache.once(key, read)
 
 
-def merging_schedules(config) -> list[Schedule]:
+def merging_schedules(config) -> list[Merged]:
     """The schedules that are tried, the first with nothing merged."""
     layers = tower_config(config, "vision").num_hidden_layers
     patches = int(Shape.of(config).tokens) - 1
@@ -169,40 +170,31 @@ def merging_schedules(config) -> list[Schedule]:
     return list(dict.fromkeys(found))
 
 
-def exits_tried(config, options: CombinationOptions) -> list[int]:
+def exits_tried(config, thoroughness: Thoroughness) -> list[int]:
     """The numbers of layers that a tower may end after, ascending.
 
     Raises:
         UserError: an exit asked for is none of the tower's layers.
     """
     layers = tower_config(config, "vision").num_hidden_layers
-    if any(not 1 <= each <= layers for each in options.exits):
-        raise UserError(f"--exits takes layers from 1 to {layers}, found {list(options.exits)}")
+    if any(not 1 <= each <= layers for each in thoroughness.exits):
+        raise UserError(f"exits are after layers 1 to {layers}, found {list(thoroughness.exits)}")
     sixths = np.ceil(layers * np.arange(1, 7) / 6).astype(int).tolist()
-    return sorted(set(options.exits or sixths))
+    return sorted(set(thoroughness.exits or sixths))
 
 
-def _exit(source: Source, layers: int, options: CombinationOptions) -> ExitTower:
-    """An exit, scored once for all constraints and structures."""
-    pooled = _reads(source, options)[0].pooled[layers]
-    targets = source.targets()[: len(pooled)]
-    images = source.calibration.first(options.score_samples)
-    return source.ledger.once(
+def _exit(source: Source, layers: int, thoroughness: Thoroughness) -> ExitTower:
+    """An exit, scored once for all budgets and structures."""
+    pooled = _reads(source, thoroughness)[0].pooled[layers]
+    embeddings = source.full_embeddings()[: len(pooled)]
+    images = source.calibration.first(thoroughness.score_samples)
+    return source.cache.once(
         ("exit", layers, len(pooled), len(images)),
-        lambda: exit_tower(source.model, layers, pooled, targets, images),
+        lambda: exit_tower(source.model, layers, pooled, embeddings, images, source.cache),
     )
 
 
-def _budget(options: CombinationOptions) -> BudgetOptions:
-    return BudgetOptions(
-        structures=options.structures,
-        curve_samples=options.curve_samples,
-        repair_samples=options.score_samples,
-        seed=options.seed,
-    )
-
-
-def _reduction(config, layers: int, schedule: Schedule) -> Reduction:
+def _reduction(config, layers: int, schedule: Merged) -> Reduction:
     """Exit and merging as one reduction of the whole tower."""
     every = tower_config(config, "vision").num_hidden_layers
     return Reduction(
@@ -215,20 +207,13 @@ def _sizes(
     importance: Importance,
     curves: Sequence[Curve],
     prices: LayerPrices,
-    options: CombinationOptions,
+    thoroughness: Thoroughness,
 ) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
     try:
-        return by_curves(importance, curves, prices, 1, options.structures)
+        return by_curves(importance, curves, prices, 1, thoroughness.structures)
     except ValueError:
         return None
-
-
-def _start(source: Source, layers: int, options: CombinationOptions) -> Start:
-    """What pruning an exit goes by, measured once for all constraints."""
-    tower, budget = _exit(source, layers, options), _budget(options)
-    asked = ("curves of exit", layers, options.search_samples, budget)
-    return source.ledger.once(asked, lambda: tower.start(budget))
 
 
 def _lost(curves: Sequence[Curve], mask: Mask) -> float:
@@ -241,13 +226,14 @@ def _lost(curves: Sequence[Curve], mask: Mask) -> float:
     return sum(map(at, curves))
 
 
-def _made(source: Source, candidate: Candidate, options: CombinationOptions) -> Tried:
+def _made(source: Source, candidate: Candidate, thoroughness: Thoroughness) -> Tried:
     """Prune, repair and merge; judged by its alignment."""
-    tower = _exit(source, candidate.exit, options)
-    budget, title = _budget(options), f"joint {candidate.says}"
-    turned = _start(source, candidate.exit, options).turned
-    made, _ = cut(tower.dense, candidate.mask, budget, f"{title}: repair", turned=turned)
+    tower, title = _exit(source, candidate.exit, thoroughness), f"joint {candidate.says}"
+    plan = Plan(candidate.mask, turned=tower.start(thoroughness.spending).turned)
+    made = cut(tower.subject, plan)
+    finish = Finish("reconstruct", thoroughness.score_samples)
+    repaired(made, Cut(tower.subject, plan), finish, f"{title}: repair")
     made = reduce(made, _reduction(made.config, candidate.layers, candidate.schedule))
-    images = source.calibration.first(options.search_samples)
+    images = source.calibration.first(thoroughness.search_samples)
     pooled = pooled_features(made, images, f"{title}: read off")
-    return Tried(candidate, made, linear_loss(pooled, source.targets()[: len(images)]))
+    return Tried(candidate, made, linear_loss(pooled, source.full_embeddings()[: len(images)]))

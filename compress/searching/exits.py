@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.allocation.plan import Start, starting_curves
+from compress.allocation.plan import Scored, Spending, Start, starting_curves
+from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration
-from compress.calibrating.importance import Importance
-from compress.making.dense import DenseTower, Ledger
-from compress.making.options import BudgetOptions
-from compress.recover import importance_of
+from compress.calibrating.subject import Subject
 from compress.solving.alignment import align_features, pooled_after
+from compress.solving.eliminate import importance_of
 from compress.solving.ridge import STRENGTHS, deviations, ridge
 from pruning_mechanism import Reduction, Tower, pooled_only, reduce
 
-Schedule = tuple[int, ...]
+Merged = tuple[int, ...]
 """How many tokens merge in each layer of the whole tower."""
 
 
@@ -30,12 +29,12 @@ Schedule = tuple[int, ...]
 class ReadOff:
     """What can be read off a tower that merges tokens, after each of its layers.
 
-    By the layer that the tower would end after, from 1: `losses` are mean 1 - cos between the last
-    stage's embedding and the alignment's of each image, left out of the regression; `pooled` what
+    By the layer that the tower would end after, from 1: `losses` are mean 1 - cos between the full
+    tower's embedding and the alignment's of each image, left out of the regression; `pooled` what
     that reads, float32 [n, 2d] each, where it is kept.
     """
 
-    schedule: Schedule
+    schedule: Merged
     losses: Mapping[int, float]
     pooled: Mapping[int, Tensor] = field(default_factory=dict)
 
@@ -44,12 +43,12 @@ class ReadOff:
 class ExitTower:
     """A tower that ends after some layer, aligned and not yet pruned, its units scored."""
 
-    dense: DenseTower
-    importance: Importance
+    subject: Subject
+    scored: Scored
 
-    def start(self, options: BudgetOptions) -> Start:
-        """The curves that pruning it goes by, measured once for all options that share them."""
-        return starting_curves(self.dense, self.importance, options)
+    def start(self, spending: Spending) -> Start:
+        """The curves that pruning it goes by, measured once for all budgets."""
+        return starting_curves(self.subject, self.scored, spending)
 
 
 def linear_loss(pooled: Tensor, targets: Tensor) -> float:
@@ -63,9 +62,9 @@ def linear_loss(pooled: Tensor, targets: Tensor) -> float:
 def read_off(
     model: nn.Module,
     exits: Sequence[int],
-    schedules: Sequence[Schedule],
+    schedules: Sequence[Merged],
     images: Calibration,
-    targets: Tensor,
+    embeddings: Tensor,
 ) -> list[ReadOff]:
     """What each exit of a tower loses by itself under each schedule of merging.
 
@@ -77,7 +76,7 @@ def read_off(
         exits: numbers of layers, from 1.
         schedules: the first of them merges nothing; what is pooled under it is kept.
         images: to be read off.
-        targets: their embeddings by the last stage, [n, e].
+        embeddings: the full tower's of these, [n, e].
     """
     towers = [
         Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=each)))) for each in schedules
@@ -91,7 +90,7 @@ def read_off(
     results = []
     for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
         pooled = {layers: torch.cat(each) for layers, each in rows.items()}
-        losses = {layers: linear_loss(each, targets) for layers, each in pooled.items()}
+        losses = {layers: linear_loss(each, embeddings) for layers, each in pooled.items()}
         results.append(ReadOff(schedule, losses, {} if any(schedule) else pooled))
     return results
 
@@ -100,8 +99,9 @@ def exit_tower(
     model: nn.Module,
     layers: int,
     pooled: Tensor,
-    targets: Tensor,
+    embeddings: Tensor,
     images: Calibration,
+    cache: Cache,
 ) -> ExitTower:
     """The tower that ends after so many layers, its units scored.
 
@@ -109,11 +109,14 @@ def exit_tower(
         model: the whole tower; if it is to keep all its layers, its projection stays.
         layers: how many stay.
         pooled: what is read off it after the last of them, [n, 2d].
-        targets: the last stage's embeddings of the same images, [n, e].
+        embeddings: the full tower's of the same images, [n, e].
         images: to score on; the first of them are those of the curves.
+        cache: holds what is found out about the tower.
     """
     base = model
     if layers < len(Tower.of(model).layers):
-        base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, targets, 0)
-    dense = DenseTower(Tower.of(base), None, images, Ledger())
-    return ExitTower(dense, importance_of(dense.tower, dense.moments(), progress=True))
+        base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, embeddings, 0)
+    key = ("exit", layers, len(pooled), len(images))
+    subject = Subject(Tower.of(base), images, cache=cache, key=key)
+    importance = importance_of(subject.tower, subject.moments(), progress=True)
+    return ExitTower(subject, Scored(importance, "recover"))

@@ -17,7 +17,8 @@ import torch
 from scipy.linalg import LinAlgError
 from torch import Tensor
 
-from compress.solving.moments import Moments, solve_positive
+from compress.calibrating.moments import Moments
+from compress.solving.least_squares import solve_positive
 
 ROUNDING = 100
 """Times the precision of the sums: shares of the second moments that are taken for rounding."""

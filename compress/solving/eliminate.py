@@ -7,13 +7,18 @@ goes, H⁻¹ and W are updated exactly, and so on: one pass gives a whole order 
 size. H is damped in units that don't depend on how a head is written (`compress.solving.damping`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from compress.calibrating.importance import Importance
+from compress.calibrating.moments import Moments, output_weight
+from compress.errors import not_finite, place_of
 from compress.solving.damping import Bases
-from compress.solving.moments import Moments
+from pruning_mechanism import Tower
 
 DAMPING = 1e-4
 """λ, in standardised units."""
@@ -33,6 +38,29 @@ class Elimination:
 
     order: Tensor
     errors: Tensor
+
+
+def importance_of(tower: Tower, moments: Sequence[Moments], progress: bool = False) -> Importance:
+    """Recoverable importance from moments of the sublayers; see `compress.recover.scores`.
+
+    Raises:
+        UserError: moments are not finite.
+    """
+    ranked = {"heads": [], "neurons": []}
+    pairs = list(zip(tower.sublayers, moments, strict=True))
+    for part, each in tqdm(pairs, desc="order", unit="sublayer", disable=not progress):
+        if not each.finite:
+            raise not_finite(place_of(part.layer, part.kind))
+        found = eliminate_units(each, output_weight(part), part.unit_width)
+        ranked[part.kind].append(_scores(found))
+    return Importance(torch.stack(ranked["heads"]), torch.stack(ranked["neurons"]))
+
+
+def _scores(elimination: Elimination) -> Tensor:
+    """The error at which each unit goes; rounding must not undo the order."""
+    found = torch.empty_like(elimination.errors)
+    found[elimination.order] = elimination.errors.cummax(0).values
+    return found
 
 
 def eliminate_units(moments: Moments, weight: Tensor, unit_width: int) -> Elimination:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from compress.calibrating.calibration import Batch
+from compress.calibrating.moments import Moments, precise
 from compress.calibrating.token_weights import TokenPlaces, TokenWeights
 from compress.errors import not_finite, place_of
 from compress.solving.damping import whitening
-from compress.solving.moments import Moments, precise
 from pruning_mechanism import Sublayer, Tower
 from pruning_mechanism.heads import rotate, shift_keys
 

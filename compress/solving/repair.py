@@ -33,11 +33,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.moments import Moments, linear_weight
 from compress.calibrating.streams import Streams
 from compress.calibrating.token_weights import TokenWeights
 from compress.errors import not_finite, place_of
 from compress.solving.damping import solve_units
-from compress.solving.moments import Moments, linear_weight, solve_damped
+from compress.solving.least_squares import solve_damped
 from pruning_mechanism import Tower
 from pruning_mechanism.heads import constants_moved
 
@@ -138,16 +139,17 @@ def repair_tower(
         inputs, outputs = below.output.in_features, below.output.out_features
         fit, held_out = Moments(inputs, outputs), Moments(inputs, outputs)
         for each, out in zip(streams, left_out, strict=True):
-            each.dense = above(each.dense)
-            features, target = below.features(each.current), each.dense - each.current
-            scale = each.weights(of_tokens)
+            each.dense.hidden = above(each.dense.hidden)
+            features = below.features(each.smaller.hidden)
+            target = each.dense.hidden - each.smaller.hidden
+            scale = each.dense.weights(of_tokens)
             fit.add_batch(features[~out], target[~out], scale[~out])
             held_out.add_batch(features[out], target[out], scale[out])
         place = (below.layer, below.kind)
         done.append(_repair_linear(below.output, place, fit, held_out, repair, below.unit_width))
         # computing the sublayer again costs less than holding its features for all images
         for each in streams:
-            each.current = below(each.current)
+            each.smaller.hidden = below(each.smaller.hidden)
     if repair == "reconstruct" and isinstance(smaller.final, nn.Linear):
         done.append(_repair_projection(dense, smaller, streams))
     return done
@@ -168,8 +170,8 @@ def _keep_constants(dense: Tower, smaller: Tower) -> None:
 
 def _left_out(streams: Sequence[Streams]) -> list[Tensor]:
     """Which images of each batch are kept out of the sums, bool[b], however they are batched."""
-    places = torch.arange(sum(len(each.dense) for each in streams))
-    return list((places % HELD_OUT == 1).split([len(each.dense) for each in streams]))
+    images = [len(each.dense.hidden) for each in streams]
+    return list((torch.arange(sum(images)) % HELD_OUT == 1).split(images))
 
 
 def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams]) -> SublayerRepair:
@@ -181,8 +183,9 @@ def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams])
     hook = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     with hook:
         for each, out in zip(streams, _left_out(streams), strict=True):
-            smaller.project(each.current, each.inputs)
-            features, target = seen.pop(), dense.project(each.dense, each.inputs)
+            smaller.project(each.smaller.hidden, each.smaller.inputs)
+            features = seen.pop()
+            target = dense.project(each.dense.hidden, each.dense.inputs)
             fit.add_batch(features[~out], target[~out])
             held_out.add_batch(features[out], target[out])
     place = (len(smaller.layers), "projection")

@@ -1,31 +1,25 @@
 """The first stages of an experiment: compressed here by the methods asked for, or made before.
 
-Stands between the rules and the cascade. A rule looks at the tower once, and all its constraints
-and variants share what it found.
+Stands between the rules and the cascade. A rule looks at the tower once, and all its settings and
+variants share what it found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from tqdm import tqdm
 
 from commands.screen import printable
-from compress.align import align_smaller
-from compress.budgets.prices import Constraint
+from compress.budgets.settings import Setting
 from compress.errors import UserError
-from compress.making import reduced, smaller
-from compress.making.dense import Base
 from compress.making.keys import read_keys
-from compress.making.options import AlignOptions, BaseOptions
-from compress.making.reduced import ReduceRule, make_reduced
-from compress.making.rule import Rule, make_smaller
-from compress.making.smaller import Smaller
-from compress.making.source import TARGET_FINGERPRINT, Source
-from compress.solving.alignment import LEAST_IMAGES, too_few
-from pruning_mechanism import Compression, TowerError, read_record
+from compress.making.make import Result, make, problems, write
+from compress.making.rule import Rule
+from compress.making.source import FULL_FINGERPRINT, Needs, Source
+from compress.options import FullTowerOptions, RepairOptions
+from compress.solving.alignment import LEAST_IMAGES
+from pruning_mechanism import TowerError, read_record
 
 
 @dataclass(frozen=True)
@@ -40,72 +34,12 @@ class FirstStage:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A first stage in memory: how it was made, what writes it, and what didn't go as planned."""
-
-    compression: Compression
-    write: Callable[[Path], None]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """A pruning rule with its options, under the name that the report gives it.
-
-    What it makes is aligned to the dense tower if `align` says so.
-    """
+class Method:
+    """A rule with its options, under the name that the report gives it."""
 
     name: str
     rule: Rule
-    options: BaseOptions
-    align: AlignOptions
-
-    repairs = True
-
-    @property
-    def aligns(self) -> bool:
-        """Whether what it makes is aligned."""
-        return self.align.align != "none"
-
-    @property
-    def captions(self) -> bool:
-        """Whether it reads the calibration images' captions."""
-        return self.rule.captions
-
-    @property
-    def constraints(self) -> tuple[Constraint, ...]:
-        """What first stages are made under, one each."""
-        return self.rule.constraints
-
-    def possible(self, base: Base) -> "Pruning":
-        """This method, if the base's tower can meet its constraints.
-
-        Raises:
-            UserError: it can't.
-        """
-        self.rule.check(base.towers[0])
-        return self
-
-    def make(self, base: Base, constraint: Constraint) -> Made:
-        """Prune under one of the constraints, and align; the base stays as it is."""
-        pruned = make_smaller(base, self.rule, constraint, self.options)
-        notes = _wild_repairs(pruned)
-        if not self.aligns:
-            return Made(pruned.compression, partial(smaller.write, pruned, base), notes)
-        made = align_smaller(base, pruned, self.align)
-        return Made(made.compression, partial(reduced.write, made, Source.of(base)), notes)
-
-
-@dataclass(frozen=True)
-class Reducing:
-    """A rule that leaves out tokens or layers, with its options, under the report's name for it."""
-
-    name: str
-    rule: ReduceRule
-    options: AlignOptions
-
-    repairs = False
-    captions = False
+    options: FullTowerOptions
 
     @property
     def aligns(self) -> bool:
@@ -113,96 +47,98 @@ class Reducing:
         return self.options.align != "none"
 
     @property
-    def constraints(self) -> tuple[Constraint, ...]:
-        """What first stages are made under, one each."""
+    def repairs(self) -> bool:
+        """Whether it takes units away, which a repair goes over."""
+        return isinstance(self.options, RepairOptions)
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a source."""
+        aligns = Needs(full=True, images=LEAST_IMAGES) if self.aligns else Needs()
+        return self.rule.needs | aligns
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What first stages are made for, one each."""
         return self.rule.settings
 
-    def possible(self, base: Base) -> "Reducing":
-        """This method with those of its constraints that the base's tower can meet.
+    def possible(self, source: Source) -> "Method":
+        """This method with those of its settings that the source can be made to meet.
 
-        Rules differ in how little they can leave of a tower, so the others are said and left out.
+        Rules differ in how little they can leave of a tower, so the others are reported and
+        skipped.
 
         Raises:
             UserError: there is none.
         """
-        left, problem = [], None
-        for setting in self.rule.settings:
+        left, problem = {}, None
+        for setting, asked in self.rule.asked.items():
             try:
-                self.rule.check(base.model.config, setting)
-                left.append(setting)
+                self.rule.check(source, asked)
+                left[setting] = asked
             except (UserError, TowerError) as error:
                 problem = problem or error
-                _leave_out(self.name, setting, error)
+                _skip(self.name, setting, error)
         if not left:
             raise UserError(f"--methods {self.name}: {problem}")
-        return replace(self, rule=replace(self.rule, settings=tuple(left)))
-
-    def make(self, base: Base, constraint: Constraint) -> Made:
-        """Reduce and align under one of the constraints; the base stays as it is."""
-        source = Source.of(base)
-        made = make_reduced(source, self.rule, constraint, self.options)
-        record = made.compression
-        return Made(record, partial(reduced.write, made, source), record.notes)
+        return replace(self, rule=replace(self.rule, asked=left))
 
 
-Method: TypeAlias = Pruning | Reducing
-
-
-def possible(methods: Sequence[Method], base: Base) -> list[Method]:
-    """The methods, each with those of its constraints that the base's tower can meet.
+def possible(methods: Sequence[Method], source: Source) -> list[Method]:
+    """The methods, each with those of its settings that the source can be made to meet.
 
     Raises:
-        UserError: one can't be used on this base.
+        UserError: one can't be used on this source.
     """
-    images = len(base.calibration)
-    if images < LEAST_IMAGES and any(method.aligns for method in methods):
-        raise too_few(images)
-    return [method.possible(base) for method in methods]
+    return [method.possible(source) for method in methods]
 
 
-def make(methods: Sequence[Method], base: Base, directory: Path) -> list[FirstStage]:
+def make_all(methods: Sequence[Method], source: Source, directory: Path) -> list[FirstStage]:
     """Make all first stages of all methods, and keep them in a directory each.
 
-    One that can't be made is said and left out.
+    One that can't be made is reported and skipped.
 
     Raises:
         UserError: none can be made.
     """
     stages, problem = [], None
     for method in methods:
-        for constraint in method.constraints:
+        for setting in method.settings:
             try:
-                stages.append(_compressed(method, constraint, base, directory))
+                stages.append(_made(method, setting, source, directory))
             except UserError as error:
                 problem = problem or error
-                _leave_out(method.name, constraint, error)
+                _skip(method.name, setting, error)
     if problem and not stages:
         raise problem
     return stages
 
 
-def _compressed(method: Method, constraint: Constraint, base: Base, directory: Path) -> FirstStage:
-    made, label = method.make(base, constraint), constraint.label
-    for note in made.notes:
-        tqdm.write(f"note: {method.name}, {label}: {note}")
-    place = directory / f"{method.name}-{constraint.slug}"
+def _made(method: Method, setting: Setting, source: Source, directory: Path) -> FirstStage:
+    result = make(source, method.rule, setting, method.options.finish)
+    for note in _notes(result):
+        tqdm.write(f"note: {method.name}, {setting.label}: {note}")
+    place = directory / f"{method.name}-{setting.slug}"
     place.mkdir(parents=True)
-    made.write(place)
-    return FirstStage(method.name, label, constraint.value, place, made.compression.seconds)
+    write(result, source, place)
+    seconds = result.compression.seconds
+    return FirstStage(method.name, setting.label, setting.value, place, seconds)
 
 
-def _leave_out(name: str, constraint: Constraint, error: Exception) -> None:
-    tqdm.write(f"left out: {name}, {constraint.label}: {error}")
+def _notes(result: Result) -> list[str]:
+    """What to say of a result at once: wild repairs only in number."""
+    wild = problems(result.towers)
+    notes = [note for note in result.compression.notes if note not in wild]
+    if wild:
+        notes.append(
+            f"{result.compression.repair} had no tame solution in {len(wild)} of "
+            f"{len(result.repairs)} sublayers, which stay as cut; compression.json names them"
+        )
+    return notes
 
 
-def _wild_repairs(pruned: Smaller) -> tuple[str, ...]:
-    record = pruned.compression
-    if not record.notes:
-        return ()
-    return (
-        f"{record.repair} had no tame solution in {len(record.notes)} of {len(pruned.repairs)} "
-        "sublayers, which stay as cut; compression.json names them",
-    )
+def _skip(name: str, setting: Setting, error: Exception) -> None:
+    tqdm.write(f"skipped: {name}, {setting.label}: {error}")
 
 
 def made_before(path: Path) -> FirstStage:
@@ -233,7 +169,7 @@ def belongs_to(directory: Path, full_tower: str) -> bool | None:
     record = read_record(directory)
     if record is None:
         return None
-    return full_tower in (record.base_fingerprint, record.settings.get(TARGET_FINGERPRINT))
+    return full_tower in (record.base_fingerprint, record.settings.get(FULL_FINGERPRINT))
 
 
 def seen(stage: FirstStage) -> set[str]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
 from commands.flags import Bounds, Count, published_command, published_corpus, published_name
-from compress.making.options import SourceOptions
+from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from corpora.images import undecoded
 from evaluation.experiment.first_stages import FirstStage

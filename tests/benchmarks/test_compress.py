@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from compress.making.dense import Base, open_base
 from transformers import CLIPConfig, CLIPModel
 
 from compress import fisher, recover
+from compress.calibrating.moments import Moments, output_weight
 from compress.calibrating.objective import contrastive_loss
-from compress.making.dense import Base, open_base
 from compress.making.rule import make_smaller
-from compress.solving.moments import Moments, output_weight
 from compress.solving.repair import DAMPINGS, rescale
 from pruning_mechanism import Mask, embed, image_embeddings, prune, sublayers
 from pruning_mechanism.tower import text_embeddings

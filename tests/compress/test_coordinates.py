@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from compress.making.dense import Ledger
 from datasets import Dataset
 from PIL import Image
 from torch import Tensor
@@ -25,14 +26,13 @@ from compress.budgets.prices import Prices
 from compress.budgets.token_prices import MacPrices
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.importance import Importance
+from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import token_weights
-from compress.making.dense import Ledger
 from compress.making.source import Source
 from compress.recover import importance_of
 from compress.searching import combinations
 from compress.searching.combinations import CombinationOptions, best_combinations
 from compress.solving.head_dims import rotate_tower, turn
-from compress.solving.moments import dense_moments
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
 from pruning_mechanism.heads import constants_moved

@@ -14,6 +14,7 @@ from compress.allocation.curves import compensated, measure_curves, remeasure_cu
 from compress.allocation.plan import embedding_loss
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.importance import mask_gradients
+from compress.calibrating.moments import Moments, dense_moments
 from compress.calibrating.objective import Embedding
 from compress.calibrating.token_weights import token_weights
 from compress.command import run_command
@@ -21,7 +22,6 @@ from compress.errors import UserError
 from compress.fisher import fisher_information
 from compress.recover import importance_of
 from compress.solving.eliminate import eliminate_units
-from compress.solving.moments import Moments, dense_moments
 from compress.solving.repair import repair_tower
 from corpora import load_corpus
 from pruning_mechanism import Mask, Tower, load, prune, sublayers

@@ -10,11 +10,11 @@ from compress.allocation.curves import measure_curves, remeasure_curves
 from compress.allocation.plan import embedding_loss
 from compress.calibrating.calibration import Batch
 from compress.calibrating.importance import mask_gradients
+from compress.calibrating.moments import Moments, dense_moments
 from compress.calibrating.objective import Contrastive, Embedding, contrastive_loss
 from compress.calibrating.token_weights import TokenPlaces, TokenWeights, token_weights
 from compress.errors import UserError
 from compress.recover import importance_of
-from compress.solving.moments import Moments, dense_moments
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Tower, image_embeddings, prune, text_embeddings
 from tests.compress.conftest import Pairs

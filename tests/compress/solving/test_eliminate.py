@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.calibrating.moments import Moments, output_weight
 from compress.solving import eliminate as elimination
 from compress.solving.eliminate import eliminate, eliminate_units
-from compress.solving.moments import Moments, output_weight
 from pruning_mechanism import sublayers
 from tests.conftest import tiny_clip
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from compress.allocation.plan import embedding_loss
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import TokenWeights
 from compress.errors import UserError
 from compress.solving.head_dims import query_key_basis, rotate_tower, turn, value_basis
-from compress.solving.moments import dense_moments
 from compress.solving.repair import repair_tower
 from corpora import load_corpus
 from pruning_mechanism import Mask, Tower, image_embeddings, load, load_processor, prune, sublayers

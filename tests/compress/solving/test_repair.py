@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.calibrating.calibration import Batch
+from compress.calibrating.moments import Moments
 from compress.errors import UserError
-from compress.solving.moments import Moments
 from compress.solving.repair import reconstruct, repair_tower, rescale
 from pruning_mechanism import Mask, Tower, image_embeddings, prune, sublayers
 from tests.conftest import tiny_clip

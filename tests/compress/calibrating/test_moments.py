@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy.linalg import LinAlgError
 from torch import nn
 
+from compress.calibrating.moments import Moments, dense_moments, linear_weight
 from compress.calibrating.token_weights import TokenPlaces, TokenWeights
-from compress.solving.moments import Moments, dense_moments, linear_weight, solve_damped
+from compress.solving.least_squares import solve_damped
 from compress.solving.repair import reconstruct, rescale
 from pruning_mechanism import Tower
 from tests.compress.solving.test_repair import Images

@@ -1,21 +1,32 @@
-"""Where the results of a rule's command go, and how each is written there: one a setting."""
+"""The results of one command that makes several: where each goes, and how it is written there."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import RenderableType
 
+from commands.errors import UsageError
 from commands.outputs import Input, check_output, finished_directory
 from commands.screen import console, printable
-from compress.budgets.prices import Constraint
-from compress.errors import UserError
-from pruning_mechanism import TowerError
+
+
+class Setting(Protocol):
+    """What one result was asked for: how it is called, in words and in directories."""
+
+    @property
+    def label(self) -> str:
+        """In words."""
+
+    @property
+    def slug(self) -> str:
+        """As a part of a path."""
 
 
 @dataclass(frozen=True)
-class Said:
+class Closing:
     """What a command says of a result: notes for its reader, then tables and lines."""
 
     notes: Sequence[str]
@@ -23,8 +34,8 @@ class Said:
 
 
 def result_directories(
-    settings: Sequence[Constraint], name: str, output: Path | None
-) -> dict[Constraint, Path]:
+    settings: Sequence[Setting], name: str, output: Path | None
+) -> dict[Setting, Path]:
     """The directory that each setting's result is written into.
 
     Args:
@@ -41,29 +52,29 @@ def result_directories(
 
 @dataclass(frozen=True)
 class Outputs:
-    """The directories that the results of a command are written into, one a setting.
+    """The directories that the results of a command are written into, one for each setting.
 
     `overwrite` says whether one that holds a result already is replaced; `inputs` are what the
-    command reads, which is never written to.
+    command reads, which is never written to; `mendable` are the errors that one result may fail by.
     """
 
-    directories: Mapping[Constraint, Path]
+    directories: Mapping[Setting, Path]
     overwrite: bool
     inputs: tuple[Input, ...]
+    mendable: tuple[type[Exception], ...] = ()
 
     def check(self) -> None:
-        """Raise `UserError` if one of the directories can't be, or must not be, written."""
-        settings: dict[Path, Constraint] = {}
+        """Raise `UsageError` if one of the directories can't be, or must not be, written."""
+        settings: dict[Path, Setting] = {}
         for setting, place in self.directories.items():
             other = settings.setdefault(place, setting)
             if other is not setting:
-                raise UserError(
-                    f"{other.value} and {setting.value} are too close: both would be written into "
-                    f"{place}"
+                raise UsageError(
+                    f"{other} and {setting} are too close: both would be written into {place}"
                 )
             check_output(place, self.overwrite, self.inputs)
 
-    def write(self, unreadable: Iterable[str], make: Callable[[Constraint, Path], Said]) -> None:
+    def write(self, unreadable: Iterable[str], make: Callable[[Setting, Path], Closing]) -> None:
         """Make the results one after the other; one that can't be made costs none of the others.
 
         Args:
@@ -71,7 +82,7 @@ class Outputs:
             make: writes a setting's result into a directory.
 
         Raises:
-            UserError, TowerError: results can't be made, or another run wrote them first.
+            UsageError: some results can't be made, or another run wrote them first.
         """
         if names := ", ".join(map(printable, unreadable)):
             console().print(f"skipped, because they can't be read: {names}")
@@ -79,21 +90,21 @@ class Outputs:
         for setting in self.directories:
             try:
                 self._write(setting, make)
-            except (UserError, TowerError) as error:
+            except (UsageError, *self.mendable) as error:
                 if len(self.directories) == 1:
                     raise
                 failed.append(setting.label)
                 print(f"not made: {setting.label}: {printable(error)}", file=sys.stderr)
         if failed:
             made = len(self.directories) - len(failed)
-            raise UserError(
+            raise UsageError(
                 f"{', '.join(failed)} could not be made, as said above; the other {made} "
                 "of the results are written"
                 if made
                 else "none of the results could be made, as said above"
             )
 
-    def _write(self, setting: Constraint, make: Callable[[Constraint, Path], Said]) -> None:
+    def _write(self, setting: Setting, make: Callable[[Setting, Path], Closing]) -> None:
         place = self.directories[setting]
         with finished_directory(place, self.overwrite, self.inputs) as directory:
             said = make(setting, directory)

@@ -1,8 +1,7 @@
-"""Second moments of what output projections get, and least squares solved from them.
+"""Second moments of what output projections get.
 
-What repair, elimination and curves share. Moments are summed batch by batch, so memory grows with
-the square of a width and not with the number of images. How damping is measured is in
-`compress.solving.damping`.
+What repair, elimination and curves are solved from. Moments are summed batch by batch, so memory
+grows with the square of a width and not with the number of images.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from torch import Tensor, nn
 
 from compress.calibrating.calibration import Batch
@@ -105,35 +103,6 @@ class Centred:
     xt: Tensor
     mean_x: Tensor | None = None
     mean_t: Tensor | None = None
-
-
-def solve_damped(normal: Tensor, right: Tensor, prior: Tensor, damping: float) -> Tensor:
-    """The Z that minimises tr(ZᵀNZ) - 2 tr(ZᵀR) + λ‖Z - Z₀‖², λ = damping · mean diagonal of N.
-
-    Args:
-        normal: N [p, p], float64, positive semi-definite.
-        right: R [p, d].
-        prior: Z₀ [p, d].
-        damping: λ's share.
-
-    Raises:
-        LinAlgError: N + λ is not positive definite, or something is not finite.
-    """
-    if not (torch.isfinite(normal).all() and torch.isfinite(right).all()):
-        raise LinAlgError("the moments are not finite")
-    strength = damping * normal.diagonal().mean().item()
-    return prior + solve_positive(normal, right - normal @ prior, strength)
-
-
-def solve_positive(normal: Tensor, right: Tensor, strength: float) -> Tensor:
-    """(N + λ)⁻¹ R for N [p, p] and R [p, d], float64.
-
-    Raises:
-        LinAlgError: N + λ is not positive definite.
-    """
-    damped = normal + strength * torch.eye(len(normal), dtype=normal.dtype)
-    factor = cho_factor(damped.numpy(), lower=True, check_finite=False)
-    return torch.from_numpy(cho_solve(factor, right.numpy()))
 
 
 def output_weight(sublayer: Sublayer) -> Tensor:

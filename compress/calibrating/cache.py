@@ -1,0 +1,63 @@
+"""What is made once for several results, and what each of these would have taken alone.
+
+Two objects: the cache holds values by what they depend on, the bill holds seconds.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Bill:
+    """Seconds of results: each is charged in full for all that it needs, for nothing twice."""
+
+    _of: dict[Hashable, dict[Hashable, float]] = field(default_factory=dict)
+    _needed: dict[Hashable, float] = field(default_factory=dict)
+    _making: float = 0.0
+    _opened: float = 0.0
+
+    def open(self) -> None:
+        """Count from here on what a result takes."""
+        self._needed, self._opened = {}, time.perf_counter() - self._making
+
+    def seconds(self) -> float:
+        """Since it was opened; what had been made before counts as if it were made now."""
+        return time.perf_counter() - self._making - self._opened + sum(self._needed.values())
+
+    @contextmanager
+    def making(self, key: Hashable) -> Iterator[None]:
+        """Within the context a value is made; what is made for it is charged to it as well."""
+        needed, self._needed = self._needed, {}
+        start, before = time.perf_counter(), self._making
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            own = seconds - (self._making - before)  # without what was made for it
+            self._of[key] = self._needed | {key: own}
+            self._needed, self._making = needed, before + seconds
+
+    def charge(self, key: Hashable) -> None:
+        """A value made before is needed now."""
+        self._needed |= self._of[key]
+
+
+@dataclass
+class Cache:
+    """Values by what they depend on: a key names all that another value would come of."""
+
+    bill: Bill = field(default_factory=Bill)
+    _values: dict[Hashable, object] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What `make` gives, made at the first call under this key."""
+        if key not in self._values:
+            with self.bill.making(key):
+                self._values[key] = make()
+        self.bill.charge(key)
+        return self._values[key]

@@ -1,0 +1,204 @@
+"""From a source to a result: a rule's step, then repair, alignment, cost and record; then files.
+
+The one way in which results are made and written, whatever the rule.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from compress.allocation.plan import Plan
+from compress.budgets.settings import Setting
+from compress.errors import UserError
+from compress.making.keys import write_keys
+from compress.making.rule import Cut, Rule, Step
+from compress.making.source import Source
+from compress.solving.alignment import align_features, notes_of, pooled_features
+from compress.solving.repair import Repair, SublayerRepair, repair_tower
+from compress.solving.ridge import Ridge
+from pruning_mechanism import (
+    Compression,
+    Shape,
+    Tower,
+    TowerError,
+    TowerKind,
+    macs,
+    parameters,
+    save,
+)
+from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
+
+Align = Literal["none", "ridge"]
+ENDINGS: Mapping[TowerKind, str] = {"vision": "", "text": "-text"}
+"""What the names of files about a tower end in."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done to what a rule makes, and with which calibration images.
+
+    `repair` goes over towers that lost units, on the first `repair_samples` images; `align` over
+    the projection, with `align_features` random features (None: four times the hidden size).
+    `settings` are the command's options, for the record.
+    """
+
+    repair: Repair = "none"
+    repair_samples: int = 1024
+    align: Align = "none"
+    align_features: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A tower that lost units: by which plan, and how well its repair came out."""
+
+    kind: TowerKind
+    plan: Plan
+    repairs: Sequence[SublayerRepair] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a rule made, in memory: the model, what belongs beside it, and how it was made."""
+
+    model: nn.Module
+    processor: object
+    compression: Compression
+    towers: tuple[Repaired, ...]
+    alignment: Ridge | None
+    step: Step
+
+    @property
+    def repairs(self) -> list[SublayerRepair]:
+        """Those of all towers that lost units."""
+        return [repair for tower in self.towers for repair in tower.repairs]
+
+
+def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result:
+    """Make one result; the source stays as it is.
+
+    The seconds on record are what this result alone would have taken: what was made once, for an
+    earlier one, is counted again.
+
+    Raises:
+        UserError: the setting can't be met.
+    """
+    source.cache.bill.open()
+    title = f"{rule.name} {setting.label}"
+    try:
+        step = rule.step(source, rule.asked[setting])
+    except TowerError as error:
+        raise UserError(f"{title}: {error}") from error
+    towers = tuple(repaired(step.model, cut, finish, f"{title}: repair") for cut in step.cuts)
+    stored, model, alignment = stored_dtype(source.path), step.model, None
+    if finish.align == "ridge":
+        if step.cuts:  # aligned as it is computed once it is loaded
+            model = cast(model, stored)[0].to(source.model.dtype)
+        model, alignment = _aligned(source, step, model, finish, f"{title}: align")
+        notes = notes_of(alignment, len(source.calibration))
+        step = replace(step, notes=(*step.notes, *notes))
+    model, cast_notes = cast(model, stored)
+    notes = (*source.notes, *step.notes, *problems(towers), *cast_notes)
+    record = _record(source, rule, setting, finish, step, model)
+    compression = replace(record, seconds=source.cache.bill.seconds(), notes=notes)
+    return Result(model, step.processor, compression, towers, alignment, step)
+
+
+def repaired(model: nn.Module, cut: Cut, finish: Finish, progress: str) -> Repaired:
+    """Repair a tower that lost units, in place."""
+    subject = cut.subject
+    if finish.repair == "none":
+        return Repaired(subject.kind, cut.plan)
+    weights = subject.weights() if finish.repair == "reconstruct" else None
+    images = subject.calibration.first(finish.repair_samples)
+    smaller = Tower.of(model, subject.kind)
+    repairs = repair_tower(subject.tower, smaller, images, finish.repair, progress, weights)
+    return Repaired(subject.kind, cut.plan, repairs)
+
+
+def _aligned(
+    source: Source, step: Step, model: nn.Module, finish: Finish, progress: str
+) -> tuple[nn.Module, Ridge]:
+    """Align a model's projection to the full tower's embeddings."""
+    pooled, wanted = step.pooled, step.embeddings
+    if pooled is None:
+        images = replace(source.calibration, processor=step.processor)
+        pooled = pooled_features(model, images, progress)
+    if wanted is None:
+        wanted = source.full_embeddings()
+    return align_features(model, pooled, wanted, finish.align_features, source.sampling.seed)
+
+
+def problems(towers: Sequence[Repaired]) -> list[str]:
+    """What didn't go as planned when towers were repaired."""
+    return [
+        f"{tower.kind} tower, {repair.problem}"
+        for tower in towers
+        for repair in tower.repairs
+        if repair.problem
+    ]
+
+
+def _record(
+    source: Source, rule: Rule, setting: Setting, finish: Finish, step: Step, model: nn.Module
+) -> Compression:
+    """The record, but for its seconds and notes."""
+    costs = [macs(model, kind) for kind in source.kinds]
+    dense = [Shape.of(model.config, dense=True, tower=kind) for kind in source.kinds]
+    encoder = sum(cost.encoder for cost in costs)
+    aligned = bool(step.cuts) and finish.align != "none"
+    done = (f"{rule.name} {setting.label}", *((f"align {finish.align}",) if aligned else ()))
+    return Compression(
+        rule=f"{rule.name}+aligned" if aligned else rule.name,
+        constraint=setting.label,
+        repair=finish.repair if step.cuts else "none",
+        base=source.base,
+        base_fingerprint=source.base_fingerprint,
+        corpus=source.sampling.recorded,
+        samples=len(source.calibration),
+        seed=source.sampling.seed,
+        macs=encoder,
+        mac_fraction=encoder / sum(shape.encoder_macs for shape in dense),
+        tower_macs=sum(cost.tower for cost in costs),
+        parameters=sum(parameters(model, kind) for kind in source.kinds),
+        seconds=0.0,
+        tower="both" if len(source.kinds) == 2 else source.kinds[0],
+        align=finish.align,
+        chain=(*source.chain, *done),
+        unreadable_images=source.calibration.unreadable,
+        settings={**finish.settings, **source.settings},
+    )
+
+
+def write(result: Result, source: Source, directory: Path) -> None:
+    """Write a result, what it was decided by, and which images it has seen into a directory."""
+    save(result.model, directory, result.processor, result.compression)
+    write_keys(directory, [*source.seen, *source.calibration.corpus["key"]])
+    for tower in result.towers:
+        plan, ending = tower.plan, ENDINGS[tower.kind]
+        plan.mask.save(directory / f"mask{ending}.safetensors")
+        _write_json(directory / f"repair{ending}.json", [asdict(each) for each in tower.repairs])
+        if plan.curves:
+            _write_json(directory / f"curves{ending}.json", _curves(plan))
+        if plan.table:
+            plan.table.save(directory / f"latency{ending}.json")
+    if result.step.files:
+        result.step.files(directory)
+
+
+def _curves(plan: Plan) -> dict:
+    """The curves that a mask was allocated by, each with the size chosen."""
+    entries = [
+        asdict(curve) | {"chosen": int(getattr(plan.mask, curve.kind)[curve.layer].sum())}
+        for curve in plan.curves
+    ]
+    return {"schema": 1, "metric": "1 - cos to the dense embedding", "curves": entries}
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,291 @@
+"""The flags that rules share, and what the library takes in their place.
+
+A rule's own options are a frozen dataclass over these; experiments take the same ones. No library
+function takes options: `sampling`, `checkpoints`, `finish`, `spending` and `budgets` are what they
+say to it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+from commands.flags import (
+    Checkpoint,
+    ConfigOption,
+    Count,
+    NumberFromZero,
+    ReadPath,
+    Seed,
+    Share,
+    Unread,
+    WrittenPath,
+    by_default,
+    published,
+    published_corpus,
+    published_name,
+)
+from compress.allocation.allocate import Allocation
+from compress.allocation.plan import Spending
+from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget
+from compress.budgets.structures import USUAL, Structure
+from compress.errors import UserError
+from compress.making.checkpoints import DEMO_MODEL
+from compress.making.make import Align, Finish
+from compress.making.source import Checkpoints, Sampling
+from compress.solving.repair import Repair
+from pruning_mechanism import TowerKind
+
+Towers = Literal["vision", "text", "both"]
+USUAL_MACS = (0.5,)
+"""The MAC constraint of a rule that none is asked of."""
+
+
+@dataclass(frozen=True)
+class SourceOptions(ConfigOption):
+    """Which checkpoint to make smaller, and what to calibrate it on."""
+
+    model: Checkpoint = DEMO_MODEL
+    """directory or hub name of a CLIP, or of its vision tower alone"""
+    corpus: str = "scenes"
+    """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
+    corpus_dir: ReadPath | None = None
+    """where the corpus lies"""
+    calibration_split: str = "train"
+    """split that the calibration images are drawn from"""
+    samples: Count = 2048
+    """calibration images"""
+    batch_size: Count = 32
+    """images computed at once; of what is made only measured seconds depend on it"""
+    seed: Seed = 0
+    """seed for drawing calibration images and captions"""
+    device: str = "cpu"
+    """where to compute: cpu, cuda, mps"""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which images to calibrate on."""
+        return Sampling(
+            self.corpus,
+            self.corpus_dir,
+            self.calibration_split,
+            self.samples,
+            self.seed,
+            self.batch_size,
+            self.device,
+            published_corpus(self.corpus),
+        )
+
+
+@dataclass(frozen=True)
+class FullTowerOptions(SourceOptions):
+    """Which full tower a first stage stands in front of, and how it is aligned to it."""
+
+    target: Checkpoint | None = None
+    """full tower whose embeddings to come close to (default: what --model was made from)"""
+    align: Align = "none"
+    """leave the projection as it is, or read the embedding off all tokens by ridge regression"""
+    align_features: NumberFromZero | None = None
+    """random features of the alignment (default: four times the hidden size)"""
+
+    unread: ClassVar = (
+        Unread(("align_features",), lambda options: options.align == "none", "--align none"),
+        Unread(("target",), lambda options: not options.reads_target, "--align none"),
+    )
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether the full tower is read."""
+        return self.align != "none"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Which checkpoints to open."""
+        paths = [self.model, *([self.target] if self.target else [])]
+        called = {path: published_name(path) for path in paths}
+        return Checkpoints(self.model, full=self.target, called=called)
+
+    @property
+    def finish(self) -> Finish:
+        """What is done to what the rule makes."""
+        return Finish(
+            align=self.align, align_features=self.align_features, settings=published(self)
+        )
+
+
+@dataclass(frozen=True)
+class TokenOptions(FullTowerOptions):
+    """Which first stage to make cheaper, and how to align it to the full tower."""
+
+    samples: Count = 4096
+    """calibration images; alignment takes 8 at least"""
+    align: Align = "ridge"
+    """read the embedding off class token and patches by ridge regression, or as before"""
+
+
+@dataclass(frozen=True)
+class RepairOptions(SourceOptions):
+    """Which tower to prune, how to repair it, and what to calibrate it on."""
+
+    text_model: Checkpoint | None = None
+    """a whole CLIP, if --model is a vision tower alone"""
+    tower: Towers = "vision"
+    """which to make smaller; both: each under the same constraint"""
+    repair: Repair = "reconstruct"
+    """what is done to the weights that stay"""
+    repair_samples: Count = 1024
+    """calibration images for the repair, the first of the samples"""
+
+    unread: ClassVar = (
+        Unread(("repair_samples",), lambda options: not options.repairs, "--repair none"),
+    )
+
+    @property
+    def repairs(self) -> bool:
+        """Whether anything is repaired, or solved on the same images."""
+        return self.repair != "none"
+
+    @property
+    def towers(self) -> tuple[TowerKind, ...]:
+        """The towers to make smaller."""
+        return ("vision", "text") if self.tower == "both" else (self.tower,)
+
+
+@dataclass(frozen=True)
+class TowerOptions(RepairOptions, FullTowerOptions):
+    """Which tower to prune, how to repair and to align it, and what to calibrate it on."""
+
+    unread: ClassVar = (*FullTowerOptions.unread, *RepairOptions.unread)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Which checkpoints to open."""
+        return replace(
+            super().checkpoints,
+            text_model=self.text_model,
+            towers=self.towers,
+        )
+
+    @property
+    def finish(self) -> Finish:
+        """What is done to what the rule makes.
+
+        Raises:
+            UserError: a text tower is to be aligned.
+        """
+        if self.align != "none" and self.tower != "vision":
+            raise UserError(f"--align {self.align} is for vision towers: --tower vision")
+        return Finish(
+            self.repair, self.repair_samples, self.align, self.align_features, published(self)
+        )
+
+
+@dataclass(frozen=True)
+class SpendingOptions(RepairOptions):
+    """How much of the tower may be kept, and how that is spread over its layers."""
+
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.5")] = ()
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share one scoring"""
+    latency_constraint: tuple[Share, ...] = ()
+    """instead of MACs: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    heads: tuple[NumberFromZero, ...] = ()
+    """instead of MACs: how many heads of the tower go; every neuron stays"""
+    allocate: Allocation | None = None
+    """by measured curves, global ranking, the same share everywhere (default: the rule's own)"""
+    structures: tuple[Structure, ...] = USUAL
+    """what may go: heads, neurons, head_dims (sizes of queries and keys, of values), sublayers"""
+    curve_samples: Count = 256
+    """calibration images for the curves"""
+    round_to: Count | None = None
+    """keep a multiple of so many neurons (default: 1, or what the latency table prefers)"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint", "heads"),)
+    unread: ClassVar = (
+        *RepairOptions.unread,
+        Unread(
+            ("curve_samples", "round_to"),
+            lambda options: options.allocation != "curves",
+            "an allocation that measures no curves (see --allocate)",
+        ),
+    )
+    usual_allocation: ClassVar[Allocation] = "curves"
+    """The rule's own."""
+
+    @property
+    def allocation(self) -> Allocation:
+        """How the budget is spread: as asked for, or the rule's own where it can."""
+        return self.allocate or (self.usual_allocation if self.usual_structures else "curves")
+
+    @property
+    def usual_structures(self) -> bool:
+        """Whether heads, neurons and sublayers may go, as every allocation supposes."""
+        return set(self.structures) == set(USUAL)
+
+    @property
+    def repairs(self) -> bool:
+        """Whether anything is repaired, or solved on the same images."""
+        return super().repairs or "head_dims" in self.structures
+
+    @property
+    def spending(self) -> Spending:
+        """How the budget is spread over the layers."""
+        return Spending(
+            self.allocation,
+            self.structures,
+            self.curve_samples,
+            self.repair_samples,
+            self.round_to,
+            self.batch_size,
+        )
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets asked for, all of one kind.
+
+        Raises:
+            UserError: they don't go with the other options.
+        """
+        self._check_structures()
+        if self.latency_constraint:
+            if "text" in self.towers:
+                raise UserError(
+                    "--latency-constraint is measured on vision towers only: --tower vision"
+                )
+            if self.allocation == "scores":
+                raise UserError(
+                    "--latency-constraint takes --allocate curves or uniform, not scores"
+                )
+            return tuple(map(SecondBudget, dict.fromkeys(self.latency_constraint)))
+        if self.heads:
+            return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
+        return tuple(map(MacBudget, dict.fromkeys(self.mac_constraint or USUAL_MACS)))
+
+    def _check_structures(self) -> None:
+        """Raise `UserError` if the structures don't go with the other options."""
+        if not self.structures:
+            raise UserError("name at least one of --structures heads,neurons,head_dims,sublayers")
+        if self.allocate not in (None, "curves") and not self.usual_structures:
+            raise UserError(
+                f"--structures {','.join(self.structures)} takes --allocate curves, "
+                f"not {self.allocate}"
+            )
+        if self.heads and "head_dims" in self.structures:
+            raise UserError(
+                "--structures head_dims takes a --mac-constraint or a --latency-constraint: "
+                "a number of heads says nothing of their sizes"
+            )
+
+
+@dataclass(frozen=True)
+class BudgetOptions(SpendingOptions, TowerOptions):
+    """What a rule takes that prunes heads and neurons under a budget."""
+
+    unread: ClassVar = (*FullTowerOptions.unread, *SpendingOptions.unread)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where a rule's command writes."""
+
+    output: WrittenPath | None = None
+    """directory to write (default: results/RULE-CONSTRAINT); several constraints go inside it"""
+    overwrite: bool = False
+    """replace an earlier result"""
