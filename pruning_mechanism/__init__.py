@@ -6,7 +6,7 @@ Importing this package makes `transformers.AutoModel` load the checkpoints that 
 from pruning_mechanism.checkpoints.checkpoint import load, register, save
 from pruning_mechanism.checkpoints.preparation import check_belongs, load_processor
 from pruning_mechanism.checkpoints.record import Compression, read_record
-from pruning_mechanism.costs.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
@@ -46,10 +46,10 @@ __all__ = [
     "Reduction",
     "Shape",
     "Sublayer",
-    "Tower",
-    "TowerError",
     "TokenRule",
     "Tokens",
+    "Tower",
+    "TowerError",
     "TowerKind",
     "align",
     "check_belongs",

@@ -15,8 +15,12 @@ from torch import nn
 
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.costs.clock import in_turn
-from pruning_mechanism.costs.latency import Conditions
-from pruning_mechanism.costs.latency_measurement import conditions_of, noise_pixels, settle_memory
+from pruning_mechanism.costs.conditions import (
+    Conditions,
+    conditions_of,
+    noise_pixels,
+    settle_memory,
+)
 from pruning_mechanism.families import TowerError, tower_config
 from pruning_mechanism.tower import image_embeddings
 

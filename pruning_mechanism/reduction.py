@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES

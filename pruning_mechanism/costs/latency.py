@@ -15,7 +15,8 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
-from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.cost import Shape
+from pruning_mechanism.costs.conditions import Conditions
 from pruning_mechanism.tower import TowerError
 
 SCHEMA = 3
@@ -23,25 +24,6 @@ LARGEST_STEP = 64
 """The largest multiple of neurons that hardware is asked whether it likes it."""
 TOLERANCE = 0.03
 """Share of an MLP's seconds below which a difference is taken for noise."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a table was measured on, as far as seconds depend on it.
-
-    `processor` names the CPU or GPU, `threads` are those torch computes with on the CPU.
-    """
-
-    processor: str
-    device: str
-    dtype: str
-    threads: int
-    batch_size: int
-    tokens: int
-    hidden: int
-    head_dim: int
-    torch: str
-    repetitions: int
 
 
 @dataclass(frozen=True)

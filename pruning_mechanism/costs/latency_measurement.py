@@ -19,16 +19,21 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
-from pruning_mechanism.costs.cost import Shape
-from pruning_mechanism.costs.latency import Conditions, LatencyTable
+from pruning_mechanism.costs.conditions import (
+    Conditions,
+    conditions_of,
+    noise_pixels,
+    settle_memory,
+)
+from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import (
     Attention,
     mixed_masks,
     uniform_counts,
     uniform_mask,
 )
-from pruning_mechanism.costs.processor import processor_name
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
 from pruning_mechanism.tower import (
@@ -39,7 +44,6 @@ from pruning_mechanism.tower import (
     image_embeddings,
     project,
     sublayers,
-    vision_config,
 )
 
 
@@ -223,16 +227,6 @@ class Seconds:
         return float(np.median(errors))
 
 
-def settle_memory() -> None:
-    """Keep the seconds of large activations from depending on what this process did before.
-
-    glibc hands freed memory back to the system, and pays to get it again, above a threshold that
-    rises to the largest block freed so far, up to 32 MiB. Before such a block has come by, the
-    12 x 192-wide tower takes a quarter longer at a batch of 16, and its pruned towers do not.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
-
-
 def _size_of(part: Sublayer) -> Attention | int:
     """What a sublayer's seconds depend on; without heads, the sizes are those it would have."""
     if part.kind == "neurons":
@@ -258,31 +252,6 @@ def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
                 f"{', '.join(map(str, sorted(found)))} {kind}"
             )
     return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
-
-
-def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
-    """A batch of noise that the tower takes for images."""
-    vision, weight = vision_config(model.config), next(model.parameters())
-    size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
-    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    return noise.to(weight)
-
-
-def conditions_of(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
-    """What a measurement of a model's vision tower, here and now, is true of."""
-    shape, weight = Shape.of(model.config), next(model.parameters())
-    return Conditions(
-        processor=processor_name(weight.device),
-        device=weight.device.type,
-        dtype=str(weight.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        batch_size=batch_size,
-        tokens=shape.tokens,
-        hidden=shape.hidden,
-        head_dim=shape.head_dim,
-        torch=torch.__version__,
-        repetitions=repetitions,
-    )
 
 
 def _mark(device: torch.device) -> float | torch.Event:
