@@ -103,9 +103,9 @@ class Shape:
         query_key_sizes: Sequence[int] | None = None,
         value_sizes: Sequence[int] | None = None,
     ) -> "Shape":
-        """The same tower with these numbers of heads and neurons a layer, and sizes of its heads.
+        """The same tower with these numbers of heads and neurons per layer and sizes of heads.
 
-        Sizes that aren't given stay.
+        Sizes that are not given stay as they are.
         """
         return replace(
             self,
@@ -212,7 +212,7 @@ def _final_macs(config, own, parts: TowerParts, tokens: float, rules: Sequence[T
 
 
 def _pair(size) -> tuple[int, int]:
-    """Height and width, where a configuration gives one number for both or each its own."""
+    """Height and width, whether a configuration gives one number for both or two."""
     return (size, size) if isinstance(size, int) else tuple(size)
 
 

@@ -124,7 +124,7 @@ def _settings(config) -> dict:
 
 def _cut_layer(layer: nn.Module, mask: Mask, index: int) -> None:
     """Cut what the mask drops out of one encoder layer, in place."""
-    # imported here because whoever only loads a smaller tower needs nothing that cuts
+    # here, because a program that only loads smaller towers needs nothing that cuts
     from torch_pruning import prune_linear_in_channels, prune_linear_out_channels
 
     attention, mlp = layer.self_attn, layer.mlp

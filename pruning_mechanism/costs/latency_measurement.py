@@ -124,7 +124,7 @@ def measured_share(
 
 @torch.inference_mode()
 def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int = 7) -> float:
-    """What merging adds to a layer, in seconds an image, whatever it saves by fewer tokens.
+    """What merging adds to a layer, in seconds per image, not counting what fewer tokens save.
 
     Matching tokens, merging them, and attending by their sizes; attention alone and with all of
     it in turn, layer by layer, the median difference.
@@ -155,7 +155,7 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
 
 
 class Seconds:
-    """What the clock said: seconds a batch, by part and size, of every pass so far.
+    """Seconds per batch of every pass so far, by part and size.
 
     `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
     """
@@ -183,9 +183,9 @@ class Seconds:
             self.sublayers[part.kind][_size_of(part)].append(lap)
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
-        """Medians, in seconds an image, with the dense tower's sum as measured."""
+        """Median seconds per image; the dense tower's parts add up to what it took as a whole."""
 
-        def an_image(batches: list[float]) -> float:
+        def per_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
         attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
@@ -194,20 +194,20 @@ class Seconds:
         sizes = sorted({each.query_key_size for each in attention})
         table = LatencyTable(
             layers=layers,
-            outside=an_image(self.outside),
-            heads=tuple(an_image(attention[dense._replace(heads=each)]) for each in numbers),
+            outside=per_image(self.outside),
+            heads=tuple(per_image(attention[dense._replace(heads=each)]) for each in numbers),
             widths=tuple(sorted(neurons)),
-            neurons=tuple(an_image(neurons[width]) for width in sorted(neurons)),
+            neurons=tuple(per_image(neurons[width]) for width in sorted(neurons)),
             noise=self._noise(),
             conditions=conditions,
             head_sizes=tuple(sizes),
             sized=tuple(
-                tuple(an_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
+                tuple(per_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
                 for row in sizes
             ),
         )
         dense_turns = self.wholes[dense.heads, table.widths[-1]]
-        table = table.scaled(an_image(dense_turns) / table.dense)
+        table = table.scaled(per_image(dense_turns) / table.dense)
         shares = {
             table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
             for (kept, width), turns in self.wholes.items()

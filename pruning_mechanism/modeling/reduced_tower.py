@@ -1,7 +1,7 @@
 """A vision tower that works by token rules; part of every checkpoint.
 
 Beside `modeling_pruned_clip`, for towers with a class token. Here is the way through the tower and
-the places at which rules have their say (`token_rule`); what a rule does is its own matter.
+the points at which rules act (`token_rule`); what a rule does stands in its own file.
 
 Modifications to transformers' vision towers, each made only where a rule asks for it:
 - images are computed at sizes of their own, and only some of their patches are embedded, each with
@@ -86,8 +86,8 @@ class ReducedTower:
     ) -> BaseModelOutputWithPooling | tuple:
         """As the family's own; hidden states and attentions have fewer tokens from layer to layer.
 
-        What isn't said is as the configuration has it. Attentions are there if the implementation
-        gives them, as those of dense towers; a layer without heads has none.
+        Arguments that are None are as the configuration says. There are attentions if the
+        implementation gives them, as in dense towers; a layer without heads has none.
 
         Raises:
             ValueError: images of another size than the tower's, unless their positions are to be
@@ -129,7 +129,7 @@ class ReducedTower:
             )
 
     def _pooled(self, pixel_values: Tensor) -> Tensor:
-        """What is read off images of one size, whatever it is."""
+        """What is read off images of one size, of any size."""
         return self._forward(pixel_values, True).pooler_output
 
     def _forward(
@@ -199,7 +199,7 @@ class ReducedTower:
 
     @staticmethod
     def changed(change: Change, hidden: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and sizes after a change; whoever follows tokens puts their own in its place."""
+        """Tokens and sizes after a change; replaced on a tower to follow where tokens go."""
         return change(hidden, sizes)
 
     def attend(
