@@ -24,6 +24,7 @@ from cascade.states import States, states_of
 from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
+from pruning_mechanism.modeling.token_rules import dense_size, has_several_sizes
 
 
 class ResumedStage:
@@ -150,7 +151,7 @@ def exits_early(model: nn.Module) -> bool:
 
 def _depth(own) -> int:
     """Layers of the tower that a vision tower was before it was made to exit early."""
-    return getattr(own, "dense_layers", None) or own.num_hidden_layers
+    return dense_size(own, "num_hidden_layers")
 
 
 def _through(
@@ -200,8 +201,8 @@ def _check(stage: Stage, first: Stage) -> None:
                 "states don't fit"
             )
     for each, who in ((early, "the first stage"), (full, "the tower that is to resume")):
-        if getattr(each, "resolutions", None):
-            raise TowerError(f"{who} takes images at several resolutions: it can't be resumed")
+        if has_several_sizes(each):
+            raise TowerError(f"{who} takes images at several resolutions, so it can't be resumed")
     if _comparable(stage.preprocessing) != _comparable(first.preprocessing):
         raise TowerError("the first stage prepares images in another way than the one to resume")
 

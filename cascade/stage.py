@@ -30,7 +30,7 @@ from pruning_mechanism import (
     tokenise,
 )
 from pruning_mechanism.attention import check_attention, choose_attention
-from pruning_mechanism.costs.latency_measurement import settle_memory
+from pruning_mechanism.costs.conditions import settle_memory
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
 _PROVENANCE = (

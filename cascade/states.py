@@ -19,7 +19,7 @@ from pruning_mechanism import TowerError
 from pruning_mechanism.modeling.tokens import match, merge, mergeable
 
 STATE_LIMIT = 2 << 30
-"""Bytes that states may take if nothing else is said: 7,000 images of ViT-B/16 at 224 pixels."""
+"""Bytes that states may take by default: those of 7,000 images of ViT-B/16 at 224 pixels."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from commands.outputs import umask
 from compress.errors import UserError
 from evaluation.measuring.bootstrap import Interval
 from evaluation.measuring.clock import Timing
 from evaluation.measuring.machine import Machine
 from evaluation.reports import table
 from evaluation.reports.record import RecordError, read, write_text, written
+from pruning_mechanism.checkpoints.weights import open_up
 
 SCHEMA = 1
 
@@ -166,7 +166,7 @@ class Report:
         try:
             os.close(handle)
             write_text(Path(temporary), text)
-            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's files are private, a report isn't
+            open_up(temporary)  # mkstemp's files are private, a report isn't
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

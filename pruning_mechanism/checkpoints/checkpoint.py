@@ -48,7 +48,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
     elsewhere it keeps its type. Prefixes that training loops put before the names of weights are
-    taken off, and what lies beside the model's own weights is left unread; both are said.
+    taken off, and what lies beside the model's own weights is left unread, each with a message.
 
     Args:
         path: a directory in the Hugging Face layout, or a name on the hub.
@@ -73,7 +73,7 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     if weights.stripped:
         logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
     if beside:
-        logger.warning(f"{path}: left unread what is none of the model's: {listed(beside)}")
+        logger.warning(f"{path}: did not read what is not part of the model: {listed(beside)}")
     _check_finite(path, model)
     activate_in_place(Tower.of(model).root)
     return model.to(device).eval()
@@ -95,9 +95,9 @@ def _check_shape(path: str | Path, config, weights: Weights) -> None:
     try:
         with torch.device("meta"):
             empty = MODEL_CLASSES[config.model_type](config)
-    except Exception as error:  # whatever a wrong entry leads to inside a model
+    except Exception as error:  # a wrong entry may lead to any error inside a model
         raise TowerError(
-            f"{path}: config.json describes no model that can be: {first_line(error)}"
+            f"{path}: config.json describes no model that can be built: {first_line(error)}"
         ) from error
     weights.check_sizes(empty)
 
@@ -173,7 +173,7 @@ def _read_config(path: str | Path):
         _refuse(directory, read_object(directory / "config.json"))
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # whatever a wrong entry leads to inside transformers
+    except Exception as error:  # a wrong entry may lead to any error inside transformers
         if "trust_remote_code" in str(error):
             raise TowerError(_needs_code(path)) from error
         raise TowerError(_no_model(path, first_line(error))) from error
