@@ -4,6 +4,8 @@ import ast
 
 import pytest
 
+import compress.rules
+
 from tests.docs.markdown import ROOT, blocks, name, pages
 
 NOT_RUN = "# Not run by the tests: "
@@ -18,6 +20,7 @@ def test_the_blocks_of_a_page_run_one_after_another(
 ):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
+    monkeypatch.setattr("compress.rules.RULES", dict(compress.rules.RULES))  # a page adds a row
     names = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         text = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's line
