@@ -31,6 +31,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"
+smartquotes = False  # `--flag` in an indented line would become a dash
 
 _TABLE = re.compile(r"^\s*\|.*\|\s*$")
 _CODE = re.compile(r"`[^`]+`(?=(\w?))")

@@ -16,6 +16,10 @@ _FENCE = re.compile(
 _LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(?P<text>.+?) *$", re.MULTILINE)
 _INLINE = re.compile(r"`(?P<code>(?:python -m|make) [^`]+)`")
+_FILE = re.compile(
+    r"`(?P<path>(?:cascade|commands|compress|configs|corpora|demo|docs|evaluation|figures"
+    r"|pruning_mechanism|tests|\.ci)/[\w./-]*)`"
+)
 _EXPAND = """
 python() { printf '%s\\0' python "$@" $'\\n'; }
 make() { printf '%s\\0' make "$@" $'\\n'; }
@@ -59,6 +63,13 @@ def links(page: Path) -> list[str]:
     prose = _FENCE.sub("", page.read_text())
     targets = [found["target"] for found in _LINK.finditer(prose)]
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def named_files(page: Path) -> list[str]:
+    """The files and folders of the project that a page names without linking to them."""
+    made = ("docs/_build", "demo/training")
+    paths = [found["path"] for found in _FILE.finditer(page.read_text())]
+    return [path for path in paths if not path.startswith(made)]
 
 
 def anchors(page: Path) -> set[str]:

@@ -5,7 +5,6 @@ import ast
 import pytest
 
 import compress.rules
-
 from tests.docs.markdown import ROOT, blocks, name, pages
 
 NOT_RUN = "# Not run by the tests: "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.docs.markdown import anchors, links, name, pages
+from tests.docs.markdown import ROOT, anchors, links, name, named_files, pages
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)
@@ -27,3 +27,9 @@ def test_links_are_found_where_they_are(tmp_path):
         "[a](b.md) ![c](d.png) [`e` [f]](g.md#h)\n[i](https://j)\n```python\nx[k](l)\n```\n"
     )
     assert links(page) == ["b.md", "d.png", "g.md#h"]
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_files_that_a_page_names_are_there(page):
+    for path in named_files(page):
+        assert (ROOT / path).exists(), f"{name(page)} names {path}, which is not there"
