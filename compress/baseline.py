@@ -300,7 +300,7 @@ def rule(options: EstimatorOptions) -> Rule:
 
     key = ("baseline", options.importance, options.seed, options.hessian_samples)
     scoring = Scoring(score, key, options.importance in ("taylor", "hessian"))
-    return pruning(options.importance, options.budgets, scoring, select, options.spending)
+    return pruning(options.importance, options.budgets(), scoring, select, options.spending)
 
 
 def main(options: BaselineOptions) -> None:

@@ -203,7 +203,7 @@ def rule(options: ScoreOptions) -> Rule:
 
     captions = options.objective == "contrastive"
     scoring = Scoring(score, ("fisher", options.objective, options.seed), captions)
-    return pruning("fisher", options.budgets, scoring, select, options.spending)
+    return pruning("fisher", options.budgets(), scoring, select, options.spending)
 
 
 def main(options: FisherOptions) -> None:

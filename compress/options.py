@@ -236,7 +236,6 @@ class SpendingOptions(RepairOptions):
             self.batch_size,
         )
 
-    @property
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets asked for, all of one kind.
 

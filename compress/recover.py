@@ -92,7 +92,7 @@ def rule(options: BudgetOptions) -> Rule:
         return importance_of(subject.tower, subject.moments(), progress=True)
 
     scoring = Scoring(score, ("recover", options.samples))
-    return pruning("recover", options.budgets, scoring, select, options.spending)
+    return pruning("recover", options.budgets(), scoring, select, options.spending)
 
 
 def main(options: RecoverOptions) -> None:

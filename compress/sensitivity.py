@@ -124,7 +124,6 @@ class HeadOptions(TowerOptions):
     rule: Literal["lowest", "all-but-one"] = "lowest"
     """the lowest heads of the tower, or all but the best of one layer after another"""
 
-    @property
     def budgets(self) -> tuple[HeadBudget, ...]:
         """How many heads go, one result each.
 
@@ -162,7 +161,7 @@ def rule(options: HeadOptions) -> Rule:
         importance = subject.once("sensitivity", lambda: score(subject, dense))
         return Plan(select(importance, *of_tower))
 
-    return planned("sensitivity", options.budgets, plan, captions=True)
+    return planned("sensitivity", options.budgets(), plan, captions=True)
 
 
 def main(options: SensitivityOptions) -> None:

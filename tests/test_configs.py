@@ -50,7 +50,6 @@ def test_the_comparison_has_every_baseline_with_and_without_repair():
     methods = {name: parse_method(name, options).options for name in options.methods}
     assert {
         "recover",
-        "recover+rounds=2",
         "recover+head_dims",
         "recover+uniform",
         "fisher+rescale",

@@ -48,11 +48,14 @@ class Prices:
         """
         MacBudget(mac_constraint)
         dense, shape = Shape.of(config, dense=True, tower=tower), Shape.of(config, tower=tower)
+        share = mac_constraint
+        if shape.encoder_macs != dense.encoder_macs:
+            share = min(1.0, dense.budget(mac_constraint) / shape.encoder_macs)
         return cls(
             np.arange(dense.heads[0] + 1) * _whole(shape.head_macs()),
             np.arange(dense.neurons[0] + 1) * _whole(shape.neuron_macs()),
             dense.budget(mac_constraint),
-            mac_constraint,
+            share,
             lambda heads, *sizes: heads * shape.sized_head_macs(*sizes),
         )
 

@@ -1,4 +1,4 @@
-"""Alignment: the map from a first stage's own features to the last stage's embedding.
+"""Alignment: the map from a first stage's own features to the full tower's embedding.
 
 Stands after every rule that leaves out tokens or layers, and may stand after pruning. What the
 tower still computes is read off as well as it can be: from [class token, mean of the patch tokens,
@@ -7,7 +7,7 @@ these, by ridge regression in closed form. Images only.
 
     min ‖Y - Z̃W‖² + λ‖W - W₀‖²,    Z̃ = [Z, GELU(ZR + r)], all standardised,
 
-the intercept free. Y [n, e] are the last stage's embeddings, Z [n, 2d] the features, and W₀ is
+the intercept free. Y [n, e] are the full tower's embeddings, Z [n, 2d] the features, and W₀ is
 either the projection that is replaced or 0. Which of the two, and which λ, is decided by the
 leave-one-out error (`compress.solving.ridge`): features are standardised and drawn by all images,
 all else is solved without the one left out. The projection stays as it is unless the gain is surely
@@ -35,38 +35,6 @@ RANDOM_SPREAD = 0.5
 """Standard deviation of what GELU gets; the wider, the wigglier are the features."""
 FEATURES_OF_HIDDEN = 4
 """Random features for each hidden dimension, if nothing else is said."""
-
-
-@torch.no_grad()
-def align_tower(
-    target: Tower,
-    model: nn.Module,
-    calibration: Calibration,
-    features: int | None = None,
-    seed: int = 0,
-    progress: str | None = None,
-) -> tuple[nn.Module, Ridge]:
-    """A new model whose vision tower gives what comes closest to the target's embeddings.
-
-    Args:
-        target: the vision tower whose embeddings are to be met, the last stage's.
-        model: the first stage's, of a family whose vision tower has a class token; it stays as it
-            is.
-        calibration: images, as both towers take them, at least `LEAST_IMAGES`.
-        features: random ones; by default four times the hidden size, or as many as there are.
-        seed: of these.
-        progress: the title of a bar.
-
-    Returns:
-        the aligned model, and the regression in standardised features.
-
-    Raises:
-        UserError: an embedding is not finite, or there are too few.
-        TowerError: the tower can't be aligned.
-    """
-    pooled = pooled_features(model, calibration, progress)
-    wanted = [target.embeddings(each.pixels).float().cpu() for each in calibration.batches()]
-    return align_features(model, pooled, torch.cat(wanted), features, seed)
 
 
 @torch.no_grad()
@@ -110,10 +78,26 @@ def align_features(
     features: int | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, Ridge]:
-    """A new model aligned by what its tower reads off images [n, 2d] and the targets [n, e].
+    """A new model whose vision tower gives what comes closest to the full tower's embeddings.
 
-    Where that is not surely better, the projection gives what it gave. The other arguments are
-    those of `align_tower`; it is computed in float64 on the CPU.
+    Where that is not surely better, the projection gives what it gave. It is computed in float64 on
+    the CPU.
+
+    Args:
+        model: the first stage's, of a family whose vision tower has a class token; it stays as it
+            is.
+        pooled: what it reads off images, [n, 2d], from `pooled_features`; n at least
+            `LEAST_IMAGES`.
+        targets: the full tower's embeddings of these, [n, e].
+        features: random ones; by default four times the hidden size, or as many as there are.
+        seed: of these.
+
+    Returns:
+        the aligned model, and the regression in standardised features.
+
+    Raises:
+        UserError: an embedding is not finite, or there are too few.
+        TowerError: the tower can't be aligned.
     """
     if len(pooled) < LEAST_IMAGES:
         raise too_few(len(pooled))

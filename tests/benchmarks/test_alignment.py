@@ -17,15 +17,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compress.making.dense import Ledger
+from compress.making.reduced import make_reduced
 
 from compress import early_exit
 from compress.early_exit import EarlyExitOptions
-from compress.making.dense import Ledger
-from compress.making.reduced import make_reduced
 from compress.making.source import Source, open_source
-from compress.solving.alignment import align_features, align_tower, pooled_features
+from compress.solving.alignment import align_features, pooled_features
 from pruning_mechanism import Reduction, Tower, reduce
 from tests.benchmarks.conftest import against, seconds
+from tests.compress.losses import align_tower
 
 IMAGES = int(os.environ.get("ALIGN_IMAGES", "512"))
 ROUNDS = int(os.environ.get("ALIGN_ROUNDS", "3"))

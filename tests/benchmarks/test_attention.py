@@ -15,7 +15,7 @@ import os
 import pytest
 import torch
 
-from compress.making.options import DEMO_MODEL
+from compress.options import DEMO_MODEL
 from pruning_mechanism import Mask, Reduction, load, prune, reduce
 from pruning_mechanism.attention import fastest_attention
 

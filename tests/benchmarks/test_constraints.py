@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from compress.making.dense import Base, open_base
 
 from cascade import Stage
 from compress import recover
-from compress.making.dense import Base, open_base
-from compress.making.options import DEMO_MODEL
 from compress.making.rule import make_smaller
+from compress.options import DEMO_MODEL
 from compress.recover import RecoverOptions
 from corpora import load_corpus
 from evaluation.experiment.quality import Queries, answers_alone

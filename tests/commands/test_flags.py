@@ -26,18 +26,19 @@ from commands.flags import (
     published_command,
     said_of,
 )
+from commands.results import Closing, Outputs
 from compress.align import AlignCommandOptions
 from compress.baseline import BaselineOptions
-from compress.budgets.prices import Constraint
+from compress.budgets.budgets import MacBudget
+from compress.budgets.settings import Setting
 from compress.command import run_command
 from compress.early_exit import EarlyExitOptions
 from compress.errors import UserError
 from compress.fisher import FisherOptions
 from compress.flip import FlipOptions, MaskingOptions
 from compress.joint import JointOptions
-from compress.making.options import BudgetOptions
-from compress.making.results import Outputs, Said
 from compress.merge import MergeOptions
+from compress.options import BudgetOptions
 from compress.rank import RankOptions
 from compress.recover import RecoverOptions
 from compress.resolution import ResolutionCommandOptions
@@ -131,9 +132,9 @@ def test_flags_that_exclude_each_other_are_refused(name, line):
             (f"compress.{name}", f"--allocate {allocation} {flag} 1", flag)
             for name in ("recover", "fisher", "baseline")
             for allocation in ("scores", "uniform")
-            for flag in ("--curve-samples", "--rounds", "--steps", "--round-to")
+            for flag in ("--curve-samples", "--round-to")
         ),
-        ("compress.fisher", "--rounds 2", "--rounds"),
+        ("compress.fisher", "--round-to 2", "--round-to"),
         ("compress.baseline", "--curve-samples 64", "--curve-samples"),
         ("compress.baseline", "--importance taylor --hessian-samples 64", "--hessian-samples"),
         ("compress.rank", "--rank-samples 64", "--rank-samples"),
@@ -154,9 +155,8 @@ def test_a_flag_that_nothing_reads_is_refused(name, line, flag):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("compress.fisher", "--allocate curves --rounds 2 --curve-samples 8 --round-to 16"),
+        ("compress.fisher", "--allocate curves --curve-samples 8 --round-to 16"),
         ("compress.fisher", "--structures heads,neurons --curve-samples 8"),
-        ("compress.recover", "--repair none --rounds 1 --repair-samples 64"),
         ("compress.recover", "--repair none --structures heads,neurons,head_dims "
          "--repair-samples 64"),
         ("compress.rank", "--ranker learned --rank-samples 64"),
@@ -174,7 +174,7 @@ def test_flags_that_go_together_are_taken(name, line):
 
 def test_latency_is_not_allocated_by_scores_and_that_is_known_at_once():
     with pytest.raises(UserError, match="--allocate curves or uniform"):
-        of("compress.fisher", "--latency-constraint 0.5").constraints()
+        of("compress.fisher", "--latency-constraint 0.5").budgets()
 
 
 def test_a_library_may_not_contradict_itself_either():
@@ -187,19 +187,18 @@ def test_a_library_may_not_contradict_itself_either():
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("compress.flip", [Constraint("mask", 0.5)]),
-        ("compress.merge", [Constraint("r", 8)]),
-        ("compress.rank", [Constraint("keep", 0.7)]),
-        ("compress.early_exit", [Constraint("layer", 4)]),
-        ("compress.resolution", [Constraint("MAC", 0.5)]),
-        ("compress.joint", [Constraint("MAC", 0.07)]),
-        ("compress.recover", [Constraint("MAC", 0.5)]),
+        ("compress.flip", [Setting("mask", 0.5)]),
+        ("compress.merge", [Setting("r", 8)]),
+        ("compress.rank", [Setting("keep", 0.7)]),
+        ("compress.early_exit", [Setting("layer", 4)]),
+        ("compress.resolution", [Setting("MAC", 0.5)]),
+        ("compress.joint", [Setting("MAC", 0.07)]),
+        ("compress.recover", [Setting("MAC", 0.5)]),
     ],
 )
 def test_where_nothing_is_asked_for_the_usual_is_made_and_help_says_it(name, settings, capsys):
     rule = importlib.import_module(name).rule(of(name, ""))
-    found = rule.constraints if name == "compress.recover" else rule.settings
-    assert list(found) == settings
+    assert list(rule.settings) == settings
     with pytest.raises(SystemExit):
         of(name, "--help")
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -390,8 +389,8 @@ def test_every_option_that_is_a_path_is_marked_as_read_or_written():
         (["fisher", "sensitivity"], {"heads": (5,), "mac_constraint": (0.3,)}, []),
         (["sensitivity"], {"mac_constraint": (0.3,)}, ["mac_constraint"]),
         (["flip"], {"repair": "rescale", "curve_samples": 8}, ["curve_samples", "repair"]),
-        (["recover+uniform"], {"rounds": 2}, ["rounds"]),
-        (["recover+uniform", "recover"], {"rounds": 2}, []),
+        (["recover+uniform"], {"curve_samples": 2}, ["curve_samples"]),
+        (["recover+uniform", "recover"], {"curve_samples": 2}, []),
         (["recover+none"], {"repair_samples": 9}, ["repair_samples"]),
         ([], {"samples": 9, "mac_constraint": (0.3,)}, ["mac_constraint", "samples"]),
     ],
@@ -404,25 +403,27 @@ def test_settings_that_no_method_reads_are_known(methods, given, unread):
 
 def test_a_methods_budget_is_of_one_kind():
     options = CascadeOptions(latency_constraint=(0.5,))
-    assert parse_method("recover", options).constraints == (Constraint("latency", 0.5),)
-    assert parse_method("joint", options).constraints == (Constraint("latency", 0.5),)
+    assert parse_method("recover", options).settings == (Setting("latency", 0.5),)
+    assert parse_method("joint", options).settings == (Setting("latency", 0.5),)
     heads = parse_method("recover+heads", CascadeOptions(heads=(5,)))
-    assert heads.constraints == (Constraint("heads", 5),)
+    assert heads.settings == (Setting("heads", 5),)
 
 
 # -- several results
 
 
-def write_some(setting: Constraint, directory: Path) -> Said:
+def write_some(setting: Setting, directory: Path) -> Closing:
     if setting.value == 0.3:
         raise UserError("can't be met [bold]")
     (directory / "report.json").write_text("{}")
-    return Said(["[/] a note"], ["[red]a summary[/blue]"])
+    return Closing(["[/] a note"], ["[red]a summary[/blue]"])
 
 
 def outputs(tmp_path, *values) -> Outputs:
-    settings = [Constraint("MAC", each) for each in values]
-    return Outputs({each: tmp_path / "[x]" / each.slug for each in settings}, False, ())
+    settings = [Setting("MAC", each) for each in values]
+    return Outputs(
+        {each: tmp_path / "[x]" / each.slug for each in settings}, False, (), (UserError,)
+    )
 
 
 def test_a_constraint_that_cannot_be_met_costs_none_of_the_others(tmp_path, capsys):
@@ -443,9 +444,9 @@ def test_a_constraint_that_cannot_be_met_costs_none_of_the_others(tmp_path, caps
 
 
 def test_settings_that_would_share_a_directory_are_refused(tmp_path):
-    with pytest.raises(UserError, match="both would be written"):
+    with pytest.raises(UsageError, match="both would be written"):
         outputs(tmp_path, 0.3, 0.30000001).check()
 
 
 def test_budgets_keep_their_usual_constraint():
-    assert BudgetOptions().constraints() == (Constraint("MAC", 0.5),)
+    assert BudgetOptions().budgets() == (MacBudget(0.5),)

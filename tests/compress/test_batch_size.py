@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import baseline, fisher, recover, sensitivity
-from compress.allocation.curves import remeasure_curves
-from compress.allocation.plan import embedding_loss
+from compress.allocation.curves import measure_curves
 from compress.calibrating.calibration import CONTRAST, _shares
+from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import token_weights
 from compress.command import run_command
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
+from tests.compress.losses import embedding_loss
 from tests.compress.test_coordinates import IMAGES, UNSEEN, every_kind, some
 from tests.pruning_mechanism.conftest import tiny_model
 
@@ -50,7 +51,7 @@ def test_scores_do_not_depend_on_it(rule, kind):
 
 
 @every_kind
-def test_repairs_and_later_curves_do_not_depend_on_it(kind):
+def test_repairs_and_curves_do_not_depend_on_it(kind):
     model = tiny_model("clip").double()
     dense, found = Tower.of(model, kind), []
     mask = some(dense)
@@ -60,7 +61,8 @@ def test_repairs_and_later_curves_do_not_depend_on_it(kind):
         weights = token_weights(dense, images)
         smaller = Tower.of(prune(model, mask, kind), kind)
         repairs = repair_tower(dense, smaller, images, weights=weights)
-        curves = remeasure_curves(dense, smaller, mask, importance, images, 13, weights=weights)
+        moments = dense_moments(dense, images.batches(), weights)
+        curves = measure_curves(dense, importance, moments, images.first(13))
         losses = [loss for curve in curves for loss in curve.losses]
         errors = [each.error_after for each in repairs]
         found.append([embedding_loss(dense, smaller, UNSEEN), *errors, *losses])

@@ -10,8 +10,7 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity
 
 from compress import recover
-from compress.allocation.curves import compensated, measure_curves, remeasure_curves
-from compress.allocation.plan import embedding_loss
+from compress.allocation.curves import compensated, measure_curves
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.importance import mask_gradients
 from compress.calibrating.moments import Moments, dense_moments
@@ -20,12 +19,12 @@ from compress.calibrating.token_weights import token_weights
 from compress.command import run_command
 from compress.errors import UserError
 from compress.fisher import fisher_information
-from compress.recover import importance_of
-from compress.solving.eliminate import eliminate_units
+from compress.solving.eliminate import eliminate_units, importance_of
 from compress.solving.repair import repair_tower
 from corpora import load_corpus
 from pruning_mechanism import Mask, Tower, load, prune, sublayers
 from tests.compress.conftest import Pairs
+from tests.compress.losses import embedding_loss
 from tests.compress.solving.test_repair import Images
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import tiny_model
@@ -282,22 +281,9 @@ def test_a_text_tower_is_told_where_it_stops_being_finite(place):
 def test_curves_name_where_a_tower_stops_being_finite(place):
     whole, images = Tower.of(tiny_clip(7)), Images(8, 7)
     moments = dense_moments(whole, images.batches())
-    importance, mask = importance_of(whole, moments), Mask.dense(whole.model.config)
-    broken = damaged(place)
+    importance, broken = importance_of(whole, moments), damaged(place)
     with pytest.raises(UserError, match=f"not finite from {place} on"):
         measure_curves(broken, importance, moments, images)
-    with pytest.raises(UserError, match=f"not finite from {place} on"):
-        remeasure_curves(broken, cut(whole, EVERY), mask, importance, images, 8)
-
-
-def test_curves_refuse_a_smaller_tower_that_is_not_finite():
-    whole, images = Tower.of(tiny_clip(7)), Images(8, 7)
-    moments = dense_moments(whole, images.batches())
-    importance, mask = importance_of(whole, moments), Mask.dense(whole.model.config)
-    with pytest.raises(UserError, match="not finite from"):
-        remeasure_curves(whole, damaged("the neurons of layer 1"), mask, importance, images, 8)
-    with pytest.raises(UserError, match="not finite"):
-        embedding_loss(whole, damaged("the neurons of layer 1"), images)
 
 
 @pytest.mark.parametrize("kind", ["none", "rescale", "reconstruct"])

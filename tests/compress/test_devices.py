@@ -6,11 +6,11 @@ import torch
 from compress.calibrating.calibration import Batch
 from compress.calibrating.moments import dense_moments
 from compress.rank import learn_rankers
-from compress.solving.alignment import align_tower
 from compress.solving.head_dims import rotate_tower
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Reduction, Tower, image_embeddings, prune, reduce
 from pruning_mechanism.groups import patch_groups
+from tests.compress.losses import align_tower
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, tiny_inputs
 from tests.simulated_device import no_float64

@@ -14,7 +14,7 @@ from compress.budgets.token_prices import MacPrices, SecondPrices
 from compress.command import run_command
 from compress.searching.combinations import (
     Candidate,
-    CombinationOptions,
+    Thoroughness,
     exits_tried,
     merging_schedules,
 )
@@ -180,8 +180,8 @@ def test_schedules_start_with_nothing_merged_and_differ(clip):
 
 def test_the_whole_tower_is_the_last_exit_tried():
     deep = tiny_clip(num_hidden_layers=12).config
-    assert exits_tried(deep, CombinationOptions()) == [2, 4, 6, 8, 10, 12]
-    assert exits_tried(tiny_clip().config, CombinationOptions()) == [1, 2, 3]
+    assert exits_tried(deep, Thoroughness()) == [2, 4, 6, 8, 10, 12]
+    assert exits_tried(tiny_clip().config, Thoroughness()) == [1, 2, 3]
 
 
 @settings(max_examples=30)

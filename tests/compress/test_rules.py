@@ -203,7 +203,7 @@ def test_an_interrupted_run_leaves_nothing(clip_directory, folder, tmp_path, sen
 
 
 def test_heads_shrink_where_their_dimensions_may_go(clip_directory, folder, tmp_path):
-    flags = ("--structures", "heads", "neurons", "head_dims", "sublayers", "--rounds", 1)
+    flags = ("--structures", "heads", "neurons", "head_dims", "sublayers")
     run("recover", clip_directory, folder, tmp_path / "out", *flags, "--mac-constraint", 0.3)
     mask, model = Mask.load(tmp_path / "out" / "mask.safetensors"), load(tmp_path / "out")
     vision = model.config.vision_config
@@ -219,7 +219,7 @@ def test_heads_shrink_where_their_dimensions_may_go(clip_directory, folder, tmp_
 
 
 def test_what_may_not_go_stays(clip_directory, folder, tmp_path, capsys):
-    flags = ("--mac-constraint", 0.7, "--rounds", 1, "--structures")
+    flags = ("--mac-constraint", 0.7, "--structures")
     run("fisher", clip_directory, folder, tmp_path / "a", *flags, "neurons")
     mask = Mask.load(tmp_path / "a" / "mask.safetensors")
     assert mask.heads.all()

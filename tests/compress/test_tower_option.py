@@ -83,7 +83,7 @@ def test_a_smaller_text_tower_is_repaired_towards_the_dense_one(
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--rounds", 1, "--structures", "heads", "neurons", "head_dims", "sublayers")]
+    "flags", [(), ("--structures", "heads", "neurons", "head_dims", "sublayers")]
 )
 def test_both_towers_are_made_smaller_as_each_is_alone(family_directory, folder, tmp_path, flags):
     base, few = family_directory("clip"), ("--curve-samples", 8)
@@ -112,7 +112,7 @@ def test_both_towers_are_made_smaller_as_each_is_alone(family_directory, folder,
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("recover", ("--curve-samples", 8, "--rounds", 1)),
+        ("recover", ("--curve-samples", 8)),
         ("fisher", ("--objective", "embedding")),
         ("fisher", ("--objective", "contrastive")),
         ("sensitivity", ("--heads", 5)),

@@ -5,7 +5,7 @@ from torch.nn.functional import cosine_similarity
 from compress.allocation.allocate import best_units
 from compress.allocation.curves import compensated, measure_curves
 from compress.calibrating.moments import dense_moments
-from compress.recover import importance_of
+from compress.solving.eliminate import importance_of
 from pruning_mechanism import Tower, image_embeddings, sublayers
 from tests.compress.solving.test_repair import Images
 from tests.conftest import tiny_clip

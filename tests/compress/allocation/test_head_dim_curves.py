@@ -15,7 +15,7 @@ from compress.allocation.head_dim_curves import fixed_dim_curves, measure_dim_cu
 from compress.budgets.prices import Prices
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import Moments, dense_moments
-from compress.recover import importance_of
+from compress.solving.eliminate import importance_of
 from compress.solving.head_dims import rotate_tower
 from pruning_mechanism import Mask, Shape, Tower, image_embeddings, macs, prune
 from tests.compress.solving.test_repair import Images

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from transformers import CLIPVisionConfig
 
 from compress.allocation.allocate import Curve, by_curves, uniform
-from compress.budgets.prices import LATENCY_STEPS, Constraint, Prices
+from compress.budgets.budgets import HeadBudget, MacBudget, SecondBudget
+from compress.budgets.prices import LATENCY_STEPS, Prices
+from compress.budgets.settings import Setting
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
 from pruning_mechanism import Mask
@@ -42,23 +44,24 @@ def sizes(mask: Mask) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("constraint", "label"),
+    ("setting", "label", "slug"),
     [
-        (Constraint("MAC", 0.50), "MAC 0.5"),
-        (Constraint("latency", 0.35), "latency 0.35"),
-        (Constraint("heads", 77), "77 heads"),
+        (MacBudget(0.50).setting, "MAC 0.5", "mac-0.5"),
+        (SecondBudget(0.35).setting, "latency 0.35", "latency-0.35"),
+        (HeadBudget(77).setting, "77 heads", "77-heads"),
+        (Setting("r", 8), "r 8", "r-8"),
+        (Setting("ridge"), "ridge", "ridge"),
     ],
 )
-def test_a_constraint_is_named_by_its_kind_and_value(constraint, label):
-    assert constraint.label == label
-    constraint.check()
+def test_a_setting_is_named_by_its_kind_and_value(setting, label, slug):
+    assert (setting.label, setting.slug) == (label, slug)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.01, float("nan"), float("inf")])
-@pytest.mark.parametrize("kind", ["MAC", "latency"])
-def test_a_share_outside_0_to_1_is_refused_with_its_flag(kind, value):
-    with pytest.raises(UserError, match=rf"--{kind.lower()}-constraint must be in \(0, 1\]"):
-        Constraint(kind, value).check()
+@pytest.mark.parametrize("budget", [MacBudget, SecondBudget])
+def test_a_share_outside_0_to_1_is_refused(budget, value):
+    with pytest.raises(UserError, match=r"constraint must be in \(0, 1\], found"):
+        budget(value)
 
 
 @given(seed=st.integers(0, 10**6))

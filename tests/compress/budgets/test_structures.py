@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPConfig
 
-from compress.budgets.prices import Constraint
+from compress.budgets.budgets import HeadBudget, MacBudget
 from compress.budgets.structures import USUAL, allowed, check_reach, dim_sizes
 from compress.errors import UserError
-from compress.making.options import BudgetOptions
+from compress.options import BudgetOptions
 from tests.compress.allocation.test_allocate import CONFIG
 
 SIZES = np.array([0, 2, 5, 1, 8, 8])
@@ -45,12 +45,12 @@ def test_a_constraint_out_of_reach_is_refused():
         (USUAL, 0.001),
         (("sublayers",), 0.001),
     ):
-        check_reach(structures, Constraint("MAC", reachable), CONFIG)
+        check_reach(structures, MacBudget(reachable), CONFIG)
     for structures in (("heads",), ("head_dims",), ("heads", "head_dims")):
         names = ",".join(structures)
-        found = rf"--structures {names} at least 0\.\d+ of the vision tower's MACs"
+        found = rf"structures {names} at least 0\.\d+ of the vision tower's MACs"
         with pytest.raises(UserError, match=found):
-            check_reach(structures, Constraint("MAC", 0.3), CONFIG)
+            check_reach(structures, MacBudget(0.3), CONFIG)
 
 
 def test_a_number_of_heads_out_of_reach_is_refused():
@@ -60,10 +60,10 @@ def test_a_number_of_heads_out_of_reach_is_refused():
         (("sublayers",), 12, None),
         (USUAL, 12, None),
     ):
-        check_reach(structures, Constraint("heads", reachable), CONFIG)
+        check_reach(structures, HeadBudget(reachable), CONFIG)
         if beyond:
-            with pytest.raises(UserError, match=rf"--heads {beyond}: with --structures .* stay"):
-                check_reach(structures, Constraint("heads", beyond), CONFIG)
+            with pytest.raises(UserError, match=rf"{beyond} heads: with structures .* stay"):
+                check_reach(structures, HeadBudget(beyond), CONFIG)
 
 
 def test_each_tower_is_asked_what_is_left_of_it():
@@ -72,7 +72,7 @@ def test_each_tower_is_asked_what_is_left_of_it():
         vision_config=CONFIG.to_dict(),
         text_config={**CONFIG.to_dict(), "intermediate_size": 400, "max_position_embeddings": 16},
     )
-    constraint = Constraint("MAC", 0.3)
+    constraint = MacBudget(0.3)
     check_reach(("neurons",), constraint, config, "text")
     with pytest.raises(UserError, match="of the vision tower's MACs stay"):
         check_reach(("neurons",), constraint, config, "vision")
@@ -80,9 +80,9 @@ def test_each_tower_is_asked_what_is_left_of_it():
 
 def test_options_refuse_structures_that_do_not_go_with_them():
     dims = ("heads", "neurons", "head_dims", "sublayers")
-    BudgetOptions(structures=dims).constraints()
-    BudgetOptions(structures=dims, latency_constraint=(0.5,)).constraints()
-    BudgetOptions(structures=USUAL[::-1], allocate="scores").constraints()
+    assert BudgetOptions(structures=dims).budgets()
+    assert BudgetOptions(structures=dims, latency_constraint=(0.5,)).budgets()
+    assert BudgetOptions(structures=USUAL[::-1], allocate="scores").budgets()
     for options, message in (
         (BudgetOptions(structures=()), "at least one of --structures"),
         (BudgetOptions(structures=dims, allocate="uniform"), "takes --allocate curves"),
@@ -90,4 +90,4 @@ def test_options_refuse_structures_that_do_not_go_with_them():
         (BudgetOptions(structures=dims, heads=(5,)), "a number of heads says nothing of their"),
     ):
         with pytest.raises(UserError, match=message):
-            options.constraints()
+            options.budgets()

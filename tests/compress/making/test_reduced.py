@@ -9,14 +9,14 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from compress import align, early_exit, flip, merge, rank, resolution
-from compress.budgets.prices import Constraint
+from compress.budgets.budgets import MacBudget
+from compress.budgets.schedules import spread
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.dense import open_base
 from compress.making.keys import read_keys
-from compress.making.options import BaseOptions
-from compress.making.reduced import make_reduced
-from compress.making.source import Source
-from compress.merge import spread
+from compress.making.make import make
+from compress.making.source import Needs, Source, open_source
+from compress.options import TokenOptions
 from compress.rank import leave_one_out
 from compress.resolution import lowest_bound, places
 from pruning_mechanism import (
@@ -50,7 +50,7 @@ def command(clip_directory, folder, tmp_path):
     def run(name: str, *flags: str, model=clip_directory, output: str = "out"):
         given = ["--model", str(model), "--corpus", "folder", "--corpus-dir", str(folder)]
         given += ["--samples", "16", "--output", str(tmp_path / output), *flags]
-        run(*COMMANDS[name], f"compress.{name}", given)
+        run_command(*COMMANDS[name], f"compress.{name}", given)
         return tmp_path / output
 
     return run
@@ -147,12 +147,12 @@ def test_without_alignment_the_projection_stays(command, clip_directory):
         ("exit", ("--mac-constraint", "1.5"), "--mac-constraint must be in (0, 1]"),
         ("align", ("--align", "none"), "would change nothing"),
         ("align", ("--samples", "0"), "--samples must be at least 1"),
-        ("align", ("--samples", "7"), "too few to align by: it takes 8 at least"),
+        ("align", ("--samples", "7"), "too few: this rule takes 8 at least"),
         ("rank", ("--ranker", "learned", "--rank-samples", "7"), "must be at least 8"),
         (
             "rank",
             ("--ranker", "learned", "--samples", "7", "--align", "none"),
-            "too few for --ranker learned",
+            "too few: this rule takes 8 at least",
         ),
     ],
 )
@@ -238,22 +238,22 @@ def test_what_sides_of_their_own_cost_other_images_is_an_estimate(command):
 
 @pytest.fixture
 def source(clip_directory, folder) -> Source:
-    options = BaseOptions(model=str(clip_directory), corpus="folder", corpus_dir=folder, samples=8)
-    return Source.of(open_base(options, captions=False))
+    options = TokenOptions(model=str(clip_directory), corpus="folder", corpus_dir=folder, samples=8)
+    return open_source(options.checkpoints, options.sampling, Needs(full=True))
 
 
 FLIP, EXIT = flip.MaskingOptions(), early_exit.ExitOptions(layer=(2,))
 
 
-def test_an_exit_comes_by_the_last_stages_embeddings_in_its_own_pass(source):
-    rule = early_exit.rule(EXIT)
-    step = rule.step(source, rule.settings[0])
-    torch.testing.assert_close(step.targets, source.targets(), atol=1e-5, rtol=1e-5)
+def test_an_exit_comes_by_the_full_towers_embeddings_in_its_own_pass(source):
+    (asked,) = early_exit.rule(EXIT).asked.values()
+    step = early_exit.rule(EXIT).step(source, asked)
+    torch.testing.assert_close(step.embeddings, source.full_embeddings(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("order", [("flip", "exit"), ("exit", "flip")])
 def test_seconds_are_what_a_result_alone_takes_whatever_was_made_before(source, monkeypatch, order):
-    """The clock counts layers of the last stage, run for its embeddings; an exit needs no such."""
+    """The clock counts layers of the full tower, run for its embeddings; an exit needs no such."""
     now = [0]
 
     def tick(*_):
@@ -266,30 +266,27 @@ def test_seconds_are_what_a_result_alone_takes_whatever_was_made_before(source, 
     seconds = {}
     for name in order:
         rule, options = rules[name]
-        seconds[name] = make_reduced(source, rule, rule.settings[0], options).compression.seconds
+        made = make(source, rule, rule.settings[0], options.finish)
+        seconds[name] = made.compression.seconds
     assert seconds == {"flip": 3, "exit": 0}
 
 
 @pytest.mark.parametrize(
-    ("rule", "setting"),
+    ("rule", "asked"),
     [
-        (flip.rule(FLIP), Constraint("MAC", 0.001)),
-        (merge.rule(merge.MergingOptions()), Constraint("MAC", 0.1)),
-        (rank.rule(rank.RankingOptions()), Constraint("MAC", 0.1)),
-        (resolution.rule(resolution.ResolutionOptions()), Constraint("MAC", 0.01)),
-        (
-            resolution.rule(resolution.ResolutionOptions(choose_from=(8, 16))),
-            Constraint("MAC", 0.01),
-        ),
-        (early_exit.rule(EXIT), Constraint("MAC", 0.3)),
-        (early_exit.rule(EXIT), Constraint("layer", 4)),
+        (flip.rule(FLIP), MacBudget(0.001)),
+        (merge.rule(merge.MergingOptions()), MacBudget(0.1)),
+        (rank.rule(rank.RankingOptions()), MacBudget(0.1)),
+        (resolution.rule(resolution.ResolutionOptions()), MacBudget(0.01)),
+        (resolution.rule(resolution.ResolutionOptions(choose_from=(8, 16))), MacBudget(0.01)),
+        (early_exit.rule(EXIT), MacBudget(0.3)),
+        (early_exit.rule(EXIT), 4),
     ],
 )
-def test_what_is_out_of_reach_is_known_from_the_configuration(rule, setting):
-    config = tiny_clip().config
-    rule.check(config, rule.settings[0])
+def test_what_is_out_of_reach_is_known_before_the_work(source, rule, asked):
+    rule.check(source, next(iter(rule.asked.values())))
     with pytest.raises((UserError, TowerError)):
-        rule.check(config, setting)
+        rule.check(source, asked)
 
 
 def test_no_setting_is_made_if_one_cannot_be(command, capsys, tmp_path):

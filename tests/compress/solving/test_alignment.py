@@ -6,9 +6,10 @@ from transformers import CLIPVisionModelWithProjection
 
 from compress.calibrating.calibration import Calibration
 from compress.errors import UserError
-from compress.solving.alignment import LEAST_IMAGES, align_features, align_tower, notes_of
+from compress.solving.alignment import LEAST_IMAGES, align_features, notes_of
 from corpora import load_corpus
 from pruning_mechanism import Reduction, Tower, image_embeddings, reduce
+from tests.compress.losses import align_tower
 from tests.compress.same_function import CHANGES
 from tests.conftest import tiny_clip, tiny_processor
 

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.allocation.plan import embedding_loss
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import TokenWeights
@@ -17,6 +16,7 @@ from compress.solving.repair import repair_tower
 from corpora import load_corpus
 from pruning_mechanism import Mask, Tower, image_embeddings, load, load_processor, prune, sublayers
 from tests.compress.conftest import Pairs
+from tests.compress.losses import embedding_loss
 from tests.compress.solving.test_repair import Images
 from tests.compress.test_towers import CAUSAL, Texts, each_tower
 from tests.conftest import tiny_clip

@@ -1,15 +1,18 @@
 """What may be named as a method of an experiment, and what each word of its name changes."""
 
+from dataclasses import replace
+
 import pytest
 
 from compress.errors import UserError
+from compress.options import RepairOptions
+from compress.rules import RULES
 from evaluation.cascade import CascadeOptions
-from evaluation.experiment.first_stages import Pruning, Reducing
-from evaluation.experiment.methods import KINDS, parse_method
+from evaluation.experiment.methods import parse_method
 
-GIVEN = CascadeOptions(repair="none", rounds=3, seed=7, mac_constraint=(0.3, 0.6), heads=(5,))
+GIVEN = CascadeOptions(repair="none", seed=7, mac_constraint=(0.3, 0.6), heads=(5,))
 REDUCING = ("flip", "merge", "rank", "resolution", "early_exit", "joint")
-PRUNING = tuple(name for name in KINDS if name not in REDUCING)
+PRUNING = tuple(name for name in RULES if name not in REDUCING)
 
 
 def changed(name: str) -> dict[str, object]:
@@ -27,18 +30,18 @@ def changed(name: str) -> dict[str, object]:
     [
         ("recover", {}),
         ("recover+reconstruct", {"repair": "reconstruct"}),
-        ("recover+uniform+rounds=0", {"allocate": "uniform", "rounds": 0}),
-        ("recover+steps=4+scores", {"steps": 4, "allocate": "scores"}),
+        ("recover+scores", {"allocate": "scores"}),
         ("fisher+embedding+rescale", {"objective": "embedding", "repair": "rescale"}),
         ("fisher+curves", {"allocate": "curves"}),
         ("recover+head_dims", {"structures": ("heads", "neurons", "head_dims", "sublayers")}),
-        ("recover+uniform+aligned", {"allocate": "uniform"}),
+        ("recover+uniform+aligned", {"allocate": "uniform", "align": "ridge"}),
     ],
 )
 def test_words_after_the_rule_change_its_options_and_nothing_else(name, differences):
     found = changed(name)
     assert {each: found.get(each) for each in differences} == differences
-    known = {"objective", "heads"}  # no flag of the experiment; only asked for by its own word
+    # no flags of the experiment; heads are only asked for by their own word
+    known = {"objective", "heads", "target", "align", "align_features", "config"}
     assert set(found) - set(differences) <= known
     method = parse_method(name, GIVEN)
     assert method.name == name
@@ -70,14 +73,14 @@ def test_words_after_a_rule_that_leaves_out_tokens_are_its_own(name, option, val
 
 @pytest.mark.parametrize("name", REDUCING)
 def test_a_rule_that_leaves_out_tokens_gets_the_mac_constraints(name):
-    labels = [each.label for each in parse_method(name, GIVEN).constraints]
+    labels = [each.label for each in parse_method(name, GIVEN).settings]
     assert labels == ["MAC 0.3", "MAC 0.6"]
 
 
 def test_a_rule_gets_the_experiments_constraints():
-    labels = [each.label for each in parse_method("magnitude", GIVEN).constraints]
-    named = [each.label for each in parse_method("sensitivity", GIVEN).constraints]
-    instead = [each.label for each in parse_method("recover+heads", GIVEN).constraints]
+    labels = [each.label for each in parse_method("magnitude", GIVEN).settings]
+    named = [each.label for each in parse_method("sensitivity", GIVEN).settings]
+    instead = [each.label for each in parse_method("recover+heads", GIVEN).settings]
     assert (labels, named, instead) == (["MAC 0.3", "MAC 0.6"], ["5 heads"], ["5 heads"])
 
 
@@ -90,16 +93,16 @@ def test_a_baseline_is_named_by_its_estimator(name):
 def test_every_pruning_rule_takes_a_repair_and_is_aligned_only_if_asked_to(name):
     for repair in ("none", "rescale", "reconstruct"):
         method = parse_method(f"{name}+{repair}", GIVEN)
-        assert isinstance(method, Pruning)
+        assert isinstance(method.options, RepairOptions)
         assert (method.options.repair, method.aligns) == (repair, False)
         aligned = parse_method(f"{name}+aligned+{repair}", GIVEN)
-        assert (aligned.options, aligned.aligns) == (method.options, True)
+        assert (replace(aligned.options, align="none"), aligned.aligns) == (method.options, True)
         assert aligned.rule.name == f"{name}+{repair}"  # what is done before the alignment
 
 
 @pytest.mark.parametrize("name", REDUCING)
 def test_every_other_rule_is_aligned_unless_asked_not_to(name):
-    assert isinstance(parse_method(name, GIVEN), Reducing)
+    assert not isinstance(parse_method(name, GIVEN).options, RepairOptions)
     assert parse_method(name, GIVEN).aligns
     if name == "joint":  # judges by the aligned embedding
         with pytest.raises(UserError, match="'unaligned' is none of no_head_dims"):
@@ -119,7 +122,7 @@ def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
     [
         ("wanda", "'wanda' is none of recover, fisher"),
         ("", "'' is none of recover"),
-        ("recover+wanda", "'wanda' is none of none, rescale, reconstruct, curves"),
+        ("recover+wanda", "'wanda' is none of none, rescale, reconstruct, aligned, curves"),
         ("recover+", "'' is none of"),
         ("recover+embedding", "'embedding' is none of"),
         ("recover+unaligned", "'unaligned' is none of"),
@@ -130,16 +133,10 @@ def test_the_joint_rule_takes_all_structures_unless_head_dims_are_left_out():
             "recover+heads+head_dims",
             "takes a --mac-constraint or a --latency-constraint: a number of heads",
         ),
-        ("sensitivity+rounds=1", "'rounds=1' is none of"),
-        ("recover+rounds", "'rounds' is none of .*rounds=N, steps=N"),
-        ("recover+rounds=x", "'rounds=x' is none of"),
-        ("recover+rounds=-1", "'rounds=-1' is none of"),
-        ("recover+steps=0", "--steps must be at least 1"),
-        ("flip+none", "'none' is none of grid, random, saliency, unaligned$"),
+        ("flip+none", "'none' is none of unaligned, grid, random, saliency$"),
         ("flip+aligned", "'aligned' is none of"),
         ("flip+heads", "'heads' is none of"),
-        ("rank+random", "'random' is none of attention, learned, unaligned$"),
-        ("merge+rounds=1", "'rounds=1' is none of constant, decreasing, unaligned$"),
+        ("rank+random", "'random' is none of unaligned, attention, learned$"),
         ("resolution+grid", "'grid' is none of unaligned$"),
     ],
 )
@@ -152,4 +149,4 @@ def test_a_rule_that_knows_no_seconds_is_refused_beside_a_latency_constraint():
     given = CascadeOptions(latency_constraint=(0.5,))
     with pytest.raises(UserError, match="flip takes a --mac-constraint, not a --latency"):
         parse_method("flip", given)
-    assert parse_method("recover", given).constraints[0].label == "latency 0.5"
+    assert parse_method("recover", given).settings[0].label == "latency 0.5"

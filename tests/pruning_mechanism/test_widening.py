@@ -1,0 +1,65 @@
+"""A pruned tower with its dense widths again computes what it did."""
+
+import pytest
+import torch
+
+from pruning_mechanism import Mask, Reduction, Tower, is_pruned, prune, reduce
+from pruning_mechanism.widening import widened
+from tests.pruning_mechanism.conftest import (
+    TOWERS,
+    random_mask,
+    random_slim_mask,
+    tiny_inputs,
+    tiny_model,
+)
+
+
+@pytest.mark.parametrize(("family", "kind"), TOWERS)
+@pytest.mark.parametrize("make_mask", [random_mask, random_slim_mask])
+@pytest.mark.parametrize("seed", range(2))
+@torch.no_grad()
+def test_embeddings_stay_and_what_is_alive_is_told(family, kind, seed, make_mask):
+    model, mask = tiny_model(family), make_mask(seed)
+    smaller = prune(model, mask, kind)
+    wide, inputs = widened(smaller, kind), tiny_inputs(kind)
+    assert not is_pruned(wide.model, kind)
+    assert is_pruned(smaller, kind)  # left as it was
+    torch.testing.assert_close(
+        Tower.of(wide.model, kind).embeddings(inputs),
+        Tower.of(smaller, kind).embeddings(inputs),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    for name in ("heads", "neurons"):
+        own, told = getattr(mask, name).sum(1), getattr(wide.alive, name)
+        assert told.sum(1).tolist() == own.tolist()
+        assert told.shape == getattr(mask, name).shape
+
+
+@torch.no_grad()
+def test_pruned_to_what_is_alive_it_is_as_small_as_before():
+    model, mask = tiny_model("clip"), random_mask(1)
+    smaller = prune(model, mask)
+    wide = widened(smaller)
+    again, inputs = prune(wide.model, wide.alive), tiny_inputs("vision")
+    own = again.config.vision_config
+    assert own.heads_per_layer == smaller.config.vision_config.heads_per_layer
+    assert own.neurons_per_layer == smaller.config.vision_config.neurons_per_layer
+    torch.testing.assert_close(
+        Tower.of(again).embeddings(inputs), Tower.of(smaller).embeddings(inputs)
+    )
+
+
+@torch.no_grad()
+def test_a_tower_that_exits_early_is_widened_as_it_is():
+    ended = reduce(tiny_model("clip"), Reduction(layers=2))
+    mask = random_mask(0)
+    smaller = prune(ended, Mask(mask.heads[:2], mask.neurons[:2]))
+    wide, inputs = widened(smaller), tiny_inputs("vision")
+    assert wide.model.config.vision_config.num_hidden_layers == 2
+    torch.testing.assert_close(
+        Tower.of(wide.model).embeddings(inputs),
+        Tower.of(smaller).embeddings(inputs),
+        rtol=1e-5,
+        atol=1e-5,
+    )
