@@ -53,8 +53,8 @@ class Stage:
     Attributes:
         model: the CLIP, or the vision tower with its projection.
         batch_size: images or texts that pass through a tower at once.
-        attention: the implementation of the vision tower's attention, with the seconds that it was
-            chosen by if it was.
+        attention: the implementation of the vision tower's attention, with the measured seconds if
+            it was chosen by them.
     """
 
     def __init__(
@@ -123,12 +123,13 @@ class Stage:
                 needs one.
             attention: how the vision tower computes its attention: "sdpa", "eager", or "fastest",
                 the one that a measurement of a few seconds finds for this device, thread count
-                and batch size; by default what transformers takes. Embeddings stay the same.
+                and batch size; by default the one that transformers picks. Embeddings
+                stay the same.
 
         Raises:
             TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
                 processor doesn't belong to it, or there is no such attention. A tokenizer that
-                can't be used here is an error only where a text is read.
+                can't be used here is an error only when a text is encoded.
         """
         check_attention(attention)
         return cls(load(path, device=device), load_processor(path), batch_size, texts, attention)
@@ -158,7 +159,7 @@ class Stage:
 
     @property
     def preprocessing(self) -> dict:
-        """What is done to images before they enter the tower, as the image processor says it."""
+        """How images are prepared for the tower: the settings of the image processor."""
         return self._image_processor.to_dict()
 
     @property
@@ -173,7 +174,7 @@ class Stage:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the towers are computed in."""
+        """The type that the towers compute in."""
         return self.model.dtype
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
@@ -191,7 +192,7 @@ class Stage:
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
 
-        Few full pictures are held at once, and large files are decoded at a part of their size;
+        Only a few full pictures are held at once, and large files are decoded at reduced size;
         see `corpora.pixels`.
 
         Raises:
