@@ -216,9 +216,7 @@ def test_rules_that_would_take_each_others_entries_are_refused():
     class Wide(TokenRule):
         hidden_size: int | None = None
 
-    with pytest.raises(
-        ValueError, match="Wide takes hidden_size, which is an entry of every"
-    ):
+    with pytest.raises(ValueError, match="Wide takes hidden_size, which is an entry of every"):
         register_token_rule(Wide)
     with pytest.raises(ValueError, match="has no fields"):
         register_token_rule(type("Bare", (TokenRule,), {}))
