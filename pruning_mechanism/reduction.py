@@ -74,8 +74,9 @@ class Reduction:
                 "out tokens or layers read the embedding off; towers of CLIP, MetaCLIP 2, AltCLIP "
                 "and Chinese-CLIP have one"
             )
+        reduced = _reduced(own, _entries(self, own))
         try:
-            check_token_rules(_reduced(own, _entries(self, own)))
+            check_token_rules(reduced)
         except ValueError as error:
             raise TowerError(str(error)) from error
 
@@ -169,14 +170,17 @@ def _entries(reduction: Reduction, own) -> dict[str, Any]:
     """The entries of a vision tower's configuration that change.
 
     Raises:
-        ValueError: the tower can't do what is asked.
+        TowerError: the tower can't do what is asked.
     """
     asked, entries = dict(reduction.asked), {}
     for rule in token_rules():
         if given := {name: asked[name] for name in rule.settings() if name in asked}:
             for name in rule.per_layer:
                 _check_layers(name, given.get(name), own.num_hidden_layers)
-            entries |= rule.entries(own, **given)
+            try:
+                entries |= rule.entries(own, **given)
+            except ValueError as error:
+                raise TowerError(str(error)) from error
     entries = {
         name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()
     }
@@ -192,7 +196,7 @@ def _entries(reduction: Reduction, own) -> dict[str, Any]:
 
 def _check_layers(name: str, given: Any, layers: int) -> None:
     if given is not None and (len(given) != layers or min(given) < 0):
-        raise ValueError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
+        raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
 
 
 def _reduced(own, entries: dict[str, Any]) -> SimpleNamespace:

@@ -44,8 +44,8 @@ def check_tower(config) -> None:
 def _check_kind(config, kind: type, given: list[str]) -> None:
     if given and not isinstance(config, kind):
         raise ValueError(
-            f"{config.model_type!r} towers know nothing of {', '.join(given)}: the configuration "
-            "is not as it was written"
+            f"{config.model_type!r} towers have no {', '.join(given)}: the configuration was "
+            "changed after it was written"
         )
 
 

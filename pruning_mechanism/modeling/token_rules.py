@@ -8,6 +8,8 @@ code.
 from collections.abc import Sequence
 from dataclasses import fields, make_dataclass
 
+from transformers import CLIPVisionConfig
+
 from .aligned_projection import Alignment
 from .checks import is_whole
 from .early_exit import EarlyExit
@@ -50,11 +52,15 @@ def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
     registering one again, under the same name, takes the place of the former.
 
     Raises:
-        ValueError: it has no fields, or a field or setting that another rule has.
+        ValueError: it has no fields, or a field or setting that another rule or every tower has.
     """
     names = {*rule.settings(), *(field.name for field in fields(rule))}
     if not fields(rule):
         raise ValueError(f"{rule.__name__} has no fields: is it decorated as a dataclass?")
+    if every := sorted(names & set(dir(CLIPVisionConfig()))):
+        raise ValueError(
+            f"{rule.__name__} takes {', '.join(every)}, which is an entry of every tower"
+        )
     former = _registered.get(rule.__name__)
     for other in token_rules():
         taken = {*other.settings(), *(field.name for field in fields(other))}

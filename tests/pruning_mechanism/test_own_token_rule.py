@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from pruning_mechanism import (
     Change,
     Mask,
     Reduction,
+    Shape,
     TokenRule,
     Tokens,
     Tower,
@@ -66,6 +68,27 @@ def drop_second(hidden: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     return hidden[:, stay], sizes[:, stay]
 
 
+@register_token_rule
+@dataclass(frozen=True)
+class UpperRows(TokenRule):
+    """Embed the upper rows of patches only, and read the embedding off the mean of all tokens."""
+
+    upper_rows: int | None = None
+
+    def patches(self, patches: int) -> int:
+        return 4 * self.upper_rows
+
+    def chooser(self, config):
+        return partial(first_patches, count=4 * self.upper_rows)
+
+    def pool(self, root, hidden: Tensor, sizes: Tensor | None) -> Tensor:
+        return root.post_layernorm(hidden.mean(1))
+
+
+def first_patches(pixels: Tensor, count: int) -> Tensor:
+    return torch.arange(count, device=pixels.device)
+
+
 @pytest.fixture
 def model():
     return reduce(tiny_clip(), Reduction(dropped_after=2))
@@ -90,6 +113,20 @@ def by_hand(model) -> Tensor:
 
 def test_the_tower_does_what_the_rule_says(model):
     torch.testing.assert_close(embeddings(model), by_hand(tiny_clip()), atol=1e-5, rtol=1e-5)
+
+
+def test_a_rule_may_act_on_the_patches_that_enter_and_on_what_leaves(tmp_path):
+    model, tower = reduce(tiny_clip(), Reduction(upper_rows=2)), Tower.of(tiny_clip())
+    with torch.no_grad():
+        hidden = tower.embed(PIXELS)[:, : 1 + 2 * 4]
+        for part in tower.sublayers:
+            hidden = part(hidden)
+        expected = tower.final(tower.root.post_layernorm(hidden.mean(1)))
+    torch.testing.assert_close(embeddings(model), expected, atol=1e-5, rtol=1e-5)
+    assert Shape.of(model.config).tokens == 9
+    assert (patch_groups(model, PIXELS) >= 0).sum(1).tolist() == [8] * 3
+    save(model, tmp_path, tiny_processor())
+    assert torch.equal(embeddings(load(tmp_path)), embeddings(model))
 
 
 def test_its_macs_are_those_of_the_matrix_products_that_are_computed(model):
@@ -174,6 +211,13 @@ def test_rules_that_would_take_each_others_entries_are_refused():
 
     with pytest.raises(ValueError, match="Other and Merging both have merged_per_layer"):
         register_token_rule(Other)
+
+    @dataclass(frozen=True)
+    class Wide(TokenRule):
+        hidden_size: int | None = None
+
+    with pytest.raises(ValueError, match="Wide takes hidden_size, which is an entry of every"):
+        register_token_rule(Wide)
     with pytest.raises(ValueError, match="has no fields"):
         register_token_rule(type("Bare", (TokenRule,), {}))
 
