@@ -3,7 +3,7 @@
 What a user embeds in their own program. A later stage encodes an image the first time a query
 brings it up and never again (arXiv 2303.15595), so the cost of a collection is that
 of the first stage plus that of the images that anyone ever asks for. A stage that resumes from an
-earlier one (`cascade.resume`) takes that one's states in the place of images.
+earlier one (`cascade.resume`) takes that one's states instead of images.
 
 Any number of threads may index and search at once. Whatever they do becomes visible as a whole or
 not at all (`cascade.catalogue`, `cascade.store`), also where one of them fails or is interrupted.
@@ -69,10 +69,10 @@ class Cascade:
                 their embeddings may have different dimensions. One is an ordinary search. A
                 stage may resume from an earlier one, whose states are then kept until it has.
             m: candidates handed on, one number for each stage but the last, strictly decreasing;
-                [50] if there are two stages and nothing else is said.
+                by default [50] if there are two stages.
             batch_size: images given to a stage at once.
-            state_limit: bytes that states kept for stages that resume may take, 2 GiB if nothing
-                else is said. Beyond that the oldest are dropped (`states_dropped`); their images
+            state_limit: bytes that states kept for stages that resume may take, by default 2 GiB.
+                Beyond that the oldest are dropped (`states_dropped`); their images
                 are opened again when a query brings them up, and encoded from the start.
 
         Raises:
@@ -169,15 +169,15 @@ class Cascade:
 
         Args:
             images: pictures, paths, bytes or functions that return one of these.
-            keys: what hits name them by, one an image, all different; by default the path as a
+            keys: what hits name them by, one per image, all different; by default the path as a
                 string, and for other images their number in order of arrival.
 
         Returns:
             Number of images added.
 
         Raises:
-            ValueError: a key is in use already or not one key an image, or the first stage doesn't
-                give one embedding of the same dimension for each.
+            ValueError: a key is in use already, there is not one key per image, or the first stage
+                doesn't give one embedding of the same dimension for each.
         """
         return sum(map(self._add, _batches(self._offered(images, keys), self._batch_size)))
 

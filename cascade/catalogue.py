@@ -1,7 +1,7 @@
-"""The images of a cascade: keys, sources and the first stage's embeddings, changed as one.
+"""The images of a cascade: keys, sources and the first stage's embeddings, changed together.
 
-A batch is checked, written behind what is visible, and then shown by putting one snapshot in the
-place of another. Before that step nothing has changed for anyone, after it everything has.
+A batch is checked, written behind what is visible, and then shown by replacing one snapshot with
+another. Before that step nothing has changed for anyone, after it everything has.
 """
 
 import itertools
@@ -102,7 +102,7 @@ class Catalogue:
         """Add a batch that the first stage has encoded: all of it, or nothing if this raises.
 
         Returns:
-            Number of images that can be found since.
+            Number of images that were added.
 
         Raises:
             ValueError: a key is in use or comes twice, or embeddings have another dimension than
@@ -131,7 +131,7 @@ class Catalogue:
         return len(read)
 
     def release(self, positions: Sequence[int]) -> None:
-        """Let go of pictures that no stage will open again."""
+        """Free the pictures that no stage will open again."""
         if self._opened_later:
             return
         for position in positions:
@@ -173,6 +173,6 @@ def _skipped_after(
 
 
 def _reopens(image: "ImageSource | None") -> bool:
-    """Whether a source takes no memory to speak of: a path or a function, not the picture."""
+    """Whether a source takes hardly any memory: a path or a function, not the picture."""
     content = image.get("bytes") if isinstance(image, dict) else image
     return not isinstance(content, Image.Image | bytes | bytearray)

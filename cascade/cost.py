@@ -12,25 +12,26 @@ from numbers import Real
 
 
 def lifetime_speedup(
-    seconds: Sequence[float], f: float | Sequence[float], uncascaded: float | None = None
+    seconds: Sequence[float], f: float | Sequence[float], full_tower: float | None = None
 ) -> float:
-    """Cost of encoding a collection with the last stage alone / over a cascade's lifetime.
+    """Cost of encoding a collection with the full tower / over a cascade's lifetime.
 
     t_last / (t_1 + Σ_{i≥2} f_i·t_i). The first stage encodes every image; a later one encodes
     the share f_i of the collection that ever reaches it.
 
     Args:
-        seconds: seconds per image, one a stage.
+        seconds: seconds per image of each stage.
         f: lifetime return fraction in [0, 1], one for all later stages or one for each of them.
-        uncascaded: seconds per image of the last stage's tower without a cascade, in the place of
-            the numerator's t_last, where a last stage that resumes is cheaper than its tower.
+        full_tower: seconds per image of the full tower, by default t_last, those of the last
+            stage. A last stage that resumes is cheaper than the full tower from the start.
 
     Returns:
-        The factor by which the cascade is cheaper; below 1 it is dearer. 1 for a single stage, if
-        nothing is said about `uncascaded`.
+        The factor by which the cascade is cheaper; below 1 it is dearer. By default 1 for a single
+        stage.
 
     Raises:
-        ValueError: seconds that aren't positive, an f outside [0, 1], or not one f a later stage.
+        ValueError: seconds that aren't positive, an f outside [0, 1], or not one f for each later
+            stage.
     """
     first, *later = checked_seconds(seconds)
     fractions = [f] * len(later) if isinstance(f, Real) else list(f)
@@ -43,26 +44,26 @@ def lifetime_speedup(
         if not 0 <= fraction <= 1:
             raise ValueError(f"f is a share of the collection, in [0, 1], got {fraction}")
     cost = first + sum(share * t for share, t in zip(fractions, later, strict=True))
-    return _uncascaded(seconds, uncascaded) / cost
+    return _of_full_tower(seconds, full_tower) / cost
 
 
 def query_speedup(
-    seconds: Sequence[float], m: Sequence[int], uncascaded: float | None = None
+    seconds: Sequence[float], m: Sequence[int], full_tower: float | None = None
 ) -> float:
     """Cost of the candidates of one cold query: two-stage baseline / cascade.
 
     A cold query brings up no image that a later stage has seen, so stage i + 1 encodes all m_i
     candidates: Σ m_i·t_{i+1}. The baseline is the cascade of the first and last stage with the
-    same m_1, which encodes m_1 candidates with the last stage: m_1·t_last. A two-stage cascade
+    same m_1, which encodes m_1 candidates with the full tower: m_1·t_last. A two-stage cascade
     is its own baseline and has speedup 1; stages in between make it larger where they pay off, and
     so does a stage that resumes.
 
     Args:
-        seconds: seconds per image, one a stage, at least two.
+        seconds: seconds per image of each stage, at least two.
         m: candidates handed on, one fewer than stages, strictly decreasing.
-        uncascaded: seconds per image of the last stage's tower from the start, in the place of
-            the baseline's t_last: a last stage that resumes is cheaper, and resuming is no part of
-            the baseline.
+        full_tower: seconds per image of the full tower, by default t_last, those of the last
+            stage. The baseline encodes its candidates from the start; a last stage that resumes is
+            cheaper.
 
     Raises:
         ValueError: a single stage, seconds that aren't positive, or an m that doesn't fit.
@@ -72,11 +73,11 @@ def query_speedup(
         raise ValueError("a single stage hands no candidates on: it has no per-query speedup")
     handed_on = checked_m(m, len(times))
     cost = sum(number * t for number, t in zip(handed_on, times[1:], strict=True))
-    return handed_on[0] * _uncascaded(times, uncascaded) / cost
+    return handed_on[0] * _of_full_tower(times, full_tower) / cost
 
 
-def _uncascaded(seconds: Sequence[float], given: float | None) -> float:
-    """Seconds per image of the uncascaded tower: those given, or else the last stage's."""
+def _of_full_tower(seconds: Sequence[float], given: float | None) -> float:
+    """Seconds per image of the full tower: those given, or else the last stage's."""
     return seconds[-1] if given is None else checked_seconds([given])[0]
 
 
@@ -84,7 +85,7 @@ def return_fractions(encoded: Sequence[int]) -> tuple[float, ...]:
     """Measured f: the share of the collection that each later stage has encoded.
 
     Args:
-        encoded: number of images encoded so far, one a stage; the first encodes them all.
+        encoded: number of images that each stage has encoded so far; the first encodes them all.
 
     Returns:
         One fraction in [0, 1] for each later stage.

@@ -1,4 +1,4 @@
-"""What a stage makes of images, one outcome each: an embedding, or the reason why there is none.
+"""What a stage makes of each image: an embedding, or the reason why there is none.
 
 Between a stage and what a cascade keeps. Nothing that a stage returns is believed unchecked, and
 nothing is kept before it was checked.
@@ -30,7 +30,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Skipped:
-    """That an image has no embedding, and why."""
+    """An image that has no embedding, and why."""
 
     reason: str
 
@@ -42,8 +42,8 @@ Encoding: TypeAlias = Callable[[Sequence[ImageSource]], tuple[Tensor, States | N
 class OneAtATime:
     """An encoder and its locks: one thread at a time gives it images, and one texts.
 
-    Waiting for each other costs threads nothing that they would have: an encoder uses all cores,
-    and what is asked for together goes through it together.
+    Threads lose nothing by waiting for each other: an encoder uses all cores, and images that are
+    asked for at the same time share batches.
     """
 
     def __init__(self, encoder: Encoder) -> None:

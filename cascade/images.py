@@ -35,7 +35,7 @@ def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
     try:
         while callable(source) and not isinstance(source, Image.Image):
             source = source()
-    except Exception as error:  # of whatever kind: it is this one image that can't be had
+    except Exception as error:  # of any kind: only this one image is lost
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"cannot read an image: {reason}") from error
     if not isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike | dict):

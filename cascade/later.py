@@ -1,9 +1,9 @@
-"""A later stage of a cascade: it encodes what searches hand it, each image once.
+"""A later stage of a cascade: it encodes the images that searches hand to it, each once.
 
 Threads that search at the same time ask for images at the same time. One of them at a time encodes
-a batch: its own images, and where these don't fill it those that others wait for. Nobody is told
-to wait for anybody: each looks again at what is absent when its turn comes, so a thread that is
-interrupted or fails leaves nothing behind that others would wait for.
+a batch: its own images, and if these don't fill it, images that others wait for. When its turn
+comes, each thread looks again at what is absent, so a thread that is interrupted or fails leaves
+nothing behind that others would wait for.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class LaterStage:
         encoding: how it encodes images that it opens.
         batch_size: images encoded at once.
         store: the embeddings.
-        resumes_from: the states that it goes on from, if it resumes.
-        keeps: where states are kept that a stage after this one goes on from.
+        resumes_from: the states that it resumes from, if it does.
+        keeps: where states are kept for a stage after this one that resumes.
     """
 
     place: int
@@ -42,9 +42,9 @@ class LaterStage:
     _waiting: dict[object, list[int]] = field(default_factory=dict)
 
     def encode_absent(self, positions: list[int], catalogue: Catalogue, dimension: int) -> None:
-        """Encode those of some images that never were, batch by batch.
+        """Encode those images that have not been encoded yet, batch by batch.
 
-        An image that fails is noted in the store, and tried again the next time it comes up.
+        Failures are noted in the store; such an image is tried again the next time it comes up.
 
         Args:
             positions: of the images.
@@ -75,7 +75,7 @@ class LaterStage:
         return [each for each, is_absent in zip(positions, absent, strict=True) if is_absent]
 
     def _next_batch(self, wanted: list[int], start: int) -> tuple[list[int], int]:
-        """The next images wanted that are absent still, and where the ones after them start."""
+        """The next wanted images that are still absent, and where the ones after them start."""
         batch: list[int] = []
         while len(batch) < self.batch_size and start < len(wanted):
             window = wanted[start : start + self.batch_size - len(batch)]
@@ -95,7 +95,7 @@ class LaterStage:
         except Exception:
             if len(filled) == len(batch):
                 raise
-            filled = batch  # whatever is wrong with the others' images is for them to hear
+            filled = batch  # errors of the others' images are for their own threads
             outcomes = self._outcomes(batch, contents, dimension)
         self._keep(filled, outcomes, catalogue)
 
@@ -132,5 +132,5 @@ class LaterStage:
             catalogue.release(encoded)
 
     def __getstate__(self) -> dict:
-        """Without who waits now."""
+        """Without the threads that wait now."""
         return self.__dict__ | {"_waiting": {}}

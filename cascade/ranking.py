@@ -25,7 +25,7 @@ _LARGEST_PRODUCT = 1e37  # beyond it a sum in float32 may overflow on its way
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one stage says to b queries: positions int64 [b, c] and scores float32 [b, c].
+    """What one stage answers to b queries: positions int64 [b, c] and scores float32 [b, c].
 
     Best first; `NOTHING`, which comes last, where an image couldn't be read.
     """
@@ -50,7 +50,7 @@ def rank_all(
     Args:
         embeddings: float32 [n, d], by position.
         queries: float32 [b, d].
-        wanted: how many, at most n are given.
+        wanted: how many; there are at most n.
         longest: the largest length of the embeddings, if it is known already.
 
     Raises:

@@ -24,6 +24,7 @@ from cascade.states import States, states_of
 from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
+from pruning_mechanism.modeling.token_rules import dense_size, has_several_sizes
 
 
 class ResumedStage:
@@ -75,16 +76,16 @@ class ResumedStage:
 
     @property
     def resumes(self) -> str:
-        """The name of the stage whose states these are."""
+        """The name of the stage that states come from."""
         return self.first.name
 
     @property
     def text_name(self) -> str:
-        """That of the deeper tower, whose queries this stage answers."""
+        """The `text_name` of the deeper tower, whose queries this stage answers."""
         return self.stage.text_name
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """As the deeper tower's stage."""
+        """Embed queries with the deeper tower's stage."""
         return self.stage.encode_texts(texts)
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
@@ -117,7 +118,7 @@ class ResumedStage:
 
     @torch.inference_mode()
     def encode_first_pixels(self, pixels: Tensor) -> tuple[Tensor, States]:
-        """The same of prepared images [n, 3, height, width], all in one batch: without decoding."""
+        """`encode_first` of one batch of prepared images [n, 3, height, width]: no decoding."""
         tower = Tower.of(self.first.model)
         entering = tower.embed(pixels.to(self.first.device, self.first.dtype))
         hidden, sizes = _through(tower, entering, None)
@@ -126,7 +127,7 @@ class ResumedStage:
 
     @torch.inference_mode()
     def encode_states(self, states: States) -> Tensor:
-        """The deeper tower's embeddings of the images whose states these are, float32 [n, d]."""
+        """Go on from states: the deeper tower's embeddings of their images, float32 [n, d]."""
         tower, size = Tower.of(self.stage.model), self.stage.batch_size
         parts = [
             self._encode_batch(tower, states[start : start + size])
@@ -143,14 +144,14 @@ class ResumedStage:
 
 
 def exits_early(model: nn.Module) -> bool:
-    """Whether a model's vision tower stops before the last layer of the tower that it was."""
+    """Whether a model's vision tower has fewer layers than the tower that it was made from."""
     own = tower_config(model.config, "vision")
     return own.num_hidden_layers < _depth(own)
 
 
 def _depth(own) -> int:
-    """Layers of the tower that a vision tower was before it was made to exit early."""
-    return getattr(own, "dense_layers", None) or own.num_hidden_layers
+    """How many layers the tower had that a vision tower was made from."""
+    return dense_size(own, "num_hidden_layers")
 
 
 def _through(
@@ -200,14 +201,16 @@ def _check(stage: Stage, first: Stage) -> None:
                 "states don't fit"
             )
     for each, who in ((early, "the first stage"), (full, "the tower that is to resume")):
-        if getattr(each, "resolutions", None):
-            raise TowerError(f"{who} takes images at several resolutions: it can't be resumed")
+        if has_several_sizes(each):
+            raise TowerError(f"{who} takes images at several resolutions, so it can't be resumed")
     if _comparable(stage.preprocessing) != _comparable(first.preprocessing):
-        raise TowerError("the first stage prepares images in another way than the one to resume")
+        raise TowerError(
+            "the first stage prepares images in another way than the stage that is to resume"
+        )
 
 
 def _comparable(preprocessing: dict) -> dict[str, str]:
-    """What is done to images, whether it was read from a file or not, and by which class."""
+    """Preprocessing settings without the entries that depend on how they were read."""
     return {
         name: json.dumps(value, default=str)
         for name, value in preprocessing.items()

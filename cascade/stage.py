@@ -4,9 +4,6 @@ Between the checkpoint and the cascade. `Stage` runs a checkpoint; a `Cascade` t
 has the four members of `Encoder`.
 """
 
-import hashlib
-import json
-import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from cascade.fingerprints import described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
 from corpora import CorpusError
 from corpora.pixels import pixel_values
 from pruning_mechanism import (
-    WIDTHS,
     Tower,
     TowerError,
     check_belongs,
@@ -30,30 +27,7 @@ from pruning_mechanism import (
     tokenise,
 )
 from pruning_mechanism.attention import check_attention, choose_attention
-from pruning_mechanism.costs.latency_measurement import settle_memory
-
-# Entries of a configuration that say where a tower came from rather than what it computes.
-_PROVENANCE = (
-    "_commit_hash",
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-)
-
-# Settings of a tokenizer that say where it came from, or how it is asked to pad and truncate.
-_TOKENIZER_PROVENANCE = (
-    "name_or_path",
-    "added_tokens_decoder",
-    "auto_map",
-    "processor_class",
-    "tokenizer_class",
-    "backend",
-    "is_local",
-    "local_files_only",
-)
+from pruning_mechanism.costs.conditions import settle_memory
 
 
 class Encoder(Protocol):
@@ -79,8 +53,8 @@ class Stage:
     Attributes:
         model: the CLIP, or the vision tower with its projection.
         batch_size: images or texts that pass through a tower at once.
-        attention: the implementation of the vision tower's attention, with the seconds that it was
-            chosen by if it was.
+        attention: the implementation of the vision tower's attention, with the measured seconds if
+            it was chosen by them.
     """
 
     def __init__(
@@ -149,12 +123,13 @@ class Stage:
                 needs one.
             attention: how the vision tower computes its attention: "sdpa", "eager", or "fastest",
                 the one that a measurement of a few seconds finds for this device, thread count
-                and batch size; by default what transformers takes. Embeddings stay the same.
+                and batch size; by default the one that transformers picks. Embeddings
+                stay the same.
 
         Raises:
             TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
                 processor doesn't belong to it, or there is no such attention. A tokenizer that
-                can't be used here is an error only where a text is read.
+                can't be used here is an error only when a text is encoded.
         """
         check_attention(attention)
         return cls(load(path, device=device), load_processor(path), batch_size, texts, attention)
@@ -166,7 +141,7 @@ class Stage:
         SHA-256 in hexadecimal, the same in every process and on every device.
         """
         tower = Tower.of(self.model)
-        return _fingerprint(tower.modules, tower.config, self.preprocessing)
+        return fingerprint(tower.modules, tower.config, self.preprocessing)
 
     @cached_property
     def text_name(self) -> str:
@@ -177,14 +152,14 @@ class Stage:
         """
         if self._texts is not None:
             return self._texts.text_name
-        preparation = _described(self._usable_tokenizer())
+        preparation = described(self._usable_tokenizer())
         names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]
         modules = [getattr(self.model, name) for name in names]
-        return _fingerprint(modules, self.model.config.text_config, preparation)
+        return fingerprint(modules, self.model.config.text_config, preparation)
 
     @property
     def preprocessing(self) -> dict:
-        """What is done to images before they enter the tower, as the image processor says it."""
+        """How images are prepared for the tower: the settings of the image processor."""
         return self._image_processor.to_dict()
 
     @property
@@ -199,7 +174,7 @@ class Stage:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the towers are computed in."""
+        """The type that the towers compute in."""
         return self.model.dtype
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
@@ -217,7 +192,7 @@ class Stage:
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
 
-        Few full pictures are held at once, and large files are decoded at a part of their size;
+        Only a few full pictures are held at once, and large files are decoded at reduced size;
         see `corpora.pixels`.
 
         Raises:
@@ -267,44 +242,3 @@ class Stage:
 def normalised(embeddings: Tensor) -> Tensor:
     """Embeddings [n, d] at length 1, in float32 on the CPU."""
     return nn.functional.normalize(embeddings.float(), dim=-1).cpu()
-
-
-def _described(tokenizer) -> dict:
-    """All that the tokens of a text depend on, but for how the last call truncated and padded."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        described = json.loads(backend.to_str())
-        return {k: v for k, v in described.items() if k not in ("truncation", "padding")}
-    # one that is written in Python: its vocabulary's files, and what it was made with
-    with tempfile.TemporaryDirectory() as directory:
-        files = {
-            Path(name).name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
-            for name in tokenizer.save_vocabulary(directory)
-        }
-    settings = {
-        name: value
-        for name, value in tokenizer.init_kwargs.items()
-        if name not in _TOKENIZER_PROVENANCE and not name.endswith("_file")
-    }
-    return {
-        "class": type(tokenizer).__name__,
-        "files": files,
-        "settings": {name: str(value) for name, value in settings.items()},
-        "added": {str(token): number for token, number in tokenizer.get_added_vocab().items()},
-    }
-
-
-def _fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:
-    digest = hashlib.sha256()
-    shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
-    # an unpruned tower of a model whose other tower was pruned is what it was before
-    shape = {name: value for name, value in shape.items() if name not in WIDTHS or value}
-    shape["model_type"] = shape["model_type"].removeprefix("pruned_")
-    for described in (shape, preparation):
-        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-    for tower in towers:
-        for name, tensor in sorted(tower.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            weights = tensor.detach().cpu().contiguous().flatten()
-            digest.update(weights.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a stage's last layer leaves of images, kept so that a later stage can go on from there.
+"""The tokens that leave a stage's last layer, kept so that a later stage can go on from them.
 
 Between an early exit and the deeper tower that resumes from it (`cascade.resume`). A cascade
 keeps the states of images beside the first stage's embeddings, in memory and on the CPU, as many
@@ -19,7 +19,7 @@ from pruning_mechanism import TowerError
 from pruning_mechanism.modeling.tokens import match, merge, mergeable
 
 STATE_LIMIT = 2 << 30
-"""Bytes that states may take if nothing else is said: 7,000 images of ViT-B/16 at 224 pixels."""
+"""Bytes that states may take by default: those of 7,000 images of ViT-B/16 at 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class States:
 def states_of(
     hidden: Tensor, sizes: Tensor | None, merged: int = 0, dtype: torch.dtype = torch.float16
 ) -> States:
-    """What is kept of the tokens that leave a layer.
+    """Make states of the tokens that leave a layer.
 
     Merging is bipartite soft matching (ToMe, arXiv 2210.09461) by the cosine of the tokens
     themselves, in as many rounds as it takes, in float32. The class token stays as it is.
@@ -81,7 +81,7 @@ def states_of(
         hidden: tokens [b, n, d], the class token first.
         sizes: how many patches each stands for, [b, n]; None: one each.
         merged: how many tokens fewer are kept, at most n - 2.
-        dtype: what they are kept in.
+        dtype: the type that they are kept in.
 
     Raises:
         ValueError: `merged` is out of range.
@@ -139,7 +139,7 @@ class StateStore:
         Args:
             position: of the image.
             states: of one image.
-            needed: they aren't dropped for others, as the image can't be opened again.
+            needed: never drop them for others, because the image can't be opened again.
 
         Returns:
             Whether they are held now.
@@ -188,7 +188,7 @@ class StateStore:
 
 
 class Resuming(Encoder, Protocol):
-    """What a cascade asks of a stage that goes on from an earlier one's states.
+    """What a cascade asks of a stage that goes on from the states of an earlier one.
 
     `resumes` is the `name` of that earlier stage.
     """

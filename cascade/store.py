@@ -1,8 +1,8 @@
 """The embeddings that one stage has made so far, in memory.
 
 What others see changes in one step: rows are written behind those that are visible, and then a new
-snapshot takes the place of the old. Whatever ends a writer before that step (an error, an
-interrupt) leaves the old one, and a reader keeps the one that it took.
+snapshot replaces the old one. If an error or an interrupt ends a writer before that step, the old
+one stays, and a reader keeps the one that it took.
 """
 
 import threading
@@ -66,10 +66,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Held:
-    """A snapshot of a store: rows, and which position in the collection each is of.
+    """A snapshot of a store: rows, and the position in the collection that each belongs to.
 
     `owners` [≥ count] are the rows' positions. `places` says for a position which row may be its
-    own; it may hold what a writer left who never came to an end, so `owners` has the last word.
+    own; it may hold leftovers of a writer that was interrupted, so `owners` decides.
     """
 
     rows: Rows
@@ -111,7 +111,7 @@ class EmbeddingStore:
     """Embeddings float32 [count, d] by position in the collection; grows, never forgets.
 
     A position is absent or holds an embedding. Any thread may read and add. `held` is what is
-    stored now; take it once where several questions must have answers that belong together.
+    stored now; take it once if several answers must belong together.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class EmbeddingStore:
 
     @property
     def failures(self) -> dict[int, str]:
-        """Why the last try to encode a position failed, for those that are absent still."""
+        """Why the last try to encode a position failed, for positions that are still absent."""
         noted = self._failures.copy()
         absent = self.absent(list(noted)).tolist()
         return {

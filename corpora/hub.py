@@ -16,8 +16,8 @@ import datasets
 import pyarrow.compute
 from datasets import Dataset, DatasetDict, Image, List, Value
 
+from corpora.column import UprightImage
 from corpora.identity import same_rows, united
-from corpora.images import UprightImage
 from corpora.problems import CorpusError, Problems
 from corpora.reading import texts
 from corpora.rows import chosen_key, inside

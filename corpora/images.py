@@ -1,28 +1,23 @@
 """The one home of decoding: from a file, bytes or a decoded image to upright RGB.
 
-Also finds the images of a corpus that can't be decoded, in one pass before long work starts, so
-that a broken file is skipped and named and doesn't end a run. Both read a picture by the same
-steps, so what passes that pass opens later, and the `image` column of every corpus decodes by them
-too. What one image may cost is bounded: an ordinary file, `MAX_PIXELS`, and of large pictures one
-at a time in a process.
+Whatever opens a picture does it by these steps: a corpus's column `image`, the pass that finds
+broken files (`corpora.column`), and search. What one image may cost is bounded: an ordinary file,
+`MAX_PIXELS`, and of large pictures one at a time in a process.
 """
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import PIL.Image
-from datasets import Dataset, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from corpora.bare import Bare, bare
 from corpora.files import open_regular
 from corpora.orientation import TURNS, upright
-from corpora.problems import CorpusError, Problems
+from corpora.problems import CorpusError
 
 try:
     from pillow_heif.as_plugin import HeifImageFile
@@ -45,8 +40,6 @@ INSTALL_HEIF = "pip install 'clip-cascade[heif]'"
 _LARGE = 4_000_000  # pixels; pictures above are decoded one at a time
 _ONE_AT_A_TIME = threading.Lock()
 _MAX_REREAD = 256_000_000  # bytes of a file that is read once more without its metadata
-_AT_ONCE = 16
-_THREADS = 8
 _HEIF_BRANDS = frozenset(
     {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 )
@@ -87,80 +80,6 @@ def open_image(
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CorpusError(f"{_name(image)}: can't be decoded ({reason})") from error
-
-
-def unreadable(corpus: Dataset) -> dict[str, str]:
-    """Decode each image once; the keys of those that fail, each with the reason.
-
-    The images are neither kept nor encoded again. They are read by `open_image`, JPEG files at an
-    eighth of their size: all of the file is read, so that a truncated one is found, in a fraction
-    of the time.
-    """
-    reasons: dict[str, str] = {}
-    keys = iter(corpus["key"])
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for batch in undecoded(corpus).iter(_AT_ONCE):
-            for reason in pool.map(_fault, batch["image"]):
-                key = next(keys)
-                if reason is not None:
-                    reasons[key] = reason
-    return reasons
-
-
-def drop_unreadable(corpus: Dataset) -> tuple[Dataset, list[str]]:
-    """The corpus without the images that can't be decoded, and their keys.
-
-    What is returned is a selection of the rows of the corpus given. The reasons are said as
-    `CorpusWarning`; `unreadable` returns them.
-    """
-    reasons = unreadable(corpus)
-    if not reasons:
-        return corpus, []
-    with Problems() as problems:
-        for reason in reasons.values():
-            problems.lines.append(f"skipped an image: {reason}")
-    kept = [row for row, key in enumerate(corpus["key"]) if key not in reasons]
-    return corpus.select(kept), list(reasons)
-
-
-def undecoded(corpus: Dataset) -> Dataset:
-    """Only the images of a corpus, as {"path": …, "bytes": …}, which `open_image` takes."""
-    return corpus.select_columns("image").cast_column("image", Image(decode=False))
-
-
-@dataclass(eq=False)
-class UprightImage(Image):
-    """The type of the column `image`: `datasets.Image`, decoded by `open_image`.
-
-    Apart from that it is the same type, also for comparisons and in files that are written.
-    """
-
-    def decode_example(self, value, token_per_repo_id=None) -> PIL.Image.Image:
-        """Decode {"path": …, "bytes": …} to upright RGB; raises CorpusError if that fails."""
-        local = isinstance(value, dict) and (
-            value.get("bytes") is not None or "://" not in str(value.get("path"))
-        )
-        if local and value.get("bytes") is None and value.get("path") is None:
-            raise CorpusError("this row has no image")
-        return open_image(value if local else super().decode_example(value, token_per_repo_id))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Image):
-            return NotImplemented
-        return (self.mode, self.decode) == (other.mode, other.decode)
-
-    __hash__ = Image.__hash__
-
-
-def _fault(image: dict | None) -> str | None:
-    """Why an image can't be opened, or None if it can."""
-    if image is None or (image.get("bytes") is None and image.get("path") is None):
-        return "this row has no image"
-    try:
-        open_image(image, at_least=1)
-    except CorpusError as error:
-        return str(error)
-    return None
 
 
 def _decoded(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:

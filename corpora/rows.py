@@ -12,9 +12,9 @@ from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
 
+from corpora.column import UprightImage
 from corpora.files import kind_of
 from corpora.identity import same_files, united
-from corpora.images import UprightImage
 from corpora.problems import CorpusError, Problems
 from corpora.splits import hashed
 

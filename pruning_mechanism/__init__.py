@@ -6,9 +6,12 @@ Importing this package makes `transformers.AutoModel` load the checkpoints that 
 from pruning_mechanism.checkpoints.checkpoint import load, register, save
 from pruning_mechanism.checkpoints.preparation import check_belongs, load_processor
 from pruning_mechanism.checkpoints.record import Compression, read_record
-from pruning_mechanism.costs.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.cost import Macs, Shape, macs, parameters
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.modeling.token_rule import Change, TokenRule, Tokens
+from pruning_mechanism.modeling.token_rules import register_token_rule
 from pruning_mechanism.reduction import (
     Reduction,
     align,
@@ -34,6 +37,8 @@ register()
 
 __all__ = [
     "WIDTHS",
+    "AlignedProjection",
+    "Change",
     "Compression",
     "Family",
     "Macs",
@@ -41,6 +46,8 @@ __all__ = [
     "Reduction",
     "Shape",
     "Sublayer",
+    "TokenRule",
+    "Tokens",
     "Tower",
     "TowerError",
     "TowerKind",
@@ -62,6 +69,7 @@ __all__ = [
     "read_record",
     "reduce",
     "reduced_shape",
+    "register_token_rule",
     "save",
     "sublayers",
     "text_embeddings",

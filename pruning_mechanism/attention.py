@@ -15,8 +15,12 @@ from torch import nn
 
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.costs.clock import in_turn
-from pruning_mechanism.costs.latency import Conditions
-from pruning_mechanism.costs.latency_measurement import conditions_of, noise_pixels, settle_memory
+from pruning_mechanism.costs.conditions import (
+    Conditions,
+    conditions_of,
+    noise_pixels,
+    settle_memory,
+)
 from pruning_mechanism.families import TowerError, tower_config
 from pruning_mechanism.tower import image_embeddings
 
@@ -26,14 +30,14 @@ IMPLEMENTATIONS = ("sdpa", "eager")
 Those that merged towers can have too: transformers' others don't add to logits, or need a compiler.
 """
 FASTEST = "fastest"
-"""What asks for a measurement in place of one of these names."""
+"""What asks for a measurement instead of naming one of these."""
 
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """The implementation of a vision tower's attention, and what spoke for it.
+    """The implementation of a vision tower's attention, and why it was chosen.
 
-    `seconds` are medians an image of the whole vision tower by each implementation, measured under
+    `seconds` are median seconds per image of the vision tower by implementation, measured under
     `conditions`; there are none where nothing was measured.
     """
 

@@ -2,7 +2,7 @@
 
 A family fits if its towers normalise before each sublayer and keep separate projections for
 queries, keys, values and outputs: then its encoder layers have the same parts under the same names
-(`self_attn`, `mlp`, `layer_norm1`, `layer_norm2`), and all that differs is said here. Everything
+(`self_attn`, `mlp`, `layer_norm1`, `layer_norm2`), and all that differs stands here. Everything
 above asks `family_of`, and nothing branches on a family's name.
 """
 
@@ -36,7 +36,7 @@ from pruning_mechanism.modeling.modeling_pruned_clip import (
 TowerKind = Literal["vision", "text"]
 Pooling = Literal["first", "attention", "end", "end or highest", "last"]
 """Which tokens make the embedding: the first (class token), all by a head that attends to them, the
-first end-of-text token, the same but the highest token if the end is said to be token 2 (as early
+first end-of-text token, the same but the highest token if the end is token 2 (as early
 CLIP configurations do), the last (which may be padding)."""
 
 WIDTHS = tuple(field.name for field in fields(PrunedWidths))

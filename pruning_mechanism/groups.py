@@ -1,10 +1,10 @@
 """Which patches of an image a vision tower's tokens stand for, where it leaves out or joins some.
 
-A tower is watched while it runs: whatever ranks or merges its tokens is done to rows of an identity
+A tower is watched while it runs: whatever a rule does to its tokens is done to rows of an identity
 matrix as well, which shows where each token went. For pictures and tests; no part of a checkpoint.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.modeling.reduced_tower import KeptPatches, ReducedTower
-from pruning_mechanism.modeling.tokens import Matching
+from pruning_mechanism.modeling.token_rule import Change
+from pruning_mechanism.modeling.token_rules import has_several_sizes
 from pruning_mechanism.tower import Tower
 
 DROPPED = -1
@@ -35,7 +36,7 @@ def patch_groups(model: nn.Module, pixels: Tensor) -> Tensor:
     """
     tower = Tower.of(model)
     root, config = tower.root, tower.config
-    if tower.parts.pooling != "first" or getattr(config, "resolutions", None):
+    if tower.parts.pooling != "first" or has_several_sizes(config):
         raise TowerError("only images of one size, of a tower with a class token, have groups")
     rows, columns = (side // config.patch_size for side in pixels.shape[-2:])
     if isinstance(root.embeddings, KeptPatches):
@@ -58,28 +59,17 @@ def _followed(root: ReducedTower, places: Tensor) -> Iterator[list[Tensor]]:
     """The places of tokens, [b, k], at first as given and then after every change to the tokens."""
     found = [places]
 
-    def follow(change: Callable) -> Callable:
-        def followed(hidden: Tensor, sizes: Tensor, *how) -> tuple[Tensor, Tensor]:
-            one = torch.eye(hidden.shape[1], dtype=torch.float64)  # on the CPU: mps has none
-            known = (sizes.cpu().double(), *map(_on_cpu, how))
-            shares = change(one.expand(len(hidden), -1, -1), *known)[0]
-            largest = shares.max(dim=1)
-            # a share too small to be told from 0 is one of the fused token, the last
-            now = largest.indices.where(largest.values > 0, shares.shape[1] - 1)
-            found.append(now.gather(1, found[-1]))
-            return change(hidden, sizes, *how)
+    def changed(change: Change, hidden: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        one = torch.eye(hidden.shape[1], device=hidden.device)
+        shares = change(one.repeat(len(hidden), 1, 1), sizes)[0]
+        largest = shares.max(dim=1)
+        # a share too small to be told from 0 is one of the fused token, the last
+        now = largest.indices.where(largest.values > 0, shares.shape[1] - 1)
+        found.append(now.cpu().gather(1, found[-1]))
+        return change(hidden, sizes)
 
-        return followed
-
-    root.keep_ranked, root.merge = follow(root.keep_ranked), follow(root.merge)
+    root.changed = changed
     try:
         yield found
     finally:
-        del root.keep_ranked, root.merge
-
-
-def _on_cpu(given: Tensor | Matching | int) -> Tensor | Matching | int:
-    """What says how tokens change, on the CPU."""
-    if isinstance(given, Matching):
-        return Matching(*(each.cpu() for each in given))
-    return given.cpu() if isinstance(given, Tensor) else given
+        del root.changed

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pruning_mechanism.tower import Sublayer
+from pruning_mechanism.sublayer import Sublayer
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pruning_mechanism.checkpoints.weights import write_tensors
-from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import TowerError, TowerKind, tower_config
 
 

@@ -2,47 +2,68 @@
 
 What `Mask` and `prune` are to widths, `Reduction` and `reduce` are to all else that makes a vision
 tower cheaper. Each reduction is made on top of those before, and on top of pruning, so a chain of
-rules is one model.
+rules is one model. What can be asked for is what the token rules say (`modeling.token_rules`).
 """
 
 import copy
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
-from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
-from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES, check_fewer_tokens
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection, FewerTokens, is_reduced
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
+from pruning_mechanism.modeling.token_rules import (
+    NAMED,
+    asked_rules,
+    check_token_rules,
+    is_reduced,
+    names_to_register,
+    token_rules,
+)
 from pruning_mechanism.surgery import rebuilt
 from pruning_mechanism.tower import Tower
 
-PER_LAYER = (*WIDTHS, "merged_per_layer", "ranked_per_layer")
-"""Entries of a configuration that have one number a layer."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Reduction:
-    """What a vision tower is to do from now on; None: as it did.
+    """What a vision tower is to do from now on; what isn't named it does as before.
 
-    `layers` is how many stay, from the first, `image_size` the side of the images that it takes,
-    in pixels. The others are the entries of `FewerTokens`.
+    The keyword arguments are the settings of the token rules; each can be read as an attribute,
+    None if it isn't asked for. Those of the rules built in:
+
+    - `layers`: how many stay, from the first;
+    - `image_size`: side in pixels of the images that the tower takes;
+    - `resolutions`, `resolution_bounds`, `resolution_shares`: of `modeling.resolutions`;
+    - `kept_patches`, `patch_rule`, `patch_seed`: of `modeling.patch_masking`;
+    - `merged_per_layer`: of `modeling.merging`, one number for each layer;
+    - `ranked_per_layer`, `ranker`: of `modeling.ranking`, one number for each layer.
+
+    Raises:
+        TypeError: no token rule takes an argument of that name.
     """
 
-    layers: int | None = None
-    image_size: int | None = None
-    kept_patches: int | None = None
-    patch_rule: str | None = None
-    patch_seed: int | None = None
-    merged_per_layer: tuple[int, ...] | None = None
-    ranked_per_layer: tuple[int, ...] | None = None
-    ranker: str | None = None
-    resolutions: tuple[int, ...] | None = None
-    resolution_bounds: tuple[float, ...] | None = None
-    resolution_shares: tuple[float, ...] | None = None
+    asked: tuple[tuple[str, Any], ...]
+
+    def __init__(self, **asked: Any):
+        known = _settings()
+        if unknown := [name for name in asked if name not in known]:
+            raise TypeError(
+                f"no token rule takes {', '.join(unknown)}; these are taken: {', '.join(known)}"
+            )
+        given = {name: value for name, value in asked.items() if value is not None}
+        object.__setattr__(self, "asked", tuple(sorted(given.items())))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in _settings():
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return dict(self.asked).get(name)
+
+    def __repr__(self) -> str:
+        return f"Reduction({', '.join(f'{name}={value!r}' for name, value in self.asked)})"
 
     def check(self, config) -> None:
         """Raise `TowerError` unless the vision tower that `config` describes can be reduced so."""
@@ -53,19 +74,16 @@ class Reduction:
                 "out tokens or layers read the embedding off; towers of CLIP, MetaCLIP 2, AltCLIP "
                 "and Chinese-CLIP have one"
             )
-        layers = own.num_hidden_layers
-        if self.layers is not None and not 1 <= self.layers <= layers:
-            raise TowerError(f"an exit after layer {self.layers}: the tower has {layers} layers")
-        for name in ("merged_per_layer", "ranked_per_layer"):
-            given = getattr(self, name)
-            if given is not None and (len(given) != layers or min(given) < 0):
-                raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
-        known = {each.name: getattr(own, each.name, None) for each in fields(FewerTokens)}
-        sizes = {name: getattr(own, name) for name in (*SIZES, *IMAGE_SIZES)}
+        reduced = _reduced(own, _entries(self, own))
         try:
-            check_fewer_tokens(SimpleNamespace(**(sizes | known | _entries(self, own))))
+            check_token_rules(reduced)
         except ValueError as error:
             raise TowerError(str(error)) from error
+
+
+def _settings() -> tuple[str, ...]:
+    """What the keyword arguments of `Reduction` may be."""
+    return tuple(name for rule in token_rules() for name in rule.settings())
 
 
 def is_smaller(model: nn.Module) -> bool:
@@ -87,13 +105,9 @@ def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
     reduction.check(model.config)
     own = tower_config(model.config, "vision")
     entries = _entries(reduction, own)
-    changed = copy.deepcopy(model)
-    root = Tower.of(changed).root
-    if reduction.layers is not None:
-        root.encoder.layers = root.encoder.layers[: reduction.layers]
-    if reduction.image_size is not None:
-        _resize(root, reduction.image_size // own.patch_size)
-    _set_rankers(root, own, entries)
+    changed, config = copy.deepcopy(model), _reduced(own, entries)
+    for rule in asked_rules(config):
+        rule.fit(Tower.of(changed).root, config)
     return rebuilt(changed, entries)
 
 
@@ -152,61 +166,44 @@ def mac_fraction(config, reduction: Reduction) -> float:
     return reduced_shape(config, reduction).encoder_macs / dense.encoder_macs
 
 
-def _entries(reduction: Reduction, own) -> dict:
-    """The entries of a vision tower's configuration that change."""
-    given = {field.name: getattr(reduction, field.name, None) for field in fields(FewerTokens)}
+def _entries(reduction: Reduction, own) -> dict[str, Any]:
+    """The entries of a vision tower's configuration that change.
+
+    Raises:
+        TowerError: the tower can't do what is asked.
+    """
+    asked, entries = dict(reduction.asked), {}
+    for rule in token_rules():
+        if given := {name: asked[name] for name in rule.settings() if name in asked}:
+            for name in rule.per_layer:
+                _check_layers(name, given.get(name), own.num_hidden_layers)
+            try:
+                entries |= rule.entries(own, **given)
+            except ValueError as error:
+                raise TowerError(str(error)) from error
     entries = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in given.items()
-        if value is not None
+        name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()
     }
-    if reduction.layers is not None:
-        known = {name: getattr(own, name, None) for name in PER_LAYER} | entries
-        entries |= {
-            name: known[name][: reduction.layers]
-            for name in PER_LAYER
-            if known.get(name) is not None
-        }
-        entries["dense_layers"] = getattr(own, "dense_layers", None) or own.num_hidden_layers
-        entries["num_hidden_layers"] = reduction.layers
-    if reduction.image_size is not None:
-        entries["dense_image_size"] = getattr(own, "dense_image_size", None) or own.image_size
-        entries["image_size"] = reduction.image_size
+    layers = entries.get("num_hidden_layers", own.num_hidden_layers)
+    if layers < own.num_hidden_layers:
+        per_layer = (*WIDTHS, *(name for rule in token_rules() for name in rule.per_layer))
+        known = {name: getattr(own, name, None) for name in per_layer} | entries
+        entries |= {name: known[name][:layers] for name in per_layer if known[name] is not None}
+    if named := names_to_register(asked_rules(_reduced(own, entries))):
+        entries[NAMED] = named
     return entries
 
 
-def _set_rankers(root: nn.Module, own, entries: dict) -> None:
-    """Give those layers that rank by what they learn a ranker, untrained unless they had one."""
-    ranker, ranked = (
-        entries.get(name, getattr(own, name, None)) for name in ("ranker", "ranked_per_layer")
-    )
-    for index, layer in enumerate(root.encoder.layers):
-        if ranker != "learned" or not ranked or not ranked[index]:
-            if hasattr(layer, "ranker"):
-                del layer.ranker
-        elif not hasattr(layer, "ranker"):
-            weight = layer.self_attn.out_proj.weight
-            layer.ranker = nn.Linear(own.hidden_size, 1).to(weight.device, weight.dtype)
+def _check_layers(name: str, given: Any, layers: int) -> None:
+    if given is not None and (len(given) != layers or min(given) < 0):
+        raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
 
 
-def _resize(root: nn.Module, side: int) -> None:
-    """Interpolate a tower's positions to a square of `side` patches a side, in place."""
-    embeddings = root.embeddings
-    table = embeddings.position_embedding.weight
-    positions = torch.cat([table[:1], interpolated(table[1:], side)])
-    embeddings.position_embedding = nn.Embedding.from_pretrained(positions, freeze=False)
-    embeddings.position_embedding.weight.requires_grad_(table.requires_grad)
-    embeddings.position_ids = torch.arange(len(positions), device=table.device)[None]
-
-
-def interpolated(positions: Tensor, side: int) -> Tensor:
-    """Positions [s * s, d] of a square grid at another one, [side * side, d]: bicubic.
-
-    As transformers interpolates them when it is given images of another size.
-    """
-    old = round(len(positions) ** 0.5)
-    if old == side:
-        return positions
-    grid = positions.detach().float().T.reshape(1, -1, old, old)
-    grid = interpolate(grid, (side, side), mode="bicubic", align_corners=False)
-    return grid[0].flatten(1).T.to(positions.dtype)
+def _reduced(own, entries: dict[str, Any]) -> SimpleNamespace:
+    """The sizes and rules of a vision tower's configuration once these entries have changed."""
+    names = [
+        *SIZES,
+        *IMAGE_SIZES,
+        *(field.name for rule in token_rules() for field in fields(rule)),
+    ]
+    return SimpleNamespace(**{name: getattr(own, name, None) for name in names} | entries)

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch_pruning import prune_linear_in_channels, prune_linear_out_channels
 
 from pruning_mechanism.families import WIDTHS, TowerError, TowerKind, pruned_class, tower_config
 from pruning_mechanism.mask import Mask
@@ -125,6 +124,9 @@ def _settings(config) -> dict:
 
 def _cut_layer(layer: nn.Module, mask: Mask, index: int) -> None:
     """Cut what the mask drops out of one encoder layer, in place."""
+    # here, because a program that only loads smaller towers needs nothing that cuts
+    from torch_pruning import prune_linear_in_channels, prune_linear_out_channels
+
     attention, mlp = layer.self_attn, layer.mlp
     queries, values = map(_dropped, _kept_channels(mask, index, attention.head_dim))
     for projection, channels in (

@@ -6,10 +6,8 @@ scoring and repair all watch or change the input of that projection; they work o
 looks the same for every family and for images and texts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,76 +21,10 @@ from pruning_mechanism.families import (
     tower_config,
 )
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
+from pruning_mechanism.sublayer import Sublayer
 
 Inputs = Tensor | Mapping[str, Tensor]
 """Pixels [b, 3, height, width], or a tokeniser's dictionary with `input_ids` [b, n]."""
-
-
-@dataclass(frozen=True)
-class Sublayer:
-    """An attention or MLP sublayer: hidden += output(units of body(norm(hidden))).
-
-    `output` (out_proj or fc2) takes `units` groups of `unit_width` inputs each: the heads' context
-    vectors (the layer's value size), or the neurons' activations (1). With `causal` a token attends
-    to itself and those before it. Where no unit is left, `norm` is an `nn.Identity`.
-    """
-
-    layer: int
-    kind: Literal["heads", "neurons"]
-    norm: nn.Module
-    body: nn.Module
-    output: nn.Linear
-    unit_width: int
-    causal: bool = False
-
-    @property
-    def units(self) -> int:
-        """How many heads or neurons there are."""
-        return self.output.in_features // self.unit_width
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """The residual stream [b, n, d] after this sublayer."""
-        if not self.units:
-            return hidden + self.output.bias
-        return hidden + self._added(hidden)
-
-    def features(self, hidden: Tensor) -> Tensor:
-        """What the output projection gets, [b, n, units * unit_width], for a stream [b, n, d]."""
-        if not self.units:
-            return hidden[..., :0]
-        seen = []
-        with self.watch(seen.append):
-            self._added(hidden)
-        return seen[0]
-
-    def _added(self, hidden: Tensor) -> Tensor:
-        normed = self.norm(hidden)
-        if self.causal:
-            result = self.body(normed, attention_mask=causal_mask(normed), is_causal=False)
-        else:
-            result = self.body(normed)
-        return result[0] if isinstance(result, tuple) else result  # attention gives its weights too
-
-    @contextmanager
-    def watch(self, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-        """Within the context `hook` sees the output projection's input, and may replace it."""
-
-        def pre_hook(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-            changed = hook(args[0])
-            return None if changed is None else (changed,)
-
-        handle = self.output.register_forward_pre_hook(pre_hook)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-def causal_mask(hidden: Tensor) -> Tensor:
-    """What is added to the logits [b, heads, n, n] so that no token of [b, n, d] looks ahead."""
-    tokens = hidden.shape[1]
-    lowest = torch.finfo(hidden.dtype).min
-    return hidden.new_full((1, 1, tokens, tokens), lowest).triu(1)
 
 
 @dataclass(frozen=True)

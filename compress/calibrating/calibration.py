@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from compress.errors import UserError
 from corpora import drop_unreadable
-from corpora.images import undecoded
+from corpora.column import undecoded
 from corpora.pixels import pixel_values
 from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.tower import Inputs

@@ -24,7 +24,7 @@ from compress.calibrating.calibration import Calibration
 from compress.errors import UserError, not_finite
 from compress.solving.ridge import Ridge, deviations, ridge
 from pruning_mechanism import Tower, align, pooled_only
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 
 LEAST_IMAGES = 8
 """Images that an alignment takes at least: of 4, the standard error of a gain says too little, and

@@ -20,7 +20,7 @@ from cascade.cost import return_fractions
 from commands.flags import Bounds, Count
 from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
-from corpora.images import undecoded
+from corpora.column import undecoded
 from evaluation.experiment.first_stages import FirstStage
 from evaluation.experiment.quality import (
     Answers,

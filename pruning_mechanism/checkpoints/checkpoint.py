@@ -1,8 +1,8 @@
 """Models from and to disk: an ordinary Hugging Face directory, never a pickle.
 
 Beside the usual files a smaller tower's directory holds `compression.json`, which says how it was
-made, and the modelling code, so that it loads where this project isn't installed. Nothing that lies
-beside weights is run here, and nothing that a directory says is believed before it is checked.
+made, and the modelling code, so that it loads where this project isn't installed. No code that lies
+beside weights is run here, and nothing in a directory is believed before it is checked.
 """
 
 import functools
@@ -48,16 +48,16 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
     elsewhere it keeps its type. Prefixes that training loops put before the names of weights are
-    taken off, and what lies beside the model's own weights is left unread; both are said.
+    taken off, and what lies beside the model's own weights is left unread, each with a message.
 
     Args:
         path: a directory in the Hugging Face layout, or a name on the hub.
         device: where the model goes, as torch names it.
 
     Raises:
-        TowerError: there is no such model, it is of no family that fits, its configuration can't
-            be, it has no safetensors weights, they are of another model or lack a part of this
-            one, or one of them is NaN or infinite.
+        TowerError: there is no such model, its family doesn't fit, its configuration is wrong, it
+            has no safetensors weights, they belong to another model or lack a part of this one, or
+            one of them is NaN or infinite.
     """
     config = _read_config(path)
     weights = Weights.of(path, getattr(config, "_commit_hash", None))
@@ -73,14 +73,14 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
     if weights.stripped:
         logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
     if beside:
-        logger.warning(f"{path}: left unread what is none of the model's: {listed(beside)}")
+        logger.warning(f"{path}: did not read what is not part of the model: {listed(beside)}")
     _check_finite(path, model)
     activate_in_place(Tower.of(model).root)
     return model.to(device).eval()
 
 
 def _check_shape(path: str | Path, config, weights: Weights) -> None:
-    """Raise `TowerError` unless a configuration is of the size of the weights; takes no memory."""
+    """Raise `TowerError` unless configuration and weights have the same sizes; takes no memory."""
     towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
     for tower in [tower for tower in towers if tower is not None] or [config]:
         try:
@@ -95,9 +95,9 @@ def _check_shape(path: str | Path, config, weights: Weights) -> None:
     try:
         with torch.device("meta"):
             empty = MODEL_CLASSES[config.model_type](config)
-    except Exception as error:  # whatever a wrong entry leads to inside a model
+    except Exception as error:  # a wrong entry may lead to any error inside a model
         raise TowerError(
-            f"{path}: config.json describes no model that can be: {first_line(error)}"
+            f"{path}: config.json describes no model that can be built: {first_line(error)}"
         ) from error
     weights.check_sizes(empty)
 
@@ -105,7 +105,7 @@ def _check_shape(path: str | Path, config, weights: Weights) -> None:
 def _build(
     path: str | Path, config, weights: Weights, dtype: torch.dtype
 ) -> tuple[nn.Module, dict[str, set]]:
-    """The model with its weights, and what of these is missing or unexpected."""
+    """The model with its weights, and the names of those that are missing or unexpected."""
     try:
         model, found = MODEL_CLASSES[config.model_type].from_pretrained(
             None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
@@ -123,7 +123,7 @@ def _check_finite(path: str | Path, model: nn.Module) -> None:
         if broken:
             raise TowerError(
                 f"{path}: {name} holds NaN or infinity in {broken:,} of its {tensor.numel():,} "
-                "entries; get the checkpoint anew"
+                "entries; download or make the checkpoint again"
             )
 
 
@@ -156,7 +156,7 @@ def cast(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ..
 
 
 def _lost(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
-    """What would become of a tensor in another type, if that is another tensor."""
+    """What a tensor would lose in another type; None if it loses nothing but precision."""
     made = tensor.to(dtype)
     if not bool(made.isfinite().all()) and bool(tensor.isfinite().all()):
         return f"has an entry of {tensor.abs().max().item():.6g}, which is infinite"
@@ -173,7 +173,7 @@ def _read_config(path: str | Path):
         _refuse(directory, read_object(directory / "config.json"))
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # whatever a wrong entry leads to inside transformers
+    except Exception as error:  # a wrong entry may lead to any error inside transformers
         if "trust_remote_code" in str(error):
             raise TowerError(_needs_code(path)) from error
         raise TowerError(_no_model(path, first_line(error))) from error
@@ -189,7 +189,7 @@ def _read_config(path: str | Path):
 
 
 def _ask_plainly(config) -> None:
-    """Take out of a configuration how its answers are given, which is for callers to say."""
+    """Reset what a configuration says about the form of outputs: callers choose that."""
     if getattr(config, "_attn_implementation", None) not in ATTENTIONS:
         config._attn_implementation = None
     for name, usual in (
@@ -204,11 +204,11 @@ def _no_model(path: str | Path, reason: str) -> str:
 
 
 def _needs_code(path: str | Path) -> str:
-    return f"{path} needs code of its own, which lies beside its weights: no such code is run"
+    return f"{path} needs code of its own, which lies beside its weights; such code is never run"
 
 
 def _refuse(directory: Path, entries: dict) -> None:
-    """Raise `TowerError` for what transformers would fetch code or other weights for."""
+    """Raise `TowerError` where transformers would fetch code or other weights."""
     model_type = entries.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         kind = type(model_type).__name__
@@ -228,7 +228,9 @@ def _check_architecture(config) -> None:
     """Raise `TowerError` if a configuration names the class of another type of model."""
     names = getattr(config, "architectures", None) or ()
     if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
-        raise TowerError("no model that is known: its architectures in config.json are no names")
+        raise TowerError(
+            "an unknown model: the architectures in its config.json are not a list of names"
+        )
     types = {each.__name__: model_type for model_type, each in MODEL_CLASSES.items()}
     for name in names:
         if types.get(name, config.model_type) != config.model_type:
@@ -246,7 +248,7 @@ def fingerprint(path: str | Path, model: nn.Module) -> str:
 
 
 def weights_fingerprint(directory: str | Path) -> str:
-    """What identifies the weights in a directory: the SHA-256 of its safetensors files in order.
+    """What identifies the weights in a directory: the SHA-256 of its safetensors files, in order.
 
     Raises:
         OSError: a file can't be read.
@@ -263,7 +265,7 @@ def weights_fingerprint(directory: str | Path) -> str:
 
 @functools.cache
 def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Of files with their sizes and times of change: the same file isn't read twice in a run."""
+    """SHA-256 of files; with their sizes and times of change, no file is read twice in a run."""
     digest = hashlib.sha256()
     for path, _, _ in files:
         with open(path, "rb") as file:
@@ -273,7 +275,7 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _revision(path: str | Path, model: nn.Module) -> str:
-    """The commit that a model on the hub was read from; files fetched lie in a folder named so."""
+    """The commit of a model on the hub: fetched files lie in a folder of its name."""
     file = file_of(path, "config.json")
     if file is not None and re.fullmatch("[0-9a-f]{40}", file.parent.name):
         return file.parent.name
@@ -300,7 +302,7 @@ def save(
 
 
 def register() -> None:
-    """Make transformers' Auto classes know the pruned models, here and in what they save."""
+    """Register the pruned models with transformers' Auto classes, here and in what is saved."""
     for family in FAMILIES:
         for _, model in family.models:
             config = model.config_class

@@ -1,7 +1,7 @@
 """How a checkpoint's images and texts are prepared: its processor, and whether it belongs there.
 
 Beside `checkpoint`. A processor of another model gives pixels of another size, or tokens that the
-text tower never saw; whoever pairs the two asks `check_belongs` first.
+text tower never saw; code that pairs the two calls `check_belongs` first.
 """
 
 import logging
@@ -66,8 +66,8 @@ class ImagesOnly:
 def load_processor(path: str | Path):
     """The processor of a checkpoint: images and texts, or images only for a vision-only one.
 
-    A tokenizer that is there but can't be used, for want of a package it may be, is no error as
-    long as no text is read: an `ImagesOnly` then, with a message.
+    If there is a tokenizer that can't be used, perhaps because a package is missing, the result is
+    an `ImagesOnly`, with a message: it is an error only once a text is read.
 
     Raises:
         TowerError: the directory says nothing about how its images are prepared, or what it says
@@ -99,7 +99,7 @@ def _usable(processor: object) -> bool:
 
 
 def _from(kind: type, path: str | Path) -> tuple[object | None, str]:
-    """What an Auto class makes of a path; None, with the reason, if it can't."""
+    """What an Auto class loads from a path; None, with the reason, if it fails."""
     try:
         return kind.from_pretrained(path, trust_remote_code=False), ""
     except Exception as error:  # each tokenizer and processor has its own ways to fail
@@ -119,8 +119,8 @@ def _tokenizer_problem(path: str | Path, reason: str) -> str:
 def check_belongs(processor, model: nn.Module, texts: bool = True) -> None:
     """Raise `TowerError` unless what a processor prepares is what a model's towers take.
 
-    Images are tried out on one of a single colour. Of texts it is known that no token lies beyond
-    the vocabulary, and where the text tower looks for a token by number, that it is the
+    The image processor is tried on an image of a single colour. No token may lie beyond the
+    vocabulary, and if the text tower looks for a token by its number, that must be the
     tokenizer's own.
 
     Args:
@@ -161,7 +161,7 @@ def _check_images(processor: ImageProcessingMixin, config) -> None:
 
 
 def _check_declared(processor: ImageProcessingMixin, side: int, expected: str) -> None:
-    """Refuse sizes that would take the memory of a machine before they are tried out."""
+    """Refuse sizes that would fill the memory of the machine, before they are tried out."""
     for name in ("size", "crop_size", "pad_size"):
         for value in _sides(name, getattr(processor, name, None)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -180,7 +180,7 @@ def _check_declared(processor: ImageProcessingMixin, side: int, expected: str) -
 
 
 def _sides(name: str, given: object) -> list:
-    """The numbers of pixels in a processor's size, whichever way it gives them."""
+    """The numbers of pixels in a processor's size, in any of the forms that it may have."""
     if given is None:
         return []
     try:

@@ -1,4 +1,4 @@
-"""How a smaller tower was made, as the file beside its weights says it.
+"""How a smaller tower was made: the record beside its weights.
 
 `Compression` is what is written; `read_record` reads it back and believes nothing that it has not
 checked, since anyone may have edited the file.
@@ -29,8 +29,8 @@ class Compression:
 
     `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
     both, the sums for one image and one text as long as the context. `align` says how the
-    projection was aligned to the last stage's embeddings, `chain` all that was done to the base,
-    this rule included. `settings` are the command's flags; `notes` say what didn't go as planned.
+    projection was aligned to the full tower's embeddings, `chain` all that was done to the base,
+    this rule included. `settings` are the command's flags, `notes` what didn't go as planned.
     """
 
     rule: str
@@ -66,10 +66,10 @@ class Compression:
 
 
 def read_record(directory: str | Path) -> Compression | None:
-    """The record of the tower in a directory; None if it has none, as what is none of ours.
+    """The record of the tower in a directory; None if there is none, as in checkpoints of others.
 
     Entries that this version doesn't know are left out, and those that an earlier one didn't write
-    are as by default; `versions` that aren't said are empty.
+    have their defaults; `versions` are empty.
 
     Raises:
         TowerError: the file can't be read, isn't JSON, or an entry is missing or of another kind.
@@ -79,12 +79,12 @@ def read_record(directory: str | Path) -> Compression | None:
 
 
 def read_fields(path: str | Path, kind: type[Entries], **absent: object) -> Entries:
-    """A dataclass of what a JSON file says under the names of its fields, each of its type.
+    """Read a dataclass from a JSON file whose entries have the names and types of its fields.
 
     Args:
-        path: the file; what else it says is left out.
+        path: the file; entries of other names are ignored.
         kind: the dataclass.
-        absent: what fields are where the file doesn't name them, in the place of their defaults.
+        absent: values of fields that the file doesn't name, instead of their defaults.
 
     Raises:
         TowerError: the file can't be read, isn't JSON, or an entry is missing or of another kind.
@@ -99,7 +99,7 @@ def read_fields(path: str | Path, kind: type[Entries], **absent: object) -> Entr
 
 
 def read_object(path: str | Path) -> dict:
-    """What a JSON file that must hold an object says.
+    """Read a JSON file that must hold an object.
 
     Raises:
         TowerError: the file can't be read, isn't UTF-8 or JSON, or holds something else.
@@ -145,9 +145,9 @@ def _kind(value: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line: the first, and the next where that announces it."""
+    """An error's message in one line: its first, with the next if the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-    return said if len(said) <= LONGEST else said[: LONGEST - 3] + "..."
+    message = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    return message if len(message) <= LONGEST else message[: LONGEST - 3] + "..."

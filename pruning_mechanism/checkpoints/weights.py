@@ -1,8 +1,8 @@
 """The tensors of a checkpoint's files, and whether they are all that a model needs.
 
-Stands under `checkpoint`. transformers fills what a file lacks with random numbers and says so in a
-report that is easily lost; here what is missing, of another size, or of another model is an error
-before any memory is taken: names and sizes are read off the files' headers.
+Stands under `checkpoint`. transformers fills missing tensors with random numbers and says so in a
+report that is easily overlooked. Here a tensor that is missing, of another size, or of another
+model is an error, raised before any memory is taken: names and sizes are read from the headers.
 """
 
 import math
@@ -39,7 +39,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: under which name it lies there, its sizes, and its type's name."""
+    """A tensor in a file: its name there, its sizes, and the name of its type."""
 
     file: Path
     name: str
@@ -49,9 +49,9 @@ class Stored:
 
 @dataclass(frozen=True)
 class Weights:
-    """What the files of a checkpoint hold, by the names that the model has for it.
+    """The tensors in the files of a checkpoint, by the names that the model has for them.
 
-    `stripped` is what was taken off the names, if anything.
+    `stripped` is the prefix that was taken off the names, if any.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Weights:
 
     @classmethod
     def of(cls, path: str | Path, revision: str | None = None) -> "Weights":
-        """Read the headers of a directory's files, or of those on the hub.
+        """Read the headers of the files in a directory or on the hub.
 
         Raises:
             TowerError: there are none, one is missing or broken, or they hold unmerged adapters.
@@ -75,10 +75,10 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that most of their numbers have.
+        """The type that most numbers have.
 
         Raises:
-            TowerError: none is a floating-point number.
+            TowerError: there are no floating-point numbers.
         """
         numbers = Counter()
         for each in self.tensors.values():
@@ -98,10 +98,10 @@ class Weights:
         return tensors
 
     def check_sizes(self, model: nn.Module) -> None:
-        """Raise `TowerError` unless tensors that a model has, on whatever device, fit into it.
+        """Raise `TowerError` unless the tensors fit into a model, which may be on the meta device.
 
-        Names that only transformers can match, as of old checkpoints, are left to it; it would make
-        up whatever it can't, so there must be about as many numbers in the files as in the model.
+        Names that only transformers can match, as in old checkpoints, are left to it. It fills what
+        it can't match at random, so the files must hold about as many numbers as the model.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         for name in wanted.keys() & self.tensors.keys():
@@ -143,7 +143,7 @@ class Weights:
         return TowerError(f"{self.path} lacks weights that its model needs: {listed(names)}{hint}")
 
     def check_unexpected(self, names: Iterable[str], model: nn.Module) -> list[str]:
-        """What lies in the files beside the model, of which nothing is a tower's own.
+        """Names of tensors in the files that are no part of the model, none of them of a tower.
 
         Args:
             names: tensors that the model has no place for.
@@ -164,9 +164,9 @@ class Weights:
 
 
 def stripped_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
-    """Each name without what training loops put before or into it, and what that was.
+    """Map each name to one without what training loops add to it, and say what they added.
 
-    A prefix goes only where all names have it.
+    A prefix is taken off only if all names have it.
     """
     found, stripped = {name: name for name in names}, []
     while prefix := next(
@@ -186,7 +186,7 @@ def stripped_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a safetensors file that those may read who may read other new files here."""
+    """Write a safetensors file with the mode that the umask asks for."""
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     open_up(path)
 
@@ -194,7 +194,9 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 def open_up(*paths: str | Path) -> None:
     """Give files of one directory the mode that the umask asks for.
 
-    safetensors makes them for this user alone, and copies of code have the mode of the original.
+    safetensors makes files that only this user may read, and copies of code keep the mode of the
+    original. The umask is read off a new file: asking the process for it would change it for all
+    threads.
     """
     if not paths:
         return
@@ -228,7 +230,7 @@ def _files(path: str | Path, revision: str | None) -> list[Path]:
 
 
 def file_of(path: str | Path, name: str, revision: str | None = None) -> Path | None:
-    """Where a file of a checkpoint lies here, fetched from the hub if it must be; None: no such."""
+    """The local path of a checkpoint's file, fetched from the hub if need be; None: not there."""
     if Path(path).is_dir():
         return Path(path) / name if (Path(path) / name).is_file() else None
     try:
@@ -266,6 +268,6 @@ def _refuse_adapters(path: str | Path, names: Iterable[str]) -> None:
 
 
 def listed(items: Sequence[str]) -> str:
-    """The first few of them, and how many more there are."""
+    """The first few items, and how many more there are."""
     more = len(items) - SHOWN
     return ", ".join(items[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

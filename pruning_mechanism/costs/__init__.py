@@ -1,1 +1,1 @@
-"""What a tower costs: MACs, parameters and measured seconds."""
+"""What a tower costs in measured seconds: latency tables, and how they are measured."""

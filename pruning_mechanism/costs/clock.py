@@ -14,13 +14,13 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for what a device has been given to do; the CPU has done it already."""
+    """Wait until a device has done its work; the CPU always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, with all that it leaves a device to do."""
+    """Seconds that a call takes, including the work that it leaves to a device."""
     synchronise(device)
     start = time.perf_counter()
     work()

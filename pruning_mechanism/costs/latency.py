@@ -15,7 +15,8 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
-from pruning_mechanism.costs.cost import Shape
+from pruning_mechanism.cost import Shape
+from pruning_mechanism.costs.conditions import Conditions
 from pruning_mechanism.tower import TowerError
 
 SCHEMA = 3
@@ -23,25 +24,6 @@ LARGEST_STEP = 64
 """The largest multiple of neurons that hardware is asked whether it likes it."""
 TOLERANCE = 0.03
 """Share of an MLP's seconds below which a difference is taken for noise."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a table was measured on, as far as seconds depend on it.
-
-    `processor` names the CPU or GPU, `threads` are those torch computes with on the CPU.
-    """
-
-    processor: str
-    device: str
-    dtype: str
-    threads: int
-    batch_size: int
-    tokens: int
-    hidden: int
-    head_dim: int
-    torch: str
-    repetitions: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,7 @@ class LatencyTable:
         widths: the numbers of neurons that were measured, ascending from 0 to all, F.
         neurons: seconds of one MLP sublayer for each of `widths`.
         noise: relative standard error of these entries, the median one.
-        conditions: what all of it was measured on.
+        conditions: what it was measured on.
         head_sizes: the sizes of queries and keys, and of values, that were measured, ascending to
             the dense one; none if no other was.
         sized: seconds of one attention sublayer with all H heads whose queries and keys have the
@@ -90,7 +72,7 @@ class LatencyTable:
         they aren't the dense ones. What each head adds to a sublayer without any is then multiplied
         by what such sizes leave of it where all heads have them.
 
-        Never falling in any of the three: where the measured seconds fall, which is noise, they
+        Non-decreasing in all three: where the measured seconds fall, which is noise, they
         are replaced by rising ones (isotonic regression; of sizes, the largest of those before).
 
         Raises:
@@ -132,7 +114,7 @@ class LatencyTable:
         return self._line(neurons) * penalty(np.gcd(neurons, self.step))
 
     def parts(self, heads: Sequence[int], neurons: Sequence[int], *sizes: Sequence[int]) -> float:
-        """Seconds per image of a tower's parts added up, with these heads and neurons a layer.
+        """Seconds per image of a tower's parts with these numbers of heads and neurons per layer.
 
         `sizes` are those of each layer's heads, as in `attention`.
         """
@@ -292,7 +274,7 @@ class LatencyTable:
 
 
 def largest_step(neurons: int) -> int:
-    """The largest power of two, at most 64, of which an MLP of that many has eight multiples."""
+    """The largest power of two, at most 64, with eight multiples up to that number of neurons."""
     step = LARGEST_STEP
     while step > 1 and 8 * step > neurons:
         step //= 2
@@ -300,5 +282,5 @@ def largest_step(neurons: int) -> int:
 
 
 def _rising(seconds: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The never falling sequence closest to `seconds` in least squares."""
+    """The non-decreasing sequence closest to `seconds` in least squares."""
     return isotonic_regression(np.asarray(seconds, dtype=np.float64)).x

@@ -19,16 +19,21 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
-from pruning_mechanism.costs.cost import Shape
-from pruning_mechanism.costs.latency import Conditions, LatencyTable
+from pruning_mechanism.costs.conditions import (
+    Conditions,
+    conditions_of,
+    noise_pixels,
+    settle_memory,
+)
+from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import (
     Attention,
     mixed_masks,
     uniform_counts,
     uniform_mask,
 )
-from pruning_mechanism.costs.processor import processor_name
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
 from pruning_mechanism.tower import (
@@ -39,7 +44,6 @@ from pruning_mechanism.tower import (
     image_embeddings,
     project,
     sublayers,
-    vision_config,
 )
 
 
@@ -120,7 +124,7 @@ def measured_share(
 
 @torch.inference_mode()
 def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int = 7) -> float:
-    """What merging adds to a layer, in seconds an image, whatever it saves by fewer tokens.
+    """What merging adds to a layer, in seconds per image, not counting what fewer tokens save.
 
     Matching tokens, merging them, and attending by their sizes; attention alone and with all of
     it in turn, layer by layer, the median difference.
@@ -151,7 +155,7 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
 
 
 class Seconds:
-    """What the clock said: seconds a batch, by part and size, of every pass so far.
+    """Seconds per batch of every pass so far, by part and size.
 
     `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
     """
@@ -179,9 +183,9 @@ class Seconds:
             self.sublayers[part.kind][_size_of(part)].append(lap)
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
-        """Medians, in seconds an image, with the dense tower's sum as measured."""
+        """Median seconds per image; the dense tower's parts add up to what it took as a whole."""
 
-        def an_image(batches: list[float]) -> float:
+        def per_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
         attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
@@ -190,20 +194,20 @@ class Seconds:
         sizes = sorted({each.query_key_size for each in attention})
         table = LatencyTable(
             layers=layers,
-            outside=an_image(self.outside),
-            heads=tuple(an_image(attention[dense._replace(heads=each)]) for each in numbers),
+            outside=per_image(self.outside),
+            heads=tuple(per_image(attention[dense._replace(heads=each)]) for each in numbers),
             widths=tuple(sorted(neurons)),
-            neurons=tuple(an_image(neurons[width]) for width in sorted(neurons)),
+            neurons=tuple(per_image(neurons[width]) for width in sorted(neurons)),
             noise=self._noise(),
             conditions=conditions,
             head_sizes=tuple(sizes),
             sized=tuple(
-                tuple(an_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
+                tuple(per_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
                 for row in sizes
             ),
         )
         dense_turns = self.wholes[dense.heads, table.widths[-1]]
-        table = table.scaled(an_image(dense_turns) / table.dense)
+        table = table.scaled(per_image(dense_turns) / table.dense)
         shares = {
             table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
             for (kept, width), turns in self.wholes.items()
@@ -221,16 +225,6 @@ class Seconds:
                 # has 1.25 times the standard error of the mean
                 errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
         return float(np.median(errors))
-
-
-def settle_memory() -> None:
-    """Keep the seconds of large activations from depending on what this process did before.
-
-    glibc hands freed memory back to the system, and pays to get it again, above a threshold that
-    rises to the largest block freed so far, up to 32 MiB. Before such a block has come by, the
-    12 x 192-wide tower takes a quarter longer at a batch of 16, and its pruned towers do not.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _size_of(part: Sublayer) -> Attention | int:
@@ -258,31 +252,6 @@ def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
                 f"{', '.join(map(str, sorted(found)))} {kind}"
             )
     return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
-
-
-def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
-    """A batch of noise that the tower takes for images."""
-    vision, weight = vision_config(model.config), next(model.parameters())
-    size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
-    noise = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    return noise.to(weight)
-
-
-def conditions_of(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
-    """What a measurement of a model's vision tower, here and now, is true of."""
-    shape, weight = Shape.of(model.config), next(model.parameters())
-    return Conditions(
-        processor=processor_name(weight.device),
-        device=weight.device.type,
-        dtype=str(weight.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        batch_size=batch_size,
-        tokens=shape.tokens,
-        hidden=shape.hidden,
-        head_dim=shape.head_dim,
-        torch=torch.__version__,
-        repetitions=repetitions,
-    )
 
 
 def _mark(device: torch.device) -> float | torch.Event:

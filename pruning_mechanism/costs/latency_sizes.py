@@ -1,6 +1,6 @@
-"""The sizes of sublayers that a latency table is measured at, and masks that hold all of them.
+"""The sizes of sublayers that a latency table measures, and masks that contain all of them.
 
-Below `latency_measurement`, which times the towers that these masks make.
+`latency_measurement` times the towers that are pruned to these masks.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,9 @@ def mixed_masks(layers: int, heads: int, neurons: int, head_dim: int) -> list[Ma
 
 
 def uniform_counts(heads: int, neurons: int) -> list[tuple[int, int]]:
-    """The numbers of heads and neurons a layer that whole towers are measured with, rising.
+    """The numbers of heads and neurons per layer of the whole towers to measure, ascending.
 
-    Of neurons, multiples of the step; never all of both, which is the dense tower.
+    Numbers of neurons are multiples of the step. The dense tower, all of both, is left out.
     """
     step = largest_step(neurons)
     counts = [(round(s * heads), round(s * neurons / step) * step) for s in WHOLE_SHARES]
@@ -64,7 +64,7 @@ def uniform_counts(heads: int, neurons: int) -> list[tuple[int, int]]:
 
 
 def uniform_mask(layers: int, units: tuple[int, int], kept: tuple[int, int]) -> Mask:
-    """The mask of towers with that many heads and neurons whose layers all keep the first so many.
+    """A mask whose layers all keep the same number of heads and neurons, the first ones.
 
     Args:
         layers: number of layers.

@@ -1,9 +1,10 @@
 """CLIPs, and models like it, whose vision or text tower has been made smaller.
 
 Every smaller tower is an instance of the classes here, whatever made it smaller: `pruned_layers`
-says what a layer may lose, `reduced_tower` how a vision tower may have fewer tokens and layers,
-`tokens` which of them, `consistency` what their configurations may say. The five files need torch
-and transformers only: `save_pretrained` copies them into the checkpoint, which therefore loads with
+says what a layer may lose, `token_rules` how a vision tower may have fewer tokens and layers, each
+rule in a file of its own, `reduced_tower` the way through such a tower, `consistency` what
+configurations may say. The files of this folder need torch and transformers only, and each other by
+relative imports: `save_pretrained` copies them into the checkpoint, which therefore loads with
 `trust_remote_code=True` on a machine that has never heard of this project.
 
 Modifications to transformers' models, the same for every family: the tower configurations take
@@ -40,7 +41,8 @@ from transformers import (
 
 from .consistency import check_tower
 from .pruned_layers import PrunedWidths, narrow_tower
-from .reduced_tower import FewerTokens, is_reduced, reduce_tower
+from .reduced_tower import reduce_tower
+from .token_rules import FewerTokens, is_reduced
 
 
 class PrunedModel:

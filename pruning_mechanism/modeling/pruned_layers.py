@@ -2,9 +2,9 @@
 
 Modifications to transformers' layers, the same for every family:
 - projections are as wide as `PrunedWidths` asks for; the scale of the logits stays the dense one's;
-- attention also tells its queries and keys, which merging and ranking of tokens go by;
-- queries and keys of another size than the values are filled up with zeros for fused attention,
-  whose fast kernels want one size: 3 to 6 times faster on a CPU than going without them;
+- attention also returns its queries and keys, which token rules use;
+- queries and keys of another size than the values are padded with zeros for fused attention, whose
+  fast kernels need one size: 3 to 6 times faster on a CPU than without them;
 - a sublayer with no unit left adds the bias of its output projection; its layer norm is gone;
 - on the CPU, large batches compute an MLP of odd width a few zero neurons wider: a matrix product
   whose result is 1237 columns wide takes a third longer than one of 1248;
@@ -107,7 +107,7 @@ class PrunedMLP:
         return self.fc2(self.activation_fn(linear(hidden_states, weight, bias))[..., :width])
 
     def _worth_padding(self, hidden_states: Tensor) -> bool:
-        """Only plain inference in large batches; whoever adapts or watches fc1 finds it in use."""
+        """Only in plain inference in large batches: adapters and hooks of fc1 must see it used."""
         return (
             hidden_states.device.type == "cpu"
             and not torch.is_grad_enabled()
@@ -131,7 +131,7 @@ class InPlaceQuickGELU(QuickGELUActivation):
     """x · sigmoid(1.702 x), bit for bit; in inference without two of the three new tensors.
 
     Getting memory for them from the system took 8 % of a ViT-B/16's time on a CPU. What is
-    overwritten is the one tensor made here; `input` may be held by whoever watches fc1.
+    overwritten is the one tensor made here; hooks of fc1 may hold `input`.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -69,27 +69,27 @@ def test_a_cheap_stage_in_between_pays_off_for_a_cold_query():
 
 @unhurried
 @given(cascades(), share, seconds)
-def test_a_stage_that_resumes_is_compared_with_its_tower_from_the_start(cascade, f, uncascaded):
+def test_a_stage_that_resumes_is_compared_with_its_tower_from_the_start(cascade, f, full_tower):
     times, m = cascade
-    ratio = uncascaded / times[-1]
-    lifetime = lifetime_speedup(times, f, uncascaded=uncascaded)
+    ratio = full_tower / times[-1]
+    lifetime = lifetime_speedup(times, f, full_tower=full_tower)
     assert lifetime == pytest.approx(ratio * lifetime_speedup(times, f))
-    a_query = query_speedup(times, m, uncascaded=uncascaded)
+    a_query = query_speedup(times, m, full_tower=full_tower)
     assert a_query == pytest.approx(ratio * query_speedup(times, m))
 
 
 def test_resuming_pays_for_the_rest_of_the_tower_only():
     # a tower of 12 layers, of which the first stage has run 4: 8 are left
-    assert lifetime_speedup([4, 8], 0.25, uncascaded=12) == pytest.approx(12 / (4 + 0.25 * 8))
-    assert query_speedup([4, 8], [50], uncascaded=12) == pytest.approx(12 / 8)
+    assert lifetime_speedup([4, 8], 0.25, full_tower=12) == pytest.approx(12 / (4 + 0.25 * 8))
+    assert query_speedup([4, 8], [50], full_tower=12) == pytest.approx(12 / 8)
 
 
-@pytest.mark.parametrize("uncascaded", [0.0, -1.0, float("nan"), float("inf")])
-def test_the_uncascaded_tower_takes_time(uncascaded):
+@pytest.mark.parametrize("full_tower", [0.0, -1.0, float("nan"), float("inf")])
+def test_the_full_tower_takes_time(full_tower):
     with pytest.raises(ValueError, match="seconds per image"):
-        lifetime_speedup([1, 2], 0.1, uncascaded=uncascaded)
+        lifetime_speedup([1, 2], 0.1, full_tower=full_tower)
     with pytest.raises(ValueError, match="seconds per image"):
-        query_speedup([1, 2], [5], uncascaded=uncascaded)
+        query_speedup([1, 2], [5], full_tower=full_tower)
 
 
 @unhurried

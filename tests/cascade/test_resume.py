@@ -9,7 +9,7 @@ from cascade import ResumedStage, Stage, UnreadableImage
 from cascade.resume import exits_early
 from cascade.states import States, states_of
 from pruning_mechanism import Mask, Reduction, TowerError, align, prune, reduce
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.cascade.conftest import LAYERS, exit_of
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import tiny_model

@@ -10,7 +10,7 @@ import pytest
 from datasets import Features, Image, Value
 
 from corpora import CorpusError, load_corpus, walking
-from corpora.images import undecoded
+from corpora.column import undecoded
 from corpora.reading import texts
 from corpora.walking import walk
 

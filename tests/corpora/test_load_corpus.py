@@ -80,7 +80,7 @@ def test_scenes_take_no_directory_and_test_is_their_validation(tmp_path, monkeyp
     with pytest.raises(CorpusError, match="read no directory"):
         load_corpus("scenes", tmp_path)
     asked = []
-    monkeypatch.setattr(corpora, "load_scenes", lambda split: asked.append(split))
+    monkeypatch.setattr("corpora.loading.load_scenes", lambda split: asked.append(split))
     for split in (None, "train", "test"):
         load_corpus("scenes", split=split)
     assert asked == ["validation", "train", "validation"]

@@ -20,8 +20,8 @@ from PIL import Image, features
 
 from cascade import UnreadableImage
 from cascade.images import open_image as open_source
-from corpora import CorpusError, open_image
-from corpora.images import MAX_PIXELS, drop_unreadable
+from corpora import CorpusError, drop_unreadable, open_image
+from corpora.images import MAX_PIXELS
 from corpora.rows import FEATURES
 from tests.conftest import tiny_processor
 

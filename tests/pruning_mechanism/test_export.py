@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pruning_mechanism import Reduction, align, load, prune, reduce
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.tower import vision_config
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
@@ -153,8 +153,8 @@ def test_a_tower_traced_on_one_image_is_right_for_others(name):
 
 
 def test_the_pictures_here_take_different_sizes():
-    root = made("resolutions").model.vision_model
-    assert set(root.chosen_resolutions(images(tiny_clip(), 5)).tolist()) == {0, 1}
+    (rule,) = made("resolutions").model.vision_model.rules
+    assert set(rule.places(images(tiny_clip(), 5)).tolist()) == {0, 1}
 
 
 def test_a_tower_of_several_sizes_that_runs_computes_each_image_at_its_own_only():

@@ -35,7 +35,7 @@ from pruning_mechanism import (
     reduce,
     save,
 )
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import random_slim_mask, tiny_model
 

@@ -22,7 +22,7 @@ from pruning_mechanism import (
     reduce,
 )
 from pruning_mechanism.heads import rotate
-from pruning_mechanism.modeling.reduced_tower import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.conftest import tiny_clip, tiny_processor
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))

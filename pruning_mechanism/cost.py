@@ -4,9 +4,9 @@ The MACs of a head and of a neuron follow arXiv 2204.09656: for one image of n t
 d and head dimension h, a head costs 3ndh (queries, keys, values) + 2n²h (logits, weighted sum) +
 nhd (output projection), a neuron 2nd (its row of fc1, its column of fc2). A head whose queries and
 keys have size a and whose values have size v costs nd(2a + v) + n²(a + v) + nvd. Where tokens get
-fewer from layer to layer n is what enters the attention, or the MLP, and merging compares pairs of
-tokens by their keys, a MACs a pair and head; where images have different sizes, all are means over
-the images.
+fewer from layer to layer n is what enters the attention, or the MLP, and each pair of tokens that a
+rule compares by their keys costs a MACs per head; where images have different sizes, all are means
+over the images.
 """
 
 import math
@@ -19,8 +19,8 @@ from operator import mul
 from torch import nn
 
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
-from pruning_mechanism.modeling.reduced_tower import Reducing
-from pruning_mechanism.modeling.tokens import mergeable
+from pruning_mechanism.modeling.token_rule import TokenRule
+from pruning_mechanism.modeling.token_rules import asked_rules, dense_size
 from pruning_mechanism.tower import Tower
 
 
@@ -28,7 +28,7 @@ from pruning_mechanism.tower import Tower
 class LayerTokens:
     """Tokens that enter a layer's attention, their square, and those that enter its MLP.
 
-    `matched` are the pairs of tokens that merging compares in between, by their keys.
+    `matched` are the pairs of tokens that rules compare in between, by their keys.
     """
 
     attention: float
@@ -66,7 +66,8 @@ class Shape:
         """
         own, parts = tower_config(config, tower), parts_of(config, tower)
         head_dim = own.hidden_size // own.num_attention_heads
-        layers = (dense and getattr(own, "dense_layers", None)) or own.num_hidden_layers
+        layers = dense_size(own, "num_hidden_layers") if dense else own.num_hidden_layers
+        rules = () if dense else asked_rules(own)
 
         def widths(name: str, most: int) -> tuple[int, ...]:
             kept = None if dense else getattr(own, name, None)
@@ -76,7 +77,8 @@ class Shape:
             tokens, before = own.max_position_embeddings, 0
             of_layers = (LayerTokens(tokens, tokens**2, tokens),) * layers
         else:
-            counts = _counts(own, parts, layers, dense)
+            side = dense_size(own, "image_size") if dense else own.image_size
+            counts = _counts(own, parts, layers, side, rules)
             of_layers = tuple(_mean(counts, layer) for layer in range(layers))
             tokens = of_layers[0].attention if layers else 0
             height, width = _pair(own.patch_size)
@@ -86,7 +88,7 @@ class Shape:
             tokens=tokens,
             hidden=own.hidden_size,
             head_dim=head_dim,
-            surrounding_macs=round(before) + _final_macs(config, own, parts, tokens, dense),
+            surrounding_macs=round(before) + _final_macs(config, own, parts, tokens, rules),
             heads=widths("heads_per_layer", own.num_attention_heads),
             neurons=widths("neurons_per_layer", own.intermediate_size),
             query_key_sizes=widths("query_key_sizes", head_dim),
@@ -101,9 +103,9 @@ class Shape:
         query_key_sizes: Sequence[int] | None = None,
         value_sizes: Sequence[int] | None = None,
     ) -> "Shape":
-        """The same tower with these numbers of heads and neurons a layer, and sizes of its heads.
+        """The same tower with these numbers of heads and neurons per layer and sizes of heads.
 
-        Sizes that aren't given stay.
+        Sizes that are not given stay as they are.
         """
         return replace(
             self,
@@ -159,27 +161,31 @@ class Shape:
 
 
 def _counts(
-    own, parts: TowerParts, layers: int, dense: bool
+    own,
+    parts: TowerParts,
+    layers: int,
+    side: int | Sequence[int],
+    rules: Sequence[TokenRule],
 ) -> list[tuple[float, list[LayerTokens]]]:
     """For each size that images have: its share, and the tokens of each layer."""
-    height, width = _pair((dense and getattr(own, "dense_image_size", None)) or own.image_size)
-    sides, shares = [(height, width)], [1.0]
-    if not dense and getattr(own, "resolutions", None):
-        sides, shares = [_pair(size) for size in own.resolutions], own.resolution_shares
+    sides = [given for rule in rules for given in rule.sides()] or [(side, 1.0)]
     counts = []
-    for share, side in zip(shares, sides, strict=True):
+    for side, share in sides:
         patches = math.prod(
-            length // patch for length, patch in zip(side, _pair(own.patch_size), strict=True)
+            length // patch
+            for length, patch in zip(_pair(side), _pair(own.patch_size), strict=True)
         )
-        kept = None if dense else getattr(own, "kept_patches", None)
-        tokens = (kept or patches) + (parts.pooling == "first")
+        for rule in rules:
+            patches = rule.patches(patches)
+        tokens = patches + (parts.pooling == "first")
         path = []
         for layer in range(layers):
-            now = Reducing(0, 0, tokens) if dense else Reducing.of(own, layer, tokens)
-            compared = now.left + now.merged if now.merged else 0
-            matched = mergeable(compared) * (compared // 2) if compared else 0
-            path.append(LayerTokens(tokens, tokens**2, now.left, matched))
-            tokens = now.left
+            left, compared = tokens, 0
+            for rule in rules:
+                compared += rule.compared(layer, left)
+                left = rule.left(layer, left)
+            path.append(LayerTokens(tokens, tokens**2, left, compared))
+            tokens = left
         counts.append((share, path))
     return counts
 
@@ -193,7 +199,7 @@ def _mean(counts: list[tuple[float, list[LayerTokens]]], layer: int) -> LayerTok
     return LayerTokens(*(sum(map(mul, shares, column)) for column in columns))
 
 
-def _final_macs(config, own, parts: TowerParts, tokens: float, dense: bool) -> int:
+def _final_macs(config, own, parts: TowerParts, tokens: float, rules: Sequence[TokenRule]) -> int:
     """MACs of the head or projection that the embedding comes out of."""
     d = own.hidden_size
     if parts.pooling == "attention":  # one query: its projections, logits and sum, and an MLP
@@ -201,14 +207,12 @@ def _final_macs(config, own, parts: TowerParts, tokens: float, dense: bool) -> i
     if parts.head:
         return d * own.projection_size
     outputs = getattr(config, "projection_dim", own.projection_dim)
-    features = None if dense else getattr(own, "aligned_features", None)
-    if features is None:
-        return d * outputs
-    return 2 * d * features + (2 * d + features) * outputs
+    found = (rule.final_macs(d, outputs) for rule in rules)
+    return next((macs for macs in found if macs is not None), d * outputs)
 
 
 def _pair(size) -> tuple[int, int]:
-    """Height and width, where a configuration gives one number for both or each its own."""
+    """Height and width, whether a configuration gives one number for both or two."""
     return (size, size) if isinstance(size, int) else tuple(size)
 
 

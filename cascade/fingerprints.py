@@ -1,0 +1,83 @@
+"""What identifies an encoder: all that its embeddings depend on, and nothing else.
+
+Stages of equal fingerprints give equal embeddings, wherever their checkpoints lie.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pruning_mechanism import WIDTHS
+
+# Entries of a configuration that say where a tower came from rather than what it computes.
+_PROVENANCE = (
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+)
+
+# Settings of a tokenizer that say where it came from, or how it is asked to pad and truncate.
+_TOKENIZER_PROVENANCE = (
+    "name_or_path",
+    "added_tokens_decoder",
+    "auto_map",
+    "processor_class",
+    "tokenizer_class",
+    "backend",
+    "is_local",
+    "local_files_only",
+)
+
+
+def described(tokenizer) -> dict:
+    """All that the tokens of a text depend on, except how the last call truncated and padded."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        described = json.loads(backend.to_str())
+        return {k: v for k, v in described.items() if k not in ("truncation", "padding")}
+    # one that is written in Python: its vocabulary's files, and what it was made with
+    with tempfile.TemporaryDirectory() as directory:
+        files = {
+            Path(name).name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+            for name in tokenizer.save_vocabulary(directory)
+        }
+    settings = {
+        name: value
+        for name, value in tokenizer.init_kwargs.items()
+        if name not in _TOKENIZER_PROVENANCE and not name.endswith("_file")
+    }
+    return {
+        "class": type(tokenizer).__name__,
+        "files": files,
+        "settings": {name: str(value) for name, value in settings.items()},
+        "added": {str(token): number for token, number in tokenizer.get_added_vocab().items()},
+    }
+
+
+def fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:
+    """SHA-256 of weights, of what a configuration computes, and of how its inputs are prepared.
+
+    In hexadecimal, the same in every process and on every device.
+    """
+    digest = hashlib.sha256()
+    shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
+    # an unpruned tower of a model whose other tower was pruned is what it was before
+    shape = {name: value for name, value in shape.items() if name not in WIDTHS or value}
+    shape["model_type"] = shape["model_type"].removeprefix("pruned_")
+    for described in (shape, preparation):
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+    for tower in towers:
+        for name, tensor in sorted(tower.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            weights = tensor.detach().cpu().contiguous().flatten()
+            digest.update(weights.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

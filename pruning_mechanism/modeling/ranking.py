@@ -1,0 +1,90 @@
+"""Token ranking: after some layers only the highest-ranked patches go on, the others as one token.
+
+Part of every checkpoint. Ranks are the class token's attention (EViT, arXiv 2202.07800), or those
+of a linear predictor in the layer (`compress.rank` solves it).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, layer_norm
+
+from .checks import check_choice, check_per_layer
+from .token_rule import Change, TokenRule, Tokens, size_bias
+from .tokens import keep_ranked
+
+RANKERS = ("attention", "learned")
+"""What `ranker` may be; the first if nothing is said."""
+
+
+@dataclass(frozen=True)
+class Ranking(TokenRule):
+    """Keep `ranked_per_layer` patches of the highest rank in a layer, all if 0; fuse the others."""
+
+    ranked_per_layer: list[int] | None = None
+    ranker: str | None = None
+
+    per_layer: ClassVar = ("ranked_per_layer",)
+
+    def check(self, config, beside: Sequence[TokenRule]) -> None:
+        """Refuse what isn't one number for each layer, and unknown rankers."""
+        patches = (config.image_size // config.patch_size) ** 2
+        ranked, layers = self.ranked_per_layer, config.num_hidden_layers
+        check_per_layer("ranked_per_layer", ranked, layers, patches)
+        check_choice("ranker", self.ranker, RANKERS)
+        if self.ranker is not None and ranked is None:
+            raise ValueError("ranker is of ranked_per_layer; no layer ranks")
+
+    def left(self, layer: int, tokens: int) -> int:
+        """The class token, the kept patches and the fused token."""
+        keep = self.ranked_per_layer[layer]
+        return keep + 2 if keep and keep < tokens - 2 else tokens  # two at least are fused
+
+    def fit(self, root: nn.Module, config) -> None:
+        """Give the layers that learn to rank a predictor, untrained unless they had one."""
+        for layer, learns in zip(root.encoder.layers, self._learning(), strict=True):
+            if not learns:
+                if hasattr(layer, "ranker"):
+                    del layer.ranker
+            elif not hasattr(layer, "ranker"):
+                weight = layer.self_attn.out_proj.weight
+                layer.ranker = nn.Linear(config.hidden_size, 1).to(weight.device, weight.dtype)
+
+    def build(self, model: nn.Module) -> None:
+        """Give the layers that learn to rank a predictor."""
+        root = getattr(model, "vision_model", model)
+        for layer, learns in zip(root.encoder.layers, self._learning(), strict=True):
+            if learns:
+                layer.ranker = nn.Linear(root.config.hidden_size, 1)
+
+    def _learning(self) -> list[bool]:
+        """For each layer whether it has a predictor."""
+        return [self.ranker == "learned" and bool(keep) for keep in self.ranked_per_layer]
+
+    def change(self, layer: int, tokens: Tokens) -> Change:
+        """Keep the patches of the highest rank and fuse the others."""
+        ranks = self._ranks(tokens)
+        return partial(keep_ranked, ranks=ranks, keep=self.ranked_per_layer[layer])
+
+    def _ranks(self, tokens: Tokens) -> Tensor:
+        """Ranks of all tokens but the class token, [b, n - 1]."""
+        hidden, normed, attended = tokens.hidden, tokens.normed, tokens.attended
+        if self.ranker == "learned":
+            return tokens.layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))[..., 0]
+        if attended is None or attended.keys is None:  # no heads: what is like the class token
+            like = hidden if normed is None else normed
+            return cosine_similarity(like[:, 1:], like[:, :1], dim=-1)
+        queries, keys = attended.queries[:, :, :1], attended.keys
+        if torch.compiler.is_exporting():  # the shape of a matrix product would lose the batch
+            logits = (queries * keys).sum(-1)[:, :, None]
+        else:
+            logits = queries @ keys.transpose(-1, -2)
+        logits = logits * tokens.layer.self_attn.scale
+        if tokens.sizes is not None:
+            logits = logits + size_bias(hidden, tokens.sizes)
+        # the logarithm of the heads' mean attention, but for a constant; none of it vanishes
+        return logits.float().log_softmax(-1).logsumexp(1)[:, 0, 1:].to(hidden.dtype)

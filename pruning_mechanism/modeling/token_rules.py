@@ -1,0 +1,136 @@
+"""The list of token rules, and what holds for all of them; part of every checkpoint.
+
+A rule of this project is a file beside this one and a place in `BUILT_IN`. A rule of another
+program joins the list by `register_token_rule`; checkpoints name it, because they don't carry its
+code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, make_dataclass
+
+from transformers import CLIPVisionConfig
+
+from .aligned_projection import Alignment
+from .checks import is_whole
+from .early_exit import EarlyExit
+from .image_size import SmallerImages
+from .merging import Merging
+from .patch_masking import PatchMasking
+from .ranking import Ranking
+from .resolutions import Resolutions
+from .token_rule import TokenRule
+
+BUILT_IN = (SmallerImages, Resolutions, PatchMasking, EarlyExit, Ranking, Merging, Alignment)
+"""In the order in which they see the tokens of a layer."""
+NAMED = "token_rules"
+"""The entry of a configuration that names those of its rules that aren't built in."""
+
+_registered: dict[str, type[TokenRule]] = {}
+
+FewerTokens = make_dataclass(
+    "FewerTokens",
+    [(field.name, field.type, None) for rule in BUILT_IN for field in fields(rule)],
+    init=False,
+    repr=False,
+    eq=False,
+    namespace={
+        "__module__": __name__,
+        "__doc__": "The entries that the rules built in have in a tower's configuration.",
+    },
+)
+
+
+def token_rules() -> tuple[type[TokenRule], ...]:
+    """All rules that are known here, in the order in which they see the tokens of a layer."""
+    return (*BUILT_IN, *_registered.values())
+
+
+def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
+    """Make a rule known: `Reduction`, towers, costs and checkpoints take it like the others.
+
+    Usable as a decorator. A program that loads a checkpoint with such a rule registers it first;
+    registering one again, under the same name, takes the place of the former.
+
+    Raises:
+        ValueError: it has no fields, or a field or setting that another rule or every tower has.
+    """
+    names = {*rule.settings(), *(field.name for field in fields(rule))}
+    if not fields(rule):
+        raise ValueError(f"{rule.__name__} has no fields: is it decorated as a dataclass?")
+    if every := sorted(names & set(dir(CLIPVisionConfig()))):
+        raise ValueError(
+            f"{rule.__name__} takes {', '.join(every)}, which is an entry of every tower"
+        )
+    former = _registered.get(rule.__name__)
+    for other in token_rules():
+        taken = {*other.settings(), *(field.name for field in fields(other))}
+        if other is not former and names & taken:
+            raise ValueError(
+                f"{rule.__name__} and {other.__name__} both have {', '.join(sorted(names & taken))}"
+            )
+    _registered[rule.__name__] = rule
+    return rule
+
+
+def asked_rules(config) -> tuple[TokenRule, ...]:
+    """The rules that a vision tower's configuration asks for, none for a dense or pruned tower."""
+    return tuple(asked for rule in token_rules() if (asked := rule.of(config)).is_asked)
+
+
+def is_reduced(config) -> bool:
+    """Whether a vision tower's configuration asks for any rule."""
+    return bool(asked_rules(config))
+
+
+def entry_names(rules: Sequence[TokenRule], config) -> list[str]:
+    """The entries by which a configuration asks for rules."""
+    return [
+        field.name
+        for rule in rules
+        for field in fields(rule)
+        if getattr(config, field.name, None) is not None
+    ]
+
+
+def names_to_register(rules: Sequence[TokenRule]) -> list[str]:
+    """The names of those of the rules that aren't built in, for the entry `NAMED`."""
+    return sorted(type(rule).__name__ for rule in rules if not isinstance(rule, BUILT_IN))
+
+
+def dense_size(config, name: str) -> int:
+    """An entry of a tower's sizes as it was before any rule: `num_hidden_layers`, `image_size`."""
+    for rule in asked_rules(config):
+        if size := rule.dense_sizes().get(name):
+            return size
+    return getattr(config, name)
+
+
+def has_several_sizes(config) -> bool:
+    """Whether a tower computes its images at several sizes, with different numbers of tokens."""
+    return any(rule.sides() for rule in asked_rules(config))
+
+
+def check_registered(config) -> None:
+    """Raise `ValueError` if a configuration names rules that aren't known here."""
+    named = getattr(config, NAMED, None) or ()
+    if not isinstance(named, (list, tuple)) or not all(isinstance(each, str) for each in named):
+        raise ValueError(f"{NAMED} takes names of rules, found {named!r}"[:200])
+    if absent := [name for name in named if name not in _registered]:
+        raise ValueError(
+            f"the tower works by token rules that aren't known here, {', '.join(absent)}: import "
+            "the program that registers them (register_token_rule) before it is loaded"
+        )
+
+
+def check_token_rules(config) -> None:
+    """Raise `ValueError` unless a vision tower can do what the rules that it asks for say.
+
+    Args:
+        config: a vision tower's, or anything with its entries.
+    """
+    patch, size = config.patch_size, config.image_size
+    if not (is_whole(patch) and is_whole(size)):
+        raise ValueError(f"images and patches must be square, found {size!r} and {patch!r}")
+    rules = asked_rules(config)
+    for rule in rules:
+        rule.check(config, rules)

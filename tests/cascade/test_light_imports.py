@@ -1,0 +1,56 @@
+"""Search in a user's program imports what search needs, and nothing of how towers are made."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"datasets", "pandas", "pyarrow", "scipy", "torch_pruning", "matplotlib"}
+"""What corpora, latency tables, surgery and figures need."""
+
+IMPORT = "import cascade"
+SEARCH = """
+from cascade import Cascade, Stage
+from PIL import Image
+stage = Stage.load("demo/clip-scenes", batch_size=2)
+cascade = Cascade([stage, stage], m=[2])
+cascade.index([Image.new("RGB", (40, 30), each) for each in ("red", "green", "blue")])
+assert len(cascade.search("a red square", k=2)) == 2
+"""
+CORPUS = """
+from corpora import load_corpus, drop_unreadable, CORPORA, load_scenes
+assert "scenes" in CORPORA
+"""
+
+
+WITHOUT = """
+import sys, torch, transformers
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
+before = set(sys.modules)
+"""
+"""What any program imports that runs a CLIP; transformers itself imports a part of scipy."""
+
+
+def heavy_after(program: str) -> set[str]:
+    """The heavy packages of which a program imports anything beyond what any CLIP needs."""
+    said = "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{WITHOUT}\n{program}\n{said}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return set(found.stdout.splitlines()[-1].split()) & HEAVY
+
+
+@pytest.mark.parametrize("program", [IMPORT, SEARCH], ids=["import", "search"])
+def test_search_imports_nothing_heavy(program):
+    assert heavy_after(program) == set()
+
+
+def test_corpora_are_loaded_on_demand():
+    """What the test above looks for is found where it is."""
+    assert {"datasets", "pandas"} <= heavy_after(CORPUS)

@@ -1,0 +1,24 @@
+"""The site builds without a warning, where its tools are installed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs.markdown import ROOT
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    for module in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(module)
+    options = ("--builder=html", "--fail-on-warning", "--keep-going", "--quiet")
+    ran = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, ROOT / "docs", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for page in ("index.html", "method.html", "guides/search.html", "api/cascade.html"):
+        assert (tmp_path / page).is_file()
+    assert "lifetime_speedup" in (tmp_path / "api" / "cascade.html").read_text()

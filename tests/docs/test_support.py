@@ -1,0 +1,111 @@
+"""What the support matrix says of rules and families is what the commands do.
+
+The rows of CLIP itself, and of pruning rules on the towers of MetaCLIP 2 and SigLIP, are checked by
+the tests of `compress`; here the others are, on checkpoints with random weights.
+"""
+
+import runpy
+import sys
+
+import pytest
+
+from tests.conftest import tiny_processor
+from tests.docs.markdown import ROOT
+from tests.pruning_mechanism.conftest import tiny_model
+
+FAMILIES = {
+    "MetaCLIP 2": "metaclip_2",
+    "SigLIP": "siglip",
+    "AltCLIP": "altclip",
+    "Chinese-CLIP": "chinese_clip",
+}
+FLAGS = {
+    "joint": ("--mac-constraint", "0.5", "--tries", "1", "--curve-samples", "8", "--exits", "3"),
+    "recover": ("--mac-constraint", "0.5", "--curve-samples", "8"),
+    "fisher": ("--mac-constraint", "0.5"),
+    "sensitivity": ("--heads", "3"),
+    "baseline": ("--importance", "magnitude", "--mac-constraint", "0.5"),
+    "flip": ("--mask", "0.5"),
+    "merge": ("--r", "2"),
+    "rank": ("--keep", "0.7"),
+    "resolution": ("--resolution", "8"),
+    "early_exit": ("--layer", "2"),
+    "align": (),
+}
+
+CHECKED_ELSEWHERE = {
+    (family, rule)
+    for family in ("MetaCLIP 2", "SigLIP")
+    for rule in ("recover", "fisher", "sensitivity", "baseline")
+}
+"""By tests/compress/test_tower_option.py, on both towers."""
+
+
+def tables() -> tuple[dict[str, dict[str, str]], ...]:
+    """The page's tables of rules and families, vision towers first: {rule: {family: cell}}."""
+    lines = (ROOT / "docs" / "support.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    heads = [number for number, row in enumerate(rows) if row[:2] == ["rule", "CLIP"]]
+    found = []
+    for head in heads:
+        body = rows[head + 2 : rows.index([""], head)]
+        found.append(
+            {row[0].strip("`"): dict(zip(rows[head][1:], row[1:], strict=True)) for row in body}
+        )
+    return tuple(found)
+
+
+VISION, TEXT = tables()
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch, capsys):
+    """run(family, rule, *flags) -> exit status; what was wrong is one line."""
+
+    def ran(family: str, rule: str, *flags: str) -> int:
+        output, base = tmp_path / rule, tmp_path / family
+        if not base.exists():
+            tiny_model(family).save_pretrained(base)
+            tiny_processor().save_pretrained(base)
+        where = ("--model", base, "--corpus", "folder", "--corpus-dir", folder)
+        arguments = (*where, "--output", output, *FLAGS[rule], *flags)
+        monkeypatch.setattr(sys, "argv", [rule, *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            runpy.run_module(f"compress.{rule}", run_name="__main__")
+        except SystemExit as ended:
+            assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+            assert not output.exists()
+            return ended.code
+        assert (output / "compression.json").is_file()
+        return 0
+
+    return ran
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rules_work_on_the_vision_towers_that_the_page_names(family, run):
+    for rule, cells in VISION.items():
+        expected = {"yes": 0, "–": 2}[cells[family]]
+        if (family, rule) in CHECKED_ELSEWHERE:
+            continue
+        assert run(FAMILIES[family], rule) == expected, f"compress.{rule} on {family}"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["AltCLIP", "Chinese-CLIP"])
+def test_rules_refuse_the_text_towers_that_the_page_names(family, run):
+    for rule, cells in TEXT.items():
+        assert cells[family] == "–"
+        assert run(FAMILIES[family], rule, "--tower", "text") == 2
+
+
+def test_the_page_has_every_rule_and_family():
+    rules = {path.stem for path in (ROOT / "compress").glob("*.py")}
+    assert VISION.keys() == FLAGS.keys()
+    assert VISION.keys() <= rules
+    for table in (VISION, TEXT):
+        for cells in table.values():
+            assert cells.keys() == {"CLIP", *FAMILIES}
+            assert cells["CLIP"] == "yes"
