@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.flags import ConfigOption, parse
+from commands.flags import ConfigOption
+from commands.parsing import parse
 from tests.docs.markdown import ROOT, blocks, commands, inline_commands, name, pages
 
 PACKAGES = ("compress", "evaluation", "figures", "demo")
