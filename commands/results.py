@@ -88,10 +88,11 @@ class Outputs:
         if names := ", ".join(map(printable, unreadable)):
             console().print(f"skipped, because they can't be read: {names}")
         failed: list[str] = []
+        failing: tuple[type[Exception], ...] = (UsageError, *self.mendable)
         for setting in self.directories:
             try:
                 self._write(setting, make)
-            except (UsageError, *self.mendable) as error:
+            except failing as error:
                 if len(self.directories) == 1:
                     raise
                 failed.append(setting.label)
