@@ -12,4 +12,4 @@ def check_device(name: str) -> None:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = first_line(error)
-        raise UserError(f"--device {name} is not available on this machine: {reason}") from error
+        raise UserError(f"the device {name} is not available on this machine: {reason}") from error

@@ -78,7 +78,7 @@ def objective_named(
         return Contrastive(texts, tower)
     if name == "embedding":
         return Embedding(projections, seed)
-    raise UserError(f"--objective must be contrastive or embedding, found {name!r}")
+    raise UserError(f"the objective must be contrastive or embedding, found {name!r}")
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Contrastive:
         if not all(part.tokens for part in batch.parts):
             raise UserError(
                 "the contrastive objective needs a caption for each image and a tokenizer: "
-                "name a corpus and a CLIP that have them, or use --objective embedding"
+                "name a corpus and a CLIP that have them, or use the embedding objective"
             )
         with torch.no_grad():
             fixed = torch.cat(
@@ -122,7 +122,7 @@ class Contrastive:
         if not (fixed.isfinite().all() and scale.isfinite()):
             raise UserError(
                 f"the {self._fixed} tower's embeddings or its logit scale are not finite: is the "
-                "checkpoint damaged? --objective embedding does without them"
+                "checkpoint damaged? the embedding objective does without them"
             )
         return [contrastive_loss(embeddings, fixed, scale)]
 

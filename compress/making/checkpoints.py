@@ -56,7 +56,7 @@ def find_base(record: Compression, result: str | Path) -> str:
     looked = "; ".join(others) if others else "no directory of that name is near"
     raise UserError(
         f"{result} was made from {_name(record)} ({_short(record.base_fingerprint)}), which isn't "
-        f"found: {looked}; name it as --target"
+        f"found: {looked}; name it as the target"
     )
 
 
@@ -107,14 +107,14 @@ def _from_hub(record: Compression, result: str | Path) -> str:
     if revision == "unknown":
         raise UserError(
             f"{result} was made from {record.base} at a revision that isn't on record: name the "
-            "checkpoint as --target"
+            "checkpoint as the target"
         )
     try:
         return snapshot_download(record.base, revision=revision, allow_patterns=_HUB_FILES)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
             f"{result} was made from {record.base} ({_short(record.base_fingerprint)}), which "
-            f"isn't to be had: {first_line(error)}; name it as --target"
+            f"isn't available: {first_line(error)}; name it as the target"
         ) from error
 
 

@@ -248,8 +248,8 @@ def check_text_model(text_model: str | None, model: nn.Module, path: str) -> Non
     """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
     if text_model and hasattr(model, "text_model"):
         raise UserError(
-            f"--text-model is for a vision tower alone, but {path} has a text tower of its own: "
-            "leave out --text-model"
+            f"a text model is for a vision tower alone, but {path} has a text tower of its own: "
+            "leave it out"
         )
 
 
@@ -268,7 +268,7 @@ def _text_tower(
     if tokeniser is None:
         raise UserError(
             f"{checkpoints.text_model or checkpoints.model} has no text tower, or no tokenizer for "
-            "it: pass a whole CLIP that it belongs to as --text-model"
+            "it: pass a whole CLIP that it belongs to as the text model"
         )
     return texts, tokeniser
 
@@ -290,9 +290,8 @@ def _full_tower(
     check_belongs(processor, model, texts=False)
     full = FullTower(path, Tower.of(model), processor)
     if full.tower.dimension != own.tower.dimension:
-        flag = "--target " if checkpoints.full else ""
         raise UserError(
-            f"{flag}{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
+            f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
             f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
         )
     return full

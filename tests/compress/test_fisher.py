@@ -191,7 +191,7 @@ def test_the_embedding_objective_needs_neither_captions_nor_a_text_tower(
 def test_the_contrastive_objective_says_what_it_misses(
     vision_only, uncaptioned, clip_directory, folder
 ):
-    with pytest.raises(UserError, match="--objective embedding"):
+    with pytest.raises(UserError, match="use the embedding objective"):
         scores(load(clip_directory), uncaptioned, samples=12)
     captioned = load_corpus("folder", folder, "train")
     with pytest.raises(UserError, match="needs a caption for each image and a tokenizer"):

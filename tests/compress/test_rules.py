@@ -109,7 +109,7 @@ def test_a_vision_tower_alone_borrows_a_text_tower(clip_directory, folder, tmp_p
     vision = CLIPVisionModelWithProjection.from_pretrained(clip_directory, config=config)
     vision.save_pretrained(tmp_path / "vision")
     tiny_processor().image_processor.save_pretrained(tmp_path / "vision")
-    assert "--text-model" in refused(capsys, "fisher", tmp_path / "vision", folder, tmp_path / "a")
+    assert "text model" in refused(capsys, "fisher", tmp_path / "vision", folder, tmp_path / "a")
     run("fisher", tmp_path / "vision", folder, tmp_path / "a", "--text-model", clip_directory)
     run("fisher", clip_directory, folder, tmp_path / "b")
     masks = [Mask.load(tmp_path / name / "mask.safetensors") for name in "ab"]
@@ -142,7 +142,7 @@ def test_an_unreadable_image_is_left_out_and_named(clip_directory, folder, tmp_p
         ("fisher", ("--mac-constraint", 0), "--mac-constraint must be in (0, 1]"),
         ("fisher", ("--mac-constraint", 1.5), "--mac-constraint must be in (0, 1]"),
         ("sensitivity", ("--heads", 13), "the vision tower has 12 heads"),
-        ("fisher", ("--device", "cuda:7"), "--device cuda:7"),
+        ("fisher", ("--device", "cuda:7"), "device cuda:7"),
         ("fisher", ("--samples", 0), "--samples must be at least 1"),
         ("fisher", ("--corpus", "imagenet"), "imagenet"),
         ("fisher", ("--corpus-dir", "nowhere"), "nowhere"),

@@ -105,7 +105,7 @@ def test_a_kept_training_of_another_recipe_is_not_taken_up(tmp_path, corpus, mon
     [
         ({"samples": 3}, "--batch"),
         ({"texts": 0}, "--texts"),
-        ({"device": "cuda:99"}, "--device"),
+        ({"device": "cuda:99"}, "the device cuda:99"),
         ({"corpus": "nothing"}, "nothing"),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_contrastive_loss_is_clips_summed_over_the_batch():
 
 
 def test_the_contrastive_objective_asks_for_captions():
-    with pytest.raises(UserError, match=r"needs a caption .* --objective embedding"):
+    with pytest.raises(UserError, match=r"needs a caption .* the embedding objective"):
         Contrastive(tiny_clip())(torch.randn(4, 8), images())
 
 

@@ -81,7 +81,7 @@ def test_it_is_found_where_it_was_seen_last(projects, result, monkeypatch):
     shutil.copytree(projects / "a" / "models" / "clip", elsewhere)
     shutil.rmtree(projects / "a" / "models")
     monkeypatch.chdir(projects)
-    with pytest.raises(UserError, match="name it as --target"):
+    with pytest.raises(UserError, match="name it as the target"):
         find_base(read_record(result), result)
     remember(weights_fingerprint(elsewhere), elsewhere)
     assert find_base(read_record(result), result) == str(elsewhere)
@@ -105,7 +105,7 @@ def test_a_checkpoint_with_its_name_is_never_taken_for_it(projects, result, monk
     assert (
         f"{projects / 'b' / 'models' / 'clip'} has other weights (sha256 {other[:12]})" in message
     )
-    assert "--target" in message
+    assert "the target" in message
     assert "\n" not in message
 
 
@@ -164,7 +164,7 @@ def test_a_hubs_checkpoint_is_taken_at_the_revision_on_record(projects, result, 
     path.write_text(json.dumps(record | {"base_fingerprint": f"revision {revision}"}))
     assert find_base(read_record(result), result) == str(cached)
     path.write_text(json.dumps(record | {"base_fingerprint": f"revision {revision[::-1]}"}))
-    with pytest.raises(UserError, match="name it as --target"):
+    with pytest.raises(UserError, match="name it as the target"):
         find_base(read_record(result), result)
     path.write_text(json.dumps(record | {"base_fingerprint": "revision unknown"}))
     with pytest.raises(UserError, match="isn't on record"):
