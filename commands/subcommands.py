@@ -90,7 +90,7 @@ SUBCOMMANDS = (
         "align",
         "compress.align",
         "compress",
-        "Align a first stage to the last stage's embeddings by ridge regression, in closed form.",
+        "Align a first stage to the full tower's embeddings by ridge regression, in closed form.",
     ),
     Subcommand(
         "experiment",
@@ -102,7 +102,7 @@ SUBCOMMANDS = (
         "equal-time",
         "evaluation.equal_time",
         "measure",
-        "Compare rules at equal measured time, as shares of the uncascaded tower's.",
+        "Compare rules at equal measured time, as shares of the full tower's.",
     ),
     Subcommand(
         "masking",
