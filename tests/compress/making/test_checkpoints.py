@@ -8,6 +8,7 @@ import pytest
 
 from cascade import Stage
 from compress import align, flip, recover
+from compress.command import run_command
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from evaluation import cascade
@@ -39,7 +40,7 @@ def made(projects, folder, monkeypatch):
 
     def run(module, options, *flags: str) -> None:
         given = ["--corpus", "folder", "--corpus-dir", str(folder), "--samples", "12", *flags]
-        run(module.main, options, "command", given)
+        run_command(module.main, options, "command", given)
 
     return run
 
