@@ -14,20 +14,12 @@ import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
-from torch import Tensor
-
 from commands.flags import Count, Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.command import run_command, run_rule
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.reducing import asked_of, within
-from compress.making.rule import Rule, Step
-from compress.making.source import Source
 from compress.options import USUAL_MACS, OutputOptions, TokenOptions
-from pruning_mechanism import Reduction, mac_fraction, reduce
-from pruning_mechanism.families import tower_config
-from pruning_mechanism.modeling.tokens import complexity
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,21 @@ class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
 
     Example: python -m compress.resolution --resolution 96
     """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.resolution"), ResolutionCommandOptions, "compress.resolution")
+
+import torch
+from torch import Tensor
+
+from compress.making.reducing import asked_of, within
+from compress.making.rule import Rule, Step
+from compress.making.source import Source
+from compress.rule_command import run_rule
+from pruning_mechanism import Reduction, mac_fraction, reduce
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.modeling.tokens import complexity
 
 
 def rule(options: ResolutionOptions) -> Rule:
@@ -193,7 +200,3 @@ def lowest_bound(lost: Tensor, costs: Tensor, budget: float) -> float:
 def main(options: ResolutionCommandOptions) -> None:
     """Reduce images, align and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, ResolutionCommandOptions, "compress.resolution")

@@ -11,16 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, Share, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.run import main_of
 from commands.screen import console, printable
 from evaluation.command import run_command
-from evaluation.reports import equal_time_table
-from evaluation.reports.equal_time import Comparison, Line, Measure
 from evaluation.reports.record import RecordError, write_text
 from evaluation.reports.report import (
     Report,
@@ -30,9 +27,6 @@ from evaluation.reports.report import (
     open_report,
     refuse_different,
 )
-
-SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
-"""Fields in which reports that are compared agree."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,18 @@ class EqualTimeOptions(ConfigOption):
     """directory to write equal_time.md into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.equal_time"), EqualTimeOptions, "evaluation.equal_time")
+
+import numpy as np
+
+from evaluation.reports import equal_time_table
+from evaluation.reports.equal_time import Comparison, Line, Measure
+
+SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
+"""Fields in which reports that are compared agree."""
 
 
 def measures_of(ks: Iterable[int]) -> tuple[Measure, ...]:
@@ -146,7 +152,3 @@ def _values(
     wanted = share * report.seconds(report.reference).median
     columns = ([measure.of(row) for row in rows] for measure in measures)
     return tuple(between(seconds, values, wanted) for values in columns)
-
-
-if __name__ == "__main__":
-    run_command(main, EqualTimeOptions, "evaluation.equal_time")

@@ -11,25 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
-import torch
-from torch import Tensor
-
 from commands.flags import ConfigOption, Count, ReadPath, Seed, StagePath, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.published import published_command, published_corpus
+from commands.run import main_of
 from commands.screen import console, printable
-from compress.calibrating.calibration import Calibration
-from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
-from corpora import load_corpus
-from evaluation.reports.patches import Patches, StagePatches
-from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
-from pruning_mechanism.families import tower_config
-from pruning_mechanism.groups import patch_groups
 
 
 @dataclass(frozen=True)
@@ -57,6 +46,23 @@ class PatchesOptions(ConfigOption):
     """directory to write patches.json and the images into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.patches"), PatchesOptions, "evaluation.patches")
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.device import check_device
+from corpora import load_corpus
+from evaluation.reports.patches import Patches, StagePatches
+from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.groups import patch_groups
 
 
 def main(options: PatchesOptions) -> None:
@@ -162,7 +168,3 @@ def _made_by(path: Path, config: Any) -> str:
     ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
     named = [(each, ways.get(each.split()[0])) for each in record.steps]
     return " → ".join(f"{each} ({way})" if way else each for each, way in named)
-
-
-if __name__ == "__main__":
-    run_command(main, PatchesOptions, "evaluation.patches")
