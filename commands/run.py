@@ -90,7 +90,9 @@ def _status(
     one_line: tuple[type[Exception], ...] = (UsageError, *mendable)
     try:
         raise_pending()
-        main(parse(options, name, arguments))
+        given = parse(options, name, arguments)
+        given.check()
+        main(given)
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except one_line as error:

@@ -56,6 +56,12 @@ class CombinationOptions(TokenOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
     reads_target: ClassVar = True
 
+    def check(self) -> None:
+        """Raise `UserError` if what is made isn't to be aligned."""
+        super().check()
+        if self.align == "none":
+            raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+
     @property
     def thoroughness(self) -> Thoroughness:
         """What may go, and how thoroughly to look."""
@@ -130,8 +136,7 @@ def rule(options: CombinationOptions) -> Rule:
     Raises:
         UserError: what is made isn't to be aligned.
     """
-    if options.align == "none":
-        raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+    options.check()
     thoroughness = options.thoroughness
 
     def check(source: Source, _budget: MacBudget | SecondBudget) -> None:

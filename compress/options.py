@@ -185,6 +185,11 @@ class TowerOptions(RepairOptions, FullTowerOptions):
             self.repair, self.repair_samples, self.align, self.align_features, published(self)
         )
 
+    def check(self) -> None:
+        """Raise `UserError` if a text tower is to be aligned."""
+        super().check()
+        _ = self.finish
+
 
 @dataclass(frozen=True)
 class SpendingOptions(RepairOptions):
@@ -286,6 +291,11 @@ class BudgetOptions(SpendingOptions, TowerOptions):
     """What a rule takes that prunes heads and neurons under a budget."""
 
     unread: ClassVar = (*FullTowerOptions.unread, *SpendingOptions.unread)
+
+    def check(self) -> None:
+        """Raise `UserError` if the budgets don't go with the other options."""
+        super().check()
+        self.budgets()
 
 
 @dataclass(frozen=True)

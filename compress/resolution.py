@@ -35,6 +35,12 @@ class ResolutionOptions(TokenOptions):
 
     exclusive: ClassVar = (("resolution", "mac_constraint"), ("resolution", "choose_from"))
 
+    def check(self) -> None:
+        """Raise `UserError` if there is one size to choose from."""
+        super().check()
+        if len(set(self.choose_from)) == 1:
+            raise UserError("--choose-from takes two sides at least: for one name a --resolution")
+
 
 @dataclass(frozen=True)
 class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
@@ -65,8 +71,7 @@ def rule(options: ResolutionOptions) -> Rule:
     Raises:
         UserError: there is one size to choose from.
     """
-    if options.choose_from and len(set(options.choose_from)) == 1:
-        raise UserError("--choose-from takes two sides at least: for one name a --resolution")
+    options.check()
     sides = sorted(options.choose_from)
 
     def step(source: Source, asked: float | MacBudget) -> Step:

@@ -38,6 +38,11 @@ class HeadOptions(TowerOptions):
             raise UserError("name how many --heads go")
         return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
 
+    def check(self) -> None:
+        """Raise `UserError` if no number of heads is named."""
+        super().check()
+        self.budgets()
+
 
 @dataclass(frozen=True)
 class SensitivityOptions(HeadOptions, OutputOptions):

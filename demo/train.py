@@ -74,6 +74,12 @@ class Recipe(ConfigOption):
     device: str | None = None
     """where to compute: cpu, cuda, mps (default: cuda if there is one, else cpu)"""
 
+    def check(self) -> None:
+        """Raise `UserError` if there are fewer images than a step takes."""
+        super().check()
+        if self.samples < self.batch:
+            raise UserError(f"--samples {self.samples} is less than one --batch {self.batch}")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("demo.train"), Recipe, "demo.train")
@@ -130,8 +136,6 @@ def main(recipe: Recipe) -> None:
 
 def _check(recipe: Recipe) -> None:
     check_device(_device(recipe))
-    if recipe.samples < recipe.batch:
-        raise UserError(f"--samples {recipe.samples} is less than one --batch {recipe.batch}")
     kept = recipe.state / "state.safetensors"
     if not kept.exists():
         return

@@ -61,6 +61,15 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"), ("methods", "stage"))
     unread: ClassVar = ()  # methods differ in what they read: see `_say_unread`
 
+    def check(self) -> None:
+        """Raise `UserError` unless a vision tower is to be made smaller."""
+        super().check()
+        if self.tower != "vision":
+            raise UserError(
+                f"--tower {self.tower}: first stages are searched with the full text tower, so "
+                "only vision towers are measured"
+            )
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.cascade"), CascadeOptions, "evaluation.cascade")
@@ -96,7 +105,6 @@ from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 def main(options: CascadeOptions) -> None:
     """Run the experiment and write report.json, report.md and the first stages."""
-    _check(options)
     names = () if options.stage else dict.fromkeys(options.methods)
     methods = [parse_method(name, options) for name in names]
     _say_unread(options, methods)
@@ -116,14 +124,6 @@ def main(options: CascadeOptions) -> None:
         report = _measure(options, collection, skipped, stages, calibration)
         write_report(report, directory)
     show_report(report, options.output)
-
-
-def _check(options: CascadeOptions) -> None:
-    if options.tower != "vision":
-        raise UserError(
-            f"--tower {options.tower}: first stages are searched with the full text tower, so "
-            "only vision towers are measured"
-        )
 
 
 def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:

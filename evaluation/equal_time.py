@@ -45,6 +45,14 @@ class EqualTimeOptions(ConfigOption):
     overwrite: bool = False
     """replace an earlier result"""
 
+    def check(self) -> None:
+        """Raise `UsageError` if no report or no share is named."""
+        super().check()
+        if not self.report:
+            raise UsageError("name at least one --report")
+        if not self.share:
+            raise UsageError("name at least one --share")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.equal_time"), EqualTimeOptions, "evaluation.equal_time")
@@ -117,10 +125,6 @@ def compared(
 
 def main(options: EqualTimeOptions) -> None:
     """Read the reports, compare, write and show the table."""
-    if not options.report:
-        raise UsageError("name at least one --report")
-    if not options.share:
-        raise UsageError("name at least one --share")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         reports = [open_report(path) for path in options.report]
         comparison = compared(reports, names_of(options.report), options.share)

@@ -47,6 +47,16 @@ class PatchesOptions(ConfigOption):
     overwrite: bool = False
     """replace an earlier result"""
 
+    def check(self) -> None:
+        """Raise `UserError` if no stage is named, or one that isn't there."""
+        super().check()
+        if not self.stage:
+            directory = "a directory that compress.flip or merge wrote"
+            raise UserError(f"name at least one --stage: {directory}")
+        for path in self.stage:
+            if not path.is_dir():
+                raise UserError(f"--stage {path}: no such directory")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.patches"), PatchesOptions, "evaluation.patches")
@@ -67,11 +77,6 @@ from pruning_mechanism.groups import patch_groups
 
 def main(options: PatchesOptions) -> None:
     """Draw the images, follow their patches through each stage, write the record."""
-    if not options.stage:
-        raise UserError("name at least one --stage: a directory that compress.flip or merge wrote")
-    for path in options.stage:
-        if not path.is_dir():
-            raise UserError(f"--stage {path}: no such directory")
     check_device(options.device)
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         corpus = load_corpus(options.corpus, options.corpus_dir, options.split, captions=False)

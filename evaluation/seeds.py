@@ -40,6 +40,12 @@ class SeedsOptions(ConfigOption):
     overwrite: bool = False
     """replace an earlier result"""
 
+    def check(self) -> None:
+        """Raise `UsageError` if fewer than two reports are named."""
+        super().check()
+        if len(self.report) < 2:
+            raise UsageError("name at least two --report, of one experiment under different seeds")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.seeds"), SeedsOptions, "evaluation.seeds")
@@ -103,8 +109,6 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
 
 def main(options: SeedsOptions) -> None:
     """Read the reports, sum them up, write and show the table."""
-    if len(options.report) < 2:
-        raise UsageError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         summary = summed_up([open_report(path) for path in options.report], options.reference)
         known = {row.method for row in summary.rows}

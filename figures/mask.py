@@ -31,6 +31,12 @@ class MaskOptions(ConfigOption):
     overwrite: bool = False
     """replace pictures that are there already"""
 
+    def check(self) -> None:
+        """Raise `UsageError` if no result is named."""
+        super().check()
+        if self.result is None:
+            raise UsageError("name a --result: a directory that a compression command wrote")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("figures.mask"), MaskOptions, "figures.mask")
@@ -88,8 +94,6 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
 
 def main(options: MaskOptions) -> None:
     """Read the result, draw, save, and say where."""
-    if options.result is None:
-        raise UsageError("name a --result: a directory that a compression command wrote")
     output = options.output or options.result
     refuse_existing(output, "mask", options.overwrite)
     record, mask = load_record(options.result), load_mask(options.result)

@@ -45,6 +45,12 @@ class ParetoOptions(ConfigOption):
 
     unread: ClassVar = (Unread(("k",), lambda options: options.y != "recall", "--y agreement"),)
 
+    def check(self) -> None:
+        """Raise `UsageError` if no report is named."""
+        super().check()
+        if not self.report:
+            raise UsageError("name at least one --report")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("figures.pareto"), ParetoOptions, "figures.pareto")
@@ -136,8 +142,6 @@ def draw(
 
 def main(options: ParetoOptions) -> None:
     """Read the reports, draw, save, and say where."""
-    if not options.report:
-        raise UsageError("name at least one --report")
     output = options.output or options.report[0].parent
     usual = (options.y, options.x) == ("recall", "speedup")
     name = "pareto" if usual else f"{options.y}-{options.x}"

@@ -31,6 +31,13 @@ class RepairOptions(ConfigOption):
     overwrite: bool = False
     """replace pictures that are there already"""
 
+    def check(self) -> None:
+        """Raise `UsageError` if no result is named."""
+        super().check()
+        if not self.result:
+            directory = "a directory that a compression command wrote"
+            raise UsageError(f"name at least one --result: {directory}")
+
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("figures.repair"), RepairOptions, "figures.repair")
@@ -110,8 +117,6 @@ def draw(towers: Sequence[RepairedTower]) -> Figure:
 
 def main(options: RepairOptions) -> None:
     """Read the results, draw, save, and say where."""
-    if not options.result:
-        raise UsageError("name at least one --result: a directory that a compression command wrote")
     output = options.output or options.result[0]
     refuse_existing(output, "repair", options.overwrite)
     records = [load_record(path) for path in options.result]
