@@ -99,6 +99,12 @@ class ConfigOption:
         changed = [name for name, value in usual.items() if getattr(self, name) != value]
         refuse_exclusive(type(self), changed)
 
+    def check(self) -> None:
+        """Raise an error if options don't go together, as far as they alone tell.
+
+        Commands call it before they import what the work takes.
+        """
+
 
 Options = TypeVar("Options", bound=ConfigOption)
 

@@ -2,12 +2,16 @@
 
 A command is a frozen dataclass of options and a function that takes them. `run_command` reads the
 command line (`commands.parsing`) and turns an error that the user can fix into one line and exit
-status 2. Results are written by `commands.outputs`, tables and messages by `commands.screen`.
+status 2. A module that is a command calls it right below its options, before its other imports, and
+with `main_of` itself: help, and what is wrong with a command line, need none of these and come at
+once. Results are written by `commands.outputs`, tables and messages by `commands.screen`.
 """
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from commands.errors import UsageError
 from commands.flags import Options
@@ -62,6 +66,19 @@ def run_command(
         sys.exit(status)
 
 
+def main_of(name: str) -> Callable[[Any], None]:
+    """The `main` of a module that is imported, with all that it needs, only when `main` is called.
+
+    Args:
+        name: the command's module, as in `python -m NAME`.
+    """
+
+    def main(options: Any) -> None:
+        importlib.import_module(name).main(options)
+
+    return main
+
+
 def _status(
     main: Callable[[Options], None],
     options: type[Options],
@@ -73,7 +90,9 @@ def _status(
     one_line: tuple[type[Exception], ...] = (UsageError, *mendable)
     try:
         raise_pending()
-        main(parse(options, name, arguments))
+        given = parse(options, name, arguments)
+        given.check()
+        main(given)
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except one_line as error:

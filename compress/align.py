@@ -8,10 +8,10 @@ are told to; this one does nothing else. The mathematics is in `compress.solving
 
 from dataclasses import dataclass
 
+from commands.run import main_of
 from compress.budgets.settings import Setting
-from compress.command import run_command, run_rule
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.rule import Rule, Step
 from compress.options import OutputOptions, TokenOptions
 
 
@@ -21,6 +21,13 @@ class AlignCommandOptions(TokenOptions, OutputOptions):
 
     Example: python -m compress.align --model results/recover-mac-0.3
     """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.align"), AlignCommandOptions, "compress.align")
+
+from compress.making.rule import Rule, Step
+from compress.rule_command import run_rule
 
 
 def rule() -> Rule:
@@ -34,7 +41,3 @@ def main(options: AlignCommandOptions) -> None:
     if options.align == "none":
         raise UserError("compress.align --align none would change nothing")
     run_rule(rule(), options)
-
-
-if __name__ == "__main__":
-    run_command(main, AlignCommandOptions, "compress.align")

@@ -16,31 +16,66 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from commands.flags import Bounds, Unread
+from commands.run import main_of
+from compress.choices import Allocation
+from compress.command import run_command
+from compress.errors import UserError
+from compress.options import BudgetOptions, OutputOptions
+
+Estimator = Literal["random", "magnitude", "taylor", "hessian"]
+HESSIAN_SAMPLES = 128
+"""Images that Hessian scores are made of, the first of the sample: each has a pass of its own."""
+
+
+@dataclass(frozen=True)
+class EstimatorOptions(BudgetOptions):
+    """Which of torch-pruning's estimators scores units, and under which budget they are kept."""
+
+    importance: Estimator = "magnitude"
+    """torch-pruning's estimator"""
+    hessian_samples: Annotated[int, Bounds(2)] = HESSIAN_SAMPLES
+    """calibration images for Hessian scores, the first of the samples"""
+
+    unread: ClassVar = (
+        *BudgetOptions.unread,
+        Unread(
+            ("hessian_samples",),
+            lambda options: options.importance != "hessian",
+            "another --importance than hessian",
+        ),
+    )
+    usual_allocation: ClassVar = "uniform"
+
+
+@dataclass(frozen=True)
+class BaselineOptions(EstimatorOptions, OutputOptions):
+    """Prune a CLIP tower by a torch-pruning importance, to compare with.
+
+    Example: python -m compress.baseline --importance magnitude --mac-constraint 0.5
+    """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.baseline"), BaselineOptions, "compress.baseline")
+
 import torch
 import torch_pruning as tp
 from datasets import Dataset
 from torch import Tensor, nn
 
-from commands.flags import Bounds, Unread
-from compress.allocation.allocate import Allocation, Curves, allocated, best_units
+from compress.allocation.allocate import Curves, allocated, best_units
 from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Batch, Calibration, Group, calibrate
 from compress.calibrating.importance import Importance
 from compress.calibrating.objective import Contrastive, Objective
 from compress.calibrating.subject import Subject
 from compress.calibrating.weight_gradients import borrowed, mean_squared_gradients, summed_gradients
-from compress.command import run_command, run_rule
-from compress.errors import UserError
 from compress.making.pruning import Scoring, pruning
 from compress.making.rule import Rule
-from compress.options import BudgetOptions, OutputOptions
+from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Sublayer, Tower, TowerError, TowerKind
 from pruning_mechanism.tower import Inputs
-
-Estimator = Literal["random", "magnitude", "taylor", "hessian"]
-
-HESSIAN_SAMPLES = 128
-"""Images that Hessian scores are made of, the first of the sample: each has a pass of its own."""
 
 
 def scores(
@@ -255,34 +290,6 @@ def _best(scores: Tensor, count: int) -> Tensor:
     return best_units(scores.reshape(1, -1), [count]).view_as(scores)
 
 
-@dataclass(frozen=True)
-class EstimatorOptions(BudgetOptions):
-    """Which of torch-pruning's estimators scores units, and under which budget they are kept."""
-
-    importance: Estimator = "magnitude"
-    """torch-pruning's estimator"""
-    hessian_samples: Annotated[int, Bounds(2)] = HESSIAN_SAMPLES
-    """calibration images for Hessian scores, the first of the samples"""
-
-    unread: ClassVar = (
-        *BudgetOptions.unread,
-        Unread(
-            ("hessian_samples",),
-            lambda options: options.importance != "hessian",
-            "another --importance than hessian",
-        ),
-    )
-    usual_allocation: ClassVar = "uniform"
-
-
-@dataclass(frozen=True)
-class BaselineOptions(EstimatorOptions, OutputOptions):
-    """Prune a CLIP tower by a torch-pruning importance, to compare with.
-
-    Example: python -m compress.baseline --importance magnitude --mac-constraint 0.5
-    """
-
-
 def rule(options: EstimatorOptions) -> Rule:
     """Pruning by one of torch-pruning's estimators under the options' budgets."""
 
@@ -306,7 +313,3 @@ def rule(options: EstimatorOptions) -> Rule:
 def main(options: BaselineOptions) -> None:
     """Score, select, repair, cut and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, BaselineOptions, "compress.baseline")

@@ -13,23 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from commands.flags import Count, Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.command import run_command, run_rule
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.reducing import asked_of, check_of, within
-from compress.making.rule import Rule, Step
-from compress.making.source import Source
 from compress.options import OutputOptions, TokenOptions
-from compress.solving.alignment import pooled_after
-from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
-from pruning_mechanism.families import tower_config
-
-USUAL_LAYERS = (4,)
-"""The layers that stay if no number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +39,24 @@ class EarlyExitOptions(ExitOptions, OutputOptions):
 
     Example: python -m compress.early_exit --layer 4
     """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.early_exit"), EarlyExitOptions, "compress.early_exit")
+
+import torch
+from torch import Tensor, nn
+
+from compress.making.reducing import asked_of, check_of, within
+from compress.making.rule import Rule, Step
+from compress.making.source import Source
+from compress.rule_command import run_rule
+from compress.solving.alignment import pooled_after
+from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
+from pruning_mechanism.families import tower_config
+
+USUAL_LAYERS = (4,)
+"""The layers that stay if no number is asked for."""
 
 
 def rule(options: ExitOptions) -> Rule:
@@ -111,7 +118,3 @@ def _own_embeddings(source: Source, top: Tensor) -> Tensor | None:
 def main(options: EarlyExitOptions) -> None:
     """End the tower, align it and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, EarlyExitOptions, "compress.early_exit")

@@ -4,10 +4,6 @@ A NaN in a checkpoint makes moments, token weights and curves of NaN, from which
 the same. Hence every pass over the calibration images stops at it, and names where it begins.
 """
 
-from torch import Tensor
-
-from pruning_mechanism import Tower
-
 
 class UserError(ValueError):
     """What the user can mend: one line that says what is wrong and what to do."""
@@ -24,17 +20,3 @@ def not_finite(place: str) -> UserError:
 def place_of(layer: int, kind: str) -> str:
     """How messages name a sublayer, or the projection above all of them."""
     return "the projection" if kind == "projection" else f"the {kind} of layer {layer}"
-
-
-def first_break(tower: Tower, hidden: Tensor) -> str:
-    """The first place where a stream [b, n, d] that enters the tower's layers is not finite.
-
-    It is the projection if none of the sublayers is to blame.
-    """
-    if not hidden.isfinite().all():
-        return {"vision": "the patch embedding", "text": "the token embedding"}[tower.kind]
-    for part in tower.sublayers:
-        hidden = part(hidden)
-        if not hidden.isfinite().all():
-            return place_of(part.layer, part.kind)
-    return "the projection"

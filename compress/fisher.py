@@ -15,20 +15,46 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from commands.run import main_of
+from compress.choices import Allocation, ObjectiveName
+from compress.command import run_command
+from compress.options import BudgetOptions, OutputOptions
+
+
+@dataclass(frozen=True)
+class ScoreOptions(BudgetOptions):
+    """What units are scored by, and under which budget they are kept."""
+
+    objective: ObjectiveName = "contrastive"
+    """what units are scored by: images find their captions, or embeddings stay (images only)"""
+
+    usual_allocation: ClassVar = "scores"
+
+
+@dataclass(frozen=True)
+class FisherOptions(ScoreOptions, OutputOptions):
+    """Prune a CLIP tower by Fisher information (arXiv 2204.09656).
+
+    Example: python -m compress.fisher --mac-constraint 0.65
+    """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.fisher"), FisherOptions, "compress.fisher")
+
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from compress.allocation.allocate import Allocation, Curves, allocated
+from compress.allocation.allocate import Curves, allocated
 from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
-from compress.calibrating.objective import PROJECTIONS, ObjectiveName, objective_named
+from compress.calibrating.objective import PROJECTIONS, objective_named
 from compress.calibrating.subject import Subject
-from compress.command import run_command, run_rule
 from compress.making.pruning import Scoring, pruning
 from compress.making.rule import Rule
-from compress.options import BudgetOptions, OutputOptions
+from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Tower, TowerKind
 from pruning_mechanism.heads import constants_moved
 
@@ -169,24 +195,6 @@ def rearrange(block: Tensor, keep: Tensor) -> Tensor:
     return ~dropped
 
 
-@dataclass(frozen=True)
-class ScoreOptions(BudgetOptions):
-    """What units are scored by, and under which budget they are kept."""
-
-    objective: ObjectiveName = "contrastive"
-    """what units are scored by: images find their captions, or embeddings stay (images only)"""
-
-    usual_allocation: ClassVar = "scores"
-
-
-@dataclass(frozen=True)
-class FisherOptions(ScoreOptions, OutputOptions):
-    """Prune a CLIP tower by Fisher information (arXiv 2204.09656).
-
-    Example: python -m compress.fisher --mac-constraint 0.65
-    """
-
-
 def rule(options: ScoreOptions) -> Rule:
     """Fisher pruning under the options' budgets."""
 
@@ -209,7 +217,3 @@ def rule(options: ScoreOptions) -> Rule:
 def main(options: FisherOptions) -> None:
     """Score, select, repair, cut and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, FisherOptions, "compress.fisher")

@@ -8,20 +8,14 @@ image, `random` the same seeded subset, `saliency` each image's own patches of m
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from commands.flags import Bounds, Share, by_default
+from commands.flags import Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.command import run_command, run_rule
-from compress.making.reducing import asked_of, reducing, within
-from compress.making.rule import Rule
-from compress.options import OutputOptions, TokenOptions
-from pruning_mechanism import Reduction, Shape
-
-PatchRule = Literal["grid", "random", "saliency"]
-MaskShare = Annotated[float, Bounds(0, 1, high_open=True)]
-USUAL_MASKS = (0.5,)
-"""The share that is masked if none is asked for."""
+from compress.choices import PatchRule
+from compress.command import run_command
+from compress.options import MaskShare, OutputOptions, TokenOptions
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,18 @@ class FlipOptions(MaskingOptions, OutputOptions):
     """
 
 
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.flip"), FlipOptions, "compress.flip")
+
+from compress.making.reducing import asked_of, reducing, within
+from compress.making.rule import Rule
+from compress.rule_command import run_rule
+from pruning_mechanism import Reduction, Shape
+
+USUAL_MASKS = (0.5,)
+"""The share that is masked if none is asked for."""
+
+
 def rule(options: MaskingOptions) -> Rule:
     """Patch masking at the options' shares or under their budgets."""
 
@@ -67,7 +73,3 @@ def _kept(patches: int, options: MaskingOptions) -> Reduction:
 def main(options: FlipOptions) -> None:
     """Leave out, align and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, FlipOptions, "compress.flip")

@@ -24,32 +24,12 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 
 from commands.flags import Bounds, Count, Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget, SecondBudget
-from compress.budgets.structures import Structure
-from compress.budgets.token_prices import MacPrices, SecondPrices
-from compress.command import run_command, run_rule
+from compress.choices import LEAST_IMAGES, Structure, Thoroughness
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.rule import Rule, Step
-from compress.making.source import Needs, Source
 from compress.options import OutputOptions, TokenOptions
-from compress.searching.combinations import (
-    Thoroughness,
-    Tried,
-    best_combinations,
-    exits_tried,
-)
-from compress.solving.alignment import LEAST_IMAGES
-from pruning_mechanism import Reduction, is_smaller
-from pruning_mechanism.costs.latency_measurement import measured_share
-
-USUAL_MACS = (0.07,)
-"""The MAC constraint if none is asked for."""
-CORRECTIONS = 5
-"""Times that a latency constraint is corrected by what the finished tower took."""
-MARGIN = 0.99
-"""Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
-LEFT = 0.95
-"""Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +56,12 @@ class CombinationOptions(TokenOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
     reads_target: ClassVar = True
 
+    def check(self) -> None:
+        """Raise `UserError` if what is made isn't to be aligned."""
+        super().check()
+        if self.align == "none":
+            raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+
     @property
     def thoroughness(self) -> Thoroughness:
         """What may go, and how thoroughly to look."""
@@ -95,6 +81,27 @@ class JointOptions(CombinationOptions, OutputOptions):
 
     Example: python -m compress.joint --mac-constraint 0.07
     """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.joint"), JointOptions, "compress.joint")
+
+from compress.budgets.token_prices import MacPrices, SecondPrices
+from compress.making.rule import Rule, Step
+from compress.making.source import Needs, Source
+from compress.rule_command import run_rule
+from compress.searching.combinations import Tried, best_combinations, exits_tried
+from pruning_mechanism import Reduction, is_smaller
+from pruning_mechanism.costs.latency_measurement import measured_share
+
+USUAL_MACS = (0.07,)
+"""The MAC constraint if none is asked for."""
+CORRECTIONS = 5
+"""Times that a latency constraint is corrected by what the finished tower took."""
+MARGIN = 0.99
+"""Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
+LEFT = 0.95
+"""Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,7 @@ def rule(options: CombinationOptions) -> Rule:
     Raises:
         UserError: what is made isn't to be aligned.
     """
-    if options.align == "none":
-        raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+    options.check()
     thoroughness = options.thoroughness
 
     def check(source: Source, _budget: MacBudget | SecondBudget) -> None:
@@ -210,7 +216,3 @@ def _entry(tried: Tried) -> dict:
 def main(options: JointOptions) -> None:
     """Search, save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, JointOptions, "compress.joint")

@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from commands.flags import NumberFromZero, Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.budgets.schedules import Schedule, schedules, spread
-from compress.command import run_command, run_rule
-from compress.making.reducing import asked_of, reducing, within
-from compress.making.rule import Rule
+from compress.choices import Schedule
+from compress.command import run_command
 from compress.options import OutputOptions, TokenOptions
-from pruning_mechanism import Reduction
-from pruning_mechanism.families import tower_config
-
-USUAL_R = (8,)
-"""The tokens that merge in a layer if no number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,20 @@ class MergeOptions(MergingOptions, OutputOptions):
     """
 
 
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.merge"), MergeOptions, "compress.merge")
+
+from compress.budgets.schedules import schedules, spread
+from compress.making.reducing import asked_of, reducing, within
+from compress.making.rule import Rule
+from compress.rule_command import run_rule
+from pruning_mechanism import Reduction
+from pruning_mechanism.families import tower_config
+
+USUAL_R = (8,)
+"""The tokens that merge in a layer if no number is asked for."""
+
+
 def rule(options: MergingOptions) -> Rule:
     """Token merging at the options' numbers or under their budgets."""
 
@@ -63,7 +71,3 @@ def rule(options: MergingOptions) -> Rule:
 def main(options: MergeOptions) -> None:
     """Merge, align and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, MergeOptions, "compress.merge")

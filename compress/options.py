@@ -6,9 +6,10 @@ say to it.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from commands.flags import (
+    Bounds,
     Checkpoint,
     ConfigOption,
     Count,
@@ -21,17 +22,26 @@ from commands.flags import (
     by_default,
 )
 from commands.published import published, published_corpus, published_name
-from compress.allocation.allocate import Allocation
-from compress.allocation.plan import Spending
 from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget
-from compress.budgets.structures import USUAL, Structure
+from compress.choices import (
+    DEMO_MODEL,
+    USUAL_STRUCTURES,
+    Align,
+    Allocation,
+    Checkpoints,
+    Finish,
+    Repair,
+    Sampling,
+    Spending,
+    Structure,
+)
 from compress.errors import UserError
-from compress.making.checkpoints import DEMO_MODEL
-from compress.making.make import Align, Finish
-from compress.making.source import Checkpoints, Sampling
-from compress.solving.repair import Repair
-from pruning_mechanism import TowerKind
 
+if TYPE_CHECKING:
+    from pruning_mechanism import TowerKind
+
+MaskShare = Annotated[float, Bounds(0, 1, high_open=True)]
+"""A share of the patches that is left out."""
 Towers = Literal["vision", "text", "both"]
 USUAL_MACS = (0.5,)
 """The MAC constraint of a rule that none is asked of."""
@@ -142,7 +152,7 @@ class RepairOptions(SourceOptions):
         return self.repair != "none"
 
     @property
-    def towers(self) -> tuple[TowerKind, ...]:
+    def towers(self) -> tuple["TowerKind", ...]:
         """The towers to make smaller."""
         return ("vision", "text") if self.tower == "both" else (self.tower,)
 
@@ -175,6 +185,11 @@ class TowerOptions(RepairOptions, FullTowerOptions):
             self.repair, self.repair_samples, self.align, self.align_features, published(self)
         )
 
+    def check(self) -> None:
+        """Raise `UserError` if a text tower is to be aligned."""
+        super().check()
+        _ = self.finish
+
 
 @dataclass(frozen=True)
 class SpendingOptions(RepairOptions):
@@ -188,7 +203,7 @@ class SpendingOptions(RepairOptions):
     """instead of MACs: how many heads of the tower go; every neuron stays"""
     allocate: Allocation | None = None
     """by measured curves, global ranking, the same share everywhere (default: the rule's own)"""
-    structures: tuple[Structure, ...] = USUAL
+    structures: tuple[Structure, ...] = USUAL_STRUCTURES
     """what may go: heads, neurons, head_dims (sizes of queries and keys, of values), sublayers"""
     curve_samples: Count = 256
     """calibration images for the curves"""
@@ -215,7 +230,7 @@ class SpendingOptions(RepairOptions):
     @property
     def usual_structures(self) -> bool:
         """Whether heads, neurons and sublayers may go, as every allocation supposes."""
-        return set(self.structures) == set(USUAL)
+        return set(self.structures) == set(USUAL_STRUCTURES)
 
     @property
     def repairs(self) -> bool:
@@ -276,6 +291,11 @@ class BudgetOptions(SpendingOptions, TowerOptions):
     """What a rule takes that prunes heads and neurons under a budget."""
 
     unread: ClassVar = (*FullTowerOptions.unread, *SpendingOptions.unread)
+
+    def check(self) -> None:
+        """Raise `UserError` if the budgets don't go with the other options."""
+        super().check()
+        self.budgets()
 
 
 @dataclass(frozen=True)

@@ -11,31 +11,15 @@ effect: 1 - cos between the embedding with the patch and without it.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, layer_norm
-
 from commands.flags import Bounds, Count, Share, Unread, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.calibrating.calibration import Calibration
-from compress.command import run_command, run_rule
+from compress.choices import LEAST_IMAGES
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.reducing import asked_of, check_of, within
-from compress.making.rule import Rule, Step
-from compress.making.source import Needs, Source
 from compress.options import OutputOptions, TokenOptions
-from compress.solving.alignment import LEAST_IMAGES
-from compress.solving.ridge import deviations, ridge
-from pruning_mechanism import Reduction, Shape, Tower, reduce
-from pruning_mechanism.families import tower_config
 
 Ranker = Literal["attention", "learned"]
-USUAL_KEEPS = (0.7,)
-"""The share of patches that goes on if none is asked for."""
-PATCHES_AN_IMAGE = 16
-"""Patches of each image whose effect is measured."""
-LEAST_EFFECT = 1e-9
-"""Effects below it are rounding."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +52,30 @@ class RankOptions(RankingOptions, OutputOptions):
 
     Example: python -m compress.rank --keep 0.7
     """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.rank"), RankOptions, "compress.rank")
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, layer_norm
+
+from compress.calibrating.calibration import Calibration
+from compress.making.reducing import asked_of, check_of, within
+from compress.making.rule import Rule, Step
+from compress.making.source import Needs, Source
+from compress.rule_command import run_rule
+from compress.solving.ridge import deviations, ridge
+from pruning_mechanism import Reduction, Shape, Tower, reduce
+from pruning_mechanism.families import tower_config
+
+USUAL_KEEPS = (0.7,)
+"""The share of patches that goes on if none is asked for."""
+PATCHES_AN_IMAGE = 16
+"""Patches of each image whose effect is measured."""
+LEAST_EFFECT = 1e-9
+"""Effects below it are rounding."""
 
 
 def rule(options: RankingOptions) -> Rule:
@@ -177,7 +185,3 @@ def leave_one_out(
 def main(options: RankOptions) -> None:
     """Rank, align and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, RankOptions, "compress.rank")

@@ -10,20 +10,36 @@ curves. Images only, or for a text tower texts only.
 
 from dataclasses import dataclass
 
+from commands.run import main_of
+from compress.choices import Allocation
+from compress.command import run_command
+from compress.options import BudgetOptions, OutputOptions
+
+
+@dataclass(frozen=True)
+class RecoverOptions(BudgetOptions, OutputOptions):
+    """Prune what the rest of a CLIP tower can rebuild; needs images only, or texts only.
+
+    Example: python -m compress.recover --mac-constraint 0.5
+    """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.recover"), RecoverOptions, "compress.recover")
+
 from datasets import Dataset
 from torch import nn
 
-from compress.allocation.allocate import Allocation, Curves, allocated
+from compress.allocation.allocate import Curves, allocated
 from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import dense_moments
 from compress.calibrating.subject import WEIGHT_SAMPLES, Subject
 from compress.calibrating.token_weights import token_weights
-from compress.command import run_command, run_rule
 from compress.making.pruning import Scoring, pruning
 from compress.making.rule import Rule
-from compress.options import BudgetOptions, OutputOptions
+from compress.rule_command import run_rule
 from compress.solving.eliminate import importance_of
 from pruning_mechanism import Mask, Tower, TowerKind
 
@@ -77,14 +93,6 @@ def select(
     return allocated(importance, as_prices(budget, config, tower), allocate, curves)
 
 
-@dataclass(frozen=True)
-class RecoverOptions(BudgetOptions, OutputOptions):
-    """Prune what the rest of a CLIP tower can rebuild; needs images only, or texts only.
-
-    Example: python -m compress.recover --mac-constraint 0.5
-    """
-
-
 def rule(options: BudgetOptions) -> Rule:
     """Recoverable pruning under the options' budgets."""
 
@@ -98,7 +106,3 @@ def rule(options: BudgetOptions) -> Rule:
 def main(options: RecoverOptions) -> None:
     """Order, allocate, cut, repair and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, RecoverOptions, "compress.recover")

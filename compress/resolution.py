@@ -14,20 +14,12 @@ import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
-from torch import Tensor
-
 from commands.flags import Count, Share, by_default
+from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.command import run_command, run_rule
+from compress.command import run_command
 from compress.errors import UserError
-from compress.making.reducing import asked_of, within
-from compress.making.rule import Rule, Step
-from compress.making.source import Source
 from compress.options import USUAL_MACS, OutputOptions, TokenOptions
-from pruning_mechanism import Reduction, mac_fraction, reduce
-from pruning_mechanism.families import tower_config
-from pruning_mechanism.modeling.tokens import complexity
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,12 @@ class ResolutionOptions(TokenOptions):
 
     exclusive: ClassVar = (("resolution", "mac_constraint"), ("resolution", "choose_from"))
 
+    def check(self) -> None:
+        """Raise `UserError` if there is one size to choose from."""
+        super().check()
+        if len(set(self.choose_from)) == 1:
+            raise UserError("--choose-from takes two sides at least: for one name a --resolution")
+
 
 @dataclass(frozen=True)
 class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
@@ -52,14 +50,28 @@ class ResolutionCommandOptions(ResolutionOptions, OutputOptions):
     """
 
 
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.resolution"), ResolutionCommandOptions, "compress.resolution")
+
+import torch
+from torch import Tensor
+
+from compress.making.reducing import asked_of, within
+from compress.making.rule import Rule, Step
+from compress.making.source import Source
+from compress.rule_command import run_rule
+from pruning_mechanism import Reduction, mac_fraction, reduce
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.modeling.tokens import complexity
+
+
 def rule(options: ResolutionOptions) -> Rule:
     """Smaller images, of the options' sizes or under their constraints.
 
     Raises:
         UserError: there is one size to choose from.
     """
-    if options.choose_from and len(set(options.choose_from)) == 1:
-        raise UserError("--choose-from takes two sides at least: for one name a --resolution")
+    options.check()
     sides = sorted(options.choose_from)
 
     def step(source: Source, asked: float | MacBudget) -> Step:
@@ -193,7 +205,3 @@ def lowest_bound(lost: Tensor, costs: Tensor, budget: float) -> float:
 def main(options: ResolutionCommandOptions) -> None:
     """Reduce images, align and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, ResolutionCommandOptions, "compress.resolution")

@@ -20,13 +20,16 @@ from compress import (
     resolution,
     sensitivity,
 )
-from compress.allocation.allocate import Allocation
-from compress.budgets.schedules import Schedule
-from compress.budgets.structures import USUAL, Structure
-from compress.calibrating.objective import ObjectiveName
+from compress.choices import (
+    USUAL_STRUCTURES,
+    Allocation,
+    ObjectiveName,
+    Repair,
+    Schedule,
+    Structure,
+)
 from compress.making.rule import Rule
 from compress.options import BudgetOptions, FullTowerOptions
-from compress.solving.repair import Repair
 
 Change = tuple[str, object]
 """An option, and the value that a word gives it."""
@@ -130,6 +133,6 @@ RULES: dict[str, Row] = {
         joint.CombinationOptions,
         joint.rule,
         (*TOKENS, "latency_constraint", "curve_samples"),
-        {"no_head_dims": ("structures", USUAL)},
+        {"no_head_dims": ("structures", USUAL_STRUCTURES)},
     ),
 }

@@ -11,22 +11,62 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from commands.flags import NumberFromZero
+from commands.run import main_of
+from compress.budgets.budgets import HeadBudget, check_heads
+from compress.command import run_command
+from compress.errors import UserError
+from compress.options import OutputOptions, TowerOptions
+
+
+@dataclass(frozen=True)
+class HeadOptions(TowerOptions):
+    """How many heads go, and by which protocol."""
+
+    heads: tuple[NumberFromZero, ...] = (77,)
+    """how many heads of the tower go; several numbers share one scoring"""
+    rule: Literal["lowest", "all-but-one"] = "lowest"
+    """the lowest heads of the tower, or all but the best of one layer after another"""
+
+    def budgets(self) -> tuple[HeadBudget, ...]:
+        """How many heads go, one result each.
+
+        Raises:
+            UserError: no number is named.
+        """
+        if not self.heads:
+            raise UserError("name how many --heads go")
+        return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
+
+    def check(self) -> None:
+        """Raise `UserError` if no number of heads is named."""
+        super().check()
+        self.budgets()
+
+
+@dataclass(frozen=True)
+class SensitivityOptions(HeadOptions, OutputOptions):
+    """Prune the least sensitive heads of a CLIP tower (arXiv 1905.10650).
+
+    Example: python -m compress.sensitivity --heads 77
+    """
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("compress.sensitivity"), SensitivityOptions, "compress.sensitivity")
+
 import torch
 from datasets import Dataset
 from torch import nn
 
-from commands.flags import NumberFromZero
 from compress.allocation.plan import Plan
-from compress.budgets.budgets import HeadBudget, check_heads
 from compress.calibrating.calibration import Calibration, calibrate
 from compress.calibrating.importance import Importance, MaskGradients, mask_gradients
 from compress.calibrating.objective import Contrastive
 from compress.calibrating.subject import Subject
-from compress.command import run_command, run_rule
-from compress.errors import UserError
 from compress.making.pruning import planned
 from compress.making.rule import Rule
-from compress.options import OutputOptions, TowerOptions
+from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Tower, TowerKind, masked
 from pruning_mechanism.heads import constants_moved
 
@@ -115,34 +155,6 @@ def select_all_but_one(
     return mask
 
 
-@dataclass(frozen=True)
-class HeadOptions(TowerOptions):
-    """How many heads go, and by which protocol."""
-
-    heads: tuple[NumberFromZero, ...] = (77,)
-    """how many heads of the tower go; several numbers share one scoring"""
-    rule: Literal["lowest", "all-but-one"] = "lowest"
-    """the lowest heads of the tower, or all but the best of one layer after another"""
-
-    def budgets(self) -> tuple[HeadBudget, ...]:
-        """How many heads go, one result each.
-
-        Raises:
-            UserError: no number is named.
-        """
-        if not self.heads:
-            raise UserError("name how many --heads go")
-        return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
-
-
-@dataclass(frozen=True)
-class SensitivityOptions(HeadOptions, OutputOptions):
-    """Prune the least sensitive heads of a CLIP tower (arXiv 1905.10650).
-
-    Example: python -m compress.sensitivity --heads 77
-    """
-
-
 def rule(options: HeadOptions) -> Rule:
     """Head pruning by sensitivity, by the options' protocol."""
 
@@ -167,7 +179,3 @@ def rule(options: HeadOptions) -> Rule:
 def main(options: SensitivityOptions) -> None:
     """Score, select, repair, cut and save."""
     run_rule(rule(options), options)
-
-
-if __name__ == "__main__":
-    run_command(main, SensitivityOptions, "compress.sensitivity")

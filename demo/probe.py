@@ -11,27 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from rich.table import Table
-
-from cascade import Stage
 from commands.flags import ConfigOption, Count, Seed, StagePath
+from commands.run import main_of
 from commands.screen import console
 from compress.command import run_command
-from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
-from corpora.scenes import SEEDS, Scene, captions, render, scene
-from corpora.wording import placing
-from evaluation.retrieval import recall
-
-KINDS = ("all things", "two things in full", "relation", "counts and colours", "sizes compared")
-WORDS = {
-    "colour": COLOURS,
-    "shape": SHAPES,
-    "texture": TEXTURES,
-    "size": tuple(SIZES),
-    "place": PLACES,
-    "background": tuple(BACKGROUNDS),
-}
 
 
 @dataclass(frozen=True)
@@ -47,6 +30,29 @@ class ProbeOptions(ConfigOption):
     """held-out scenes"""
     seed: Seed = 0
     """of the wrong words"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("demo.probe"), ProbeOptions, "demo.probe")
+
+import torch
+from rich.table import Table
+
+from cascade import Stage
+from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.scenes import SEEDS, Scene, captions, render, scene
+from corpora.wording import placing
+from evaluation.retrieval import recall
+
+KINDS = ("all things", "two things in full", "relation", "counts and colours", "sizes compared")
+WORDS = {
+    "colour": COLOURS,
+    "shape": SHAPES,
+    "texture": TEXTURES,
+    "size": tuple(SIZES),
+    "place": PLACES,
+    "background": tuple(BACKGROUNDS),
+}
 
 
 def main(options: ProbeOptions) -> None:
@@ -106,7 +112,3 @@ def _misdescribed(drawn: Scene, word: str, choices: Sequence[str], dice: random.
 
 def _other(value: str, choices: Sequence[str], dice: random.Random) -> str:
     return dice.choice([choice for choice in choices if choice != value])
-
-
-if __name__ == "__main__":
-    run_command(main, ProbeOptions, "demo.probe")

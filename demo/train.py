@@ -16,37 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
-from datasets import Dataset
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from commands.flags import Bounds, ConfigOption, Count, NumberFromZero, ReadPath, Seed, WrittenPath
 from commands.inputs import Input, inputs_of
 from commands.outputs import finished_directory
+from commands.run import main_of
 from commands.screen import printable
-from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
-from corpora import drop_unreadable, load_corpus, open_image
-from demo.batches import Batches, CorpusSource, SceneSource, Source
-from demo.learner import Learner, Rates, recipe_kept
-from demo.network import IMAGE_SIDE, build_processor
-from demo.phrases import Phrases
-from evaluation.retrieval import recall
-from pruning_mechanism import save
-from pruning_mechanism.checkpoints.checkpoint import cast
 
 Positive = Annotated[float, Bounds(0, low_open=True)]
 FloatFromZero = Annotated[float, Bounds(0)]
-CARD = "README.md"
-"""The card of a checkpoint, written by hand: training it again keeps it."""
-COARSE_SIDE = IMAGE_SIDE // 2
-WARM_UP = 50  # steps
-SECONDS_BETWEEN_SAVES = 120
-# What may change when a training is taken up again.
-FREE = {"config", "output", "state", "overwrite", "device", "threads", "evaluate_every", "held_out"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +71,42 @@ class Recipe(ConfigOption):
     """validation images to look at, at most"""
     threads: Count = 2
     """CPU threads"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str | None = None
+    """where to compute: cpu, cuda, mps (default: cuda if there is one, else cpu)"""
+
+    def check(self) -> None:
+        """Raise `UserError` if there are fewer images than a step takes."""
+        super().check()
+        if self.samples < self.batch:
+            raise UserError(f"--samples {self.samples} is less than one --batch {self.batch}")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("demo.train"), Recipe, "demo.train")
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from compress.calibrating.device import check_device
+from corpora import drop_unreadable, load_corpus, open_image
+from demo.batches import Batches, CorpusSource, SceneSource, Source
+from demo.learner import Learner, Rates, recipe_kept
+from demo.network import IMAGE_SIDE, build_processor
+from demo.phrases import Phrases
+from evaluation.retrieval import recall
+from pruning_mechanism import save
+from pruning_mechanism.checkpoints.checkpoint import cast
+
+CARD = "README.md"
+"""The card of a checkpoint, written by hand: training it again keeps it."""
+COARSE_SIDE = IMAGE_SIDE // 2
+WARM_UP = 50  # steps
+SECONDS_BETWEEN_SAVES = 120
+# What may change when a training is taken up again.
+FREE = {"config", "output", "state", "overwrite", "device", "threads", "evaluate_every", "held_out"}
 
 
 def main(recipe: Recipe) -> None:
@@ -107,7 +121,7 @@ def main(recipe: Recipe) -> None:
         phrases = Phrases.of(captions, recipe.phrases)
         processor = build_processor(text for texts in captions for text in texts)
         rates = Rates(recipe.muon_lr, recipe.adam_lr, recipe.weight_decay, recipe.phrase_weight)
-        learner = Learner(processor, len(phrases), rates, recipe.device)
+        learner = Learner(processor, len(phrases), rates, _device(recipe))
         kept = recipe.state / "state.safetensors"
         if kept.exists():
             learner.restore(kept)
@@ -121,9 +135,7 @@ def main(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    check_device(recipe.device)
-    if recipe.samples < recipe.batch:
-        raise UserError(f"--samples {recipe.samples} is less than one --batch {recipe.batch}")
+    check_device(_device(recipe))
     kept = recipe.state / "state.safetensors"
     if not kept.exists():
         return
@@ -140,6 +152,11 @@ def _inputs(recipe: Recipe) -> tuple[Input, ...]:
     """What must not be written over: what is read, and the unfinished training."""
     state = (Input("--state", recipe.state),) if recipe.state.exists() else ()
     return (*inputs_of(recipe), *state)
+
+
+def _device(recipe: Recipe) -> str:
+    """Where to compute."""
+    return recipe.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
@@ -271,7 +288,3 @@ def _export(learner: Learner, output: Path) -> None:
     for note in notes:
         tqdm.write(f"note: {note}")
     save(model, output, learner.processor)
-
-
-if __name__ == "__main__":
-    run_command(main, Recipe, "demo.train")

@@ -15,44 +15,19 @@ from operator import or_
 from pathlib import Path
 from typing import ClassVar
 
-from datasets import Dataset
-
-from cascade import Stage
 from commands.flags import Count, NumberFromZero, Share, StagePath, WrittenPath, flag_of
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.parsing import said_of
 from commands.published import published_corpus, published_name
+from commands.run import main_of
 from commands.screen import console
+from compress.choices import Checkpoints
 from compress.command import run_command
 from compress.errors import UserError
-from compress.making.source import Checkpoints, Needs, Source, check_text_model, open_source
 from compress.options import SpendingOptions
-from evaluation.experiment.first_stages import (
-    FirstStage,
-    Method,
-    belongs_to,
-    made_before,
-    make_all,
-    possible,
-    refuse_overlap,
-    seen,
-)
-from evaluation.experiment.methods import parse_method, unread_settings
-from evaluation.experiment.reporting import reported, show_report, write_report
-from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
-from evaluation.experiment.search import (
-    Search,
-    SearchOptions,
-    first_stage_row,
-    reference_row,
-    searched_corpus,
-    timed,
-)
-from evaluation.measuring.clock import Contender, keeping_states, resuming
+from evaluation.options import SearchOptions
 from evaluation.reports.report import FULL_TOWER, Report, Row
-from pruning_mechanism import TowerError, is_pruned
-from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -86,10 +61,50 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"), ("methods", "stage"))
     unread: ClassVar = ()  # methods differ in what they read: see `_say_unread`
 
+    def check(self) -> None:
+        """Raise `UserError` unless a vision tower is to be made smaller."""
+        super().check()
+        if self.tower != "vision":
+            raise UserError(
+                f"--tower {self.tower}: first stages are searched with the full text tower, so "
+                "only vision towers are measured"
+            )
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.cascade"), CascadeOptions, "evaluation.cascade")
+
+from datasets import Dataset
+
+from cascade import Stage
+from compress.making.source import Needs, Source, check_text_model, open_source
+from evaluation.experiment.first_stages import (
+    FirstStage,
+    Method,
+    belongs_to,
+    made_before,
+    make_all,
+    possible,
+    refuse_overlap,
+    seen,
+)
+from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.experiment.reporting import reported, show_report, write_report
+from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
+from evaluation.experiment.search import (
+    Search,
+    first_stage_row,
+    reference_row,
+    searched_corpus,
+    timed,
+)
+from evaluation.measuring.clock import Contender, keeping_states, resuming
+from pruning_mechanism import TowerError, is_pruned
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
+
 
 def main(options: CascadeOptions) -> None:
     """Run the experiment and write report.json, report.md and the first stages."""
-    _check(options)
     names = () if options.stage else dict.fromkeys(options.methods)
     methods = [parse_method(name, options) for name in names]
     _say_unread(options, methods)
@@ -109,14 +124,6 @@ def main(options: CascadeOptions) -> None:
         report = _measure(options, collection, skipped, stages, calibration)
         write_report(report, directory)
     show_report(report, options.output)
-
-
-def _check(options: CascadeOptions) -> None:
-    if options.tower != "vision":
-        raise UserError(
-            f"--tower {options.tower}: first stages are searched with the full text tower, so "
-            "only vision towers are measured"
-        )
 
 
 def _say_unread(options: CascadeOptions, methods: Sequence[Method]) -> None:
@@ -228,7 +235,3 @@ def _fits(stage: FirstStage, tower: Stage, options: CascadeOptions) -> bool:
     with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
         return Stage.load(stage.directory, options.device).text_name == tower.text_name
     return recorded is None
-
-
-if __name__ == "__main__":
-    run_command(main, CascadeOptions, "evaluation.cascade")

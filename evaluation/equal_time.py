@@ -11,16 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, Share, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.run import main_of
 from commands.screen import console, printable
 from evaluation.command import run_command
-from evaluation.reports import equal_time_table
-from evaluation.reports.equal_time import Comparison, Line, Measure
 from evaluation.reports.record import RecordError, write_text
 from evaluation.reports.report import (
     Report,
@@ -30,9 +27,6 @@ from evaluation.reports.report import (
     open_report,
     refuse_different,
 )
-
-SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
-"""Fields in which reports that are compared agree."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,26 @@ class EqualTimeOptions(ConfigOption):
     """directory to write equal_time.md into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+    def check(self) -> None:
+        """Raise `UsageError` if no report or no share is named."""
+        super().check()
+        if not self.report:
+            raise UsageError("name at least one --report")
+        if not self.share:
+            raise UsageError("name at least one --share")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.equal_time"), EqualTimeOptions, "evaluation.equal_time")
+
+import numpy as np
+
+from evaluation.reports import equal_time_table
+from evaluation.reports.equal_time import Comparison, Line, Measure
+
+SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
+"""Fields in which reports that are compared agree."""
 
 
 def measures_of(ks: Iterable[int]) -> tuple[Measure, ...]:
@@ -111,10 +125,6 @@ def compared(
 
 def main(options: EqualTimeOptions) -> None:
     """Read the reports, compare, write and show the table."""
-    if not options.report:
-        raise UsageError("name at least one --report")
-    if not options.share:
-        raise UsageError("name at least one --share")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         reports = [open_report(path) for path in options.report]
         comparison = compared(reports, names_of(options.report), options.share)
@@ -146,7 +156,3 @@ def _values(
     wanted = share * report.seconds(report.reference).median
     columns = ([measure.of(row) for row in rows] for measure in measures)
     return tuple(between(seconds, values, wanted) for values in columns)
-
-
-if __name__ == "__main__":
-    run_command(main, EqualTimeOptions, "evaluation.equal_time")

@@ -12,33 +12,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import nn
-
-from cascade import Stage
 from commands.flags import Checkpoint, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.published import published_corpus
-from compress import flip
+from commands.run import main_of
+from compress.choices import LEAST_IMAGES, PatchRule
 from compress.command import run_command
 from compress.errors import UserError
-from compress.flip import MaskShare, PatchRule
-from compress.making.make import make
-from compress.making.rule import Rule
-from compress.making.source import Needs, Source, check_text_model, open_source
-from compress.options import TokenOptions
-from compress.solving.alignment import LEAST_IMAGES
-from evaluation.experiment.first_stages import FirstStage, refuse_overlap
-from evaluation.experiment.reporting import reported, show_report, write_report
-from evaluation.experiment.search import (
-    Search,
-    SearchOptions,
-    first_stage_row,
-    reference_row,
-    searched_corpus,
-    timed,
-)
+from compress.options import MaskShare, TokenOptions
+from evaluation.options import SearchOptions
 from evaluation.reports.report import FULL_TOWER
 
 
@@ -61,6 +44,28 @@ class MaskingExperimentOptions(TokenOptions, SearchOptions):
     """replace an earlier result"""
 
     reads_target: ClassVar = True
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.masking"), MaskingExperimentOptions, "evaluation.masking")
+
+import torch
+from torch import nn
+
+from cascade import Stage
+from compress import flip
+from compress.making.make import make
+from compress.making.rule import Rule
+from compress.making.source import Needs, Source, check_text_model, open_source
+from evaluation.experiment.first_stages import FirstStage, refuse_overlap
+from evaluation.experiment.reporting import reported, show_report, write_report
+from evaluation.experiment.search import (
+    Search,
+    first_stage_row,
+    reference_row,
+    searched_corpus,
+    timed,
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,3 @@ def _calibration(source: Source, options: MaskingExperimentOptions) -> str:
         f"{len(source.calibration):,} images of {published_corpus(options.corpus)} "
         f"({options.calibration_split}), for the alignment ({options.align}){made_of}"
     )
-
-
-if __name__ == "__main__":
-    run_command(main, MaskingExperimentOptions, "evaluation.masking")

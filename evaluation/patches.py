@@ -11,25 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
-import torch
-from torch import Tensor
-
 from commands.flags import ConfigOption, Count, ReadPath, Seed, StagePath, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.published import published_command, published_corpus
+from commands.run import main_of
 from commands.screen import console, printable
-from compress.calibrating.calibration import Calibration
-from compress.calibrating.device import check_device
 from compress.command import run_command
 from compress.errors import UserError
-from corpora import load_corpus
-from evaluation.reports.patches import Patches, StagePatches
-from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
-from pruning_mechanism.families import tower_config
-from pruning_mechanism.groups import patch_groups
 
 
 @dataclass(frozen=True)
@@ -58,14 +47,36 @@ class PatchesOptions(ConfigOption):
     overwrite: bool = False
     """replace an earlier result"""
 
+    def check(self) -> None:
+        """Raise `UserError` if no stage is named, or one that isn't there."""
+        super().check()
+        if not self.stage:
+            directory = "a directory that compress.flip or merge wrote"
+            raise UserError(f"name at least one --stage: {directory}")
+        for path in self.stage:
+            if not path.is_dir():
+                raise UserError(f"--stage {path}: no such directory")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.patches"), PatchesOptions, "evaluation.patches")
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from compress.calibrating.calibration import Calibration
+from compress.calibrating.device import check_device
+from corpora import load_corpus
+from evaluation.reports.patches import Patches, StagePatches
+from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.groups import patch_groups
+
 
 def main(options: PatchesOptions) -> None:
     """Draw the images, follow their patches through each stage, write the record."""
-    if not options.stage:
-        raise UserError("name at least one --stage: a directory that compress.flip or merge wrote")
-    for path in options.stage:
-        if not path.is_dir():
-            raise UserError(f"--stage {path}: no such directory")
     check_device(options.device)
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         corpus = load_corpus(options.corpus, options.corpus_dir, options.split, captions=False)
@@ -162,7 +173,3 @@ def _made_by(path: Path, config: Any) -> str:
     ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
     named = [(each, ways.get(each.split()[0])) for each in record.steps]
     return " → ".join(f"{each} ({way})" if way else each for each, way in named)
-
-
-if __name__ == "__main__":
-    run_command(main, PatchesOptions, "evaluation.patches")

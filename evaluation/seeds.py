@@ -12,25 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
-from scipy import stats
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.parsing import said_of
+from commands.run import main_of
 from commands.screen import console, printable
 from evaluation.command import run_command
-from evaluation.reports import record, seeds_table
 from evaluation.reports.record import RecordError, write_text
 from evaluation.reports.report import Report, Row, Searched, open_report, refuse_different
-from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
-
-SAME = tuple(field.name for field in fields(Searched))
-"""Fields in which reports of one experiment agree."""
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,26 @@ class SeedsOptions(ConfigOption):
     """directory to write seeds.md and seeds.json into"""
     overwrite: bool = False
     """replace an earlier result"""
+
+    def check(self) -> None:
+        """Raise `UsageError` if fewer than two reports are named."""
+        super().check()
+        if len(self.report) < 2:
+            raise UsageError("name at least two --report, of one experiment under different seeds")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("evaluation.seeds"), SeedsOptions, "evaluation.seeds")
+
+import numpy as np
+from scipy import stats
+
+from evaluation.reports import record, seeds_table
+from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
+
+SAME = tuple(field.name for field in fields(Searched))
+"""Fields in which reports of one experiment agree."""
+Key = tuple[str, str]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -98,8 +109,6 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
 
 def main(options: SeedsOptions) -> None:
     """Read the reports, sum them up, write and show the table."""
-    if len(options.report) < 2:
-        raise UsageError("name at least two --report, of one experiment under different seeds")
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         summary = summed_up([open_report(path) for path in options.report], options.reference)
         known = {row.method for row in summary.rows}
@@ -170,7 +179,3 @@ def _ratio(
     ratios = [own / theirs for own, theirs in pairs if own is not None and theirs]
     # None where a reference lost nothing, or a number wasn't measured
     return spread(ratios) if len(ratios) == len(pairs) else None
-
-
-if __name__ == "__main__":
-    run_command(main, SeedsOptions, "evaluation.seeds")

@@ -11,32 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib.style
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.patches import Patch
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.run import main_of
 from compress.command import run_command
-from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.result import (
-    KINDS,
-    ChosenCurve,
-    Record,
-    load_curves,
-    load_mask,
-    load_record,
-)
-from figures.style import FAINT, INK, KEPT, REMOVED, SETTINGS, SMALL, log_from_zero, series_style
-from pruning_mechanism import Mask
-
-_COLUMNS = 12  # curves beside each other; deeper towers take more rows
-_BLOCK = 2.7  # inches that a row of layers takes
-_DECADES = 4  # of a curve's losses that the axis tells apart
 
 
 @dataclass(frozen=True)
@@ -52,6 +30,40 @@ class MaskOptions(ConfigOption):
     """directory for mask.png and mask.svg (default: the result's own)"""
     overwrite: bool = False
     """replace pictures that are there already"""
+
+    def check(self) -> None:
+        """Raise `UsageError` if no result is named."""
+        super().check()
+        if self.result is None:
+            raise UsageError("name a --result: a directory that a compression command wrote")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("figures.mask"), MaskOptions, "figures.mask")
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+
+from figures.picture import refuse_existing, settle_layout, write_picture
+from figures.result import (
+    KINDS,
+    ChosenCurve,
+    Record,
+    load_curves,
+    load_mask,
+    load_record,
+)
+from figures.style import FAINT, INK, KEPT, REMOVED, SETTINGS, SMALL, log_from_zero, series_style
+from pruning_mechanism import Mask
+
+_COLUMNS = 12  # curves beside each other; deeper towers take more rows
+_BLOCK = 2.7  # inches that a row of layers takes
+_DECADES = 4  # of a curve's losses that the axis tells apart
 
 
 def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figure:
@@ -82,8 +94,6 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
 
 def main(options: MaskOptions) -> None:
     """Read the result, draw, save, and say where."""
-    if options.result is None:
-        raise UsageError("name a --result: a directory that a compression command wrote")
     output = options.output or options.result
     refuse_existing(output, "mask", options.overwrite)
     record, mask = load_record(options.result), load_mask(options.result)
@@ -199,7 +209,3 @@ def _curve(axes: Axes, drawn: ChosenCurve) -> None:
     axes.set_xticks([0, units], ["", f"{units:,}"])
     axes.get_xticklabels()[1].set_horizontalalignment("right")
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
-
-
-if __name__ == "__main__":
-    run_command(main, MaskOptions, "figures.mask")

@@ -13,32 +13,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter, NullLocator
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError
 from evaluation.reports.report import FULL_TOWER, Report, Result, Row, open_report
-from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import INK, SETTINGS, Look, series_style
 from figures.view import at_f, title
-
-_SPEED: Look = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
-_BAND: Look = {"facecolor": "#dadada", "edgecolor": "none"}
-_SPEED_TEXT = "#5c5c5c"
-_REFERENCE: Look = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
-_APART = 0.016
-"""Shares by which recalls at different k stand apart, for their intervals to be told apart."""
-_SPEEDS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)
-"""Speedups that get a tick where they are within the axis."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +35,31 @@ class MaskingFigureOptions(ConfigOption):
     """directory for masking.png and masking.svg (default: beside the report)"""
     overwrite: bool = False
     """replace pictures that are there already"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("figures.masking"), MaskingFigureOptions, "figures.masking")
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from figures.picture import refuse_existing, settle_layout, write_picture
+from figures.style import INK, SETTINGS, Look, series_style
+
+_SPEED: Look = {"color": "#7a7a7a", "linewidth": 2.0, "marker": "o", "markersize": 3}
+_BAND: Look = {"facecolor": "#dadada", "edgecolor": "none"}
+_SPEED_TEXT = "#5c5c5c"
+_REFERENCE: Look = {"color": INK, "linewidth": 1.0, "linestyle": (0, (1, 2))}
+_APART = 0.016
+"""Shares by which recalls at different k stand apart, for their intervals to be told apart."""
+_SPEEDS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50)
+"""Speedups that get a tick where they are within the axis."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,3 @@ def _meanings(report: Report) -> dict[str, Any]:
         "labels": labels,
         "handler_map": {tuple: HandlerTuple(ndivide=1)},
     }
-
-
-if __name__ == "__main__":
-    run_command(main, MaskingFigureOptions, "figures.masking")

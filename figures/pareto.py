@@ -12,23 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import matplotlib.style
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from commands.errors import UsageError
 from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
+from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import FULL_TOWER, Report, Row, names_of, open_report
-from figures.labels import Point, place_labels
-from figures.picture import refuse_existing, write_picture
-from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
 from figures.view import Quality, Saving, View, title
-
-_LABEL_SIZE = 10.5
-_FEW = 4  # series; more of them take their bars in their own colours, under the markers
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,28 @@ class ParetoOptions(ConfigOption):
     """replace pictures that are there already"""
 
     unread: ClassVar = (Unread(("k",), lambda options: options.y != "recall", "--y agreement"),)
+
+    def check(self) -> None:
+        """Raise `UsageError` if no report is named."""
+        super().check()
+        if not self.report:
+            raise UsageError("name at least one --report")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("figures.pareto"), ParetoOptions, "figures.pareto")
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from figures.labels import Point, place_labels
+from figures.picture import refuse_existing, write_picture
+from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
+
+_LABEL_SIZE = 10.5
+_FEW = 4  # series; more of them take their bars in their own colours, under the markers
 
 
 @dataclass(frozen=True)
@@ -130,8 +142,6 @@ def draw(
 
 def main(options: ParetoOptions) -> None:
     """Read the reports, draw, save, and say where."""
-    if not options.report:
-        raise UsageError("name at least one --report")
     output = options.output or options.report[0].parent
     usual = (options.y, options.x) == ("recall", "speedup")
     name = "pareto" if usual else f"{options.y}-{options.x}"
@@ -270,7 +280,3 @@ def _description(reports: Sequence[Report]) -> str:
         return f"{len(reports)} reports"
     (report,) = reports
     return title(report)
-
-
-if __name__ == "__main__":
-    run_command(main, ParetoOptions, "figures.pareto")

@@ -11,6 +11,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from commands.errors import UsageError
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.run import main_of
+from evaluation.command import run_command
+
+
+@dataclass(frozen=True)
+class PatchesFigureOptions(ConfigOption):
+    """Draw which patches first stages keep and which tokens they merge.
+
+    Example: python -m figures.patches --record results/patches
+    """
+
+    record: ReadPath = Path("results/patches")
+    """directory that evaluation.patches wrote"""
+    output: WrittenPath | None = None
+    """directory for patches.png and patches.svg (default: the record's own)"""
+    overwrite: bool = False
+    """replace pictures that are there already"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("figures.patches"), PatchesFigureOptions, "figures.patches")
+
 import matplotlib.style
 import numpy as np
 import PIL.Image
@@ -21,9 +45,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
-from commands.errors import UsageError
-from commands.flags import ConfigOption, ReadPath, WrittenPath
-from evaluation.command import run_command
 from evaluation.reports.patches import LEFT_OUT, StagePatches, open_patches
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, Look
@@ -43,21 +64,6 @@ _BORDERS: tuple[Look, ...] = (
     {"colors": INK, "linewidths": 1.5},
     {"colors": "white", "linewidths": 0.8},
 )
-
-
-@dataclass(frozen=True)
-class PatchesFigureOptions(ConfigOption):
-    """Draw which patches first stages keep and which tokens they merge.
-
-    Example: python -m figures.patches --record results/patches
-    """
-
-    record: ReadPath = Path("results/patches")
-    """directory that evaluation.patches wrote"""
-    output: WrittenPath | None = None
-    """directory for patches.png and patches.svg (default: the record's own)"""
-    overwrite: bool = False
-    """replace pictures that are there already"""
 
 
 @dataclass(frozen=True)
@@ -243,7 +249,3 @@ def _meanings(rows: Sequence[SheetRow]) -> list[Patch]:
             Patch(facecolor="#8a7a5c", label="merged into one token, in its mean colour")
         )
     return meanings
-
-
-if __name__ == "__main__":
-    run_command(main, PatchesFigureOptions, "figures.patches")

@@ -11,15 +11,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from commands.errors import UsageError
+from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.run import main_of
+from compress.command import run_command
+
+
+@dataclass(frozen=True)
+class RepairOptions(ConfigOption):
+    """Draw each sublayer's relative error before and after its repair.
+
+    Example: python -m figures.repair --result results/fisher-mac-0.5 results/recover-mac-0.5
+    """
+
+    result: tuple[ReadPath, ...] = ()
+    """one or more directories that compression commands wrote"""
+    output: WrittenPath | None = None
+    """directory for repair.png and repair.svg (default: the first result's own)"""
+    overwrite: bool = False
+    """replace pictures that are there already"""
+
+    def check(self) -> None:
+        """Raise `UsageError` if no result is named."""
+        super().check()
+        if not self.result:
+            directory = "a directory that a compression command wrote"
+            raise UsageError(f"name at least one --result: {directory}")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("figures.repair"), RepairOptions, "figures.repair")
+
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from commands.errors import UsageError
-from commands.flags import ConfigOption, ReadPath, WrittenPath
-from compress.command import run_command
 from compress.solving.repair import SublayerRepair
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.result import KINDS, Record, load_record, load_repairs
@@ -47,21 +75,6 @@ _PROBLEM: Look = {
     "linestyle": "none",
     "zorder": 4,
 }
-
-
-@dataclass(frozen=True)
-class RepairOptions(ConfigOption):
-    """Draw each sublayer's relative error before and after its repair.
-
-    Example: python -m figures.repair --result results/fisher-mac-0.5 results/recover-mac-0.5
-    """
-
-    result: tuple[ReadPath, ...] = ()
-    """one or more directories that compression commands wrote"""
-    output: WrittenPath | None = None
-    """directory for repair.png and repair.svg (default: the first result's own)"""
-    overwrite: bool = False
-    """replace pictures that are there already"""
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,6 @@ def draw(towers: Sequence[RepairedTower]) -> Figure:
 
 def main(options: RepairOptions) -> None:
     """Read the results, draw, save, and say where."""
-    if not options.result:
-        raise UsageError("name at least one --result: a directory that a compression command wrote")
     output = options.output or options.result[0]
     refuse_existing(output, "repair", options.overwrite)
     records = [load_record(path) for path in options.result]
@@ -185,7 +196,3 @@ def _legends(figure: Figure, towers: Sequence[RepairedTower]) -> None:
             Line2D([], [], linestyle="none", label=name, color=style.color, marker=style.marker)
         )
     figure.legend(handles=names, loc="outside upper center", ncols=min(3, len(names)), **_LEGEND)
-
-
-if __name__ == "__main__":
-    run_command(main, RepairOptions, "figures.repair")

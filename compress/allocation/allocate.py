@@ -8,7 +8,6 @@ exactly by dynamic programming.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from compress.budgets.prices import Prices
-from compress.budgets.structures import USUAL, Structure, allowed
+from compress.budgets.structures import allowed
 from compress.calibrating.importance import Importance
+from compress.choices import USUAL_STRUCTURES, Allocation, Structure
 from compress.errors import UserError
 from pruning_mechanism import Mask
-
-Allocation = Literal["curves", "scores", "uniform"]
 
 NEURON_STEPS = 64
 """Sizes of an MLP that an allocation chooses from."""
@@ -62,7 +60,7 @@ class Curves:
 
     measured: Sequence[Curve]
     round_to: int = 1
-    structures: Collection[Structure] = USUAL
+    structures: Collection[Structure] = USUAL_STRUCTURES
 
 
 def allocated(
@@ -149,7 +147,7 @@ def by_curves(
     curves: Sequence[Curve],
     prices: Prices,
     round_to: int = 1,
-    structures: Collection[Structure] = USUAL,
+    structures: Collection[Structure] = USUAL_STRUCTURES,
 ) -> Mask:
     """The mask whose sizes lose least by the curves, each sublayer keeping its best units.
 

@@ -15,12 +15,14 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from compress.allocation.allocate import Curve, best_units
-from compress.budgets.structures import USUAL, Structure, allowed
+from compress.budgets.structures import allowed
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.finite import first_break
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import Moments, output_weight
 from compress.calibrating.streams import Stream
-from compress.errors import first_break, not_finite, place_of
+from compress.choices import USUAL_STRUCTURES, Structure
+from compress.errors import not_finite, place_of
 from compress.solving.damping import solve_units
 from pruning_mechanism import Sublayer, Tower
 
@@ -37,7 +39,7 @@ def measure_curves(
     moments: Sequence[Moments],
     calibration: Calibration,
     progress: str | None = None,
-    structures: Collection[Structure] = USUAL,
+    structures: Collection[Structure] = USUAL_STRUCTURES,
 ) -> list[Curve]:
     """A curve for every sublayer of the dense `tower`, in the order in which they run.
 

@@ -4,43 +4,26 @@ Stands between importance and mask. The budget is spent by a global ranking of t
 same share everywhere, or by measured curves.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
 
-from compress.allocation.allocate import Allocation, Curve, Curves
+from compress.allocation.allocate import Curve, Curves
 from compress.allocation.curves import measure_curves
 from compress.allocation.head_dim_curves import measure_dim_curves
 from compress.budgets.budgets import Budget, SecondBudget
 from compress.budgets.prices import Prices, prices_of
-from compress.budgets.structures import USUAL, Structure
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import Moments
 from compress.calibrating.subject import Subject
+from compress.choices import Allocation, Spending
 from compress.errors import UserError
 from compress.solving.head_dims import Rotated, rotate_tower, turn
 from pruning_mechanism import Mask, Tower
 from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_measurement import measure
-
-
-@dataclass(frozen=True)
-class Spending:
-    """How a budget is spread over the layers.
-
-    `structures` may go; curves are measured on `curve_samples` images, heads are turned by
-    `turn_samples`. An MLP keeps a multiple of `round_to` neurons, None being what the hardware
-    prefers under a budget in seconds, which are those of `batch_size` images.
-    """
-
-    allocate: Allocation = "curves"
-    structures: Collection[Structure] = USUAL
-    curve_samples: int = 256
-    turn_samples: int = 1024
-    round_to: int | None = None
-    batch_size: int = 32
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Budgets: what a smaller tower may spend, in MACs, in measured seconds or in heads."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from compress.budgets.settings import Setting
 from compress.errors import UserError
-from pruning_mechanism import Mask, TowerKind
+
+if TYPE_CHECKING:
+    from pruning_mechanism import TowerKind
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class MacBudget:
         """How results under it are called."""
         return Setting("MAC", self.share)
 
-    def check(self, config: object, tower: TowerKind = "vision") -> None:
+    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
         """Every tower can keep a share of its MACs; `structures.check_reach` knows which."""
 
 
@@ -49,7 +52,7 @@ class SecondBudget:
         """How results under it are called."""
         return Setting("latency", self.share)
 
-    def check(self, config: object, tower: TowerKind = "vision") -> None:
+    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
         """What it allows is known only once seconds are measured."""
 
 
@@ -64,7 +67,7 @@ class HeadBudget:
         """How results under it are called."""
         return Setting("heads", self.heads)
 
-    def check(self, config: object, tower: TowerKind = "vision") -> None:
+    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
         """Raise `UserError` unless the tower has that many heads."""
         check_heads(self.heads, config, tower)
 
@@ -72,8 +75,10 @@ class HeadBudget:
 Budget = MacBudget | SecondBudget | HeadBudget
 
 
-def check_heads(heads: int, config: object, tower: TowerKind = "vision") -> None:
+def check_heads(heads: int, config: object, tower: "TowerKind" = "vision") -> None:
     """Raise `UserError` unless the tower has that many heads to give up."""
+    from pruning_mechanism import Mask  # costly, and options need only the classes above
+
     available = Mask.dense(config, tower).heads.numel()
     if not 0 <= heads <= available:
         raise UserError(f"{heads} heads can't go: the {tower} tower has {available}")

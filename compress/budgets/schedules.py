@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
+from compress.choices import Schedule
 from pruning_mechanism import Shape
 from pruning_mechanism.families import tower_config
-
-Schedule = Literal["constant", "decreasing"]
 
 
 def spread(total: int, layers: int, schedule: Schedule = "constant") -> tuple[int, ...]:

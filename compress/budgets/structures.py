@@ -5,17 +5,15 @@ sizes allowed here.
 """
 
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 
 from compress.budgets.budgets import Budget, HeadBudget, SecondBudget
+from compress.choices import Structure
 from compress.errors import UserError
 from pruning_mechanism import Shape, TowerKind
 from pruning_mechanism.costs.latency_sizes import measured_head_sizes
 
-Structure = Literal["heads", "neurons", "head_dims", "sublayers"]
-USUAL: tuple[Structure, ...] = ("heads", "neurons", "sublayers")
 DIM_SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Shares of a head's dimensions at which their curves are measured.
 

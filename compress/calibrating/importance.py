@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from compress.calibrating.calibration import Batch, Group
+from compress.calibrating.finite import first_break
 from compress.calibrating.objective import Objective, pulls
-from compress.errors import UserError, first_break, not_finite
+from compress.errors import UserError, not_finite
 from pruning_mechanism import Sublayer, Tower
 from pruning_mechanism.tower import Inputs
 

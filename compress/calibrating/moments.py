@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibrating.calibration import Batch
+from compress.calibrating.finite import first_break
 from compress.calibrating.token_weights import TokenPlaces, TokenWeights
-from compress.errors import first_break, not_finite
+from compress.errors import not_finite
 from pruning_mechanism import Sublayer, Tower
 
 

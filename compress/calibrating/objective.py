@@ -7,17 +7,17 @@ embeddings stay where they are.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from compress.calibrating.calibration import Batch, Group
+from compress.choices import ObjectiveName
 from compress.errors import UserError
 from pruning_mechanism import TowerKind, image_embeddings, text_embeddings
 
-ObjectiveName = Literal["contrastive", "embedding"]
 OTHER_SIDE = {"vision": ("text", text_embeddings), "text": ("vision", image_embeddings)}
 """For each tower the other one, and what embeds its inputs."""
 PROJECTIONS = 2

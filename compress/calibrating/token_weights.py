@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from compress.calibrating.calibration import Calibration
-from compress.errors import first_break, not_finite
+from compress.calibrating.finite import first_break
+from compress.errors import not_finite
 from pruning_mechanism import Tower
 from pruning_mechanism.tower import Inputs
 

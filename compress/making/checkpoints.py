@@ -15,12 +15,11 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from compress.choices import DEMO_MODEL
 from compress.errors import UserError
 from pruning_mechanism import Compression
 from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
 from pruning_mechanism.checkpoints.record import first_line
-
-DEMO_MODEL = str(Path(__file__).resolve().parents[2] / "demo" / "clip-scenes")
 
 _REVISION = "revision "
 _ABOVE = 3

@@ -5,20 +5,20 @@ The one way in which results are made and written, whatever the rule.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
 from compress.allocation.plan import Plan
 from compress.budgets.settings import Setting
+from compress.choices import Finish
 from compress.errors import UserError
 from compress.making.keys import write_keys
 from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Source
 from compress.solving.alignment import align_features, notes_of, pooled_features
-from compress.solving.repair import Repair, SublayerRepair, repair_tower
+from compress.solving.repair import SublayerRepair, repair_tower
 from compress.solving.ridge import Ridge
 from pruning_mechanism import (
     Compression,
@@ -32,25 +32,8 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
 
-Align = Literal["none", "ridge"]
 ENDINGS: Mapping[TowerKind, str] = {"vision": "", "text": "-text"}
 """What the names of files about a tower end in."""
-
-
-@dataclass(frozen=True)
-class Finish:
-    """What is done to what a rule makes, and with which calibration images.
-
-    `repair` goes over towers that lost units, on the first `repair_samples` images; `align` over
-    the projection, with `align_features` random features (None: four times the hidden size).
-    `settings` are the command's options, for the record.
-    """
-
-    repair: Repair = "none"
-    repair_samples: int = 1024
-    align: Align = "none"
-    align_features: int | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

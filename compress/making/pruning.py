@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from compress.allocation.plan import Plan, Scored, Select, Spending, plan_of
+from compress.allocation.plan import Plan, Scored, Select, plan_of
 from compress.budgets.budgets import Budget, HeadBudget, SecondBudget
-from compress.budgets.structures import USUAL, Structure, check_reach
+from compress.budgets.structures import check_reach
 from compress.calibrating.importance import Importance
 from compress.calibrating.subject import Subject
+from compress.choices import USUAL_STRUCTURES, Spending, Structure
 from compress.errors import UserError
 from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Needs, Source
@@ -65,7 +66,7 @@ def planned(
     budgets: Sequence[Budget],
     plan: Callable[[Subject, Budget], Plan],
     captions: bool = False,
-    structures: Collection[Structure] = USUAL,
+    structures: Collection[Structure] = USUAL_STRUCTURES,
 ) -> Rule:
     """A rule that plans what each tower keeps under a budget."""
 

@@ -15,6 +15,7 @@ from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration, Tokeniser, tokeniser_of
 from compress.calibrating.device import check_device
 from compress.calibrating.subject import Subject
+from compress.choices import Checkpoints, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
@@ -34,48 +35,6 @@ from pruning_mechanism.widening import widened
 
 FULL_FINGERPRINT = "target_fingerprint"
 """The entry of a record's settings that identifies another full tower than the base."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which images to calibrate on, and how to compute them.
-
-    `called` is what records call the corpus, if that isn't its name here.
-    """
-
-    corpus: str = "scenes"
-    directory: Path | None = None
-    split: str = "train"
-    samples: int = 2048
-    seed: int = 0
-    batch_size: int = 32
-    device: str = "cpu"
-    called: str | None = None
-
-    @property
-    def recorded(self) -> str:
-        """Corpus and split, as records have them."""
-        return f"{self.called or self.corpus} {self.split}"
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Which checkpoints to open: directories or hub names.
-
-    `text_model` is a whole CLIP, if `model` is a vision tower alone; `full` holds the full tower,
-    by default what `model` was made from, or itself. `towers` are to be made smaller. `called` says
-    what records call a checkpoint, if that isn't its path here.
-    """
-
-    model: str
-    text_model: str | None = None
-    full: str | None = None
-    towers: tuple[TowerKind, ...] = ("vision",)
-    called: Mapping[str, str] = field(default_factory=dict)
-
-    def recorded(self, path: str) -> str:
-        """What records call the checkpoint at a path."""
-        return self.called.get(path, path)
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,18 @@ promised is then made and measured whole.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import get_args
 
 import numpy as np
 from torch import nn
 
 from compress.allocation.allocate import Curve, by_curves
-from compress.allocation.plan import Plan, Spending
+from compress.allocation.plan import Plan
 from compress.budgets.schedules import spread
-from compress.budgets.structures import Structure
 from compress.budgets.token_prices import LayerPrices, MacPrices, SecondPrices
 from compress.calibrating.importance import Importance
+from compress.choices import Finish, Thoroughness
 from compress.errors import UserError
-from compress.making.make import Finish, repaired
+from compress.making.make import repaired
 from compress.making.pruning import cut
 from compress.making.rule import Cut
 from compress.making.source import Source
@@ -30,30 +29,6 @@ from pruning_mechanism.families import tower_config
 
 MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
 """Shares of the patches that a schedule has merged by the last layer of the whole tower."""
-
-
-@dataclass(frozen=True)
-class Thoroughness:
-    """What may go, and how thoroughly to look.
-
-    `structures` may be pruned; `exits` are the layers to end after that are tried, none for all of
-    the tower and every sixth of it. Exits and finished towers are compared on `search_samples`
-    calibration images, units scored and repaired on `score_samples`, curves measured on
-    `curve_samples`. For each budget `tries` combinations are made, and the best one that merges
-    nothing.
-    """
-
-    structures: tuple[Structure, ...] = get_args(Structure)
-    exits: tuple[int, ...] = ()
-    search_samples: int = 2048
-    score_samples: int = 1024
-    curve_samples: int = 128
-    tries: int = 4
-
-    @property
-    def spending(self) -> Spending:
-        """How curves are measured, and what they are of."""
-        return Spending("curves", self.structures, self.curve_samples, self.score_samples)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from compress.allocation.plan import Scored, Spending, Start, starting_curves
+from compress.allocation.plan import Scored, Start, starting_curves
 from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.subject import Subject
+from compress.choices import Spending
 from compress.solving.alignment import align_features, pooled_after
 from compress.solving.eliminate import importance_of
 from compress.solving.ridge import STRENGTHS, deviations, ridge

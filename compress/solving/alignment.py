@@ -21,14 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibrating.calibration import Calibration
+from compress.choices import LEAST_IMAGES
 from compress.errors import UserError, not_finite
 from compress.solving.ridge import Ridge, deviations, ridge
 from pruning_mechanism import Tower, align, pooled_only
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 
-LEAST_IMAGES = 8
-"""Images that an alignment takes at least: of 4, the standard error of a gain says too little, and
-what was surely better wasn't so on other images."""
 RANDOM_SCALE = 0.15
 """Standard deviation of the random features, the others' being 1: they are shrunk more."""
 RANDOM_SPREAD = 0.5

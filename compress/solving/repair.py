@@ -25,7 +25,6 @@ changed, is among the choices.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
 
 import torch
 from scipy.linalg import LinAlgError
@@ -36,13 +35,13 @@ from compress.calibrating.calibration import Calibration
 from compress.calibrating.moments import Moments, linear_weight
 from compress.calibrating.streams import Streams
 from compress.calibrating.token_weights import TokenWeights
+from compress.choices import Repair
 from compress.errors import not_finite, place_of
 from compress.solving.damping import solve_units
 from compress.solving.least_squares import solve_damped
 from pruning_mechanism import Tower
 from pruning_mechanism.heads import constants_moved
 
-Repair = Literal["none", "rescale", "reconstruct"]
 WILDEST_FACTOR = 10.0
 DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """λ's to choose from: shares of 1 in standardised units."""

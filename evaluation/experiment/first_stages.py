@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from commands.screen import printable
 from compress.budgets.settings import Setting
+from compress.choices import LEAST_IMAGES
 from compress.errors import UserError
 from compress.making.keys import read_keys
 from compress.making.make import Result, make, problems, write
 from compress.making.rule import Rule
 from compress.making.source import FULL_FINGERPRINT, Needs, Source
 from compress.options import FullTowerOptions, RepairOptions
-from compress.solving.alignment import LEAST_IMAGES
 from evaluation.reports.report import constraint_of
 from pruning_mechanism import TowerError, read_record
 

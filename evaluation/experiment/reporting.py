@@ -9,8 +9,9 @@ from pathlib import Path
 
 from commands.published import published_command, published_corpus, published_name
 from commands.screen import console, printable
-from evaluation.experiment.search import Search, SearchOptions
+from evaluation.experiment.search import Search
 from evaluation.measuring.machine import this_machine, versions
+from evaluation.options import SearchOptions
 from evaluation.reports import table
 from evaluation.reports.record import write_text
 from evaluation.reports.report import Report, Row

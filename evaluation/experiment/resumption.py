@@ -13,8 +13,9 @@ from tqdm import tqdm
 from cascade import ResumedStage, Stage, query_speedup
 from cascade.resume import exits_early
 from evaluation.experiment.first_stages import FirstStage
-from evaluation.experiment.search import Search, SearchOptions, image_batches, in_front
+from evaluation.experiment.search import Search, image_batches, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
+from evaluation.options import SearchOptions
 from evaluation.reports.report import Row
 from pruning_mechanism import TowerError
 

@@ -7,7 +7,7 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -17,8 +17,6 @@ from tqdm import tqdm
 
 from cascade import Cascade, Stage, query_speedup
 from cascade.cost import return_fractions
-from commands.flags import Bounds, Count
-from compress.options import SourceOptions
 from corpora import drop_unreadable, load_corpus
 from corpora.column import undecoded
 from evaluation.experiment.first_stages import FirstStage
@@ -39,36 +37,10 @@ from evaluation.measuring.clock import (
     stage_timings,
 )
 from evaluation.measuring.values import Interval
+from evaluation.options import SearchOptions
 from evaluation.reports.report import FULL_TOWER, Result, Row
 from pruning_mechanism import macs, parameters
 from pruning_mechanism.costs.clock import Name
-
-
-@dataclass(frozen=True)
-class SearchOptions(SourceOptions):
-    """What every experiment searches and measures."""
-
-    split: str = "validation"
-    """the split to search"""
-    images: Count | None = None
-    """search only the first N images"""
-    captions: Literal["all", "first"] = "all"
-    """captions per image to use as queries"""
-    m: Annotated[int, Bounds(10)] = 50
-    """candidates that the first stage hands to the full tower, at least 10 for agreement@10"""
-    f: Annotated[float, Bounds(0, 1)] = 0.1
-    """lifetime return fraction that the lifetime speedup assumes"""
-    seconds: Literal["encoder", "end to end"] = "encoder"
-    """seconds to compute speedups from"""
-    repetitions: Count = 5
-    """times that each stage is timed, in turn with the others"""
-    attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
-    """attention implementation of the towers; fastest: the one measured fastest for each"""
-
-    @property
-    def attends_by(self) -> str | None:
-        """The same as a `Stage` takes it."""
-        return None if self.attention == "stored" else self.attention
 
 
 @dataclass(frozen=True)

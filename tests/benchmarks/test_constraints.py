@@ -23,7 +23,7 @@ import torch
 
 from cascade import Stage
 from compress import recover
-from compress.making.checkpoints import DEMO_MODEL
+from compress.choices import DEMO_MODEL
 from compress.making.make import make
 from compress.making.source import Source, open_source
 from compress.recover import RecoverOptions

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from compress.calibrating.calibration import Calibration
-from compress.making.checkpoints import DEMO_MODEL
+from compress.choices import DEMO_MODEL
 from compress.solving.alignment import align_features, pooled_features
 from corpora import load_corpus
 from evaluation.reports.table import github_table

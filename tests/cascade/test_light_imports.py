@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"datasets", "pandas", "pyarrow", "scipy", "torch_pruning", "matplotlib"}
 """What corpora, latency tables, surgery and figures need."""
 
-IMPORT = "import cascade"
+IMPORT = "from cascade import Cascade, Stage"
 SEARCH = """
 from cascade import Cascade, Stage
 from PIL import Image
@@ -44,6 +44,14 @@ def heavy_after(program: str) -> set[str]:
         check=True,
     )
     return set(found.stdout.splitlines()[-1].split()) & HEAVY
+
+
+def test_the_package_itself_imports_nothing():
+    """What it offers is imported when it is asked for, torch and transformers with it."""
+    program = "import sys, cascade; print(*{name.partition('.')[0] for name in sys.modules})"
+    line = [sys.executable, "-c", program]
+    found = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert not set(found.stdout.split()) & {*HEAVY, "torch", "transformers", "PIL"}
 
 
 @pytest.mark.parametrize("program", [IMPORT, SEARCH], ids=["import", "search"])

@@ -27,9 +27,10 @@ from compress.calibrating.calibration import Calibration
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import token_weights
-from compress.making.source import FullTower, Sampling, Source
+from compress.choices import Sampling, Thoroughness
+from compress.making.source import FullTower, Source
 from compress.searching import combinations
-from compress.searching.combinations import Thoroughness, best_combinations
+from compress.searching.combinations import best_combinations
 from compress.solving.eliminate import importance_of
 from compress.solving.head_dims import rotate_tower, turn
 from compress.solving.repair import repair_tower

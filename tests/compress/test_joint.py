@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 
 from compress import flip, joint
 from compress.budgets.token_prices import MacPrices, SecondPrices
+from compress.choices import Thoroughness
 from compress.command import run_command
-from compress.searching.combinations import (
-    Candidate,
-    Thoroughness,
-    exits_tried,
-    merging_schedules,
-)
+from compress.searching.combinations import Candidate, exits_tried, merging_schedules
 from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from compress.allocation.allocate import Allocation, Curves, allocated
+from compress.allocation.allocate import Curves, allocated
 from compress.budgets.prices import Prices, as_prices
 from compress.calibrating.importance import Importance
-from compress.command import run_command, run_rule
+from compress.choices import Allocation
+from compress.command import run_command
 from compress.making.pruning import Scoring, pruning
 from compress.making.rule import Rule
 from compress.options import BudgetOptions, OutputOptions
+from compress.rule_command import run_rule
 from compress.rules import ALLOCATED, BUDGET, RULES, Row
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method

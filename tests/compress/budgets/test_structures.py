@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from transformers import CLIPConfig
 
 from compress.budgets.budgets import HeadBudget, MacBudget
-from compress.budgets.structures import USUAL, allowed, check_reach, dim_sizes
+from compress.budgets.structures import allowed, check_reach, dim_sizes
+from compress.choices import USUAL_STRUCTURES
 from compress.errors import UserError
 from compress.options import BudgetOptions
 from tests.compress.allocation.test_allocate import CONFIG
@@ -18,7 +19,7 @@ SIZES = np.array([0, 2, 5, 1, 8, 8])
 @pytest.mark.parametrize(
     ("structures", "expected"),
     [
-        (USUAL, [0, 1, 2, 5, 8]),
+        (USUAL_STRUCTURES, [0, 1, 2, 5, 8]),
         (("heads", "neurons"), [1, 2, 5, 8]),
         (("sublayers",), [0, 8]),
         (("neurons",), [8]),
@@ -42,7 +43,7 @@ def test_a_constraint_out_of_reach_is_refused():
     for structures, reachable in (
         (("heads", "neurons"), 0.3),
         (("neurons", "head_dims"), 0.3),
-        (USUAL, 0.001),
+        (USUAL_STRUCTURES, 0.001),
         (("sublayers",), 0.001),
     ):
         check_reach(structures, MacBudget(reachable), CONFIG)
@@ -58,7 +59,7 @@ def test_a_number_of_heads_out_of_reach_is_refused():
         (("heads",), 9, 10),  # 3 layers x 4 heads: one a layer stays
         (("neurons",), 0, 1),
         (("sublayers",), 12, None),
-        (USUAL, 12, None),
+        (USUAL_STRUCTURES, 12, None),
     ):
         check_reach(structures, HeadBudget(reachable), CONFIG)
         if beyond:
@@ -82,7 +83,7 @@ def test_options_refuse_structures_that_do_not_go_with_them():
     dims = ("heads", "neurons", "head_dims", "sublayers")
     assert BudgetOptions(structures=dims).budgets()
     assert BudgetOptions(structures=dims, latency_constraint=(0.5,)).budgets()
-    assert BudgetOptions(structures=USUAL[::-1], allocate="scores").budgets()
+    assert BudgetOptions(structures=USUAL_STRUCTURES[::-1], allocate="scores").budgets()
     for options, message in (
         (BudgetOptions(structures=()), "at least one of --structures"),
         (BudgetOptions(structures=dims, allocate="uniform"), "takes --allocate curves"),

@@ -5,8 +5,9 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from compress.calibrating.calibration import Calibration
+from compress.choices import LEAST_IMAGES
 from compress.errors import UserError
-from compress.solving.alignment import LEAST_IMAGES, align_features, notes_of
+from compress.solving.alignment import align_features, notes_of
 from corpora import load_corpus
 from pruning_mechanism import Reduction, Tower, image_embeddings, reduce
 from tests.compress.losses import align_tower

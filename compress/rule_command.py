@@ -1,0 +1,95 @@
+"""The command of a rule: open the source, make and write a result for each setting, show a table.
+
+Between the rules and the floor of all command lines (`commands`).
+"""
+
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from commands.inputs import inputs_of
+from commands.results import Closing, Outputs, result_directories
+from compress.budgets.settings import Setting
+from compress.choices import DEMO_MODEL, LEAST_IMAGES
+from compress.errors import UserError
+from compress.making.make import Result, make, write
+from compress.making.rule import Rule
+from compress.making.source import Needs, Source, open_source
+from compress.options import FullTowerOptions, TowerOptions
+from corpora import CorpusError
+from pruning_mechanism import Shape, TowerError, macs, parameters
+from pruning_mechanism.families import tower_config
+
+MENDABLE = (UserError, TowerError, CorpusError)
+"""What the libraries raise where a user of a command can do something about it."""
+
+
+def run_rule(rule: Rule, options: FullTowerOptions) -> None:
+    """The command of a rule, whose options have `output` and `overwrite`.
+
+    Raises:
+        UserError, UsageError, TowerError, CorpusError: something that is named can't be used, or
+            results can't be made.
+    """
+    directories = result_directories(rule.settings, _called(rule, options), options.output)
+    outputs = Outputs(directories, options.overwrite, inputs_of(options), MENDABLE)
+    outputs.check()
+    _refuse_unread_texts(rule, options)
+    finish = options.finish
+    aligns = Needs(full=True, images=LEAST_IMAGES) if finish.align != "none" else Needs()
+    source = open_source(options.checkpoints, options.sampling, rule.needs | aligns)
+    for setting in rule.settings:
+        rule.check(source, rule.asked[setting])
+
+    def made(setting: Setting, directory: Path) -> Closing:
+        result = make(source, rule, setting, finish)
+        write(result, source, directory)
+        return Closing(result.compression.notes, summary(source, result))
+
+    outputs.write(source.calibration.unreadable, made)
+
+
+def _refuse_unread_texts(rule: Rule, options: FullTowerOptions) -> None:
+    reads = rule.needs.captions or getattr(options, "tower", "vision") != "vision"
+    if isinstance(options, TowerOptions) and options.text_model and not reads:
+        raise UserError(f"--text-model is not read: {rule.name} reads no captions; leave it out")
+
+
+def _called(rule: Rule, options: FullTowerOptions) -> str:
+    """What a result's directory is called, before its setting."""
+    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).resolve().name}-"
+    tower = getattr(options, "tower", "vision")
+    return f"{before}{rule.name}" if tower == "vision" else f"{before}{rule.name}-{tower}"
+
+
+def summary(source: Source, result: Result) -> list[RenderableType]:
+    """What a rule's command ends with: a short table, and how far the alignment came."""
+    headings = ("", "tower", "layers", "tokens", "heads", "neurons", "GMACs", "share", "parameters")
+    table = Table(title=" → ".join(result.compression.chain))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for kind in source.kinds:
+        for name, model in (("before", source.model), ("after", result.model)):
+            cost, shape = macs(model, kind), Shape.of(model.config, tower=kind)
+            first, last = shape.layer_tokens[0].attention, shape.layer_tokens[-1].mlp
+            table.add_row(
+                name,
+                kind,
+                f"{tower_config(model.config, kind).num_hidden_layers}",
+                f"{first:g}" if first == last else f"{first:g} → {last:g}",
+                f"{sum(shape.heads):,}",
+                f"{sum(shape.neurons):,}",
+                f"{cost.encoder / 1e9:.3f}",
+                f"{cost.fraction:.3f}",
+                f"{parameters(model, kind):,}",
+            )
+    found = result.alignment
+    if found is None or found.as_it_was:
+        return [table]
+    return [
+        table,
+        "mean squared distance to the full tower's embeddings: "
+        f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
+        f"{found.left_out:.4g} on images left out",
+    ]
