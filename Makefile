@@ -11,9 +11,9 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, measure, draw: minutes
-	@echo "1/4 compress: joint, to 7.5 % and 15 % of the full tower's time (loading PyTorch first)"
+	@echo "1/4 compress: the joint rule, to 7.5 % of the full tower's time (loading PyTorch first)"
 	@$(BIN)/python -m compress.joint --config configs/demo-joint.toml --overwrite
-	@echo "2/4 compress: an early exit alone, to compare with"
+	@echo "2/4 compress: early exits alone, to compare with"
 	@$(BIN)/python -m compress.early_exit --config configs/demo-exit.toml --overwrite
 	@echo "3/4 search 1,000 images by 5,000 captions with each, alone and before the full tower"
 	@$(BIN)/python -m evaluation.cascade --config configs/demo.toml --overwrite
