@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cascade import Cascade, Stage
 from compress.making.checkpoints import find_base
@@ -19,7 +20,7 @@ from tests.docs.markdown import ROOT
 
 FULL = ROOT / "demo" / "clip-scenes"
 FIRST = ROOT / "demo" / "clip-scenes-first"
-UNSEEN = 120
+UNSEEN = 200
 """Held-out scenes that are searched."""
 
 
@@ -29,7 +30,7 @@ def searched():
     full = Stage.load(FULL)
     first = Stage.load(FIRST, texts=full)
     drawn = [scene(SEEDS["validation"], number) for number in range(UNSEEN)]
-    both, alone = Cascade([first, full], m=[30]), Cascade([full], m=[])
+    both, alone = Cascade([first, full], m=[50]), Cascade([full], m=[])
     images = [render(each) for each in drawn]
     for search in (both, alone):
         search.index(images, keys=range(UNSEEN))
@@ -43,7 +44,7 @@ def top(search, queries):
 
 def test_the_cascade_finds_what_the_full_tower_finds(searched):
     both, alone, queries = searched
-    assert agreement(top(both, queries), top(alone, queries)) >= 95
+    assert agreement(top(both, queries), top(alone, queries)) >= 93
 
 
 def test_its_record_names_the_checkpoint_beside_it_and_no_path():
@@ -66,7 +67,8 @@ def test_it_is_small_and_holds_no_code():
     files = [file for file in FIRST.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 1_000_000
     assert not [file for file in files if file.suffix == ".py"]
-    assert {tensor.dtype for tensor in load(FIRST).state_dict().values()} <= {torch.float32}
+    stored = load_file(FIRST / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
 
 
 def test_the_vision_tower_alone_embeds_images_as_the_whole_model_does():
