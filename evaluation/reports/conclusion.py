@@ -53,8 +53,8 @@ def _lost(row: Row) -> float:
 def _agreement(row: Row) -> str:
     percent = f"{row.cascade.agreement.value:.1f}"
     if percent == "100.0":
-        return "the same ten images"
-    return f"{percent} % of the same ten images"
+        return "the same top ten images"
+    return f"{percent} % of the same top ten images"
 
 
 def _share(part: Timing, whole: Timing) -> str:

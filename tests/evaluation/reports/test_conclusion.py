@@ -21,7 +21,7 @@ WORSE = result(20.0, 40.0, 50.0)
 def test_the_sentence_has_the_figures_of_the_report(report):
     said = conclusion(replace(report, rows=(stage("latency 0.1", 0.1, SAME),)))
     assert said.startswith("The first stage joint latency 0.1 takes 10 % of the full tower's time;")
-    assert "finds 88.1 % of the same ten images" in said
+    assert "finds 88.1 % of the same top ten images" in said
     assert "its Recall@10 is 71.0 % where the full tower alone reaches 71.0 %" in said
     assert said.endswith("5.0 times cheaper (if 10 % of the images ever reach the full tower).")
 
@@ -38,7 +38,7 @@ def test_seconds_are_those_that_the_speedups_are_made_of(report):
 def test_all_images_found_are_the_same_ten(report):
     whole = replace(SAME, agreement=around(100.0, 0.0))
     said = conclusion(replace(report, rows=(stage("latency 0.1", 0.1, whole),)))
-    assert "finds the same ten images, its" in said
+    assert "finds the same top ten images, its" in said
 
 
 @pytest.mark.parametrize(
