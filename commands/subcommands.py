@@ -153,6 +153,18 @@ SUBCOMMANDS = (
         "Draw which patches first stages keep and which tokens they merge.",
     ),
     Subcommand(
+        "demo-closing",
+        "demo.closing",
+        "demo",
+        "Say in one sentence what an experiment found, and what to do next.",
+    ),
+    Subcommand(
+        "demo-first-stage",
+        "demo.first_stage",
+        "demo",
+        "Make a first stage by the joint rule; the defaults made demo/clip-scenes-first.",
+    ),
+    Subcommand(
         "demo-train",
         "demo.train",
         "demo",

@@ -9,11 +9,11 @@ import contextlib
 import functools
 import hashlib
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+from tqdm import tqdm
 
 from corpora.drawing import render
 from corpora.layout import Scene, Thing, scene
@@ -56,7 +56,8 @@ def load_scenes(split: str = "validation", images: int | None = None) -> dataset
 
 
 def _rows(split: str, count: int) -> Iterator[dict]:
-    for index in range(count):
+    # shown where a person is there to see it: the first run on a machine draws for half a minute
+    for index in tqdm(range(count), desc=f"draw scenes: {split}", unit="image", disable=None):
         drawn = scene(SEEDS[split], index)
         png = io.BytesIO()
         render(drawn).save(png, "PNG")
@@ -77,8 +78,8 @@ def _code_digest() -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Shows no progress bar while rendering unless a person is there to see it."""
-    if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
+    """Leaves the screen to the bar of the drawing: no bar of datasets' own beside it."""
+    if datasets.are_progress_bars_disabled():
         yield
         return
     datasets.disable_progress_bars()

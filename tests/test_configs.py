@@ -6,6 +6,10 @@ import tyro
 
 from commands.config_file import read_config
 from commands.flags import ConfigOption
+from commands.results import result_directories
+from compress import early_exit, joint
+from compress.early_exit import EarlyExitOptions
+from compress.joint import JointOptions
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
 from evaluation.masking import MaskingExperimentOptions
@@ -16,13 +20,22 @@ TABLE_1 = {
     for corpus in ("coco", "flickr30k")
     for method in ("fisher", "sensitivity-22", "sensitivity-77", "sensitivity-132")
 }
-OTHERS = {"masking-demo": MaskingExperimentOptions}
+OTHERS = {
+    "demo-exit": EarlyExitOptions,
+    "demo-joint": JointOptions,
+    "masking-demo": MaskingExperimentOptions,
+}
 """Files of other commands than evaluation.cascade."""
 
 
 def parsed(path: Path) -> ConfigOption:
     options = OTHERS.get(path.stem, CascadeOptions)
     return tyro.cli(options, args=read_config(path, options))
+
+
+def command_of(path: Path) -> str:
+    """The module of the command that a file is for."""
+    return OTHERS.get(path.stem, CascadeOptions).__module__
 
 
 def test_every_experiment_of_table_1_has_a_file():
@@ -60,11 +73,28 @@ def test_the_comparison_has_every_baseline_with_and_without_repair():
         assert methods[f"{name}+none"].repair == "none"
 
 
-def test_the_demo_file_is_the_default_experiment():
+def test_the_demo_measures_what_it_makes_and_else_goes_by_the_defaults():
     default, demo = CascadeOptions(), parsed(CONFIGS / "demo.toml")
-    names = ("model", "corpus", "methods", "mac_constraint", "heads", "repair", "m", "f", "samples")
-    for name in names:
-        assert getattr(demo, name) == getattr(default, name)
+    assert replace(demo, stage=(), output=default.output) == default
+    made = []
+    for name, rule in {"demo-joint": joint.rule, "demo-exit": early_exit.rule}.items():
+        options = parsed(CONFIGS / f"{name}.toml")
+        made += result_directories(rule(options).settings, name, options.output).values()
+    assert list(demo.stage) == made
+
+
+def test_the_demo_compares_the_joint_rule_by_the_clock():
+    options = parsed(CONFIGS / "demo-joint.toml")
+    assert options.latency_constraint
+    assert not options.mac_constraint
+
+
+def test_make_demo_runs_the_demos_files():
+    recipe = (CONFIGS.parent / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
+    files = [path for path in sorted(CONFIGS.iterdir()) if path.stem.split("-")[0] == "demo"]
+    assert [path.stem for path in files] == ["demo-exit", "demo-joint", "demo"]
+    for path in files:
+        assert f"-m {command_of(path)} --config configs/{path.name} " in recipe
 
 
 def test_the_masking_file_spells_the_defaults_out():
@@ -77,5 +107,4 @@ def test_the_masking_file_spells_the_defaults_out():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
 def test_a_file_names_the_command_that_takes_it(path):
-    command = "masking" if parsed(path).__class__ is MaskingExperimentOptions else "cascade"
-    assert f"python -m evaluation.{command} --config configs/{path.name}" in path.read_text()
+    assert f"python -m {command_of(path)} --config configs/{path.name}" in path.read_text()

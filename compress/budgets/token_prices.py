@@ -82,7 +82,7 @@ class SecondPrices:
         ]
         return cls(
             tuple(measure(each, batch_size, progress="seconds") for each in towers),
-            tuple(seconds_of_merging(each, batch_size) for each in towers),
+            tuple(seconds_of_merging(each, batch_size, progress="merging") for each in towers),
         )
 
     def under(self, latency_constraint: float) -> "SecondPrices":

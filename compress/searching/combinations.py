@@ -10,6 +10,7 @@ from math import inf
 
 import numpy as np
 from torch import nn
+from tqdm import tqdm
 
 from compress.allocation.allocate import Curve, by_curves
 from compress.allocation.plan import Plan
@@ -113,7 +114,7 @@ def _candidates(
         exit_at = _exit(source, layers, thoroughness)
         start = exit_at.start(thoroughness.spending)
         curves = [*start.curves, *start.dims]
-        for each in reads:
+        for each in tqdm(reads, desc=f"sizes, exit {layers}", unit="schedule"):
             shape = reduced_shape(config, _reduction(config, layers, each.schedule))
             mask = _sizes(exit_at.scored.importance, curves, prices.of_shape(shape), thoroughness)
             if mask is not None:

@@ -21,6 +21,7 @@ def seconds_per_image(
     repetitions: int = 5,
     warmup: int = 1,
     device: str | torch.device = "cpu",
+    progress: str | None = None,
 ) -> dict[Name, Timing]:
     """Time contenders in turn: all of them once, then all of them again, ….
 
@@ -30,6 +31,7 @@ def seconds_per_image(
         repetitions: timed calls per contender.
         warmup: untimed calls per contender beforehand, also in turn.
         device: where the work runs; anything but the CPU is synchronised around each call.
+        progress: the title of a bar.
 
     Returns:
         name → `Timing` in seconds per image, in the order given.
@@ -44,7 +46,7 @@ def seconds_per_image(
             "need images ≥ 1, repetitions ≥ 1 and warmup ≥ 0, "
             f"got {images}, {repetitions} and {warmup}"
         )
-    turns = in_turn(contenders, repetitions, torch.device(device), warmup)
+    turns = in_turn(contenders, repetitions, torch.device(device), warmup, progress=progress)
     return {name: summarise(np.divide(each, images)) for name, each in turns.items()}
 
 
@@ -116,11 +118,16 @@ def stage_timings(
         device: where the stages run.
     """
     works = {name: contender(sources) for name, contender in contenders.items()}
-    turns = (
-        {name: work.encoder for name, work in works.items()},
-        {name: work.end_to_end for name, work in works.items()},
-    )
-    timed = [seconds_per_image(turn, len(sources), repetitions, device=device) for turn in turns]
+    turns = {
+        "encoder": {name: work.encoder for name, work in works.items()},
+        "end to end": {name: work.end_to_end for name, work in works.items()},
+    }
+    timed = [
+        seconds_per_image(
+            turn, len(sources), repetitions, device=device, progress=f"seconds: {basis}"
+        )
+        for basis, turn in turns.items()
+    ]
     return {name: StageTiming(*(each[name] for each in timed)) for name in works}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 import torch
+from tqdm import tqdm
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -34,6 +35,7 @@ def in_turn(
     device: torch.device,
     warmup: int = 1,
     prepare: Callable[[Name], object] = lambda _name: None,
+    progress: str | None = None,
 ) -> dict[Name, list[float]]:
     """Time contenders in turn: all of them once, then all of them again, ….
 
@@ -43,12 +45,14 @@ def in_turn(
         device: where the work runs; anything but the CPU is synchronised around each call.
         warmup: untimed turns beforehand.
         prepare: called with a contender's name before its every call, untimed.
+        progress: the title of a bar, which moves between turns.
 
     Returns:
         name → seconds of each timed call, in the order given.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in contenders}
-    for turn in range(warmup + repetitions):
+    turns = range(warmup + repetitions)
+    for turn in tqdm(turns, desc=progress, unit="turn", disable=progress is None):
         for name, work in contenders.items():
             prepare(name)
             taken = seconds_of(work, device)

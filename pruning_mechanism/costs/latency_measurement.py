@@ -123,7 +123,9 @@ def measured_share(
 
 
 @torch.inference_mode()
-def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int = 7) -> float:
+def seconds_of_merging(
+    model: nn.Module, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
+) -> float:
     """What merging adds to a layer, in seconds per image, not counting what fewer tokens save.
 
     Matching tokens, merging them, and attending by their sizes; attention alone and with all of
@@ -133,6 +135,7 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
         model: a dense tower with a class token, which stays as it is.
         batch_size: images in a batch.
         repetitions: timed turns, after one untimed.
+        progress: the title of a bar.
     """
     layers = len(Tower.of(model).layers)
     tower = Tower.of(reduce(model, Reduction(merged_per_layer=(1,) * layers)))
@@ -140,7 +143,7 @@ def seconds_of_merging(model: nn.Module, batch_size: int = 32, repetitions: int 
     sizes = hidden.new_ones(hidden.shape[:2], dtype=torch.float32)
     settle_memory()
     extra = []
-    for turn in range(repetitions + 1):
+    for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
         for layer in range(layers):
             marks = [_mark(hidden.device)]
             tower.root.attend(layer, hidden, None)

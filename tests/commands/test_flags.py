@@ -41,6 +41,8 @@ from compress.rank import RankOptions
 from compress.recover import RecoverOptions
 from compress.resolution import ResolutionCommandOptions
 from compress.sensitivity import SensitivityOptions
+from demo.closing import ClosingOptions
+from demo.first_stage import FirstStageOptions
 from demo.probe import ProbeOptions
 from demo.train import Recipe
 from evaluation.cascade import CascadeOptions
@@ -67,6 +69,8 @@ COMMANDS = {
     "compress.recover": RecoverOptions,
     "compress.resolution": ResolutionCommandOptions,
     "compress.sensitivity": SensitivityOptions,
+    "demo.closing": ClosingOptions,
+    "demo.first_stage": FirstStageOptions,
     "demo.probe": ProbeOptions,
     "demo.train": Recipe,
     "evaluation.cascade": CascadeOptions,

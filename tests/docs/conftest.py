@@ -11,6 +11,7 @@ from pruning_mechanism import Mask, Reduction, load, load_processor, prune, redu
 from tests.docs.markdown import ROOT
 
 DEMO = ROOT / "demo" / "clip-scenes"
+FIRST = ROOT / "demo" / "clip-scenes-first"
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +23,11 @@ def workplace(tmp_path_factory) -> Path:
     they are of the kinds that the commands make, not as good.
     """
     root = tmp_path_factory.mktemp("workplace")
-    for place in (root / "openai" / "clip-vit-base-patch16", root / "demo" / "clip-scenes"):
-        place.parent.mkdir()
-        place.symlink_to(DEMO)
+    (root / "openai").mkdir()
+    (root / "openai" / "clip-vit-base-patch16").symlink_to(DEMO)
+    (root / "demo").mkdir()
+    for checkpoint in (DEMO, FIRST):
+        (root / "demo" / checkpoint.name).symlink_to(checkpoint)
     for split, images in (("train", 12), ("validation", 6)):
         _write_photos(root / "photos" / split, SEEDS[split], images)
     model, processor = load(DEMO), load_processor(DEMO)

@@ -1,0 +1,69 @@
+"""What an experiment found, in one sentence that needs no table beside it.
+
+Made from the report alone, like tables and figures.
+"""
+
+from evaluation.measuring.values import Timing
+from evaluation.reports.record import RecordError
+from evaluation.reports.report import Report, Row
+
+UNCHANGED = 0.1
+"""Percentage points of Recall@k that a cascade may lose and still be called as good."""
+
+
+def conclusion(report: Report) -> str:
+    """The cascade that saves most of those as good as the full tower, and what it saves.
+
+    If no cascade is as good, that is said of the one that comes closest.
+
+    Raises:
+        RecordError: the report has no cascade.
+    """
+    best = best_cascade(report)
+    k = max(best.alone.recall)
+    share = _share(report.seconds(best), report.seconds(report.reference))
+    name = f"{best.method} {best.constraint}".strip()
+    recall, full = best.cascade.recall[k].value, report.reference.alone.recall[k].value
+    return (
+        f"The first stage {name} takes {share} of the full tower's time; with it in front, search "
+        f"finds {_agreement(best)}, its Recall@{k} is {recall:.1f} % where the full tower alone "
+        f"reaches {full:.1f} %, and over a collection's life encoding is {_saving(best)}."
+    )
+
+
+def best_cascade(report: Report) -> Row:
+    """The first stage that the conclusion is about.
+
+    Raises:
+        RecordError: the report has no cascade.
+    """
+    rows = [row for row in report.rows if row.cascade is not None]
+    if not rows:
+        raise RecordError("the report has no first stage, so there is nothing to conclude")
+    if unchanged := [row for row in rows if _lost(row) <= UNCHANGED]:
+        return max(unchanged, key=lambda row: row.lifetime_speedup.value)
+    return min(rows, key=_lost)
+
+
+def _lost(row: Row) -> float:
+    """Percentage points of Recall@k that the cascade loses, at the largest k."""
+    return -row.cascade.difference[max(row.cascade.difference)].value
+
+
+def _agreement(row: Row) -> str:
+    percent = f"{row.cascade.agreement.value:.1f}"
+    if percent == "100.0":
+        return "the same top ten images"
+    return f"{percent} % of the same top ten images"
+
+
+def _share(part: Timing, whole: Timing) -> str:
+    percent = 100 * part.median / whole.median
+    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def _saving(row: Row) -> str:
+    saving = f"{row.lifetime_speedup.value:.1f} times cheaper"
+    if row.f_assumed is None:
+        return saving
+    return f"{saving} (if {100 * row.f_assumed:g} % of the images ever reach the full tower)"
