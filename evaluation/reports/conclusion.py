@@ -7,7 +7,7 @@ from evaluation.measuring.values import Timing
 from evaluation.reports.record import RecordError
 from evaluation.reports.report import Report, Row
 
-UNCHANGED = 0.1
+UNCHANGED = 0.5
 """Percentage points of Recall@k that a cascade may lose and still be called as good."""
 
 
