@@ -75,7 +75,7 @@ def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(co
     ("flags", "said"),
     [
         (("--align", "none"), "has no effect with --align none"),
-        (("--exits", "4"), "layers from 1 to 3"),
+        (("--exits", "4"), "layers 1 to 3"),
         (("--tries", "0"), "--tries must be at least 1"),
         (("--search-samples", "7"), "--search-samples must be at least 8"),
         (("--mac-constraint", "1.5"), "in (0, 1]"),
