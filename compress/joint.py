@@ -21,58 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, get_args
 
-from commands.flags import Bounds, Count, Share, by_default
 from commands.run import main_of
 from compress.budgets.budgets import MacBudget, SecondBudget
-from compress.choices import LEAST_IMAGES, Structure, Thoroughness
+from compress.choices import LEAST_IMAGES, Thoroughness
 from compress.command import run_command
 from compress.errors import UserError
-from compress.options import OutputOptions, TokenOptions
-
-
-@dataclass(frozen=True)
-class CombinationOptions(TokenOptions):
-    """What may go, and how thoroughly to look."""
-
-    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
-    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
-    latency_constraint: tuple[Share, ...] = ()
-    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
-    structures: tuple[Structure, ...] = get_args(Structure)
-    """what pruning may take"""
-    exits: tuple[Count, ...] = ()
-    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
-    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
-    """calibration images that exits and finished towers are compared on"""
-    score_samples: Count = 1024
-    """calibration images for the scores and the repair"""
-    curve_samples: Count = 128
-    """calibration images for the curves"""
-    tries: Count = 4
-    """combinations that are made for each constraint, and the best one that merges nothing"""
-
-    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
-    reads_target: ClassVar = True
-
-    def check(self) -> None:
-        """Raise `UserError` if what is made isn't to be aligned."""
-        super().check()
-        if self.align == "none":
-            raise UserError("compress.joint judges by the aligned embedding: --align ridge")
-
-    @property
-    def thoroughness(self) -> Thoroughness:
-        """What may go, and how thoroughly to look."""
-        return Thoroughness(
-            self.structures,
-            self.exits,
-            self.search_samples,
-            self.score_samples,
-            self.curve_samples,
-            self.tries,
-        )
+from compress.options import CombinationOptions, OutputOptions
 
 
 @dataclass(frozen=True)

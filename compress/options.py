@@ -6,7 +6,7 @@ say to it.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from commands.flags import (
     Bounds,
@@ -25,6 +25,7 @@ from commands.published import published, published_corpus, published_name
 from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget
 from compress.choices import (
     DEMO_MODEL,
+    LEAST_IMAGES,
     USUAL_STRUCTURES,
     Align,
     Allocation,
@@ -34,6 +35,7 @@ from compress.choices import (
     Sampling,
     Spending,
     Structure,
+    Thoroughness,
 )
 from compress.errors import UserError
 
@@ -296,6 +298,49 @@ class BudgetOptions(SpendingOptions, TowerOptions):
         """Raise `UserError` if the budgets don't go with the other options."""
         super().check()
         self.budgets()
+
+
+@dataclass(frozen=True)
+class CombinationOptions(TokenOptions):
+    """What the joint rule may take away, and how thoroughly it looks."""
+
+    mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
+    """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
+    latency_constraint: tuple[Share, ...] = ()
+    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    structures: tuple[Structure, ...] = get_args(Structure)
+    """what pruning may take"""
+    exits: tuple[Count, ...] = ()
+    """layers to exit after that are tried (default: all of the tower, and every sixth of it)"""
+    search_samples: Annotated[int, Bounds(LEAST_IMAGES)] = 2048
+    """calibration images that exits and finished towers are compared on"""
+    score_samples: Count = 1024
+    """calibration images for the scores and the repair"""
+    curve_samples: Count = 128
+    """calibration images for the curves"""
+    tries: Count = 4
+    """combinations that are made for each constraint, and the best one that merges nothing"""
+
+    exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
+    reads_target: ClassVar = True
+
+    def check(self) -> None:
+        """Raise `UserError` if what is made isn't to be aligned."""
+        super().check()
+        if self.align == "none":
+            raise UserError("compress.joint judges by the aligned embedding: --align ridge")
+
+    @property
+    def thoroughness(self) -> Thoroughness:
+        """What the joint rule may take away, and how thoroughly it looks."""
+        return Thoroughness(
+            self.structures,
+            self.exits,
+            self.search_samples,
+            self.score_samples,
+            self.curve_samples,
+            self.tries,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.flags import ConfigOption, ReadPath
+from commands.run import main_of
 from commands.screen import console
 from evaluation.command import run_command
-from evaluation.reports.conclusion import conclusion
-from evaluation.reports.report import open_report
 
 NEXT = """\
 What to do next:
@@ -40,12 +39,15 @@ class ClosingOptions(ConfigOption):
     """a report, as evaluation.cascade writes it"""
 
 
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("demo.closing"), ClosingOptions, "demo.closing")
+
+from evaluation.reports.conclusion import conclusion
+from evaluation.reports.report import open_report
+
+
 def main(options: ClosingOptions) -> None:
     """Read the report and print both."""
     print_ = console().print
     print_(f"\n{conclusion(open_report(options.report))}\n", soft_wrap=True)
     print_(NEXT, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_command(main, ClosingOptions, "demo.closing")

@@ -12,22 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from torch import nn
-
 from commands.flags import Bounds, Count, NumberFromZero, Share, WrittenPath
 from commands.inputs import inputs_of
 from commands.outputs import finished_directory
+from commands.run import main_of
 from commands.screen import console, printable
-from compress.command import run_command, summary
-from compress.joint import JointOptions, rule
-from compress.making.make import make, write
-from compress.making.source import open_source
-from compress.solving.alignment import LEAST_IMAGES
-from pruning_mechanism.families import pruned_class
+from compress.choices import LEAST_IMAGES
+from compress.command import run_command
+from compress.options import CombinationOptions, OutputOptions
 
 
 @dataclass(frozen=True)
-class FirstStageOptions(JointOptions):
+class FirstStageOptions(CombinationOptions, OutputOptions):
     """Make a first stage by the joint rule; the defaults made demo/clip-scenes-first.
 
     Example: python -m demo.first_stage --output results/clip-scenes-first
@@ -51,6 +47,18 @@ class FirstStageOptions(JointOptions):
     """layers to exit after that are tried"""
     output: WrittenPath = Path("results/clip-scenes-first")
     """directory to write"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("demo.first_stage"), FirstStageOptions, "demo.first_stage")
+
+from torch import nn
+
+from compress.joint import rule
+from compress.making.make import make, write
+from compress.making.source import open_source
+from compress.rule_command import summary
+from pruning_mechanism.families import pruned_class
 
 
 def vision_alone(model: nn.Module) -> nn.Module:
@@ -95,7 +103,3 @@ def main(options: FirstStageOptions) -> None:
     for line in (*result.compression.notes, *summary(source, result)):
         console().print(line)
     console().print(f"wrote {printable(options.output)}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_command(main, FirstStageOptions, "demo.first_stage")

@@ -61,7 +61,7 @@ def check(lines: list[list[str]], place: str) -> list[str]:
 
 @cache
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

@@ -141,7 +141,7 @@ def test_a_stage_that_changes_no_token_is_refused(stages, clip_directory, folder
     ("flags", "reason"),
     [
         (("--images", 0), "--images must be at least 1"),
-        (("--stage",), "name at least one value of --stage"),
+        (("--stage",), "--stage needs at least one value"),
         (("--stage", "nowhere"), "--stage nowhere: no such directory"),
         (("--split", "odd"), "odd"),
     ],

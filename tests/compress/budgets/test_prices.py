@@ -116,7 +116,7 @@ def test_in_seconds_a_mask_costs_what_the_table_predicts(seed):
 
 
 def test_a_latency_constraint_that_not_even_an_empty_tower_meets_is_refused_with_its_share():
-    with pytest.raises(UserError, match=f"--latency-constraint 0.03: .* takes {LEAST:.3f} of"):
+    with pytest.raises(UserError, match=f"latency 0.03: .* takes {LEAST:.3f} of"):
         Prices.in_seconds(CONFIG, TABLE, 0.03)
 
 
