@@ -45,7 +45,7 @@ def test_the_lowest_heads_go_and_every_neuron_stays(seed, count):
 
 @pytest.mark.parametrize("count", [-1, 13])
 def test_more_heads_than_there_are_are_refused(count):
-    with pytest.raises(UserError, match="12 heads"):
+    with pytest.raises(UserError, match="the vision tower has 12"):
         select(importance(0), count, CONFIG)
 
 

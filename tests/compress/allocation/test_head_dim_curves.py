@@ -10,14 +10,13 @@ from torch.nn.functional import cosine_similarity
 from transformers import CLIPVisionConfig
 
 from compress.allocation.allocate import Curve, by_curves
-from compress.allocation.curves import compensated, remeasure_curves
-from compress.allocation.head_dim_curves import fixed_dim_curves, measure_dim_curves
+from compress.allocation.curves import compensated
+from compress.allocation.head_dim_curves import measure_dim_curves
 from compress.budgets.prices import Prices
 from compress.calibrating.importance import Importance
 from compress.calibrating.moments import Moments, dense_moments
-from compress.solving.eliminate import importance_of
 from compress.solving.head_dims import rotate_tower
-from pruning_mechanism import Mask, Shape, Tower, image_embeddings, macs, prune
+from pruning_mechanism import Mask, Shape, Tower, image_embeddings, prune
 from tests.compress.solving.test_repair import Images
 from tests.compress.test_towers import Texts
 from tests.conftest import tiny_clip
@@ -153,27 +152,3 @@ def test_heads_keep_their_first_dimensions():
     assert not mask.qk_dims.all()
     for dims in (mask.qk_dims, mask.value_dims):
         assert all(row == sorted(row, reverse=True) for row in dims.tolist())
-    again = by_curves(SCORES, [*units, *fixed_dim_curves(mask)], Prices.in_macs(CONFIG, 0.4))
-    assert torch.equal(again.qk_dims, mask.qk_dims)
-    assert torch.equal(again.value_dims, mask.value_dims)
-    assert again.mac_fraction(CONFIG) <= 0.4
-    assert fixed_dim_curves(Mask.dense(CONFIG)) == []
-
-
-def test_curves_measured_again_are_of_heads_as_small_as_chosen(turned):
-    """With all units of the others there, all heads of the chosen sizes lose what the cut loses."""
-    tower, images, moments = turned
-    model = tower.model
-    dense = Mask.dense(model.config)
-    half = torch.tensor([True, True, False, False]).expand(3, 4)
-    mask = Mask(dense.heads, dense.neurons, half, half)
-    smaller = prune(model, mask)
-    importance = importance_of(tower, moments)
-    found = remeasure_curves(tower, Tower.of(smaller), mask, importance, images, 24)
-    assert [(curve.layer, curve.kind) for curve in found[:2]] == [(0, "heads"), (0, "neurons")]
-    cut = prune(model, mask)
-    with torch.no_grad():  # the last MLP is whole, so its curve ends in the loss of the cut tower
-        embeddings = (image_embeddings(each, images.pixels) for each in (cut, model))
-        expected = 1 - cosine_similarity(*embeddings).mean().item()
-    assert macs(cut).fraction < 1
-    assert 0 < found[-1].losses[-1] < expected
