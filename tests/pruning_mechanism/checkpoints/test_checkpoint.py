@@ -23,7 +23,7 @@ from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import random_slim_mask, tiny_inputs, tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 TOKENS = tiny_inputs("text")["input_ids"]
 RECORD = Compression(
