@@ -77,9 +77,14 @@ def shielded() -> Iterator[None]:
         _shields -= 1
 
 
+def arrived() -> bool:
+    """Whether a signal has arrived, even if its exception was swallowed."""
+    return bool(_came)
+
+
 def raise_pending() -> None:
     """Raise `Interrupted` if a signal has arrived, even if its exception was swallowed."""
-    if _came:
+    if arrived():
         raise Interrupted
 
 

@@ -19,6 +19,7 @@ from commands.interrupts import (
     INTERRUPTED,
     Interrupted,
     answer,
+    arrived,
     interruptible,
     raise_pending,
     shielded,
@@ -95,17 +96,22 @@ def _status(
         main(given)
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
-    except one_line as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _refuse(_of_system(error))
     except Exception as error:
-        if not (found := _SYSTEM.search(str(error))):
-            raise
-        return _refuse(f"a file can't be read or written: {found[1]}")
+        if arrived():  # a library that was being imported made another error of the interrupt
+            return INTERRUPTED
+        return _refuse(_one_line(error, one_line))
     return 0
+
+
+def _one_line(error: Exception, known: tuple[type[Exception], ...]) -> str:
+    """What to say of an error that the user can fix; any other is raised again."""
+    if isinstance(error, known):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_system(error)
+    if not isinstance(error, OSError) and (found := _SYSTEM.search(str(error))):
+        return f"a file can't be read or written: {found[1]}"
+    raise error
 
 
 def _refuse(reason: str) -> int:

@@ -1,3 +1,5 @@
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,3 +150,16 @@ def test_what_is_no_result_is_never_overwritten(tmp_path):
     ):
         pytest.fail("the work must not start")
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_an_interrupt_that_a_library_made_another_error_of_is_one_still(capsys):
+    def importing(_options) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:
+            raise ModuleNotFoundError("could not import") from None
+
+    with pytest.raises(SystemExit) as ending:
+        run_command(importing, Options, "example", [])
+    assert ending.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted:")
