@@ -4,7 +4,7 @@ Options (`compress.options`) are turned into these. Nothing costly is imported, 
 shows its help, or says what is wrong with its command line, at once.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -68,6 +68,11 @@ class Checkpoints:
     def recorded(self, path: str) -> str:
         """What records call the checkpoint at a path."""
         return self.called.get(path, path)
+
+
+def towers_called(kinds: Sequence["TowerKind"]) -> str:
+    """How options and records name towers: vision, text or both."""
+    return "both" if len(kinds) == 2 else kinds[0]
 
 
 @dataclass(frozen=True)

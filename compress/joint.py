@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from commands.run import main_of
-from compress.budgets.budgets import MacBudget, SecondBudget
-from compress.choices import LEAST_IMAGES, Thoroughness
+from compress.budgets.budgets import MacBudget, SecondBudget, by_setting
+from compress.choices import Thoroughness
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import CombinationOptions, OutputOptions
@@ -105,14 +105,10 @@ def rule(options: CombinationOptions) -> Rule:
         files = partial(_write, found)
         return Step(found.best.model, source.processor, notes=found.notes, files=files)
 
-    budgets: list[MacBudget | SecondBudget] = [MacBudget(share) for share in USUAL_MACS]
-    if options.latency_constraint:
-        budgets = [SecondBudget(share) for share in dict.fromkeys(options.latency_constraint)]
-    elif options.mac_constraint:
-        budgets = [MacBudget(share) for share in dict.fromkeys(options.mac_constraint)]
-    asked = {budget.setting: budget for budget in budgets}
-    needs = Needs(full=True, images=LEAST_IMAGES)
-    return Rule("joint", asked, step, check, needs)
+    budgets = map(SecondBudget, options.latency_constraint)
+    if not options.latency_constraint:
+        budgets = map(MacBudget, options.mac_constraint or USUAL_MACS)
+    return Rule("joint", by_setting(budgets), step, check, Needs.of("ridge"))
 
 
 def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thoroughness) -> Found:

@@ -11,12 +11,12 @@ from rich.table import Table
 from commands.inputs import inputs_of
 from commands.results import Closing, Outputs, result_directories
 from compress.budgets.settings import Setting
-from compress.choices import DEMO_MODEL, LEAST_IMAGES
+from compress.choices import DEMO_MODEL, towers_called
 from compress.errors import UserError
 from compress.making.make import Result, make, write
 from compress.making.rule import Rule
 from compress.making.source import Needs, Source, open_source
-from compress.options import FullTowerOptions, TowerOptions
+from compress.options import FullTowerOptions
 from corpora import CorpusError
 from pruning_mechanism import Shape, TowerError, macs, parameters
 from pruning_mechanism.families import tower_config
@@ -37,8 +37,8 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
     outputs.check()
     _refuse_unread_texts(rule, options)
     finish = options.finish
-    aligns = Needs(full=True, images=LEAST_IMAGES) if finish.align != "none" else Needs()
-    source = open_source(options.checkpoints, options.sampling, rule.needs | aligns)
+    needs = rule.needs | Needs.of(finish.align)
+    source = open_source(options.checkpoints, options.sampling, needs)
     for setting in rule.settings:
         rule.check(source, rule.asked[setting])
 
@@ -51,15 +51,15 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
 
 
 def _refuse_unread_texts(rule: Rule, options: FullTowerOptions) -> None:
-    reads = rule.needs.captions or getattr(options, "tower", "vision") != "vision"
-    if isinstance(options, TowerOptions) and options.text_model and not reads:
+    asked = options.checkpoints
+    if asked.text_model and not rule.needs.captions and asked.towers == ("vision",):
         raise UserError(f"--text-model is not read: {rule.name} reads no captions; leave it out")
 
 
 def _called(rule: Rule, options: FullTowerOptions) -> str:
     """What a result's directory is called, before its setting."""
     before = "" if options.model == DEMO_MODEL else f"{Path(options.model).resolve().name}-"
-    tower = getattr(options, "tower", "vision")
+    tower = towers_called(options.checkpoints.towers)
     return f"{before}{rule.name}" if tower == "vision" else f"{before}{rule.name}-{tower}"
 
 

@@ -17,7 +17,7 @@ from commands.inputs import inputs_of
 from commands.outputs import finished_directory
 from commands.published import published_corpus
 from commands.run import main_of
-from compress.choices import LEAST_IMAGES, PatchRule
+from compress.choices import PatchRule
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import MaskShare, TokenOptions
@@ -81,7 +81,9 @@ def main(options: MaskingExperimentOptions) -> None:
     rules = _rules(options)
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         collection, skipped = searched_corpus(options)
-        source = open_source(options.checkpoints, options.sampling, _needs(options))
+        source = open_source(
+            options.checkpoints, options.sampling, Needs(full=True) | Needs.of(options.align)
+        )
         refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, set(collection["key"]))
         path = source.full.path
         texts = Stage.load(options.text_model, options.device) if options.text_model else None
@@ -102,11 +104,6 @@ def main(options: MaskingExperimentOptions) -> None:
         )  # fmt: skip
         write_report(report, directory)
     show_report(report, options.output)
-
-
-def _needs(options: MaskingExperimentOptions) -> Needs:
-    """The full tower is measured, whatever is aligned to it."""
-    return Needs(full=True, images=LEAST_IMAGES if options.align != "none" else 1)
 
 
 def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, Rule]:

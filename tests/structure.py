@@ -171,7 +171,7 @@ def _absolute(name: str, node: ast.ImportFrom, package: bool) -> str:
 
 
 def _nearest(name: str, files: Mapping[str, Path]) -> str:
-    """The file that defines a name: its module or package; empty if it is none of ours."""
+    """The module or package that defines a name; empty if the project has none."""
     while name and name not in files:
         name = name.rpartition(".")[0]
     return name

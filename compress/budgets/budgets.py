@@ -1,5 +1,6 @@
 """Budgets: what a smaller tower may spend, in MACs, in measured seconds or in heads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,12 @@ class MacBudget:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UserError(f"a MAC constraint must be in (0, 1], found {self.share}")
+        check_share(self.share, "MAC")
 
     @property
     def setting(self) -> Setting:
         """How results under it are called."""
         return Setting("MAC", self.share)
-
-    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
-        """Every tower can keep a share of its MACs; `structures.check_reach` knows which."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,12 @@ class SecondBudget:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UserError(f"a latency constraint must be in (0, 1], found {self.share}")
+        check_share(self.share, "latency")
 
     @property
     def setting(self) -> Setting:
         """How results under it are called."""
         return Setting("latency", self.share)
-
-    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
-        """What it allows is known only once seconds are measured."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +60,19 @@ class HeadBudget:
         """How results under it are called."""
         return Setting("heads", self.heads)
 
-    def check(self, config: object, tower: "TowerKind" = "vision") -> None:
-        """Raise `UserError` unless the tower has that many heads."""
-        check_heads(self.heads, config, tower)
-
 
 Budget = MacBudget | SecondBudget | HeadBudget
+
+
+def by_setting(budgets: Iterable[Budget]) -> dict[Setting, Budget]:
+    """Budgets by how their results are called, each once."""
+    return {budget.setting: budget for budget in budgets}
+
+
+def check_share(share: float, kind: str) -> None:
+    """Raise `UserError` unless a share is in (0, 1]."""
+    if not 0 < share <= 1:
+        raise UserError(f"a {kind} constraint must be in (0, 1], found {share}")
 
 
 def check_heads(heads: int, config: object, tower: "TowerKind" = "vision") -> None:

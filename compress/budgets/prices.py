@@ -11,7 +11,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from compress.budgets.budgets import Budget, HeadBudget, MacBudget, SecondBudget, check_heads
+from compress.budgets.budgets import (
+    Budget,
+    HeadBudget,
+    SecondBudget,
+    check_heads,
+    check_share,
+)
 from compress.errors import UserError
 from pruning_mechanism import Mask, Shape, TowerKind
 from pruning_mechanism.costs.latency import LatencyTable
@@ -46,7 +52,7 @@ class Prices:
         Raises:
             UserError: the constraint is outside (0, 1].
         """
-        MacBudget(mac_constraint)
+        check_share(mac_constraint, "MAC")
         dense, shape = Shape.of(config, dense=True, tower=tower), Shape.of(config, tower=tower)
         share = mac_constraint
         if shape.encoder_macs != dense.encoder_macs:
@@ -68,7 +74,7 @@ class Prices:
         Raises:
             UserError: the constraint is outside (0, 1], or not even an empty tower meets it.
         """
-        SecondBudget(latency_constraint)
+        check_share(latency_constraint, "latency")
         if table.least > latency_constraint:
             raise UserError(
                 f"latency {latency_constraint:g}: even a tower without heads and "

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from compress.budgets.budgets import Budget, HeadBudget, SecondBudget
+from compress.budgets.budgets import Budget, HeadBudget, SecondBudget, check_heads
 from compress.choices import Structure
 from compress.errors import UserError
 from pruning_mechanism import Shape, TowerKind
@@ -54,6 +54,8 @@ def check_reach(
     """
     if isinstance(budget, SecondBudget):
         return
+    if isinstance(budget, HeadBudget):
+        check_heads(budget.heads, config, tower)
     shape = Shape.of(config, dense=True, tower=tower)
     heads, neurons = (
         int(allowed(structures, kind, units, np.array([0, 1, units]))[0])

@@ -21,7 +21,7 @@ SHARES = (0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class LayerPrices:
-    """What each layer's attention and MLP cost, in the place of `Prices`.
+    """What each layer's attention and MLP cost, instead of `Prices`.
 
     `cost` gives the costs of a kind of sublayer in a layer at arrays of sizes: of heads and, if
     not all dense, the sizes of their queries and keys and of their values, or of neurons. `budget`

@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.allocation.plan import Plan
 from compress.budgets.settings import Setting
-from compress.choices import Finish
+from compress.choices import Finish, towers_called
 from compress.errors import UserError
 from compress.making.keys import write_keys
 from compress.making.rule import Cut, Rule, Step
@@ -150,7 +150,7 @@ def _record(
         tower_macs=sum(cost.tower for cost in costs),
         parameters=sum(parameters(model, kind) for kind in source.kinds),
         seconds=0.0,
-        tower="both" if len(source.kinds) == 2 else source.kinds[0],
+        tower=towers_called(source.kinds),
         align=finish.align,
         chain=(*source.chain, *done),
         unreadable_images=source.calibration.unreadable,

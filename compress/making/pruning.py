@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from compress.allocation.plan import Plan, Scored, Select, plan_of
-from compress.budgets.budgets import Budget, HeadBudget, SecondBudget
+from compress.budgets.budgets import Budget, HeadBudget, SecondBudget, by_setting
 from compress.budgets.structures import check_reach
 from compress.calibrating.importance import Importance
 from compress.calibrating.subject import Subject
@@ -84,11 +84,9 @@ def planned(
             _check_prunable(source, subject, budget)
             if isinstance(budget, HeadBudget) and subject.alive is not None:
                 _check_real_heads(budget, subject)
-            budget.check(subject.model.config, subject.kind)
             check_reach(structures, budget, subject.model.config, subject.kind)
 
-    asked = {budget.setting: budget for budget in dict.fromkeys(budgets)}
-    return Rule(name, asked, step, check, Needs(captions, images=LEAST_IMAGES))
+    return Rule(name, by_setting(budgets), step, check, Needs(captions, images=LEAST_IMAGES))
 
 
 def cut(subject: Subject, plan: Plan, model: nn.Module | None = None) -> nn.Module:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from compress.budgets.budgets import MacBudget
+from compress.budgets.budgets import MacBudget, by_setting
 from compress.budgets.settings import Setting
 from compress.errors import UserError
 from compress.making.rule import Rule, Step
@@ -37,8 +37,7 @@ def check_of(choose: Choose) -> Callable[[Source, Any], None]:
 def asked_of(kind: str, values: Sequence[float], shares: Sequence[float]) -> dict[Setting, Any]:
     """What a token rule is asked for: shares of MACs if there are any, or values of its own."""
     if shares:
-        budgets = [MacBudget(share) for share in dict.fromkeys(shares)]
-        return {budget.setting: budget for budget in budgets}
+        return by_setting(map(MacBudget, shares))
     return {Setting(kind, value): value for value in dict.fromkeys(values)}
 
 

@@ -15,7 +15,7 @@ from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration, Tokeniser, tokeniser_of
 from compress.calibrating.device import check_device
 from compress.calibrating.subject import Subject
-from compress.choices import Checkpoints, Sampling
+from compress.choices import LEAST_IMAGES, Align, Checkpoints, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
@@ -48,6 +48,11 @@ class Needs:
     captions: bool = False
     full: bool = False
     images: int = 1
+
+    @classmethod
+    def of(cls, align: Align) -> "Needs":
+        """What an alignment asks for."""
+        return cls() if align == "none" else cls(full=True, images=LEAST_IMAGES)
 
     def __or__(self, other: "Needs") -> "Needs":
         """What either of two asks for."""
@@ -129,21 +134,21 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     full = _full_tower(
         checkpoints, record, FullTower(path, Tower.of(model), processor), needs, device
     )
-    aligned_to = fingerprint(full.path, full.tower.model)
     if record is None:
         remember(own, path)
-    remember(aligned_to, full.path)
     texts, tokeniser = (
         _text_tower(checkpoints, model, processor, device) if captions else (None,) * 2
     )
     calibration = _drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
     settings, notes = {}, ()
-    if needs.full and checkpoints.full and aligned_to != own:
-        settings = {FULL_FINGERPRINT: aligned_to}
-        notes = (
-            f"aligned to {checkpoints.recorded(full.path)}, which isn't what it was made from",
-        )
+    if needs.full:
+        aligned_to = fingerprint(full.path, full.tower.model)
+        remember(aligned_to, full.path)
+        if checkpoints.full and aligned_to != own:
+            settings = {FULL_FINGERPRINT: aligned_to}
+            called = checkpoints.recorded(full.path)
+            notes = (f"aligned to {called}, which isn't what it was made from",)
     return Source(
         path,
         model,

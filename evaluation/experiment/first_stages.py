@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from commands.screen import printable
 from compress.budgets.settings import Setting
-from compress.choices import LEAST_IMAGES
 from compress.errors import UserError
 from compress.making.keys import read_keys
 from compress.making.make import Result, make, problems, write
@@ -56,8 +55,7 @@ class Method:
     @property
     def needs(self) -> Needs:
         """What it asks of a source."""
-        aligns = Needs(full=True, images=LEAST_IMAGES) if self.aligns else Needs()
-        return self.rule.needs | aligns
+        return self.rule.needs | Needs.of(self.options.align)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
