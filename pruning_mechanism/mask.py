@@ -63,6 +63,12 @@ class Mask:
 
     __hash__ = None
 
+    def __and__(self, other: "Mask") -> "Mask":
+        """What both keep, of the same tower."""
+        mine, theirs = self.tensors, other.tensors
+        both = {name: mine[name] & theirs[name] for name in mine.keys() & theirs.keys()}
+        return Mask(**(mine | theirs | both))
+
     @classmethod
     def dense(cls, config, tower: TowerKind = "vision") -> "Mask":
         """The mask that keeps everything of a tower, given a whole model's or its configuration."""

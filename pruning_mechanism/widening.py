@@ -38,8 +38,8 @@ def widened(model: nn.Module, tower: TowerKind = "vision") -> Widened:
     copied, own = copy.deepcopy(model), tower_config(model.config, tower)
     every, head_dim = own.num_attention_heads, own.hidden_size // own.num_attention_heads
     found = Tower.of(copied, tower)
-    heads = torch.tensor([part.units for part in found.sublayers[::2]])
-    neurons = torch.tensor([part.units for part in found.sublayers[1::2]])
+    alive = _alive(found, every, head_dim, own.intermediate_size)
+    heads = alive.heads.sum(1)
     for layer, count in zip(found.layers, heads.tolist(), strict=True):
         attention, mlp = layer.self_attn, layer.mlp
         for name in ("q_proj", "k_proj", "v_proj"):
@@ -54,12 +54,25 @@ def widened(model: nn.Module, tower: TowerKind = "vision") -> Widened:
             if isinstance(getattr(layer, name), nn.Identity):
                 norm = nn.LayerNorm(own.hidden_size, eps=own.layer_norm_eps)
                 setattr(layer, name, norm.to(mlp.fc2.weight))
-    return Widened(
-        rebuilt(copied, dict.fromkeys(WIDTHS), tower),
-        Mask(
-            torch.arange(every) < heads[:, None],
-            torch.arange(own.intermediate_size) < neurons[:, None],
-        ),
+    return Widened(rebuilt(copied, dict.fromkeys(WIDTHS), tower), alive)
+
+
+def _alive(tower: Tower, heads: int, head_dim: int, neurons: int) -> Mask:
+    """What a pruned tower has, as the first of so many units and of the dimensions of a head."""
+
+    def first(counts: list[int], size: int) -> Tensor:
+        return torch.arange(size) < torch.tensor(counts)[:, None]
+
+    counts = [part.units for part in tower.sublayers[::2]]
+    sizes = []
+    for name in ("q_proj", "v_proj"):
+        channels = [getattr(layer.self_attn, name).out_features for layer in tower.layers]
+        of_layer = [c // n if n else head_dim for c, n in zip(channels, counts, strict=True)]
+        sizes.append(None if set(of_layer) == {head_dim} else first(of_layer, head_dim))
+    return Mask(
+        first(counts, heads),
+        first([part.units for part in tower.sublayers[1::2]], neurons),
+        *sizes,
     )
 
 

@@ -19,7 +19,7 @@ from compress.choices import USUAL_STRUCTURES, Spending, Structure
 from compress.errors import UserError
 from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Needs, Source
-from pruning_mechanism import Mask, Tower, is_pruned, is_smaller, prune
+from pruning_mechanism import Tower, is_pruned, is_smaller, prune
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.widening import widened
 
@@ -74,7 +74,8 @@ def planned(
         made, cuts = None, []
         for subject in source.subjects:
             decided = plan(subject, _of_real_heads(budget, subject))
-            decided = replace(decided, mask=_real(decided.mask, subject))
+            if subject.alive is not None:  # what is gone already stays gone
+                decided = replace(decided, mask=decided.mask & subject.alive)
             made = cut(subject, decided, made)
             cuts.append(Cut(subject, decided))
         return Step(made, source.processor, tuple(cuts))
@@ -110,14 +111,6 @@ def _with_tower(model: nn.Module, tower: Tower) -> nn.Module:
     for own, given in zip(Tower.of(copied, tower.kind).modules, tower.modules, strict=True):
         own.load_state_dict(given.state_dict())
     return copied
-
-
-def _real(mask: Mask, subject: Subject) -> Mask:
-    """A mask without the units that were gone before."""
-    if subject.alive is None:
-        return mask
-    heads = mask.heads & subject.alive.heads
-    return replace(mask, heads=heads, neurons=mask.neurons & subject.alive.neurons)
 
 
 def _of_real_heads(budget: Budget, subject: Subject) -> Budget:

@@ -71,6 +71,24 @@ def test_a_budget_that_is_met_already_takes_nothing_away(chain):
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("structures", [("heads", "neurons"), ("heads", "neurons", "head_dims")])
+def test_head_dimensions_that_are_gone_stay_gone(chain, structures):
+    all_of_them = ("--structures", "heads", "neurons", "head_dims")
+    usual = ("--structures", *structures, "--repair", "none")
+    one, two = chain(("curves", *HALF, *all_of_them), ("curves", "--mac-constraint", 1.0, *usual))
+    widths = [load(each).config.vision_config for each in (one, two)]
+    before, after = (
+        [own.query_key_sizes, own.value_sizes, own.heads_per_layer, own.neurons_per_layer]
+        for own in widths
+    )
+    assert min(before[0] + before[1]) < 4  # of the 4 that a dense head has
+    assert before == after
+    pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first, second = (Tower.of(load(each)).embeddings(pixels) for each in (one, two))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
 def test_an_early_exit_can_be_pruned_and_what_is_pruned_can_exit(chain):
     for order in ((("exit", "--layer", 2), ("recover", *QUARTER)),
                   (("recover", *HALF), ("exit", "--layer", 2))):  # fmt: skip
