@@ -1,0 +1,78 @@
+"""What this project reads of configurations, processors and tokenizers, whoever made them.
+
+transformers gives each family classes of its own for these. They share no base class that names
+what every one of them has, so it is named here.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Config(Protocol):
+    """A configuration: a whole model's, or one of its towers' own.
+
+    `families.tower_config` gives the tower's, whichever of the two it is given.
+    """
+
+    model_type: str
+
+
+class TowerConfig(Config, Protocol):
+    """What the configurations of all towers have."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    layer_norm_eps: float
+
+
+class VisionConfig(TowerConfig, Protocol):
+    """A vision tower's configuration; images are `image_size` x `image_size` pixels."""
+
+    image_size: int
+    patch_size: int
+    num_channels: int
+
+
+class TextConfig(TowerConfig, Protocol):
+    """A text tower's configuration; texts are at most `max_position_embeddings` tokens long."""
+
+    max_position_embeddings: int
+    eos_token_id: int
+
+
+class Tokenizer(Protocol):
+    """What makes token ids of texts: `transformers`' tokenizers."""
+
+    model_max_length: int
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        """A dictionary with `input_ids` [b, n] and perhaps `attention_mask`."""
+
+
+class ImageProcessor(Protocol):
+    """What makes pixels of images: `transformers`' image processors."""
+
+    def __call__(self, images: Sequence[Any], **options: Any) -> Any:
+        """A dictionary with `pixel_values` [b, 3, height, width]."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings, as its file has them."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+        """Write it into a directory."""
+
+
+class Processor(Protocol):
+    """A model's processor: an image processor and a tokenizer in one."""
+
+    image_processor: ImageProcessor
+    tokenizer: Tokenizer
+
+    def __call__(self, *, images: Sequence[Any], **options: Any) -> Any:
+        """A dictionary with `pixel_values` [b, 3, height, width]."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+        """Write it into a directory."""
