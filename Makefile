@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast bench lint docs clean
+.PHONY: demo test test-fast test-thorough bench lint docs clean
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ test: .venv/ready lint  ## lint and the tests, each on one thread, as many at on
 
 test-fast: .venv/ready  ## the tests for the edit loop: all but those that tests/slow.txt names
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+
+test-thorough: .venv/ready  ## the tests with all parameters and examples that they have
+	THOROUGH=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 bench: .venv/ready  ## speed, measured and never asserted in `make test`
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

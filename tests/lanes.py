@@ -1,18 +1,26 @@
-"""The two lanes of the tests: `make test` runs all, `make test-fast` leaves out the slow ones.
+"""The three lanes of the tests: fast for the edit loop, all of them, and all of them thoroughly.
+
+`make test-fast` leaves out the slow tests, which `slow.txt` names.
 
     python -m pytest --durations=0 -vv | tee durations.log
     python -m tests.lanes durations.log
 
-chooses the slow tests anew and writes them to `slow.txt`: those of the longest duration, so many
-that the others take `BUDGET` seconds of one core together. The file names test functions, all
-parameters together, as `test_file.py::test_name`, wherever the file lies.
+chooses them anew: those of the longest duration, so many that the others take `BUDGET` seconds of
+one core together. The file names test functions, all parameters together, as
+`test_file.py::test_name`, wherever the file lies.
+
+`make test-thorough` sets `THOROUGH` in the environment. A test that takes long for each of its
+parameters runs with all of them there (`sweep`), and with more examples (`examples`); elsewhere
+with those few that between them reach every branch.
 """
 
+import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -21,6 +29,28 @@ BUDGET = 80.0
 FILE = Path(__file__).with_name("slow.txt")
 
 _DURATION = re.compile(r"(?P<seconds>[\d.]+)s (call|setup|teardown) +(?P<test>\S+::[^\[\s]+)")
+
+
+Value = TypeVar("Value")
+THOROUGH = bool(os.environ.get("THOROUGH"))
+"""Whether all parameters and examples are asked for."""
+
+
+def sweep(values: Iterable[Value], few: Collection[Value]) -> list[Value]:
+    """The values of a parameter: all of them where that is asked for, elsewhere a few.
+
+    Raises:
+        ValueError: one of the few is none of the values.
+    """
+    every = list(values)
+    if strange := [value for value in few if value not in every]:
+        raise ValueError(f"{strange} are none of {every}")
+    return every if THOROUGH else list(few)
+
+
+def examples(few: int, many: int) -> int:
+    """How many examples a property is tried on: `many` where that is asked for, elsewhere a few."""
+    return many if THOROUGH else few
 
 
 def function_of(nodeid: str) -> str:

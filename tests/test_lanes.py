@@ -3,7 +3,10 @@
 import ast
 from pathlib import Path
 
-from tests.lanes import FILE, function_of, slowest
+import pytest
+
+from tests import lanes
+from tests.lanes import FILE, examples, function_of, slowest, sweep
 
 LOG = """
 3.00s call     tests/compress/test_a.py::test_one[0.5]
@@ -35,3 +38,14 @@ def test_slow_tests_are_marked(request):
     slow = set(FILE.read_text().split())
     for item in request.session.items:
         assert (item.get_closest_marker("slow") is not None) == (function_of(item.nodeid) in slow)
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_all_values_are_swept_where_that_is_asked_for(monkeypatch, thorough):
+    monkeypatch.setattr(lanes, "THOROUGH", thorough)
+    assert sweep({"a": 1, "b": 2, "c": 3}, ("c", "a")) == (
+        ["a", "b", "c"] if thorough else ["c", "a"]
+    )
+    assert examples(3, 10) == (10 if thorough else 3)
+    with pytest.raises(ValueError, match="'d'"):
+        sweep("abc", ("a", "d"))

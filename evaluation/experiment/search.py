@@ -4,7 +4,7 @@ Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the fu
 embeddings and answers are made once, and each first stage becomes a row of the report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Search:
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
         images = _embeddings(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
-        texts = dict(zip(different, tower.encode_texts(different), strict=True))
+        texts = dict(zip(different, _text_embeddings(tower, different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
         embedded = remembered.encode_texts(queries.texts)
         return cls(
@@ -165,6 +165,16 @@ def in_front(first: Remembered, full: Remembered, search: Search, m: int) -> tup
     cascade.index(positions, keys=positions)
     found = result(answers_of(cascade, search.queries), search.answers, search.bootstrap)
     return found, return_fractions(cascade.encoded)[0]
+
+
+def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
+    """The embeddings [n, d] of texts, with a progress bar."""
+    size, parts = tower.batch_size, []
+    with tqdm(total=len(texts), desc="embed: captions", unit="caption", leave=None) as bar:
+        for start in range(0, len(texts), size):
+            parts.append(tower.encode_texts(texts[start : start + size]))
+            bar.update(len(parts[-1]))
+    return torch.cat(parts)
 
 
 def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:

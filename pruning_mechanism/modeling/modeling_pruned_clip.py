@@ -45,6 +45,33 @@ from .reduced_tower import reduce_tower
 from .token_rules import FewerTokens, is_reduced
 
 
+class PrunedTowers:
+    """A configuration of a whole model, whose towers' own are of the classes that it names.
+
+    transformers reads their names in `sub_configs_defaults` from release 5.20 on, before that in
+    `sub_configs`. Before, moreover, a family made the dense classes of whatever it was given: the
+    right ones are made of these, in `__post_init__` where configurations are dataclasses.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._make_classes()
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._make_classes()
+
+    def _make_classes(self):
+        for name, kind in self.sub_configs.items():
+            given = getattr(self, name)
+            if type(given) is not kind:
+                entries = given.to_dict()
+                del entries["model_type"]
+                made = kind(**entries)
+                made._attn_implementation = given._attn_implementation
+                setattr(self, name, made)
+
+
 class PrunedModel:
     """A model any of whose towers may be pruned; over a family's own model."""
 
@@ -83,11 +110,11 @@ class PrunedCLIPTextConfig(CLIPTextConfig, PrunedWidths):
     model_type = "pruned_clip_text_model"
 
 
-class PrunedCLIPConfig(CLIPConfig):
+class PrunedCLIPConfig(PrunedTowers, CLIPConfig):
     """A CLIP either tower of which may be pruned."""
 
     model_type = "pruned_clip"
-    sub_configs_defaults = {  # noqa: RUF012 - transformers reads it under this name
+    sub_configs = sub_configs_defaults = {  # noqa: RUF012 - what transformers reads
         "vision_config": PrunedCLIPVisionConfig,
         "text_config": PrunedCLIPTextConfig,
     }
@@ -117,11 +144,11 @@ class PrunedMetaClip2TextConfig(MetaClip2TextConfig, PrunedWidths):
     model_type = "pruned_metaclip_2_text_model"
 
 
-class PrunedMetaClip2Config(MetaClip2Config):
+class PrunedMetaClip2Config(PrunedTowers, MetaClip2Config):
     """A MetaCLIP 2 either tower of which may be pruned."""
 
     model_type = "pruned_metaclip_2"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs = sub_configs_defaults = {  # noqa: RUF012
         "vision_config": PrunedMetaClip2VisionConfig,
         "text_config": PrunedMetaClip2TextConfig,
     }
@@ -151,11 +178,11 @@ class PrunedSiglipTextConfig(SiglipTextConfig, PrunedWidths):
     model_type = "pruned_siglip_text_model"
 
 
-class PrunedSiglipConfig(SiglipConfig):
+class PrunedSiglipConfig(PrunedTowers, SiglipConfig):
     """A SigLIP either tower of which may be pruned."""
 
     model_type = "pruned_siglip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs = sub_configs_defaults = {  # noqa: RUF012
         "vision_config": PrunedSiglipVisionConfig,
         "text_config": PrunedSiglipTextConfig,
     }
@@ -179,11 +206,11 @@ class PrunedAltCLIPVisionConfig(AltCLIPVisionConfig, PrunedWidths, FewerTokens):
     model_type = "pruned_altclip_vision_model"
 
 
-class PrunedAltCLIPConfig(AltCLIPConfig):
+class PrunedAltCLIPConfig(PrunedTowers, AltCLIPConfig):
     """An AltCLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_altclip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs = sub_configs_defaults = {  # noqa: RUF012
         "vision_config": PrunedAltCLIPVisionConfig,
         "text_config": AltCLIPTextConfig,
     }
@@ -201,11 +228,11 @@ class PrunedChineseCLIPVisionConfig(ChineseCLIPVisionConfig, PrunedWidths, Fewer
     model_type = "pruned_chinese_clip_vision_model"
 
 
-class PrunedChineseCLIPConfig(ChineseCLIPConfig):
+class PrunedChineseCLIPConfig(PrunedTowers, ChineseCLIPConfig):
     """A Chinese-CLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_chinese_clip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs = sub_configs_defaults = {  # noqa: RUF012
         "vision_config": PrunedChineseCLIPVisionConfig,
         "text_config": ChineseCLIPTextConfig,
     }

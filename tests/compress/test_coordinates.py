@@ -38,6 +38,7 @@ from pruning_mechanism import Mask, Tower, prune
 from pruning_mechanism.heads import constants_moved
 from tests.compress.losses import embedding_loss
 from tests.compress.same_function import CHANGES
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import CONTEXT, END, WORDS, tiny_model
 
 KINDS = ("vision", "text")
@@ -250,7 +251,7 @@ KEYS = ("scaled_keys", "recombined_heads", "shifted_keys")
 allowed joint's choice depends on these."""
 
 
-@every_change
+@pytest.mark.parametrize("change", sweep(CHANGES, ("scaled_values", "recombined_heads")))
 def test_joint_finds_the_same(change, monkeypatch):
     if change in KEYS:
         monkeypatch.setattr(combinations, "MERGED", {})

@@ -22,6 +22,7 @@ from pruning_mechanism.tower import image_embeddings
 from tests.compress.same_function import CHANGES
 from tests.compress.solving.test_alignment import calibration
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import sweep
 
 SMALL = ("--samples", "16", "--search-samples", "16", "--score-samples", "8", "--curve-samples")
 SMALL += ("8", "--align-features", "4", "--tries", "2")
@@ -91,19 +92,20 @@ def test_what_cannot_be_found_is_refused(command, capsys, tmp_path, flags, said)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("measured", "asked_for"),
-    [
-        ([0.48], [0.5]),
-        ([0.6, 0.48], [0.5, 0.5 * 0.99 * 0.5 / 0.6]),
-        ([0.4, 0.49], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),
-        ([0.4, 0.51], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),  # too much then: what kept it stays
-        ([0.2, 0.2], [0.5, 1.0]),  # there is no more to ask for
-    ],
-)
+CORRECTED = {
+    "enough": ([0.48], [0.5]),
+    "too much": ([0.6, 0.48], [0.5, 0.5 * 0.99 * 0.5 / 0.6]),
+    "too little": ([0.4, 0.49], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),
+    "too much then": ([0.4, 0.51], [0.5, 0.5 * 0.99 * 0.5 / 0.4]),  # what kept it stays
+    "all": ([0.2, 0.2], [0.5, 1.0]),  # there is no more to ask for
+}
+
+
+@pytest.mark.parametrize("case", sweep(CORRECTED, ("too much", "too much then")))
 def test_a_latency_constraint_is_corrected_by_what_the_finished_tower_took(
-    command, monkeypatch, measured, asked_for
+    command, monkeypatch, case
 ):
+    measured, asked_for = CORRECTED[case]
     shares, asked, under = iter(measured), [], SecondPrices.under
     monkeypatch.setattr(joint, "measured_share", lambda *_: next(shares))
 
@@ -237,7 +239,7 @@ KEYS = ("scaled_keys", "shifted_keys", "recombined_heads")
 """Changes that merging sees: tokens are matched by the cosine of their keys, as ToMe does."""
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", sweep(CHANGES, ("scaled_values", *KEYS[:2])))
 def test_exits_of_the_same_function_lose_the_same(folder, change):
     prepare = tiny_processor()
 

@@ -21,6 +21,7 @@ from corpora import load_corpus
 from figures.result import load_curves
 from pruning_mechanism import Mask, load
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -177,7 +178,7 @@ def test_an_output_in_use_is_refused(clip_directory, folder, tmp_path, capsys):
     assert (tmp_path / "out" / "compression.json").read_text() == before
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", sweep([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
 def test_an_interrupted_run_leaves_nothing(clip_directory, folder, tmp_path, sent):
     command = [sys.executable, "-m", "compress.fisher", "--model", clip_directory]
     command += ["--corpus", "folder", "--corpus-dir", folder, "--output", tmp_path / "out"]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import tiny_processor
 from tests.docs.markdown import ROOT
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import tiny_model
 
 FAMILIES = {
@@ -84,7 +85,7 @@ def run(folder, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep(FAMILIES, ("SigLIP", "AltCLIP")))
 def test_rules_work_on_the_vision_towers_that_the_page_names(family, run):
     for rule, cells in VISION.items():
         expected = {"yes": 0, "–": 2}[cells[family]]

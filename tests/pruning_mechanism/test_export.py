@@ -18,6 +18,7 @@ from pruning_mechanism import Reduction, align, load, prune, reduce
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.tower import vision_config
 from tests.conftest import tiny_clip
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
 
 BATCHES = (1, 2, 5, 32)
@@ -75,6 +76,8 @@ MODELS = {
     "all together": all_together,
 }
 DIRECTORIES = [each for each in os.environ.get("EXPORTED", "").split(":") if each]
+EXPORTS = sweep(MODELS, ("head sizes", "rank learned", "resolutions", "all together"))
+"""Those that are exported, which takes seconds each; tracing is done with all."""
 BOUND = 0.5
 """A loss that some of the images below stay under when they are made smaller, and some don't."""
 
@@ -116,7 +119,7 @@ def to_onnx(what, file, **how):
     return in_onnxruntime(file)
 
 
-@pytest.mark.parametrize("name", [*MODELS, *DIRECTORIES])
+@pytest.mark.parametrize("name", [*EXPORTS, *DIRECTORIES])
 def test_an_exported_tower_is_right_at_every_batch_size(name, tmp_path, record_property):
     encoder = made(name)
     example = images(encoder.model, 2)
@@ -130,7 +133,10 @@ def test_an_exported_tower_is_right_at_every_batch_size(name, tmp_path, record_p
     assert max(in_onnx.values()) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["merge", "rank attention", "flip saliency", "resolutions"])
+@pytest.mark.parametrize(
+    "name",
+    sweep(("merge", "rank attention", "flip saliency", "resolutions"), ("merge", "resolutions")),
+)
 def test_an_example_of_one_image_does_for_onnx(name, tmp_path):
     """`torch.export` itself takes a batch of one for a fixed one, of any model."""
     encoder = made(name)

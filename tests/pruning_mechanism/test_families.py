@@ -8,6 +8,7 @@ from transformers import AutoModel, CLIPConfig, Siglip2Config, SiglipVisionModel
 
 from pruning_mechanism import Tower, TowerError, image_embeddings, load, masked, prune
 from pruning_mechanism.families import FAMILIES, family_of, pruned_class
+from tests.lanes import examples
 from tests.pruning_mechanism.conftest import (
     TOWERS,
     embeddings,
@@ -43,7 +44,7 @@ def test_embeddings_are_those_of_transformers(family):
 
 
 @each_tower
-@settings(max_examples=10)
+@settings(max_examples=examples(3, 10))
 @given(seed=st.integers(0, 10**6))
 def test_pruned_answers_as_the_masked_dense_tower(family, tower, seed):
     model, mask = tiny_model(family, seed), random_slim_mask(seed)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pruning_mechanism import Mask, Tower, masked, prune
 from pruning_mechanism.heads import rotate, shift_keys
+from tests.lanes import examples
 from tests.pruning_mechanism.conftest import (
     TOWERS,
     embeddings,
@@ -27,7 +28,7 @@ def bases(seed: int, heads: int, size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "tower"), TOWERS)
-@settings(max_examples=10)
+@settings(max_examples=examples(4, 10))
 @given(seed=st.integers(0, 10**6), slim=st.booleans())
 def test_turning_queries_against_keys_changes_nothing(family, tower, seed, slim):
     model = tiny_model(family, seed)

@@ -13,6 +13,7 @@ from cascade import Stage
 from pruning_mechanism import image_embeddings, prune, reduce
 from pruning_mechanism.modeling.pruned_layers import PrunedMLP, mixed
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import FAMILIES, random_slim_mask, tiny_model
 from tests.pruning_mechanism.test_reduction import PIXELS, SOMETHING, chain, pruned
 
@@ -74,7 +75,7 @@ def encoded(stage: Stage, images: list) -> list:
     return stage.encode_images(images).tolist()
 
 
-@pytest.mark.parametrize("make", [tiny_clip, chain])
+@pytest.mark.parametrize("make", sweep([tiny_clip, chain], [chain]))
 def test_a_stage_works_in_a_process_that_has_imported_nothing(make):
     from PIL import Image
 

@@ -20,6 +20,7 @@ from pruning_mechanism import Mask, Shape, Tower, image_embeddings, prune
 from tests.compress.solving.test_repair import Images
 from tests.compress.test_towers import Texts
 from tests.conftest import tiny_clip
+from tests.lanes import examples
 from tests.pruning_mechanism.conftest import tiny_model
 
 CONFIG = CLIPVisionConfig(
@@ -101,7 +102,7 @@ def measured(draw):
     return [curve(layer, kind, list(sizes)) for layer in range(2) for kind, sizes in kinds.items()]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(8, 25))
 @given(curves=measured(), constraint=st.floats(0.02, 1))
 def test_sizes_are_allocated_as_brute_force_does(curves, constraint):
     """All sizes of two layers; the cost is that of the shape, the loss the sum of the curves."""
