@@ -159,6 +159,12 @@ def as_prices(budget: float | Prices, config: object, tower: TowerKind = "vision
     """Prices as they are, or those of a share of the MACs of one of `config`'s towers.
 
     Raises:
-        UserError: the share is outside (0, 1].
+        UserError: the share is outside (0, 1], or there is no configuration that it is a share of.
     """
-    return budget if isinstance(budget, Prices) else Prices.in_macs(config, budget, tower)
+    if isinstance(budget, Prices):
+        return budget
+    if config is None:
+        raise UserError(
+            f"a MAC constraint of {budget:g} is a share of a tower's: pass its configuration too"
+        )
+    return Prices.in_macs(config, budget, tower)
