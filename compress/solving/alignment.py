@@ -24,7 +24,7 @@ from compress.calibrating.calibration import Calibration
 from compress.choices import LEAST_IMAGES
 from compress.errors import UserError, not_finite
 from compress.solving.ridge import Ridge, deviations, ridge
-from pruning_mechanism import Tower, align, pooled_only
+from pruning_mechanism import Tower, TowerError, align, pooled_only
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 
 RANDOM_SCALE = 0.15
@@ -143,10 +143,13 @@ def _projection(
     """The projection that a tower has, in the form of an aligned one, float64.
 
     Random features that it has already stay, unless another number of them is asked for.
+
+    Raises:
+        TowerError: the tower's embedding comes out of something else.
     """
-    linear, known = own, None
-    if isinstance(own, AlignedProjection):
-        linear, known = own.linear, own.random
+    linear, known = (own.linear, own.random) if isinstance(own, AlignedProjection) else (own, None)
+    if not isinstance(linear, nn.Linear):
+        raise TowerError(f"a {type(own).__name__} is no projection that can be aligned")
     inputs = pooled.shape[1]
     if features is None:
         features = known.out_features if known else FEATURES_OF_HIDDEN * inputs // 2
