@@ -19,6 +19,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compress.calibrating.calibration import Calibration
 from compress.choices import LEAST_IMAGES
@@ -37,7 +38,7 @@ FEATURES_OF_HIDDEN = 4
 
 @torch.no_grad()
 def pooled_features(
-    model: nn.Module, calibration: Calibration, progress: str | None = None
+    model: PreTrainedModel, calibration: Calibration, progress: str | None = None
 ) -> Tensor:
     """What a first stage reads off images, [class token, mean of patches], float32 [n, 2d].
 
@@ -70,12 +71,12 @@ def pooled_after(tower: Tower, hidden: Tensor, layers: Collection[int]) -> dict[
 
 @torch.no_grad()
 def align_features(
-    model: nn.Module,
+    model: PreTrainedModel,
     pooled: Tensor,
     targets: Tensor,
     features: int | None = None,
     seed: int = 0,
-) -> tuple[nn.Module, Ridge]:
+) -> tuple[PreTrainedModel, Ridge]:
     """A new model whose vision tower gives what comes closest to the full tower's embeddings.
 
     Where that is not surely better, the projection gives what it gave. It is computed in float64 on
@@ -157,11 +158,12 @@ def _projection(
     made.linear.weight.zero_()
     made.linear.bias.zero_()
     columns = min(linear.in_features, inputs)
-    if known and known.out_features == features:
-        made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
-        columns = linear.in_features
-    elif features:
-        _draw(made.random, pooled, seed)
+    if made.random is not None:
+        if known is not None and known.out_features == features:
+            made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
+            columns = linear.in_features
+        else:
+            _draw(made.random, pooled, seed)
     if linear.out_features == outputs:
         made.linear.weight[:, :columns] = linear.weight[:, :columns].cpu().double()
         if linear.bias is not None:
