@@ -217,7 +217,7 @@ class Seconds:
         return replace(table, wholes=tuple(wholes))
 
     def _noise(self) -> float:
-        """The relative standard error of a median in `sublayers`, the median one."""
+        """The relative standard error of a size's median seconds; of all sizes, the median."""
         errors = []
         for each in (*self.attention.values(), *self.mlps.values()):
             low, median, high = np.quantile(each, (0.25, 0.5, 0.75))

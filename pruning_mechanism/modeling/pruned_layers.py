@@ -235,7 +235,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         made = nn.Linear(inputs, outputs)
     if not made.weight.numel():  # some families' initial values divide by a width
-        made._is_hf_initialized = True  # type: ignore[assignment]
+        made._is_hf_initialized = True  # type: ignore[assignment]  # no submodule
     return made
 
 
