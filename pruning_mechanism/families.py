@@ -7,9 +7,8 @@ above asks `family_of`, and nothing branches on a family's name.
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal, overload
 
-from torch import nn
 from transformers import (
     AltCLIPModel,
     ChineseCLIPModel,
@@ -17,6 +16,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     MetaClip2Model,
     MetaClip2VisionModelWithProjection,
+    PreTrainedConfig,
+    PreTrainedModel,
     SiglipModel,
     SiglipVisionModel,
 )
@@ -30,8 +31,9 @@ from pruning_mechanism.modeling.modeling_pruned_clip import (
     PrunedMetaClip2VisionModelWithProjection,
     PrunedSiglipModel,
     PrunedSiglipVisionModel,
-    PrunedWidths,
 )
+from pruning_mechanism.modeling.pruned_layers import PrunedWidths
+from pruning_mechanism.protocols import Config, TextConfig, TowerConfig, VisionConfig
 
 TowerKind = Literal["vision", "text"]
 Pooling = Literal["first", "attention", "end", "end or highest", "last"]
@@ -53,15 +55,16 @@ class TowerParts:
 
     `root` is an attribute of the whole model; a vision-only model may itself be the root.
     `pre_norm`, `post_norm` and `head` are attributes of the root, `projection` one of the model;
-    the embedding comes out of the head or the projection, whichever there is.
+    the embedding comes out of the head or the projection, whichever there is. What there isn't has
+    an empty name.
     """
 
     root: str
     pooling: Pooling
     post_norm: str
-    pre_norm: str | None = None
-    head: str | None = None
-    projection: str | None = None
+    pre_norm: str = ""
+    head: str = ""
+    projection: str = ""
     causal: bool = False
 
 
@@ -73,14 +76,21 @@ class Family:
     """
 
     name: str
-    models: tuple[tuple[type[nn.Module], type[nn.Module]], ...]
+    models: tuple[tuple[type[PreTrainedModel], type[PreTrainedModel]], ...]
     vision: TowerParts
     text: TowerParts | None
 
     @property
     def model_type(self) -> str:
         """What the configuration of a whole dense model calls itself."""
-        return self.models[0][0].config_class.model_type
+        return config_class(self.models[0][0]).model_type
+
+
+def config_class(model: type[PreTrainedModel]) -> type[PreTrainedConfig]:
+    """The class of the configurations of a class of models."""
+    if model.config_class is None:
+        raise TypeError(f"{model.__name__} is no class of models that can be made")
+    return model.config_class
 
 
 CLASS_TOKEN = TowerParts(
@@ -134,7 +144,7 @@ MISFITS = {
 """Why some models that are nearly CLIPs don't fit, by model type."""
 
 MODEL_CLASSES = {
-    model.config_class.model_type: model
+    config_class(model).model_type: model
     for family in FAMILIES
     for pair in family.models
     for model in pair
@@ -142,14 +152,14 @@ MODEL_CLASSES = {
 """The class of each model type that fits, dense or pruned."""
 
 _PRUNED_CLASSES = {
-    model.config_class.model_type: pruned
+    config_class(model).model_type: pruned
     for family in FAMILIES
     for dense, pruned in family.models
     for model in (dense, pruned)
 }
 
 
-def pruned_class(config) -> type[nn.Module]:
+def pruned_class(config: Config) -> type[PreTrainedModel]:
     """The class that a model of this configuration becomes once a tower of it is pruned.
 
     Raises:
@@ -159,7 +169,7 @@ def pruned_class(config) -> type[nn.Module]:
     return _PRUNED_CLASSES[config.model_type]
 
 
-def family_of(config) -> Family:
+def family_of(config: Config) -> Family:
     """The family of a configuration: a whole model's, or a tower's, dense or pruned.
 
     Raises:
@@ -186,7 +196,7 @@ def _misfit(model_type: str) -> TowerError:
     return TowerError(f"a {model_type!r} model, not a CLIP that fits{reason}; these do: {names}")
 
 
-def parts_of(config, tower: TowerKind) -> TowerParts:
+def parts_of(config: Config, tower: TowerKind) -> TowerParts:
     """Where the family of a configuration keeps one tower's parts.
 
     Raises:
@@ -203,6 +213,14 @@ def parts_of(config, tower: TowerKind) -> TowerParts:
     return parts
 
 
-def tower_config(config, tower: TowerKind):
+@overload
+def tower_config(config: Config, tower: Literal["vision"]) -> VisionConfig: ...
+@overload
+def tower_config(config: Config, tower: Literal["text"]) -> TextConfig: ...
+@overload
+def tower_config(config: Config, tower: TowerKind) -> TowerConfig: ...
+
+
+def tower_config(config: Config, tower: TowerKind) -> Any:
     """A tower's configuration, given a whole model's or its own."""
     return getattr(config, f"{tower}_config", None) or config

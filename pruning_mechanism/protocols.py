@@ -1,12 +1,14 @@
-"""What this project reads of configurations, processors and tokenizers, whoever made them.
+"""What this project reads of configurations, towers, processors and tokenizers, whoever made them.
 
 transformers gives each family classes of its own for these. They share no base class that names
 what every one of them has, so it is named here.
 """
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 
 class Config(Protocol):
@@ -15,7 +17,12 @@ class Config(Protocol):
     `families.tower_config` gives the tower's, whichever of the two it is given.
     """
 
-    model_type: str
+    @property
+    def model_type(self) -> str:
+        """What the family calls it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entries, as its file has them."""
 
 
 class TowerConfig(Config, Protocol):
@@ -26,6 +33,10 @@ class TowerConfig(Config, Protocol):
     num_hidden_layers: int
     num_attention_heads: int
     layer_norm_eps: float
+
+    @property
+    def _attn_implementation(self) -> str:
+        """What its attention is computed by, as transformers calls it."""
 
 
 class VisionConfig(TowerConfig, Protocol):
@@ -41,6 +52,38 @@ class TextConfig(TowerConfig, Protocol):
 
     max_position_embeddings: int
     eos_token_id: int
+    vocab_size: int
+
+
+class Attention(Protocol):
+    """An attention module, dense or pruned; `scale` is that of the logits."""
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
+    num_heads: int
+    head_dim: int
+    scale: float
+
+
+class MLP(Protocol):
+    """An MLP module, dense or pruned."""
+
+    fc1: nn.Linear
+    fc2: nn.Linear
+
+
+class EncoderLayer(Protocol):
+    """A layer of a tower's encoder; a norm is an `nn.Identity` where no unit is left."""
+
+    self_attn: Attention
+    mlp: MLP
+    layer_norm1: nn.Module
+    layer_norm2: nn.Module
+
+    def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The residual stream [b, n, d] after the layer."""
 
 
 class Tokenizer(Protocol):
@@ -61,18 +104,22 @@ class ImageProcessor(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Its settings, as its file has them."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+    def save_pretrained(self, save_directory: str | Path, /) -> Any:
         """Write it into a directory."""
 
 
-class Processor(Protocol):
-    """A model's processor: an image processor and a tokenizer in one."""
+class WholeProcessor(Protocol):
+    """A model's processor: an image processor and a tokenizer, where there is one, in one."""
 
     image_processor: ImageProcessor
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
     def __call__(self, *, images: Sequence[Any], **options: Any) -> Any:
         """A dictionary with `pixel_values` [b, 3, height, width]."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+    def save_pretrained(self, save_directory: str | Path, /) -> Any:
         """Write it into a directory."""
+
+
+Processor = WholeProcessor | ImageProcessor
+"""What prepares a model's images, and perhaps its texts."""

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+
+from pruning_mechanism.protocols import Attention
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Sublayer:
         """How many heads or neurons there are."""
         return self.output.in_features // self.unit_width
 
+    @property
+    def attention(self) -> Attention:
+        """The body of a sublayer of heads, with its projections.
+
+        Raises:
+            ValueError: the sublayer is an MLP.
+        """
+        if self.kind != "heads":
+            raise ValueError(f"layer {self.layer}'s {self.kind} sublayer is no attention")
+        return cast("Attention", self.body)
+
     def __call__(self, hidden: Tensor) -> Tensor:
         """The residual stream [b, n, d] after this sublayer."""
         if not self.units:
@@ -41,7 +54,7 @@ class Sublayer:
         """What the output projection gets, [b, n, units * unit_width], for a stream [b, n, d]."""
         if not self.units:
             return hidden[..., :0]
-        seen = []
+        seen: list[Tensor] = []
         with self.watch(seen.append):
             self._added(hidden)
         return seen[0]
@@ -52,7 +65,9 @@ class Sublayer:
             result = self.body(normed, attention_mask=causal_mask(normed), is_causal=False)
         else:
             result = self.body(normed)
-        return result[0] if isinstance(result, tuple) else result  # attention gives its weights too
+        # attention gives its weights too
+        added: Tensor = result[0] if isinstance(result, tuple) else result
+        return added
 
     @contextmanager
     def watch(self, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.families import (
     TowerError,
@@ -20,7 +21,9 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
+from pruning_mechanism.modeling.pruned_layers import FamilyModule
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
+from pruning_mechanism.protocols import Config, EncoderLayer, Tokenizer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -35,12 +38,12 @@ class Tower:
     `tokenise` gives for text.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     kind: TowerKind
     parts: TowerParts
 
     @classmethod
-    def of(cls, model: nn.Module, kind: TowerKind = "vision") -> "Tower":
+    def of(cls, model: PreTrainedModel, kind: TowerKind = "vision") -> "Tower":
         """The vision or text tower of a model.
 
         Raises:
@@ -60,14 +63,15 @@ class Tower:
         return tower
 
     @property
-    def root(self) -> nn.Module:
+    def root(self) -> FamilyModule:
         """The module that holds the encoder, without the projection around it."""
         return getattr(self.model, self.parts.root, self.model)
 
     @property
     def final(self) -> nn.Module:
         """The head or projection that the embedding comes out of."""
-        return getattr(*self._place_of_final())
+        final: nn.Module = getattr(*self._place_of_final())
+        return final
 
     def _place_of_final(self) -> tuple[nn.Module, str]:
         parts = self.parts
@@ -79,25 +83,27 @@ class Tower:
         return (self.root, self.final) if self.parts.projection else (self.root,)
 
     @property
-    def config(self):
+    def config(self) -> TowerConfig:
         """The tower's own configuration."""
         return tower_config(self.model.config, self.kind)
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return getattr(self.final, "out_features", self.config.hidden_size)
+        size: int = getattr(self.final, "out_features", self.config.hidden_size)
+        return size
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Sequence[EncoderLayer]:
         """The encoder layers."""
-        return self.root.encoder.layers
+        layers: Sequence[EncoderLayer] = self.root.encoder.layers
+        return layers
 
     @property
     def sublayers(self) -> list[Sublayer]:
         """The sublayers in the order in which they run."""
         found = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.root.encoder.layers):
             attention, mlp = layer.self_attn, layer.mlp
             found.append(
                 Sublayer(
@@ -116,10 +122,12 @@ class Tower:
     def embed(self, inputs: Inputs) -> Tensor:
         """What enters the first layer, [b, n, d]."""
         if self.kind == "text":
-            hidden = self.root.embeddings(input_ids=inputs["input_ids"])
+            hidden: Tensor = self.root.embeddings(input_ids=_of_text(inputs)["input_ids"])
         else:
             hidden = self.root.embeddings(inputs)
-        return getattr(self.root, self.parts.pre_norm)(hidden) if self.parts.pre_norm else hidden
+        if self.parts.pre_norm:
+            hidden = getattr(self.root, self.parts.pre_norm)(hidden)
+        return hidden
 
     def project(
         self, hidden: Tensor, inputs: Inputs | None = None, sizes: Tensor | None = None
@@ -130,7 +138,8 @@ class Tower:
         them, the others don't. `sizes` [b, n], of merged tokens, count in an aligned projection.
         """
         if isinstance(self.root, ReducedTower):
-            return self.final(self.root.pool(hidden, sizes))
+            embeddings: Tensor = self.final(self.root.pool(hidden, sizes))
+            return embeddings
         if self.parts.pooling == "first":
             hidden = hidden[:, 0]
         elif self.parts.pooling == "last":
@@ -138,15 +147,17 @@ class Tower:
         elif self.parts.pooling != "attention":
             rows = torch.arange(len(hidden), device=hidden.device)
             hidden = hidden[rows, self._ends(inputs)]
-        return self.final(getattr(self.root, self.parts.post_norm)(hidden))
+        embeddings = self.final(getattr(self.root, self.parts.post_norm)(hidden))
+        return embeddings
 
     def embeddings(self, inputs: Inputs) -> Tensor:
         """The embeddings [b, e], not normalised, by the family's own forward pass."""
         if self.kind == "text":
-            given = {"input_ids": inputs["input_ids"]}
-            if self.parts.causal and "attention_mask" in inputs:
-                given["attention_mask"] = inputs["attention_mask"]
-            pooled = self.root(**given, return_dict=True).pooler_output
+            tokens = _of_text(inputs)
+            given = {"input_ids": tokens["input_ids"]}
+            if self.parts.causal and "attention_mask" in tokens:
+                given["attention_mask"] = tokens["attention_mask"]
+            pooled: Tensor = self.root(**given, return_dict=True).pooler_output
         else:
             pooled = self.root(pixel_values=inputs, return_dict=True).pooler_output
         return self.final(pooled) if self.parts.projection else pooled
@@ -158,8 +169,8 @@ class Tower:
         """
         if not self.parts.causal:
             return None
-        ends = self._ends(inputs)
-        return torch.arange(inputs["input_ids"].shape[1], device=ends.device) <= ends[:, None]
+        ends, tokens = self._ends(inputs), _of_text(inputs)["input_ids"].shape[1]
+        return torch.arange(tokens, device=ends.device) <= ends[:, None]
 
     def pooled(self, inputs: Inputs, tokens: int) -> Tensor | None:
         """Which of its `tokens` each input's embedding is read off, bool[b, n].
@@ -168,22 +179,30 @@ class Tower:
         """
         if self.parts.pooling == "attention":
             return None
-        given = inputs["input_ids"] if self.kind == "text" else inputs
+        given = inputs if isinstance(inputs, Tensor) else inputs["input_ids"]
         place = {"first": 0, "last": tokens - 1}.get(self.parts.pooling)
         places = (
             self._ends(inputs) if place is None else given.new_full((len(given),), place).long()
         )
         return torch.arange(tokens, device=given.device) == places[:, None]
 
-    def _ends(self, inputs: Inputs) -> Tensor:
+    def _ends(self, inputs: Inputs | None) -> Tensor:
         """Where each text ends, and its embedding is read off, [b]."""
-        tokens, end = inputs["input_ids"].int(), self.root.config.eos_token_id
+        tokens, end = _of_text(inputs)["input_ids"].int(), self.root.config.eos_token_id
         if self.parts.pooling == "end or highest" and end == 2:
             return tokens.argmax(1)
-        return (tokens == end).int().argmax(1)
+        return tokens.eq(end).int().argmax(1)
 
 
-def tokenise(model: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
+def _of_text(inputs: Inputs | None) -> Mapping[str, Tensor]:
+    if inputs is None or isinstance(inputs, Tensor):
+        raise TypeError(f"a text tower takes what `tokenise` gives, found {type(inputs).__name__}")
+    return inputs
+
+
+def tokenise(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str]
+) -> dict[str, Tensor]:
     """Texts as the model's text tower takes them, on its device; long ones are cut off.
 
     Padded to the longest of them, or, where the tower reads the last token and so sees the
@@ -202,32 +221,32 @@ def tokenise(model: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, Ten
     return {name: tensor.to(model.device) for name, tensor in tokens.items()}
 
 
-def vision_config(config):
+def vision_config(config: Config) -> VisionConfig:
     """The vision tower's configuration, given a whole CLIP's or its own."""
     return tower_config(config, "vision")
 
 
-def sublayers(model: nn.Module) -> list[Sublayer]:
+def sublayers(model: PreTrainedModel) -> list[Sublayer]:
     """The sublayers of a model's vision tower, in the order in which they run."""
     return Tower.of(model).sublayers
 
 
-def embed(model: nn.Module, pixels: Tensor) -> Tensor:
+def embed(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """What enters the vision tower's first layer, [b, n, d], for pixels [b, 3, height, width]."""
     return Tower.of(model).embed(pixels)
 
 
-def project(model: nn.Module, hidden: Tensor) -> Tensor:
+def project(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The embedding [b, e], not normalised, of what leaves the last vision layer [b, n, d]."""
     return Tower.of(model).project(hidden)
 
 
-def image_embeddings(model: nn.Module, pixels: Tensor) -> Tensor:
+def image_embeddings(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """The vision tower's embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
     return Tower.of(model).embeddings(pixels)
 
 
-def text_embeddings(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
+def text_embeddings(model: PreTrainedModel, tokens: Mapping[str, Tensor]) -> Tensor:
     """The text tower's embeddings [b, e], not normalised, of what `tokenise` gives.
 
     Text towers that can't be pruned encode too.
@@ -236,5 +255,7 @@ def text_embeddings(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
         TowerError: the model is a vision tower alone.
     """
     if family_of(model.config).text is None:
-        return model.get_text_features(**tokens, return_dict=True).pooler_output
+        whole: FamilyModule = model
+        embeddings: Tensor = whole.get_text_features(**tokens, return_dict=True).pooler_output
+        return embeddings
     return Tower.of(model, "text").embeddings(tokens)

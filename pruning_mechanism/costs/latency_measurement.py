@@ -16,8 +16,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
@@ -34,22 +35,16 @@ from pruning_mechanism.costs.latency_sizes import (
     uniform_counts,
     uniform_mask,
 )
+from pruning_mechanism.families import TowerError
 from pruning_mechanism.reduction import Reduction, reduce
+from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import prune
-from pruning_mechanism.tower import (
-    Sublayer,
-    Tower,
-    TowerError,
-    embed,
-    image_embeddings,
-    project,
-    sublayers,
-)
+from pruning_mechanism.tower import Tower, embed, image_embeddings, project, sublayers
 
 
 @torch.inference_mode()
 def measure(
-    model: nn.Module,
+    model: PreTrainedModel,
     batch_size: int = 32,
     device: str | torch.device | None = None,
     repetitions: int = 7,
@@ -78,7 +73,8 @@ def measure(
         raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
     here = next(model.parameters()).device
     if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
-        model = copy.deepcopy(model).to(device)
+        model = copy.deepcopy(model)
+        model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
     layers, heads, neurons = _dense_shape(model)
     masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
     towers = [model, *(prune(model, mask) for mask in masks)]
@@ -102,7 +98,7 @@ def measure(
 
 @torch.inference_mode()
 def measured_share(
-    smaller: nn.Module, dense: nn.Module, batch_size: int = 32, repetitions: int = 7
+    smaller: PreTrainedModel, dense: PreTrainedModel, batch_size: int = 32, repetitions: int = 7
 ) -> float:
     """Seconds of one vision tower / those of another, in turn, whole batches; the median ratio.
 
@@ -124,7 +120,7 @@ def measured_share(
 
 @torch.inference_mode()
 def seconds_of_merging(
-    model: nn.Module, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
+    model: PreTrainedModel, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
 ) -> float:
     """What merging adds to a layer, in seconds per image, not counting what fewer tokens save.
 
@@ -145,13 +141,12 @@ def seconds_of_merging(
     extra = []
     for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
         for layer in range(layers):
-            marks = [_mark(hidden.device)]
+            marks = _Marks(hidden.device)
             tower.root.attend(layer, hidden, None)
-            marks.append(_mark(hidden.device))
+            marks.add()
             tower.root.attend_and_reduce(layer, hidden, sizes)
-            marks.append(_mark(hidden.device))
-            synchronise(hidden.device)
-            alone, merging = (_between(one, next_one) for one, next_one in pairwise(marks))
+            marks.add()
+            alone, merging = marks.laps()
             if turn:
                 extra.append(merging - alone)
     return max(0.0, float(np.median(extra))) / batch_size
@@ -163,27 +158,30 @@ class Seconds:
     `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
     """
 
-    def __init__(self):
-        self.wholes = defaultdict(list)
+    def __init__(self) -> None:
+        self.wholes: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
         self.outside: list[float] = []
-        self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
+        self.attention: defaultdict[Attention, list[float]] = defaultdict(list)
+        self.mlps: defaultdict[int, list[float]] = defaultdict(list)
 
-    def add_parts(self, model: nn.Module, pixels: Tensor) -> None:
+    def add_parts(self, model: PreTrainedModel, pixels: Tensor) -> None:
         """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
         parts, device = sublayers(model), pixels.device
-        marks = [_mark(device)]
+        marks = _Marks(device)
         hidden = embed(model, pixels)
-        marks.append(_mark(device))
+        marks.add()
         for part in parts:
             hidden = part(hidden)
-            marks.append(_mark(device))
+            marks.add()
         project(model, hidden)
-        marks.append(_mark(device))
-        synchronise(device)
-        first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
+        marks.add()
+        first, *laps, last = marks.laps()
         self.outside.append(first + last)
         for part, lap in zip(parts, laps, strict=True):
-            self.sublayers[part.kind][_size_of(part)].append(lap)
+            if part.kind == "heads":
+                self.attention[_size_of(part)].append(lap)
+            else:
+                self.mlps[part.units].append(lap)
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
         """Median seconds per image; the dense tower's parts add up to what it took as a whole."""
@@ -191,7 +189,7 @@ class Seconds:
         def per_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
-        attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        attention, neurons = self.attention, self.mlps
         dense = max(attention)
         numbers = sorted({each.heads for each in attention})
         sizes = sorted({each.query_key_size for each in attention})
@@ -219,28 +217,25 @@ class Seconds:
         return replace(table, wholes=tuple(wholes))
 
     def _noise(self) -> float:
-        """The relative standard error of a median in `sublayers`, the median one."""
+        """The relative standard error of a size's median seconds; of all sizes, the median."""
         errors = []
-        for found in self.sublayers.values():
-            for each in found.values():
-                low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
-                # quartiles of a normal distribution are 1.35 deviations apart; the median of n
-                # has 1.25 times the standard error of the mean
-                errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
+        for each in (*self.attention.values(), *self.mlps.values()):
+            low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
+            # quartiles of a normal distribution are 1.35 deviations apart; the median of n
+            # has 1.25 times the standard error of the mean
+            errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
         return float(np.median(errors))
 
 
-def _size_of(part: Sublayer) -> Attention | int:
-    """What a sublayer's seconds depend on; without heads, the sizes are those it would have."""
-    if part.kind == "neurons":
-        return part.units
-    dense = part.body.head_dim
+def _size_of(part: Sublayer) -> Attention:
+    """What the seconds of attention depend on; without heads, the sizes it would have."""
+    dense, queries = part.attention.head_dim, part.attention.q_proj.out_features
     if not part.units:
         return Attention(0, dense, dense)
-    return Attention(part.units, part.body.q_proj.out_features // part.units, part.unit_width)
+    return Attention(part.units, queries // part.units, part.unit_width)
 
 
-def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
+def _dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     """Layers, heads and neurons of a tower whose layers are all alike.
 
     Raises:
@@ -257,15 +252,30 @@ def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
     return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
 
 
-def _mark(device: torch.device) -> float | torch.Event:
-    """The time now, or when the device gets here: waiting for it after each part would slow it."""
-    if device.type == "cpu":
-        return time.perf_counter()
-    event = torch.Event(device, enable_timing=True)
-    event.record()
-    return event
+class _Marks:
+    """When the work got to certain points, the first of them here.
 
+    What isn't the CPU keeps the time itself: waiting for it at each point would slow it.
+    """
 
-def _between(start: float | torch.Event, end: float | torch.Event) -> float:
-    """Seconds from one mark to another."""
-    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._times: list[float] = []
+        self._events: list[torch.Event] = []
+        self.add()
+
+    def add(self) -> None:
+        """Mark this point."""
+        if self._device.type == "cpu":
+            self._times.append(time.perf_counter())
+            return
+        event = torch.Event(self._device, enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def laps(self) -> list[float]:
+        """Seconds from each mark to the next, once the work is done."""
+        synchronise(self._device)
+        if self._device.type == "cpu":
+            return [end - start for start, end in pairwise(self._times)]
+        return [start.elapsed_time(end) / 1000 for start, end in pairwise(self._events)]

@@ -13,6 +13,10 @@ stays what it was before pruning, so that the dense head dimension, and with it 
 logits, does too.
 """
 
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -32,6 +36,7 @@ from transformers import (
     MetaClip2TextConfig,
     MetaClip2VisionConfig,
     MetaClip2VisionModelWithProjection,
+    PreTrainedConfig,
     SiglipConfig,
     SiglipModel,
     SiglipTextConfig,
@@ -53,15 +58,17 @@ class PrunedTowers:
     right ones are made of these, in `__post_init__` where configurations are dataclasses.
     """
 
-    def __init__(self, *args, **kwargs):
+    sub_configs: ClassVar[dict[str, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._make_classes()
 
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)  # type: ignore[misc]  # the family's own
         self._make_classes()
 
-    def _make_classes(self):
+    def _make_classes(self) -> None:
         for name, kind in self.sub_configs.items():
             given = getattr(self, name)
             if type(given) is not kind:
@@ -75,27 +82,33 @@ class PrunedTowers:
 class PrunedModel:
     """A model any of whose towers may be pruned; over a family's own model."""
 
-    def __init__(self, config):
+    config: Any  # the family's own
+    _auto_class: str | None
+    post_init: Callable[[], None]
+
+    def __init__(self, config: PreTrainedConfig) -> None:
         for tower in (
             getattr(config, "vision_config", config),
             getattr(config, "text_config", None),
         ):
             if tower is not None:
                 check_tower(tower)
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]  # the family's own
         towers = [getattr(self, name, None) for name in ("vision_model", "text_model")]
         for tower in [tower for tower in towers if tower is not None] or [self]:
             narrow_tower(tower, always=is_reduced(tower.config))
         reduce_tower(self)
         self.post_init()
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
         """As transformers', and pipelines that classify images find a whole model's class too."""
         if self._auto_class is not None and hasattr(self, "get_text_features"):
             place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
             known = getattr(self.config, "auto_map", None) or {}
             self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):
@@ -114,10 +127,11 @@ class PrunedCLIPConfig(PrunedTowers, CLIPConfig):
     """A CLIP either tower of which may be pruned."""
 
     model_type = "pruned_clip"
-    sub_configs = sub_configs_defaults = {  # noqa: RUF012 - what transformers reads
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedCLIPVisionConfig,
         "text_config": PrunedCLIPTextConfig,
     }
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults
 
 
 class PrunedCLIPModel(PrunedModel, CLIPModel):
@@ -148,10 +162,11 @@ class PrunedMetaClip2Config(PrunedTowers, MetaClip2Config):
     """A MetaCLIP 2 either tower of which may be pruned."""
 
     model_type = "pruned_metaclip_2"
-    sub_configs = sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedMetaClip2VisionConfig,
         "text_config": PrunedMetaClip2TextConfig,
     }
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults
 
 
 class PrunedMetaClip2Model(PrunedModel, MetaClip2Model):
@@ -182,10 +197,11 @@ class PrunedSiglipConfig(PrunedTowers, SiglipConfig):
     """A SigLIP either tower of which may be pruned."""
 
     model_type = "pruned_siglip"
-    sub_configs = sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedSiglipVisionConfig,
         "text_config": PrunedSiglipTextConfig,
     }
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults
 
 
 class PrunedSiglipModel(PrunedModel, SiglipModel):
@@ -210,10 +226,11 @@ class PrunedAltCLIPConfig(PrunedTowers, AltCLIPConfig):
     """An AltCLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_altclip"
-    sub_configs = sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedAltCLIPVisionConfig,
         "text_config": AltCLIPTextConfig,
     }
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults
 
 
 class PrunedAltCLIPModel(PrunedModel, AltCLIPModel):
@@ -232,10 +249,11 @@ class PrunedChineseCLIPConfig(PrunedTowers, ChineseCLIPConfig):
     """A Chinese-CLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_chinese_clip"
-    sub_configs = sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedChineseCLIPVisionConfig,
         "text_config": ChineseCLIPTextConfig,
     }
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults
 
 
 class PrunedChineseCLIPModel(PrunedModel, ChineseCLIPModel):
