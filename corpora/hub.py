@@ -91,7 +91,8 @@ def load_hub(source: str, split: str, problems: Problems, captions: bool = True)
         sides = [_sides_of_one(whole, available[name], split, source)]
         wanted = _wanted_of_one(sides[0], available[name], split, source)
     else:
-        wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
+        known = {ours for ours in available.values() if ours}
+        wanted = resolve(split, known, f"{source} ({', '.join(published)})")
         needed = {wanted, "validation", "test"} if wanted == "train" else {wanted}
         names = [name for name, ours in available.items() if ours in needed]
         parts = [
