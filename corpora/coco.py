@@ -79,7 +79,7 @@ def _captions(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int,
     for number, image in enumerate(content.get("images") or ()):
         image = image if isinstance(image, dict) else {}
         identity, name = image.get("id"), image.get("file_name")
-        if isinstance(identity, int) and caption(name):
+        if isinstance(identity, int) and isinstance(name, str) and caption(name):
             names[identity] = name
         else:
             problems.add(file, None, f"image {number} has no id or no file_name")

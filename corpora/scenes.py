@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 from tqdm import tqdm
@@ -55,7 +56,7 @@ def load_scenes(split: str = "validation", images: int | None = None) -> dataset
         )
 
 
-def _rows(split: str, count: int) -> Iterator[dict]:
+def _rows(split: str, count: int) -> Iterator[dict[str, Any]]:
     # shown where a person is there to see it: the first run on a machine draws for half a minute
     for index in tqdm(range(count), desc=f"draw scenes: {split}", unit="image", disable=None):
         drawn = scene(SEEDS[split], index)
