@@ -21,9 +21,9 @@ from pruning_mechanism.reduction import (
     reduce,
     reduced_shape,
 )
+from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import is_pruned, masked, prune
 from pruning_mechanism.tower import (
-    Sublayer,
     Tower,
     embed,
     image_embeddings,

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.costs.clock import in_turn
@@ -46,7 +46,7 @@ class AttentionChoice:
     conditions: Conditions | None = None
 
 
-def attention_of(model: nn.Module) -> str:
+def attention_of(model: PreTrainedModel) -> str:
     """The implementation by which a model's vision tower attends."""
     return tower_config(model.config, "vision")._attn_implementation
 
@@ -58,7 +58,7 @@ def check_attention(name: str | None) -> None:
         raise TowerError(f"attention is one of {known}, or None to leave it as it is, not {name!r}")
 
 
-def set_attention(model: nn.Module, name: str) -> None:
+def set_attention(model: PreTrainedModel, name: str) -> None:
     """Let a model's vision tower attend by this implementation, in place; texts stay as they are.
 
     Raises:
@@ -77,7 +77,7 @@ def set_attention(model: nn.Module, name: str) -> None:
 
 @torch.inference_mode()
 def fastest_attention(
-    model: nn.Module, batch_size: int = 32, repetitions: int = 5
+    model: PreTrainedModel, batch_size: int = 32, repetitions: int = 5
 ) -> AttentionChoice:
     """Measure which implementation makes `model`'s vision tower fastest, where and as it is.
 
@@ -109,7 +109,9 @@ def fastest_attention(
     )
 
 
-def choose_attention(model: nn.Module, name: str | None, batch_size: int = 32) -> AttentionChoice:
+def choose_attention(
+    model: PreTrainedModel, name: str | None, batch_size: int = 32
+) -> AttentionChoice:
     """Let a model's vision tower attend by `name`, in place, after a measurement if "fastest".
 
     Raises:

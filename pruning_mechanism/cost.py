@@ -16,11 +16,12 @@ from fractions import Fraction
 from functools import cached_property
 from operator import mul
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
 from pruning_mechanism.modeling.token_rule import TokenRule
 from pruning_mechanism.modeling.token_rules import asked_rules, dense_size
+from pruning_mechanism.protocols import Config
 from pruning_mechanism.tower import Tower
 
 
@@ -56,7 +57,7 @@ class Shape:
     layer_tokens: tuple[LayerTokens, ...]
 
     @classmethod
-    def of(cls, config, dense: bool = False, tower: TowerKind = "vision") -> "Shape":
+    def of(cls, config: Config, dense: bool = False, tower: TowerKind = "vision") -> "Shape":
         """The shape of one of `config`'s towers, or, if `dense`, of what it was pruned from.
 
         A text tower has as many tokens as its context is long.
@@ -225,14 +226,14 @@ class Macs:
     fraction: float
 
 
-def macs(model: nn.Module, tower: TowerKind = "vision") -> Macs:
+def macs(model: PreTrainedModel, tower: TowerKind = "vision") -> Macs:
     """What one image, or one text as long as the context, costs in a tower, dense or pruned."""
     shape = Shape.of(model.config, tower=tower)
     dense = Shape.of(model.config, dense=True, tower=tower)
     return Macs(shape.encoder_macs, shape.tower_macs, shape.encoder_macs / dense.encoder_macs)
 
 
-def parameters(model: nn.Module, tower: TowerKind = "vision") -> int:
+def parameters(model: PreTrainedModel, tower: TowerKind = "vision") -> int:
     """How many parameters a tower and its projection have."""
     modules = Tower.of(model, tower).modules
     return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -7,9 +7,8 @@ above asks `family_of`, and nothing branches on a family's name.
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal, overload
 
-from torch import nn
 from transformers import (
     AltCLIPModel,
     ChineseCLIPModel,
@@ -17,6 +16,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
     MetaClip2Model,
     MetaClip2VisionModelWithProjection,
+    PreTrainedModel,
     SiglipModel,
     SiglipVisionModel,
 )
@@ -30,8 +30,9 @@ from pruning_mechanism.modeling.modeling_pruned_clip import (
     PrunedMetaClip2VisionModelWithProjection,
     PrunedSiglipModel,
     PrunedSiglipVisionModel,
-    PrunedWidths,
 )
+from pruning_mechanism.modeling.pruned_layers import PrunedWidths
+from pruning_mechanism.protocols import Config, TextConfig, TowerConfig, VisionConfig
 
 TowerKind = Literal["vision", "text"]
 Pooling = Literal["first", "attention", "end", "end or highest", "last"]
@@ -73,7 +74,7 @@ class Family:
     """
 
     name: str
-    models: tuple[tuple[type[nn.Module], type[nn.Module]], ...]
+    models: tuple[tuple[type[PreTrainedModel], type[PreTrainedModel]], ...]
     vision: TowerParts
     text: TowerParts | None
 
@@ -149,7 +150,7 @@ _PRUNED_CLASSES = {
 }
 
 
-def pruned_class(config) -> type[nn.Module]:
+def pruned_class(config: Config) -> type[PreTrainedModel]:
     """The class that a model of this configuration becomes once a tower of it is pruned.
 
     Raises:
@@ -159,7 +160,7 @@ def pruned_class(config) -> type[nn.Module]:
     return _PRUNED_CLASSES[config.model_type]
 
 
-def family_of(config) -> Family:
+def family_of(config: Config) -> Family:
     """The family of a configuration: a whole model's, or a tower's, dense or pruned.
 
     Raises:
@@ -186,7 +187,7 @@ def _misfit(model_type: str) -> TowerError:
     return TowerError(f"a {model_type!r} model, not a CLIP that fits{reason}; these do: {names}")
 
 
-def parts_of(config, tower: TowerKind) -> TowerParts:
+def parts_of(config: Config, tower: TowerKind) -> TowerParts:
     """Where the family of a configuration keeps one tower's parts.
 
     Raises:
@@ -203,6 +204,14 @@ def parts_of(config, tower: TowerKind) -> TowerParts:
     return parts
 
 
-def tower_config(config, tower: TowerKind):
+@overload
+def tower_config(config: Config, tower: Literal["vision"]) -> VisionConfig: ...
+@overload
+def tower_config(config: Config, tower: Literal["text"]) -> TextConfig: ...
+@overload
+def tower_config(config: Config, tower: TowerKind) -> TowerConfig: ...
+
+
+def tower_config(config: Config, tower: TowerKind) -> Any:
     """A tower's configuration, given a whole model's or its own."""
     return getattr(config, f"{tower}_config", None) or config

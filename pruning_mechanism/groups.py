@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.modeling.reduced_tower import KeptPatches, ReducedTower
@@ -20,7 +21,7 @@ DROPPED = -1
 
 
 @torch.no_grad()
-def patch_groups(model: nn.Module, pixels: Tensor) -> Tensor:
+def patch_groups(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """The token that each patch is part of after the last layer, int64 [b, patches] on the CPU.
 
     Tokens are counted from 0, the class token apart; a patch that was left out has -1. Patches go

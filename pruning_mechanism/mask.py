@@ -14,6 +14,7 @@ from torch import Tensor
 from pruning_mechanism.checkpoints.weights import write_tensors
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import TowerError, TowerKind, tower_config
+from pruning_mechanism.protocols import Config
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Mask:
     qk_dims: Tensor | None = None
     value_dims: Tensor | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, tensor in self.tensors.items():
             if tensor.dtype != torch.bool or tensor.ndim != 2:
                 raise ValueError(
@@ -61,7 +62,7 @@ class Mask:
             torch.equal(tensor, theirs[name]) for name, tensor in mine.items()
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as Python has it for what can't be hashed
 
     def __and__(self, other: "Mask") -> "Mask":
         """What both keep, of the same tower."""
@@ -70,7 +71,7 @@ class Mask:
         return Mask(**(mine | theirs | both))
 
     @classmethod
-    def dense(cls, config, tower: TowerKind = "vision") -> "Mask":
+    def dense(cls, config: Config, tower: TowerKind = "vision") -> "Mask":
         """The mask that keeps everything of a tower, given a whole model's or its configuration."""
         own = tower_config(config, tower)
         layers = own.num_hidden_layers
@@ -79,7 +80,7 @@ class Mask:
             torch.ones(layers, own.intermediate_size, dtype=torch.bool),
         )
 
-    def shape(self, config, tower: TowerKind = "vision") -> Shape:
+    def shape(self, config: Config, tower: TowerKind = "vision") -> Shape:
         """The shape of `config`'s tower once this mask is cut out of it."""
         shape = Shape.of(config, tower=tower)
         widths = {name: tensor.sum(1).tolist() for name, tensor in self.tensors.items()}
@@ -91,12 +92,12 @@ class Mask:
             widths.get("value_dims", every),
         )
 
-    def mac_fraction(self, config, tower: TowerKind = "vision") -> float:
+    def mac_fraction(self, config: Config, tower: TowerKind = "vision") -> float:
         """Kept MACs / dense MACs of the encoder layers of `config`'s tower."""
         dense = Shape.of(config, dense=True, tower=tower)
         return self.shape(config, tower).encoder_macs / dense.encoder_macs
 
-    def check(self, config, tower: TowerKind = "vision") -> None:
+    def check(self, config: Config, tower: TowerKind = "vision") -> None:
         """Raise `ValueError` unless this mask fits the tower that `config` describes."""
         dense = Mask.dense(config, tower)
         own = tower_config(config, tower)

@@ -1,4 +1,4 @@
-"""What this project reads of configurations, processors and tokenizers, whoever made them.
+"""What this project reads of configurations, towers, processors and tokenizers, whoever made them.
 
 transformers gives each family classes of its own for these. They share no base class that names
 what every one of them has, so it is named here.
@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from torch import Tensor, nn
+
 
 class Config(Protocol):
     """A configuration: a whole model's, or one of its towers' own.
@@ -15,7 +17,9 @@ class Config(Protocol):
     `families.tower_config` gives the tower's, whichever of the two it is given.
     """
 
-    model_type: str
+    @property
+    def model_type(self) -> str:
+        """What the family calls it."""
 
 
 class TowerConfig(Config, Protocol):
@@ -34,6 +38,7 @@ class VisionConfig(TowerConfig, Protocol):
     image_size: int
     patch_size: int
     num_channels: int
+    projection_dim: int
 
 
 class TextConfig(TowerConfig, Protocol):
@@ -41,6 +46,38 @@ class TextConfig(TowerConfig, Protocol):
 
     max_position_embeddings: int
     eos_token_id: int
+    vocab_size: int
+
+
+class Attention(Protocol):
+    """An attention module, dense or pruned; `scale` is that of the logits."""
+
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
+    num_heads: int
+    head_dim: int
+    scale: float
+
+
+class MLP(Protocol):
+    """An MLP module, dense or pruned."""
+
+    fc1: nn.Linear
+    fc2: nn.Linear
+
+
+class EncoderLayer(Protocol):
+    """A layer of a tower's encoder; a norm is an `nn.Identity` where no unit is left."""
+
+    self_attn: Attention
+    mlp: MLP
+    layer_norm1: nn.Module
+    layer_norm2: nn.Module
+
+    def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The residual stream [b, n, d] after the layer."""
 
 
 class Tokenizer(Protocol):

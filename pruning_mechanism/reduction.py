@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
@@ -24,6 +25,7 @@ from pruning_mechanism.modeling.token_rules import (
     names_to_register,
     token_rules,
 )
+from pruning_mechanism.protocols import Config, VisionConfig
 from pruning_mechanism.surgery import rebuilt
 from pruning_mechanism.tower import Tower
 
@@ -65,7 +67,7 @@ class Reduction:
     def __repr__(self) -> str:
         return f"Reduction({', '.join(f'{name}={value!r}' for name, value in self.asked)})"
 
-    def check(self, config) -> None:
+    def check(self, config: Config) -> None:
         """Raise `TowerError` unless the vision tower that `config` describes can be reduced so."""
         own, parts = tower_config(config, "vision"), parts_of(config, "vision")
         if parts.pooling != "first":
@@ -86,13 +88,13 @@ def _settings() -> tuple[str, ...]:
     return tuple(name for rule in token_rules() for name in rule.settings())
 
 
-def is_smaller(model: nn.Module) -> bool:
+def is_smaller(model: PreTrainedModel) -> bool:
     """Whether the vision tower of a model is anything but the dense one it started as."""
     own = tower_config(model.config, "vision")
     return is_reduced(own) or any(getattr(own, name, None) is not None for name in WIDTHS)
 
 
-def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
+def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
     """A new model whose vision tower does what `reduction` says; `model` stays as it is.
 
     Args:
@@ -111,7 +113,7 @@ def reduce(model: nn.Module, reduction: Reduction) -> nn.Module:
     return rebuilt(changed, entries)
 
 
-def align(model: nn.Module, projection: AlignedProjection) -> nn.Module:
+def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedModel:
     """A new model whose vision tower has this projection; `model` stays as it is.
 
     Raises:
@@ -139,7 +141,7 @@ def align(model: nn.Module, projection: AlignedProjection) -> nn.Module:
     return rebuilt(changed, entries if whole else entries | {"projection_dim": outputs})
 
 
-def pooled_only(model: nn.Module) -> nn.Module:
+def pooled_only(model: PreTrainedModel) -> PreTrainedModel:
     """A new model that gives [class token, mean of patches] [b, 2d] in place of embeddings.
 
     What an alignment is solved from; `model` may have been aligned before.
@@ -151,7 +153,7 @@ def pooled_only(model: nn.Module) -> nn.Module:
     return made
 
 
-def reduced_shape(config, reduction: Reduction) -> Shape:
+def reduced_shape(config: Config, reduction: Reduction) -> Shape:
     """The shape that the vision tower of a configuration has if reduced so."""
     changed = copy.deepcopy(config)
     own = tower_config(changed, "vision")
@@ -160,13 +162,13 @@ def reduced_shape(config, reduction: Reduction) -> Shape:
     return Shape.of(changed)
 
 
-def mac_fraction(config, reduction: Reduction) -> float:
+def mac_fraction(config: Config, reduction: Reduction) -> float:
     """Share of the dense encoder's MACs that the tower of a configuration has if reduced so."""
     dense = Shape.of(config, dense=True)
     return reduced_shape(config, reduction).encoder_macs / dense.encoder_macs
 
 
-def _entries(reduction: Reduction, own) -> dict[str, Any]:
+def _entries(reduction: Reduction, own: VisionConfig) -> dict[str, Any]:
     """The entries of a vision tower's configuration that change.
 
     Raises:
@@ -199,7 +201,7 @@ def _check_layers(name: str, given: Any, layers: int) -> None:
         raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
 
 
-def _reduced(own, entries: dict[str, Any]) -> SimpleNamespace:
+def _reduced(own: VisionConfig, entries: dict[str, Any]) -> SimpleNamespace:
     """The sizes and rules of a vision tower's configuration once these entries have changed."""
     names = [
         *SIZES,

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+
+from pruning_mechanism.protocols import Attention
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Sublayer:
     def units(self) -> int:
         """How many heads or neurons there are."""
         return self.output.in_features // self.unit_width
+
+    @property
+    def attention(self) -> Attention:
+        """The body of a sublayer of heads, with its projections.
+
+        Raises:
+            ValueError: the sublayer is an MLP.
+        """
+        if self.kind != "heads":
+            raise ValueError(f"layer {self.layer}'s {self.kind} sublayer has no heads")
+        return cast("Attention", self.body)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """The residual stream [b, n, d] after this sublayer."""

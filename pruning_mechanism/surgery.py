@@ -7,23 +7,27 @@ were. Both are the same function of the images, to rounding.
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from pruning_mechanism.families import WIDTHS, TowerError, TowerKind, pruned_class, tower_config
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.tower import Tower
 
 
-def is_pruned(model: nn.Module, tower: TowerKind = "vision") -> bool:
+def is_pruned(model: PreTrainedModel, tower: TowerKind = "vision") -> bool:
     """Whether a tower of the model has been made smaller before."""
     config = tower_config(model.config, tower)
     return any(getattr(config, name, None) is not None for name in WIDTHS)
 
 
 @contextmanager
-def masked(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> Iterator[nn.Module]:
+def masked(
+    model: PreTrainedModel, mask: Mask, tower: TowerKind = "vision"
+) -> Iterator[PreTrainedModel]:
     """Within the context a dense tower of `model` answers as if pruned to `mask`.
 
     Works by hooks on the queries and on the output projections' inputs, so gradients flow as in a
@@ -66,7 +70,7 @@ def _scale_output_by(keep: Tensor):
     return lambda _module, _args, projected: projected * keep.to(projected)
 
 
-def prune(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> nn.Module:
+def prune(model: PreTrainedModel, mask: Mask, tower: TowerKind = "vision") -> PreTrainedModel:
     """A new model without what `mask` drops; `model` stays as it is.
 
     Args:
@@ -90,7 +94,9 @@ def prune(model: nn.Module, mask: Mask, tower: TowerKind = "vision") -> nn.Modul
     return rebuilt(cut, widths, tower)
 
 
-def rebuilt(model: nn.Module, entries: dict, tower: TowerKind = "vision") -> nn.Module:
+def rebuilt(
+    model: PreTrainedModel, entries: dict[str, Any], tower: TowerKind = "vision"
+) -> PreTrainedModel:
     """A model of the pruned classes whose tower's configuration has other entries.
 
     It takes over the tensors of `model`, which must fit: they are not copied.
@@ -113,11 +119,11 @@ def rebuilt(model: nn.Module, entries: dict, tower: TowerKind = "vision") -> nn.
     return made.train(model.training)
 
 
-def _is_whole(model: nn.Module) -> bool:
+def _is_whole(model: PreTrainedModel) -> bool:
     return tower_config(model.config, "vision") is not model.config
 
 
-def _settings(config) -> dict:
+def _settings(config: PreTrainedConfig) -> dict[str, Any]:
     """A configuration's entries, without the name of the class that it belongs to."""
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 

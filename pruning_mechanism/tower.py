@@ -8,9 +8,11 @@ looks the same for every family and for images and texts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.families import (
     TowerError,
@@ -21,6 +23,7 @@ from pruning_mechanism.families import (
     tower_config,
 )
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
+from pruning_mechanism.protocols import Config, EncoderLayer, Tokenizer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -35,12 +38,12 @@ class Tower:
     `tokenise` gives for text.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     kind: TowerKind
     parts: TowerParts
 
     @classmethod
-    def of(cls, model: nn.Module, kind: TowerKind = "vision") -> "Tower":
+    def of(cls, model: PreTrainedModel, kind: TowerKind = "vision") -> "Tower":
         """The vision or text tower of a model.
 
         Raises:
@@ -60,8 +63,11 @@ class Tower:
         return tower
 
     @property
-    def root(self) -> nn.Module:
-        """The module that holds the encoder, without the projection around it."""
+    def root(self) -> Any:
+        """The module that holds the encoder, without the projection around it.
+
+        One of transformers' towers, which share no base that names their parts.
+        """
         return getattr(self.model, self.parts.root, self.model)
 
     @property
@@ -79,7 +85,7 @@ class Tower:
         return (self.root, self.final) if self.parts.projection else (self.root,)
 
     @property
-    def config(self):
+    def config(self) -> TowerConfig:
         """The tower's own configuration."""
         return tower_config(self.model.config, self.kind)
 
@@ -89,9 +95,9 @@ class Tower:
         return getattr(self.final, "out_features", self.config.hidden_size)
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Sequence[EncoderLayer]:
         """The encoder layers."""
-        return self.root.encoder.layers
+        return cast("Sequence[EncoderLayer]", self.root.encoder.layers)
 
     @property
     def sublayers(self) -> list[Sublayer]:
@@ -183,7 +189,9 @@ class Tower:
         return (tokens == end).int().argmax(1)
 
 
-def tokenise(model: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
+def tokenise(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str]
+) -> dict[str, Tensor]:
     """Texts as the model's text tower takes them, on its device; long ones are cut off.
 
     Padded to the longest of them, or, where the tower reads the last token and so sees the
@@ -202,32 +210,32 @@ def tokenise(model: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, Ten
     return {name: tensor.to(model.device) for name, tensor in tokens.items()}
 
 
-def vision_config(config):
+def vision_config(config: Config) -> VisionConfig:
     """The vision tower's configuration, given a whole CLIP's or its own."""
     return tower_config(config, "vision")
 
 
-def sublayers(model: nn.Module) -> list[Sublayer]:
+def sublayers(model: PreTrainedModel) -> list[Sublayer]:
     """The sublayers of a model's vision tower, in the order in which they run."""
     return Tower.of(model).sublayers
 
 
-def embed(model: nn.Module, pixels: Tensor) -> Tensor:
+def embed(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """What enters the vision tower's first layer, [b, n, d], for pixels [b, 3, height, width]."""
     return Tower.of(model).embed(pixels)
 
 
-def project(model: nn.Module, hidden: Tensor) -> Tensor:
+def project(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The embedding [b, e], not normalised, of what leaves the last vision layer [b, n, d]."""
     return Tower.of(model).project(hidden)
 
 
-def image_embeddings(model: nn.Module, pixels: Tensor) -> Tensor:
+def image_embeddings(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     """The vision tower's embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
     return Tower.of(model).embeddings(pixels)
 
 
-def text_embeddings(model: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
+def text_embeddings(model: PreTrainedModel, tokens: Mapping[str, Tensor]) -> Tensor:
     """The text tower's embeddings [b, e], not normalised, of what `tokenise` gives.
 
     Text towers that can't be pruned encode too.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pruning_mechanism.families import WIDTHS, TowerKind, tower_config
 from pruning_mechanism.mask import Mask
@@ -20,12 +21,12 @@ from pruning_mechanism.tower import Tower
 class Widened:
     """A model one of whose towers is as wide as before pruning; `alive` are its real units."""
 
-    model: nn.Module
+    model: PreTrainedModel
     alive: Mask
 
 
 @torch.no_grad()
-def widened(model: nn.Module, tower: TowerKind = "vision") -> Widened:
+def widened(model: PreTrainedModel, tower: TowerKind = "vision") -> Widened:
     """A new model whose tower has the dense widths, zeros in place of what was cut away.
 
     Its embeddings are the same, to rounding. In each layer the real heads come first, of each head

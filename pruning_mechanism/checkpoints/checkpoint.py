@@ -12,10 +12,16 @@ import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
@@ -23,6 +29,7 @@ from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open
 from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
 from pruning_mechanism.modeling.consistency import check_tower
 from pruning_mechanism.modeling.pruned_layers import activate_in_place
+from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Tower
 
 __all__ = [
@@ -43,7 +50,7 @@ ATTENTIONS = (None, "eager", "sdpa")
 """What a configuration may ask its attention to be computed by; other names may fetch code."""
 
 
-def load(path: str | Path, device: str = "cpu") -> nn.Module:
+def load(path: str | Path, device: str = "cpu") -> PreTrainedModel:
     """Load a CLIP or a model like it, dense or pruned, whole or vision-only, for inference.
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
@@ -76,10 +83,11 @@ def load(path: str | Path, device: str = "cpu") -> nn.Module:
         logger.warning(f"{path}: did not read what is not part of the model: {listed(beside)}")
     _check_finite(path, model)
     activate_in_place(Tower.of(model).root)
-    return model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
+    return model.eval()
 
 
-def _check_shape(path: str | Path, config, weights: Weights) -> None:
+def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -> None:
     """Raise `TowerError` unless configuration and weights have the same sizes; takes no memory."""
     towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
     for tower in [tower for tower in towers if tower is not None] or [config]:
@@ -103,8 +111,8 @@ def _check_shape(path: str | Path, config, weights: Weights) -> None:
 
 
 def _build(
-    path: str | Path, config, weights: Weights, dtype: torch.dtype
-) -> tuple[nn.Module, dict[str, set]]:
+    path: str | Path, config: PreTrainedConfig, weights: Weights, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, set[str]]]:
     """The model with its weights, and the names of those that are missing or unexpected."""
     try:
         model, found = MODEL_CLASSES[config.model_type].from_pretrained(
@@ -116,7 +124,7 @@ def _build(
     return model, found
 
 
-def _check_finite(path: str | Path, model: nn.Module) -> None:
+def _check_finite(path: str | Path, model: PreTrainedModel) -> None:
     """Raise `TowerError` if a weight is NaN or infinite: nothing solved from it would be right."""
     for name, tensor in model.state_dict().items():
         broken = tensor.numel() - int(torch.isfinite(tensor).sum())
@@ -137,7 +145,7 @@ def stored_dtype(path: str | Path) -> torch.dtype:
     return Weights.of(path).dtype
 
 
-def cast(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A model in a type that it is to be stored in, and notes for its record.
 
     Where a weight would become infinite, or all of a tensor zero, the model is left in float32.
@@ -165,7 +173,7 @@ def _lost(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _read_config(path: str | Path):
+def _read_config(path: str | Path) -> PreTrainedConfig:
     directory = Path(path)
     if directory.is_dir():
         if not (directory / "config.json").is_file():
@@ -188,7 +196,7 @@ def _read_config(path: str | Path):
     return config
 
 
-def _ask_plainly(config) -> None:
+def _ask_plainly(config: PreTrainedConfig) -> None:
     """Reset what a configuration says about the form of outputs: callers choose that."""
     if getattr(config, "_attn_implementation", None) not in ATTENTIONS:
         config._attn_implementation = None
@@ -207,7 +215,7 @@ def _needs_code(path: str | Path) -> str:
     return f"{path} needs code of its own, which lies beside its weights; such code is never run"
 
 
-def _refuse(directory: Path, entries: dict) -> None:
+def _refuse(directory: Path, entries: dict[str, Any]) -> None:
     """Raise `TowerError` where transformers would fetch code or other weights."""
     model_type = entries.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
@@ -224,7 +232,7 @@ def _refuse(directory: Path, entries: dict) -> None:
         )
 
 
-def _check_architecture(config) -> None:
+def _check_architecture(config: PreTrainedConfig) -> None:
     """Raise `TowerError` if a configuration names the class of another type of model."""
     names = getattr(config, "architectures", None) or ()
     if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
@@ -240,7 +248,7 @@ def _check_architecture(config) -> None:
             )
 
 
-def fingerprint(path: str | Path, model: nn.Module) -> str:
+def fingerprint(path: str | Path, model: PreTrainedModel) -> str:
     """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
     if not Path(path).is_dir():
         return f"revision {_revision(path, model)}"
@@ -274,7 +282,7 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     return f"sha256 {digest.hexdigest()}"
 
 
-def _revision(path: str | Path, model: nn.Module) -> str:
+def _revision(path: str | Path, model: PreTrainedModel) -> str:
     """The commit of a model on the hub: fetched files lie in a folder of its name."""
     file = file_of(path, "config.json")
     if file is not None and re.fullmatch("[0-9a-f]{40}", file.parent.name):
@@ -283,7 +291,10 @@ def _revision(path: str | Path, model: nn.Module) -> str:
 
 
 def save(
-    model: nn.Module, directory: str | Path, processor, compression: Compression | None = None
+    model: PreTrainedModel,
+    directory: str | Path,
+    processor: Processor,
+    compression: Compression | None = None,
 ) -> None:
     """Write a model, its processor and how it was made as a Hugging Face directory.
 

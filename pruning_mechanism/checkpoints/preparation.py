@@ -8,17 +8,18 @@ import logging
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
-from torch import nn
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from pruning_mechanism.checkpoints.record import first_line, read_object
 from pruning_mechanism.checkpoints.weights import file_of
 from pruning_mechanism.families import TowerError, family_of, tower_config
+from pruning_mechanism.protocols import ImageProcessor, Processor, VisionConfig
 from pruning_mechanism.tower import tokenise
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,9 @@ def _tokenizer_problem(path: str | Path, reason: str) -> str:
     return f"{path}: texts can't be encoded, since its tokenizer can't be read: {reason}"
 
 
-def check_belongs(processor, model: nn.Module, texts: bool = True) -> None:
+def check_belongs(
+    processor: Processor | ImageProcessor, model: PreTrainedModel, texts: bool = True
+) -> None:
     """Raise `TowerError` unless what a processor prepares is what a model's towers take.
 
     The image processor is tried on an image of a single colour. No token may lie beyond the
@@ -137,7 +140,7 @@ def check_belongs(processor, model: nn.Module, texts: bool = True) -> None:
         _check_tokens(tokenizer, model)
 
 
-def _check_images(processor: ImageProcessingMixin, config) -> None:
+def _check_images(processor: ImageProcessingMixin, config: VisionConfig) -> None:
     side = config.image_size
     height, width = (side, side) if isinstance(side, int) else side
     expected = f"the vision tower takes images of {height} x {width} pixels"
@@ -179,7 +182,7 @@ def _check_declared(processor: ImageProcessingMixin, side: int, expected: str) -
                 raise TowerError(f"the image processor's {name} can't be {given!r}")
 
 
-def _sides(name: str, given: object) -> list:
+def _sides(name: str, given: object) -> list[Any]:
     """The numbers of pixels in a processor's size, in any of the forms that it may have."""
     if given is None:
         return []
@@ -190,7 +193,7 @@ def _sides(name: str, given: object) -> list:
     return [each for each in sides if each is not None]
 
 
-def _check_tokens(tokenizer, model: nn.Module) -> None:
+def _check_tokens(tokenizer: Any, model: PreTrainedModel) -> None:
     text, family = tower_config(model.config, "text"), family_of(model.config)
     if tokenizer.pad_token is None:
         raise TowerError("the tokenizer has no pad token, so texts can't be batched")

@@ -6,7 +6,8 @@ Shared by latency tables and by the choice of an attention implementation.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.processor import processor_name
@@ -32,7 +33,7 @@ class Conditions:
     repetitions: int
 
 
-def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
+def noise_pixels(model: PreTrainedModel, batch_size: int) -> Tensor:
     """A batch of noise that the tower takes for images."""
     vision, weight = vision_config(model.config), next(model.parameters())
     size = (batch_size, vision.num_channels, vision.image_size, vision.image_size)
@@ -40,7 +41,7 @@ def noise_pixels(model: nn.Module, batch_size: int) -> Tensor:
     return noise.to(weight)
 
 
-def conditions_of(model: nn.Module, batch_size: int, repetitions: int) -> Conditions:
+def conditions_of(model: PreTrainedModel, batch_size: int, repetitions: int) -> Conditions:
     """What a measurement of a model's vision tower, here and now, is true of."""
     shape, weight = Shape.of(model.config), next(model.parameters())
     return Conditions(

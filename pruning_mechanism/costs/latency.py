@@ -17,7 +17,8 @@ from scipy.optimize import isotonic_regression
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.conditions import Conditions
-from pruning_mechanism.tower import TowerError
+from pruning_mechanism.families import TowerError
+from pruning_mechanism.protocols import Config
 
 SCHEMA = 3
 LARGEST_STEP = 64
@@ -229,7 +230,7 @@ class LatencyTable:
         end = rising[-1] + slope * (widths[-1] - line[-1])
         return np.append(line, widths[-1]), np.append(rising, end)
 
-    def check(self, config) -> None:
+    def check(self, config: Config) -> None:
         """Raise `TowerError` unless the table is of towers of the shape that `config` describes."""
         shape, own = Shape.of(config, dense=True), self.conditions
         found = (self.layers, len(self.heads) - 1, self.widths[-1])

@@ -16,8 +16,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
@@ -34,22 +35,16 @@ from pruning_mechanism.costs.latency_sizes import (
     uniform_counts,
     uniform_mask,
 )
+from pruning_mechanism.families import TowerError
 from pruning_mechanism.reduction import Reduction, reduce
+from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import prune
-from pruning_mechanism.tower import (
-    Sublayer,
-    Tower,
-    TowerError,
-    embed,
-    image_embeddings,
-    project,
-    sublayers,
-)
+from pruning_mechanism.tower import Tower, embed, image_embeddings, project, sublayers
 
 
 @torch.inference_mode()
 def measure(
-    model: nn.Module,
+    model: PreTrainedModel,
     batch_size: int = 32,
     device: str | torch.device | None = None,
     repetitions: int = 7,
@@ -102,7 +97,7 @@ def measure(
 
 @torch.inference_mode()
 def measured_share(
-    smaller: nn.Module, dense: nn.Module, batch_size: int = 32, repetitions: int = 7
+    smaller: PreTrainedModel, dense: PreTrainedModel, batch_size: int = 32, repetitions: int = 7
 ) -> float:
     """Seconds of one vision tower / those of another, in turn, whole batches; the median ratio.
 
@@ -124,7 +119,7 @@ def measured_share(
 
 @torch.inference_mode()
 def seconds_of_merging(
-    model: nn.Module, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
+    model: PreTrainedModel, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
 ) -> float:
     """What merging adds to a layer, in seconds per image, not counting what fewer tokens save.
 
@@ -168,7 +163,7 @@ class Seconds:
         self.outside: list[float] = []
         self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
 
-    def add_parts(self, model: nn.Module, pixels: Tensor) -> None:
+    def add_parts(self, model: PreTrainedModel, pixels: Tensor) -> None:
         """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
         parts, device = sublayers(model), pixels.device
         marks = [_mark(device)]
@@ -240,7 +235,7 @@ def _size_of(part: Sublayer) -> Attention | int:
     return Attention(part.units, part.body.q_proj.out_features // part.units, part.unit_width)
 
 
-def _dense_shape(model: nn.Module) -> tuple[int, int, int]:
+def _dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     """Layers, heads and neurons of a tower whose layers are all alike.
 
     Raises:
