@@ -21,6 +21,9 @@ class Config(Protocol):
     def model_type(self) -> str:
         """What the family calls it."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its entries, as its file has them."""
+
 
 class TowerConfig(Config, Protocol):
     """What the configurations of all towers have."""
