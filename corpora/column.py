@@ -2,7 +2,7 @@
 
 Broken images are found in one pass before long work starts, so that a broken file is skipped and
 named and doesn't end a run. That pass reads a picture by the same steps as everything else
-(`corpora.images`), so what it lets through opens later.
+(`corpora.decoding.images`), so what it lets through opens later.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from typing import Any
 import PIL.Image
 from datasets import Dataset, Image
 
-from corpora.images import open_image
+from corpora.decoding.images import open_image
 from corpora.problems import CorpusError, Problems
 
 _AT_ONCE = 16

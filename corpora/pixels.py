@@ -22,7 +22,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from corpora.images import open_image
+from corpora.decoding.images import open_image
 from corpora.problems import CorpusError
 
 ENOUGH = 4

@@ -40,9 +40,9 @@ import torch
 from rich.table import Table
 
 from cascade import Stage
-from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.wording import placing
 from corpora.scenes import SEEDS, Scene, captions, render, scene
-from corpora.wording import placing
 from evaluation.retrieval import recall
 
 KINDS = ("all things", "two things in full", "relation", "counts and colours", "sizes compared")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, json_object
+from corpora.readers.reading import caption, find_file, json_object
 from corpora.splits import resolve, split_name
 
 

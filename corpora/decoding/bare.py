@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from corpora.orientation import in_exif, in_xmp
+from corpora.decoding.orientation import in_exif, in_xmp
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})

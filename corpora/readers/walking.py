@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import features
 
-from corpora.files import kind_of
-from corpora.images import INSTALL_HEIF, HeifImageFile
+from corpora.decoding.files import kind_of
+from corpora.decoding.images import INSTALL_HEIF, HeifImageFile
 
 _ALWAYS = (
     *(".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".apng", ".ppm", ".pgm"),

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, lines, texts
-from corpora.rows import Listing, Row
+from corpora.readers.reading import caption, lines, texts
+from corpora.readers.rows import Listing, Row
+from corpora.readers.walking import walk
 from corpora.splits import resolve, split_name
-from corpora.walking import walk
 
 METADATA = "metadata.jsonl"
 LAYOUT = f"{METADATA} with file_name and captions in it or in its train/, validation/, test/"

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from corpora.backgrounds import Colour, paint
-from corpora.layout import Scene, Thing
+from corpora.generating.backgrounds import Colour, paint
+from corpora.generating.layout import Scene, Thing
 
 OVERSAMPLING = 2
 PAINT = {

@@ -13,9 +13,9 @@ from pathlib import Path
 from datasets import Dataset, Features, List, Value
 
 from corpora.column import UprightImage
-from corpora.files import kind_of
-from corpora.identity import same_files, united
+from corpora.decoding.files import kind_of
 from corpora.problems import CorpusError, Problems
+from corpora.readers.identity import same_files, united
 from corpora.splits import hashed
 
 FEATURES = Features(

@@ -7,10 +7,10 @@ validation here, unless Karpathy's `dataset_coco.json` lies beside the images.
 import re
 from pathlib import Path
 
-from corpora.karpathy import Entry, entries, find_karpathy
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, json_object
-from corpora.rows import Listing, Row, image_folder
+from corpora.readers.karpathy import Entry, entries, find_karpathy
+from corpora.readers.reading import caption, find_file, json_object
+from corpora.readers.rows import Listing, Row, image_folder
 from corpora.splits import resolve, split_name
 
 LAYOUT = "train2017/, val2017/ and annotations/captions_train2017.json, captions_val2017.json"

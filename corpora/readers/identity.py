@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute
 
-from corpora.files import open_regular
+from corpora.decoding.files import open_regular
 from corpora.problems import CorpusError
 
 _END_BYTES = 2048

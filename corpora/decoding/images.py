@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, cast
 import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from corpora.bare import Bare, bare
-from corpora.files import open_regular
-from corpora.orientation import TURNS, upright
+from corpora.decoding.bare import Bare, bare
+from corpora.decoding.files import open_regular
+from corpora.decoding.orientation import TURNS, upright
 from corpora.problems import CorpusError
 
 HeifImageFile: Callable[[BinaryIO], PIL.Image.Image] | None = None

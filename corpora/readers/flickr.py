@@ -7,10 +7,10 @@ has a small parser here that reports the lines it can't use and goes on.
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpora.karpathy import entries, find_karpathy
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, lines
-from corpora.rows import Listing, Row, image_folder, rows_of
+from corpora.readers.karpathy import entries, find_karpathy
+from corpora.readers.reading import caption, find_file, lines
+from corpora.readers.rows import Listing, Row, image_folder, rows_of
 from corpora.splits import resolve
 
 LAYOUT_30K = "results.csv (or results_20130124.token) and flickr30k_images/"

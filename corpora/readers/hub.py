@@ -17,12 +17,12 @@ import pyarrow.compute
 from datasets import Dataset, DatasetDict, Image, List, Value
 
 from corpora.column import UprightImage
-from corpora.identity import same_rows, united
 from corpora.problems import CorpusError, Problems
-from corpora.reading import texts
-from corpora.rows import chosen_key, inside
+from corpora.readers.identity import same_rows, united
+from corpora.readers.reading import texts
+from corpora.readers.rows import chosen_key, inside
+from corpora.readers.walking import Walk, passed_over, walk
 from corpora.splits import hashed, resolve, split_name
-from corpora.walking import Walk, passed_over, walk
 
 CAPTION_COLUMNS = (
     "captions",
