@@ -15,13 +15,14 @@ from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from operator import mul
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
 from pruning_mechanism.modeling.token_rule import TokenRule
 from pruning_mechanism.modeling.token_rules import asked_rules, dense_size
-from pruning_mechanism.protocols import Config
+from pruning_mechanism.protocols import Config, VisionConfig
 from pruning_mechanism.tower import Tower
 
 
@@ -66,6 +67,8 @@ class Shape:
             TowerError: the configuration's family, or its tower of this kind, doesn't fit.
         """
         own, parts = tower_config(config, tower), parts_of(config, tower)
+        tokens: float
+        before: float
         head_dim = own.hidden_size // own.num_attention_heads
         layers = dense_size(own, "num_hidden_layers") if dense else own.num_hidden_layers
         rules = () if dense else asked_rules(own)
@@ -75,16 +78,17 @@ class Shape:
             return tuple(kept or [most] * layers)
 
         if tower == "text":
-            tokens, before = own.max_position_embeddings, 0
+            tokens, before = tower_config(config, "text").max_position_embeddings, 0
             of_layers = (LayerTokens(tokens, tokens**2, tokens),) * layers
         else:
-            side = dense_size(own, "image_size") if dense else own.image_size
-            counts = _counts(own, parts, layers, side, rules)
+            vision = tower_config(config, "vision")
+            side = dense_size(vision, "image_size") if dense else vision.image_size
+            counts = _counts(vision, parts, layers, side, rules)
             of_layers = tuple(_mean(counts, layer) for layer in range(layers))
             tokens = of_layers[0].attention if layers else 0
-            height, width = _pair(own.patch_size)
+            height, width = _pair(vision.patch_size)
             patches = tokens - (parts.pooling == "first")  # the class token
-            before = patches * own.num_channels * height * width * own.hidden_size
+            before = patches * vision.num_channels * height * width * own.hidden_size
         return cls(
             tokens=tokens,
             hidden=own.hidden_size,
@@ -162,19 +166,21 @@ class Shape:
 
 
 def _counts(
-    own,
+    own: VisionConfig,
     parts: TowerParts,
     layers: int,
     side: int | Sequence[int],
     rules: Sequence[TokenRule],
 ) -> list[tuple[float, list[LayerTokens]]]:
     """For each size that images have: its share, and the tokens of each layer."""
-    sides = [given for rule in rules for given in rule.sides()] or [(side, 1.0)]
+    sides: list[tuple[int | Sequence[int], float]] = [
+        given for rule in rules for given in rule.sides()
+    ]
     counts = []
-    for side, share in sides:
+    for size, share in sides or [(side, 1.0)]:
         patches = math.prod(
             length // patch
-            for length, patch in zip(_pair(side), _pair(own.patch_size), strict=True)
+            for length, patch in zip(_pair(size), _pair(own.patch_size), strict=True)
         )
         for rule in rules:
             patches = rule.patches(patches)
@@ -200,21 +206,30 @@ def _mean(counts: list[tuple[float, list[LayerTokens]]], layer: int) -> LayerTok
     return LayerTokens(*(sum(map(mul, shares, column)) for column in columns))
 
 
-def _final_macs(config, own, parts: TowerParts, tokens: float, rules: Sequence[TokenRule]) -> int:
-    """MACs of the head or projection that the embedding comes out of."""
-    d = own.hidden_size
+def _final_macs(
+    config: Config, own: Any, parts: TowerParts, tokens: float, rules: Sequence[TokenRule]
+) -> int:
+    """MACs of the head or projection that the embedding comes out of.
+
+    `own` is the tower's configuration; each family calls the length of an embedding its own name.
+    """
+    d: int = own.hidden_size
+    neurons: int = own.intermediate_size
+    outputs: int
     if parts.pooling == "attention":  # one query: its projections, logits and sum, and an MLP
-        return round(2 * d**2 + 2 * tokens * d**2 + 2 * tokens * d + 2 * d * own.intermediate_size)
+        return round(2 * d**2 + 2 * tokens * d**2 + 2 * tokens * d + 2 * d * neurons)
     if parts.head:
-        return d * own.projection_size
+        outputs = own.projection_size
+        return d * outputs
     outputs = getattr(config, "projection_dim", own.projection_dim)
     found = (rule.final_macs(d, outputs) for rule in rules)
     return next((macs for macs in found if macs is not None), d * outputs)
 
 
-def _pair(size) -> tuple[int, int]:
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width, whether a configuration gives one number for both or two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
     MetaClip2Model,
     MetaClip2VisionModelWithProjection,
+    PreTrainedConfig,
     PreTrainedModel,
     SiglipModel,
     SiglipVisionModel,
@@ -54,15 +55,16 @@ class TowerParts:
 
     `root` is an attribute of the whole model; a vision-only model may itself be the root.
     `pre_norm`, `post_norm` and `head` are attributes of the root, `projection` one of the model;
-    the embedding comes out of the head or the projection, whichever there is.
+    the embedding comes out of the head or the projection, whichever there is. What there isn't has
+    an empty name.
     """
 
     root: str
     pooling: Pooling
     post_norm: str
-    pre_norm: str | None = None
-    head: str | None = None
-    projection: str | None = None
+    pre_norm: str = ""
+    head: str = ""
+    projection: str = ""
     causal: bool = False
 
 
@@ -81,7 +83,14 @@ class Family:
     @property
     def model_type(self) -> str:
         """What the configuration of a whole dense model calls itself."""
-        return self.models[0][0].config_class.model_type
+        return config_class(self.models[0][0]).model_type
+
+
+def config_class(model: type[PreTrainedModel]) -> type[PreTrainedConfig]:
+    """The class of the configurations of a class of models."""
+    if model.config_class is None:
+        raise TypeError(f"{model.__name__} is no class of models that can be made")
+    return model.config_class
 
 
 CLASS_TOKEN = TowerParts(
@@ -135,7 +144,7 @@ MISFITS = {
 """Why some models that are nearly CLIPs don't fit, by model type."""
 
 MODEL_CLASSES = {
-    model.config_class.model_type: model
+    config_class(model).model_type: model
     for family in FAMILIES
     for pair in family.models
     for model in pair
@@ -143,7 +152,7 @@ MODEL_CLASSES = {
 """The class of each model type that fits, dense or pruned."""
 
 _PRUNED_CLASSES = {
-    model.config_class.model_type: pruned
+    config_class(model).model_type: pruned
     for family in FAMILIES
     for dense, pruned in family.models
     for model in (dense, pruned)

@@ -15,7 +15,7 @@ from pruning_mechanism.families import TowerError
 from pruning_mechanism.modeling.reduced_tower import KeptPatches, ReducedTower
 from pruning_mechanism.modeling.token_rule import Change
 from pruning_mechanism.modeling.token_rules import has_several_sizes
-from pruning_mechanism.tower import Tower
+from pruning_mechanism.tower import Tower, vision_config
 
 DROPPED = -1
 
@@ -36,7 +36,7 @@ def patch_groups(model: PreTrainedModel, pixels: Tensor) -> Tensor:
             differ.
     """
     tower = Tower.of(model)
-    root, config = tower.root, tower.config
+    root, config = tower.root, vision_config(model.config)
     if tower.parts.pooling != "first" or has_several_sizes(config):
         raise TowerError("only images of one size, of a tower with a class token, have groups")
     rows, columns = (side // config.patch_size for side in pixels.shape[-2:])
@@ -69,7 +69,7 @@ def _followed(root: ReducedTower, places: Tensor) -> Iterator[list[Tensor]]:
         found.append(now.cpu().gather(1, found[-1]))
         return change(hidden, sizes)
 
-    root.changed = changed
+    root.changed = changed  # type: ignore[method-assign]  # as its docstring says
     try:
         yield found
     finally:

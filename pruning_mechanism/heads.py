@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pruning_mechanism.protocols import Attention
 from pruning_mechanism.sublayer import Sublayer
 
 
@@ -95,7 +96,7 @@ def constants_moved(sublayers: Sequence[Sublayer]) -> Iterator[None]:
     and the output projection, which changes nothing that the tower computes.
     """
     moved = [part for part in sublayers if part.kind == "heads" and part.units]
-    places = [layer.bias for part in moved for layer in (part.body.v_proj, part.output)]
+    places = [layer.bias for part in moved for layer in (part.attention.v_proj, part.output)]
     before = [bias.detach().clone() for bias in places]
     try:
         for part in moved:
@@ -107,10 +108,10 @@ def constants_moved(sublayers: Sequence[Sublayer]) -> Iterator[None]:
                 bias.copy_(own)
 
 
-def _attention(sublayer: Sublayer) -> nn.Module:
+def _attention(sublayer: Sublayer) -> Attention:
     if sublayer.kind != "heads" or not sublayer.units:
         raise ValueError(f"layer {sublayer.layer}'s {sublayer.kind} sublayer has no heads")
-    return sublayer.body
+    return sublayer.attention
 
 
 def _turn_outputs(projection: nn.Linear, bases: Tensor) -> None:

@@ -4,8 +4,8 @@ transformers gives each family classes of its own for these. They share no base 
 what every one of them has, so it is named here.
 """
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -34,6 +34,10 @@ class TowerConfig(Config, Protocol):
     num_attention_heads: int
     layer_norm_eps: float
 
+    @property
+    def _attn_implementation(self) -> str:
+        """What its attention is computed by, as transformers calls it."""
+
 
 class VisionConfig(TowerConfig, Protocol):
     """A vision tower's configuration; images are `image_size` x `image_size` pixels."""
@@ -41,7 +45,6 @@ class VisionConfig(TowerConfig, Protocol):
     image_size: int
     patch_size: int
     num_channels: int
-    projection_dim: int
 
 
 class TextConfig(TowerConfig, Protocol):
@@ -101,18 +104,27 @@ class ImageProcessor(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Its settings, as its file has them."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+    def save_pretrained(self, save_directory: str | Path, /) -> Any:
         """Write it into a directory."""
 
 
-class Processor(Protocol):
-    """A model's processor: an image processor and a tokenizer in one."""
+class WholeProcessor(Protocol):
+    """A model's processor: an image processor and a tokenizer, where there is one, in one."""
 
-    image_processor: ImageProcessor
-    tokenizer: Tokenizer
+    @property
+    def image_processor(self) -> ImageProcessor:
+        """What prepares its images."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What prepares its texts."""
 
     def __call__(self, *, images: Sequence[Any], **options: Any) -> Any:
         """A dictionary with `pixel_values` [b, 3, height, width]."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> Any:
+    def save_pretrained(self, save_directory: str | Path, /) -> Any:
         """Write it into a directory."""
+
+
+Processor = WholeProcessor | ImageProcessor
+"""What prepares a model's images, and perhaps its texts."""

@@ -50,7 +50,7 @@ class Reduction:
 
     asked: tuple[tuple[str, Any], ...]
 
-    def __init__(self, **asked: Any):
+    def __init__(self, **asked: Any) -> None:
         known = _settings()
         if unknown := [name for name in asked if name not in known]:
             raise TypeError(
@@ -174,7 +174,8 @@ def _entries(reduction: Reduction, own: VisionConfig) -> dict[str, Any]:
     Raises:
         TowerError: the tower can't do what is asked.
     """
-    asked, entries = dict(reduction.asked), {}
+    asked = dict(reduction.asked)
+    entries: dict[str, Any] = {}
     for rule in token_rules():
         if given := {name: asked[name] for name in rule.settings() if name in asked}:
             for name in rule.per_layer:
@@ -189,7 +190,7 @@ def _entries(reduction: Reduction, own: VisionConfig) -> dict[str, Any]:
     layers = entries.get("num_hidden_layers", own.num_hidden_layers)
     if layers < own.num_hidden_layers:
         per_layer = (*WIDTHS, *(name for rule in token_rules() for name in rule.per_layer))
-        known = {name: getattr(own, name, None) for name in per_layer} | entries
+        known: dict[str, Any] = {name: getattr(own, name, None) for name in per_layer} | entries
         entries |= {name: known[name][:layers] for name in per_layer if known[name] is not None}
     if named := names_to_register(asked_rules(_reduced(own, entries))):
         entries[NAMED] = named

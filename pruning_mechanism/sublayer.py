@@ -41,7 +41,7 @@ class Sublayer:
             ValueError: the sublayer is an MLP.
         """
         if self.kind != "heads":
-            raise ValueError(f"layer {self.layer}'s {self.kind} sublayer has no heads")
+            raise ValueError(f"layer {self.layer}'s {self.kind} sublayer is no attention")
         return cast("Attention", self.body)
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Sublayer:
         """What the output projection gets, [b, n, units * unit_width], for a stream [b, n, d]."""
         if not self.units:
             return hidden[..., :0]
-        seen = []
+        seen: list[Tensor] = []
         with self.watch(seen.append):
             self._added(hidden)
         return seen[0]
@@ -65,7 +65,9 @@ class Sublayer:
             result = self.body(normed, attention_mask=causal_mask(normed), is_causal=False)
         else:
             result = self.body(normed)
-        return result[0] if isinstance(result, tuple) else result  # attention gives its weights too
+        # attention gives its weights too
+        added: Tensor = result[0] if isinstance(result, tuple) else result
+        return added
 
     @contextmanager
     def watch(self, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:

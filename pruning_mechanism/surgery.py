@@ -5,16 +5,24 @@ were. Both are the same function of the images, to rounding.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from pruning_mechanism.families import WIDTHS, TowerError, TowerKind, pruned_class, tower_config
+from pruning_mechanism.families import (
+    WIDTHS,
+    TowerError,
+    TowerKind,
+    config_class,
+    pruned_class,
+    tower_config,
+)
 from pruning_mechanism.mask import Mask
+from pruning_mechanism.protocols import Config, EncoderLayer
 from pruning_mechanism.tower import Tower
 
 
@@ -47,7 +55,9 @@ def masked(
                 _, keep = _kept_channels(mask, index, sublayer.unit_width)
                 if mask.qk_dims is not None:  # a logit misses what its query doesn't have
                     queries = mask.qk_dims[index].repeat(sublayer.units)
-                    hook = sublayer.body.q_proj.register_forward_hook(_scale_output_by(queries))
+                    hook = sublayer.attention.q_proj.register_forward_hook(
+                        _scale_output_by(queries)
+                    )
                     stack.callback(hook.remove)
             if not keep.all():
                 stack.enter_context(sublayer.watch(_scale_by(keep)))
@@ -62,11 +72,11 @@ def _kept_channels(mask: Mask, layer: int, head_dim: int) -> tuple[Tensor, Tenso
     return torch.outer(heads, queries).flatten(), torch.outer(heads, values).flatten()
 
 
-def _scale_by(keep: Tensor):
+def _scale_by(keep: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda features: features * keep.to(features)
 
 
-def _scale_output_by(keep: Tensor):
+def _scale_output_by(keep: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     return lambda _module, _args, projected: projected * keep.to(projected)
 
 
@@ -106,8 +116,8 @@ def rebuilt(
     new = pruned_class(model.config)
     # on the meta device the new model costs nothing
     with torch.device("meta"):
-        made = new._from_config(
-            new.config_class(**settings), attn_implementation=model.config._attn_implementation
+        made: PreTrainedModel = new._from_config(
+            config_class(new)(**settings), attn_implementation=model.config._attn_implementation
         )
     made.load_state_dict(model.state_dict(), assign=True)
     for name, buffer in model.named_buffers():  # position ids are not in the state dictionary
@@ -116,19 +126,20 @@ def rebuilt(
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in made.named_parameters():
         parameter.requires_grad_(wanted[name])
-    return made.train(model.training)
+    made.train(model.training)
+    return made
 
 
 def _is_whole(model: PreTrainedModel) -> bool:
     return tower_config(model.config, "vision") is not model.config
 
 
-def _settings(config: PreTrainedConfig) -> dict[str, Any]:
+def _settings(config: Config) -> dict[str, Any]:
     """A configuration's entries, without the name of the class that it belongs to."""
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 
 
-def _cut_layer(layer: nn.Module, mask: Mask, index: int) -> None:
+def _cut_layer(layer: EncoderLayer, mask: Mask, index: int) -> None:
     """Cut what the mask drops out of one encoder layer, in place."""
     # here, because a program that only loads smaller towers needs nothing that cuts
     from torch_pruning import prune_linear_in_channels, prune_linear_out_channels

@@ -8,7 +8,6 @@ looks the same for every family and for images and texts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
+from pruning_mechanism.modeling.pruned_layers import FamilyModule
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
 from pruning_mechanism.protocols import Config, EncoderLayer, Tokenizer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
@@ -63,17 +63,15 @@ class Tower:
         return tower
 
     @property
-    def root(self) -> Any:
-        """The module that holds the encoder, without the projection around it.
-
-        One of transformers' towers, which share no base that names their parts.
-        """
+    def root(self) -> FamilyModule:
+        """The module that holds the encoder, without the projection around it."""
         return getattr(self.model, self.parts.root, self.model)
 
     @property
     def final(self) -> nn.Module:
         """The head or projection that the embedding comes out of."""
-        return getattr(*self._place_of_final())
+        final: nn.Module = getattr(*self._place_of_final())
+        return final
 
     def _place_of_final(self) -> tuple[nn.Module, str]:
         parts = self.parts
@@ -92,18 +90,20 @@ class Tower:
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return getattr(self.final, "out_features", self.config.hidden_size)
+        size: int = getattr(self.final, "out_features", self.config.hidden_size)
+        return size
 
     @property
     def layers(self) -> Sequence[EncoderLayer]:
         """The encoder layers."""
-        return cast("Sequence[EncoderLayer]", self.root.encoder.layers)
+        layers: Sequence[EncoderLayer] = self.root.encoder.layers
+        return layers
 
     @property
     def sublayers(self) -> list[Sublayer]:
         """The sublayers in the order in which they run."""
         found = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.root.encoder.layers):
             attention, mlp = layer.self_attn, layer.mlp
             found.append(
                 Sublayer(
@@ -122,10 +122,12 @@ class Tower:
     def embed(self, inputs: Inputs) -> Tensor:
         """What enters the first layer, [b, n, d]."""
         if self.kind == "text":
-            hidden = self.root.embeddings(input_ids=inputs["input_ids"])
+            hidden: Tensor = self.root.embeddings(input_ids=_of_text(inputs)["input_ids"])
         else:
             hidden = self.root.embeddings(inputs)
-        return getattr(self.root, self.parts.pre_norm)(hidden) if self.parts.pre_norm else hidden
+        if self.parts.pre_norm:
+            hidden = getattr(self.root, self.parts.pre_norm)(hidden)
+        return hidden
 
     def project(
         self, hidden: Tensor, inputs: Inputs | None = None, sizes: Tensor | None = None
@@ -136,7 +138,8 @@ class Tower:
         them, the others don't. `sizes` [b, n], of merged tokens, count in an aligned projection.
         """
         if isinstance(self.root, ReducedTower):
-            return self.final(self.root.pool(hidden, sizes))
+            embeddings: Tensor = self.final(self.root.pool(hidden, sizes))
+            return embeddings
         if self.parts.pooling == "first":
             hidden = hidden[:, 0]
         elif self.parts.pooling == "last":
@@ -144,15 +147,17 @@ class Tower:
         elif self.parts.pooling != "attention":
             rows = torch.arange(len(hidden), device=hidden.device)
             hidden = hidden[rows, self._ends(inputs)]
-        return self.final(getattr(self.root, self.parts.post_norm)(hidden))
+        embeddings = self.final(getattr(self.root, self.parts.post_norm)(hidden))
+        return embeddings
 
     def embeddings(self, inputs: Inputs) -> Tensor:
         """The embeddings [b, e], not normalised, by the family's own forward pass."""
         if self.kind == "text":
-            given = {"input_ids": inputs["input_ids"]}
-            if self.parts.causal and "attention_mask" in inputs:
-                given["attention_mask"] = inputs["attention_mask"]
-            pooled = self.root(**given, return_dict=True).pooler_output
+            tokens = _of_text(inputs)
+            given = {"input_ids": tokens["input_ids"]}
+            if self.parts.causal and "attention_mask" in tokens:
+                given["attention_mask"] = tokens["attention_mask"]
+            pooled: Tensor = self.root(**given, return_dict=True).pooler_output
         else:
             pooled = self.root(pixel_values=inputs, return_dict=True).pooler_output
         return self.final(pooled) if self.parts.projection else pooled
@@ -164,8 +169,8 @@ class Tower:
         """
         if not self.parts.causal:
             return None
-        ends = self._ends(inputs)
-        return torch.arange(inputs["input_ids"].shape[1], device=ends.device) <= ends[:, None]
+        ends, tokens = self._ends(inputs), _of_text(inputs)["input_ids"].shape[1]
+        return torch.arange(tokens, device=ends.device) <= ends[:, None]
 
     def pooled(self, inputs: Inputs, tokens: int) -> Tensor | None:
         """Which of its `tokens` each input's embedding is read off, bool[b, n].
@@ -174,19 +179,25 @@ class Tower:
         """
         if self.parts.pooling == "attention":
             return None
-        given = inputs["input_ids"] if self.kind == "text" else inputs
+        given = inputs if isinstance(inputs, Tensor) else inputs["input_ids"]
         place = {"first": 0, "last": tokens - 1}.get(self.parts.pooling)
         places = (
             self._ends(inputs) if place is None else given.new_full((len(given),), place).long()
         )
         return torch.arange(tokens, device=given.device) == places[:, None]
 
-    def _ends(self, inputs: Inputs) -> Tensor:
+    def _ends(self, inputs: Inputs | None) -> Tensor:
         """Where each text ends, and its embedding is read off, [b]."""
-        tokens, end = inputs["input_ids"].int(), self.root.config.eos_token_id
+        tokens, end = _of_text(inputs)["input_ids"].int(), self.root.config.eos_token_id
         if self.parts.pooling == "end or highest" and end == 2:
             return tokens.argmax(1)
-        return (tokens == end).int().argmax(1)
+        return tokens.eq(end).int().argmax(1)
+
+
+def _of_text(inputs: Inputs | None) -> Mapping[str, Tensor]:
+    if inputs is None or isinstance(inputs, Tensor):
+        raise TypeError(f"a text tower takes what `tokenise` gives, found {type(inputs).__name__}")
+    return inputs
 
 
 def tokenise(
@@ -244,5 +255,7 @@ def text_embeddings(model: PreTrainedModel, tokens: Mapping[str, Tensor]) -> Ten
         TowerError: the model is a vision tower alone.
     """
     if family_of(model.config).text is None:
-        return model.get_text_features(**tokens, return_dict=True).pooler_output
+        whole: FamilyModule = model
+        embeddings: Tensor = whole.get_text_features(**tokens, return_dict=True).pooler_output
+        return embeddings
     return Tower.of(model, "text").embeddings(tokens)

@@ -26,7 +26,7 @@ from transformers import (
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
-from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits
+from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits, config_class
 from pruning_mechanism.modeling.consistency import check_tower
 from pruning_mechanism.modeling.pruned_layers import activate_in_place
 from pruning_mechanism.protocols import Processor
@@ -84,7 +84,8 @@ def load(path: str | Path, device: str = "cpu") -> PreTrainedModel:
     _check_finite(path, model)
     activate_in_place(Tower.of(model).root)
     model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -> None:
@@ -115,11 +116,12 @@ def _build(
 ) -> tuple[PreTrainedModel, dict[str, set[str]]]:
     """The model with its weights, and the names of those that are missing or unexpected."""
     try:
-        model, found = MODEL_CLASSES[config.model_type].from_pretrained(
+        made: Any = MODEL_CLASSES[config.model_type].from_pretrained(
             None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # as above
         raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
+    model, found = made  # a pair, with the loading info
     model.config._name_or_path = str(path)
     return model, found
 
@@ -159,8 +161,10 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, t
         if lost:
             kind = str(dtype)[6:]
             note = f"stored in float32, not in {kind} as its base: {name} {lost} in {kind}"
-            return model.to(torch.float32), (note,)
-    return model.to(dtype), ()
+            model.to(torch.float32)  # type: ignore[arg-type]  # as in load
+            return model, (note,)
+    model.to(dtype)  # type: ignore[arg-type]
+    return model, ()
 
 
 def _lost(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
@@ -180,7 +184,7 @@ def _read_config(path: str | Path) -> PreTrainedConfig:
             raise TowerError(_no_model(path, "the directory has no config.json"))
         _refuse(directory, read_object(directory / "config.json"))
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # a wrong entry may lead to any error inside transformers
         if "trust_remote_code" in str(error):
             raise TowerError(_needs_code(path)) from error
@@ -316,7 +320,7 @@ def register() -> None:
     """Register the pruned models with transformers' Auto classes, here and in what is saved."""
     for family in FAMILIES:
         for _, model in family.models:
-            config = model.config_class
+            config = config_class(model)
             AutoConfig.register(config.model_type, config, exist_ok=True)
             AutoModel.register(config, model, exist_ok=True)
             if hasattr(model, "get_text_features"):

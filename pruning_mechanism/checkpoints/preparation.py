@@ -7,13 +7,14 @@ text tower never saw; code that pairs the two calls `check_belongs` first.
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
-from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
 from pruning_mechanism.checkpoints.record import first_line, read_object
@@ -49,11 +50,11 @@ class ImagesOnly:
 
     tokenizer = None
 
-    def __init__(self, image_processor: ImageProcessingMixin, files: list[Path], problem: str):
+    def __init__(self, image_processor: ImageProcessor, files: list[Path], problem: str) -> None:
         """Wrap an image processor; `files` are those of the tokenizer."""
         self.image_processor, self.problem, self._files = image_processor, problem, files
 
-    def __call__(self, images=None, **options):
+    def __call__(self, images: Sequence[Any], **options: Any) -> Any:
         """Prepare images, as the image processor does."""
         return self.image_processor(images=images, **options)
 
@@ -64,7 +65,7 @@ class ImagesOnly:
             shutil.copyfile(file, Path(directory) / file.name)
 
 
-def load_processor(path: str | Path):
+def load_processor(path: str | Path) -> Processor:
     """The processor of a checkpoint: images and texts, or images only for a vision-only one.
 
     If there is a tokenizer that can't be used, perhaps because a package is missing, the result is
@@ -78,6 +79,7 @@ def load_processor(path: str | Path):
     for name in JSON_FILES:
         if (directory / name).is_file():
             read_object(directory / name)
+    processor: Processor | None
     processor, reason = _from(AutoProcessor, path)
     if processor is not None and not _usable(processor):
         processor, reason = None, f"{type(processor).__name__} prepares no images"
@@ -99,10 +101,10 @@ def _usable(processor: object) -> bool:
     return isinstance(getattr(processor, "image_processor", processor), ImageProcessingMixin)
 
 
-def _from(kind: type, path: str | Path) -> tuple[object | None, str]:
+def _from(kind: type[AutoProcessor | AutoImageProcessor], path: str | Path) -> tuple[Any, str]:
     """What an Auto class loads from a path; None, with the reason, if it fails."""
     try:
-        return kind.from_pretrained(path, trust_remote_code=False), ""
+        return kind.from_pretrained(path, trust_remote_code=False), ""  # type: ignore[no-untyped-call]
     except Exception as error:  # each tokenizer and processor has its own ways to fail
         return None, " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -117,9 +119,7 @@ def _tokenizer_problem(path: str | Path, reason: str) -> str:
     return f"{path}: texts can't be encoded, since its tokenizer can't be read: {reason}"
 
 
-def check_belongs(
-    processor: Processor | ImageProcessor, model: PreTrainedModel, texts: bool = True
-) -> None:
+def check_belongs(processor: Processor, model: PreTrainedModel, texts: bool = True) -> None:
     """Raise `TowerError` unless what a processor prepares is what a model's towers take.
 
     The image processor is tried on an image of a single colour. No token may lie beyond the
@@ -131,8 +131,8 @@ def check_belongs(
         model: a whole model or a vision tower, dense or smaller.
         texts: whether texts are to be prepared for the model's own text tower.
     """
-    images = getattr(processor, "image_processor", processor)
-    if not isinstance(images, ImageProcessingMixin):
+    images = processor.image_processor if hasattr(processor, "image_processor") else processor
+    if not _usable(processor):
         raise TowerError("this checkpoint doesn't say how its images are prepared")
     _check_images(images, tower_config(model.config, "vision"))
     tokenizer = getattr(processor, "tokenizer", None)
@@ -140,7 +140,7 @@ def check_belongs(
         _check_tokens(tokenizer, model)
 
 
-def _check_images(processor: ImageProcessingMixin, config: VisionConfig) -> None:
+def _check_images(processor: ImageProcessor, config: VisionConfig) -> None:
     side = config.image_size
     height, width = (side, side) if isinstance(side, int) else side
     expected = f"the vision tower takes images of {height} x {width} pixels"
@@ -163,7 +163,7 @@ def _check_images(processor: ImageProcessingMixin, config: VisionConfig) -> None
         raise TowerError("the image processor makes pixels that are NaN or infinite")
 
 
-def _check_declared(processor: ImageProcessingMixin, side: int, expected: str) -> None:
+def _check_declared(processor: ImageProcessor, side: int, expected: str) -> None:
     """Refuse sizes that would fill the memory of the machine, before they are tried out."""
     for name in ("size", "crop_size", "pad_size"):
         for value in _sides(name, getattr(processor, name, None)):
@@ -182,7 +182,7 @@ def _check_declared(processor: ImageProcessingMixin, side: int, expected: str) -
                 raise TowerError(f"the image processor's {name} can't be {given!r}")
 
 
-def _sides(name: str, given: object) -> list[Any]:
+def _sides(name: str, given: Any) -> list[Any]:
     """The numbers of pixels in a processor's size, in any of the forms that it may have."""
     if given is None:
         return []
@@ -193,7 +193,7 @@ def _sides(name: str, given: object) -> list[Any]:
     return [each for each in sides if each is not None]
 
 
-def _check_tokens(tokenizer: Any, model: PreTrainedModel) -> None:
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     text, family = tower_config(model.config, "text"), family_of(model.config)
     if tokenizer.pad_token is None:
         raise TowerError("the tokenizer has no pad token, so texts can't be batched")

@@ -5,22 +5,25 @@ checked, since anyone may have edited the file.
 """
 
 import json
-import math
 import platform
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pruning_mechanism.families import TowerError
+from pruning_mechanism.modeling.checks import is_number
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RECORD = "compression.json"
 """What the record's file is called, in the directory of the tower that it is about."""
 
 LONGEST = 400
 """Characters of another library's error that are shown: it may quote a whole file."""
-Entries = TypeVar("Entries")
+Entries = TypeVar("Entries", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def read_fields(path: str | Path, kind: type[Entries], **absent: object) -> Entr
     return kind(**known)
 
 
-def read_object(path: str | Path) -> dict:
+def read_object(path: str | Path) -> dict[str, Any]:
     """Read a JSON file that must hold an object.
 
     Raises:
@@ -135,7 +138,7 @@ def _fits(value: object, hint: object) -> bool:
     if hint is NoneType:
         return value is None
     if hint is float:
-        return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
+        return is_number(value) and abs(value) <= 1e300
     return type(value) is hint
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from pruning_mechanism.checkpoints.record import first_line, read_object
 from pruning_mechanism.families import TowerError
@@ -80,7 +80,7 @@ class Weights:
         Raises:
             TowerError: there are no floating-point numbers.
         """
-        numbers = Counter()
+        numbers: Counter[str] = Counter()
         for each in self.tensors.values():
             if each.dtype in FLOATS:
                 numbers[each.dtype] += math.prod(each.shape)
@@ -90,7 +90,7 @@ class Weights:
 
     def read(self) -> dict[str, Tensor]:
         """All tensors, under the model's names."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for file in sorted({each.file for each in self.tensors.values()}):
             own = {name: each for name, each in self.tensors.items() if each.file == file}
             with _opened(self.path, file) as opened:
@@ -226,7 +226,7 @@ def _files(path: str | Path, revision: str | None) -> list[Path]:
     found = {each: file_of(path, each, revision) for each in sorted(names)}
     if absent := [name for name, file in found.items() if file is None]:
         raise TowerError(f"{path} is incomplete: {listed(absent)}, named in {INDEX}, not there")
-    return list(found.values())
+    return [file for file in found.values() if file is not None]
 
 
 def file_of(path: str | Path, name: str, revision: str | None = None) -> Path | None:
@@ -237,7 +237,7 @@ def file_of(path: str | Path, name: str, revision: str | None = None) -> Path | 
         found = cached_file(str(path), name, revision=revision)
     except OSError:
         return None
-    return found and Path(found)
+    return Path(found) if found else None
 
 
 def _header(path: str | Path, file: Path) -> list[Stored]:
@@ -249,7 +249,7 @@ def _header(path: str | Path, file: Path) -> list[Stored]:
         ]
 
 
-def _opened(path: str | Path, file: Path):
+def _opened(path: str | Path, file: Path) -> safe_open:
     try:
         return safe_open(file, "pt")
     except (OSError, SafetensorError) as error:

@@ -26,7 +26,7 @@ class Conditions:
     dtype: str
     threads: int
     batch_size: int
-    tokens: int
+    tokens: float
     hidden: int
     head_dim: int
     torch: str

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
@@ -19,6 +21,8 @@ from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.conditions import Conditions
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.protocols import Config
+
+Floats = npt.NDArray[np.float64]
 
 SCHEMA = 3
 LARGEST_STEP = 64
@@ -64,9 +68,7 @@ class LatencyTable:
     sized: tuple[tuple[float, ...], ...] = ()
     wholes: tuple[tuple[float, float], ...] = ()
 
-    def attention(
-        self, heads: int | Sequence[int] | np.ndarray, *sizes: int | Sequence[int] | np.ndarray
-    ) -> np.ndarray:
+    def attention(self, heads: npt.ArrayLike, *sizes: npt.ArrayLike) -> Floats:
         """Seconds per image of attention sublayers with these numbers of heads, same shape.
 
         `sizes` are those of the heads' queries and keys and of their values, of the same shape, if
@@ -79,16 +81,17 @@ class LatencyTable:
         Raises:
             ValueError: no other sizes were measured.
         """
-        seconds = self._of_heads[np.asarray(heads)]
+        seconds: Floats = self._of_heads[np.asarray(heads)]
         if not sizes:
             return seconds
         if not self.head_sizes:
             raise ValueError("the latency table has no seconds of heads of other sizes")
-        none = self._of_heads[0]
-        return none + (seconds - none) * self._share_of_sizes(np.stack(sizes, axis=-1))
+        none, shares = self._of_heads[0], self._share_of_sizes(np.stack(sizes, axis=-1))
+        sized: Floats = none + (seconds - none) * shares
+        return sized
 
     @cached_property
-    def _of_heads(self) -> np.ndarray:
+    def _of_heads(self) -> Floats:
         """Seconds of attention with 0, 1, …, H heads of the dense size, made rising."""
         return _rising(self.heads)
 
@@ -103,16 +106,17 @@ class LatencyTable:
         shares[-1, -1] = 1.0
         return RegularGridInterpolator((self.head_sizes,) * 2, shares)
 
-    def mlp(self, neurons: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    def mlp(self, neurons: npt.ArrayLike) -> Floats:
         """Seconds per image of an MLP sublayer with these numbers of neurons, same shape.
 
         Multiples of `step` lie on a piecewise linear line through the measured ones, made rising
         as in `attention`. Other widths cost what the line says times the `penalty` of the largest
         power of two that divides them; so an odd width may cost more than a larger even one.
         """
-        neurons = np.asarray(neurons)
+        widths = np.asarray(neurons)
         penalty = np.vectorize(self.penalty.__getitem__, otypes=[float])
-        return self._line(neurons) * penalty(np.gcd(neurons, self.step))
+        seconds: Floats = self._line(widths) * penalty(np.gcd(widths, self.step))
+        return seconds
 
     def parts(self, heads: Sequence[int], neurons: Sequence[int], *sizes: Sequence[int]) -> float:
         """Seconds per image of a tower's parts with these numbers of heads and neurons per layer.
@@ -156,7 +160,7 @@ class LatencyTable:
         return float(np.interp(latency_constraint * self.dense, *self._line_of_wholes[::-1]))
 
     @cached_property
-    def _line_of_wholes(self) -> tuple[np.ndarray, np.ndarray]:
+    def _line_of_wholes(self) -> tuple[Floats, Floats]:
         """Sums of parts and the whole towers' seconds, both rising, in proportion at the ends.
 
         The dense tower's seconds stay as they were measured: what took longer is noise.
@@ -173,7 +177,7 @@ class LatencyTable:
             heads=tuple(factor * seconds for seconds in self.heads),
             neurons=tuple(factor * seconds for seconds in self.neurons),
             sized=tuple(tuple(factor * seconds for seconds in row) for row in self.sized),
-            wholes=tuple(tuple(factor * seconds for seconds in pair) for pair in self.wholes),
+            wholes=tuple((factor * parts, factor * whole) for parts, whole in self.wholes),
         )
 
     @property
@@ -189,12 +193,13 @@ class LatencyTable:
         the measured widths. A multiple that no measured width stands for has that of the next
         larger one.
         """
+        over_line = np.divide(self.neurons, self._line(np.array(self.widths)))
         found, multiple = {self.step: 1.0}, self.step
         while multiple > 1:
             multiple //= 2
             ratios = [
-                seconds / self._line(width)
-                for width, seconds in zip(self.widths, self.neurons, strict=True)
+                ratio
+                for width, ratio in zip(self.widths, over_line, strict=True)
                 if gcd(width, self.step) == multiple
             ]
             found[multiple] = float(np.median(ratios)) if ratios else found[2 * multiple]
@@ -215,13 +220,14 @@ class LatencyTable:
             chosen //= 2
         return chosen
 
-    def _line(self, neurons: int | np.ndarray) -> np.ndarray:
+    def _line(self, neurons: npt.NDArray[Any]) -> Floats:
         """Seconds of an MLP of any width if all were as easy as the multiples of `step`."""
         widths, seconds = self._knots
-        return np.interp(neurons, widths, seconds)
+        line: Floats = np.interp(neurons, widths, seconds)
+        return line
 
     @cached_property
-    def _knots(self) -> tuple[np.ndarray, np.ndarray]:
+    def _knots(self) -> tuple[npt.NDArray[np.int64], Floats]:
         """The measured multiples of `step` with rising seconds, drawn on to the dense width."""
         widths, seconds = np.array(self.widths), np.array(self.neurons)
         on_line = widths % self.step == 0
@@ -233,10 +239,14 @@ class LatencyTable:
     def check(self, config: Config) -> None:
         """Raise `TowerError` unless the table is of towers of the shape that `config` describes."""
         shape, own = Shape.of(config, dense=True), self.conditions
-        found = (self.layers, len(self.heads) - 1, self.widths[-1])
-        found += (own.tokens, own.hidden, own.head_dim)
-        expected = (len(shape.heads), shape.heads[0], shape.neurons[0])
-        expected += (shape.tokens, shape.hidden, shape.head_dim)
+        found = (
+            self.layers, len(self.heads) - 1, self.widths[-1],
+            own.tokens, own.hidden, own.head_dim,
+        )  # fmt: skip
+        expected = (
+            len(shape.heads), shape.heads[0], shape.neurons[0],
+            shape.tokens, shape.hidden, shape.head_dim,
+        )  # fmt: skip
         names = ("layers", "heads", "neurons", "tokens", "hidden size", "head dimension")
         for name, one, other in zip(names, found, expected, strict=True):
             if one != other:
@@ -282,6 +292,7 @@ def largest_step(neurons: int) -> int:
     return step
 
 
-def _rising(seconds: Sequence[float] | np.ndarray) -> np.ndarray:
+def _rising(seconds: npt.ArrayLike) -> Floats:
     """The non-decreasing sequence closest to `seconds` in least squares."""
-    return isotonic_regression(np.asarray(seconds, dtype=np.float64)).x
+    rising: Floats = isotonic_regression(np.asarray(seconds, dtype=np.float64)).x
+    return rising

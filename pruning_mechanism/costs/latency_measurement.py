@@ -73,7 +73,8 @@ def measure(
         raise ValueError(f"need counts of at least 1, got {batch_size} and {repetitions}")
     here = next(model.parameters()).device
     if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
-        model = copy.deepcopy(model).to(device)
+        model = copy.deepcopy(model)
+        model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
     layers, heads, neurons = _dense_shape(model)
     masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
     towers = [model, *(prune(model, mask) for mask in masks)]
@@ -140,13 +141,12 @@ def seconds_of_merging(
     extra = []
     for turn in tqdm(range(repetitions + 1), desc=progress, unit="turn", disable=progress is None):
         for layer in range(layers):
-            marks = [_mark(hidden.device)]
+            marks = _Marks(hidden.device)
             tower.root.attend(layer, hidden, None)
-            marks.append(_mark(hidden.device))
+            marks.add()
             tower.root.attend_and_reduce(layer, hidden, sizes)
-            marks.append(_mark(hidden.device))
-            synchronise(hidden.device)
-            alone, merging = (_between(one, next_one) for one, next_one in pairwise(marks))
+            marks.add()
+            alone, merging = marks.laps()
             if turn:
                 extra.append(merging - alone)
     return max(0.0, float(np.median(extra))) / batch_size
@@ -158,27 +158,30 @@ class Seconds:
     `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
     """
 
-    def __init__(self):
-        self.wholes = defaultdict(list)
+    def __init__(self) -> None:
+        self.wholes: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
         self.outside: list[float] = []
-        self.sublayers = {"heads": defaultdict(list), "neurons": defaultdict(list)}
+        self.attention: defaultdict[Attention, list[float]] = defaultdict(list)
+        self.mlps: defaultdict[int, list[float]] = defaultdict(list)
 
     def add_parts(self, model: PreTrainedModel, pixels: Tensor) -> None:
         """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
         parts, device = sublayers(model), pixels.device
-        marks = [_mark(device)]
+        marks = _Marks(device)
         hidden = embed(model, pixels)
-        marks.append(_mark(device))
+        marks.add()
         for part in parts:
             hidden = part(hidden)
-            marks.append(_mark(device))
+            marks.add()
         project(model, hidden)
-        marks.append(_mark(device))
-        synchronise(device)
-        first, *laps, last = [_between(one, next_one) for one, next_one in pairwise(marks)]
+        marks.add()
+        first, *laps, last = marks.laps()
         self.outside.append(first + last)
         for part, lap in zip(parts, laps, strict=True):
-            self.sublayers[part.kind][_size_of(part)].append(lap)
+            if part.kind == "heads":
+                self.attention[_size_of(part)].append(lap)
+            else:
+                self.mlps[part.units].append(lap)
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
         """Median seconds per image; the dense tower's parts add up to what it took as a whole."""
@@ -186,7 +189,7 @@ class Seconds:
         def per_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
-        attention, neurons = self.sublayers["heads"], self.sublayers["neurons"]
+        attention, neurons = self.attention, self.mlps
         dense = max(attention)
         numbers = sorted({each.heads for each in attention})
         sizes = sorted({each.query_key_size for each in attention})
@@ -216,23 +219,20 @@ class Seconds:
     def _noise(self) -> float:
         """The relative standard error of a median in `sublayers`, the median one."""
         errors = []
-        for found in self.sublayers.values():
-            for each in found.values():
-                low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
-                # quartiles of a normal distribution are 1.35 deviations apart; the median of n
-                # has 1.25 times the standard error of the mean
-                errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
+        for each in (*self.attention.values(), *self.mlps.values()):
+            low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
+            # quartiles of a normal distribution are 1.35 deviations apart; the median of n
+            # has 1.25 times the standard error of the mean
+            errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
         return float(np.median(errors))
 
 
-def _size_of(part: Sublayer) -> Attention | int:
-    """What a sublayer's seconds depend on; without heads, the sizes are those it would have."""
-    if part.kind == "neurons":
-        return part.units
-    dense = part.body.head_dim
+def _size_of(part: Sublayer) -> Attention:
+    """What the seconds of attention depend on; without heads, the sizes it would have."""
+    dense, queries = part.attention.head_dim, part.attention.q_proj.out_features
     if not part.units:
         return Attention(0, dense, dense)
-    return Attention(part.units, part.body.q_proj.out_features // part.units, part.unit_width)
+    return Attention(part.units, queries // part.units, part.unit_width)
 
 
 def _dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
@@ -252,15 +252,30 @@ def _dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     return len(parts) // 2, units["heads"].pop(), units["neurons"].pop()
 
 
-def _mark(device: torch.device) -> float | torch.Event:
-    """The time now, or when the device gets here: waiting for it after each part would slow it."""
-    if device.type == "cpu":
-        return time.perf_counter()
-    event = torch.Event(device, enable_timing=True)
-    event.record()
-    return event
+class _Marks:
+    """When the work got to certain points, the first of them here.
 
+    What isn't the CPU keeps the time itself: waiting for it at each point would slow it.
+    """
 
-def _between(start: float | torch.Event, end: float | torch.Event) -> float:
-    """Seconds from one mark to another."""
-    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._times: list[float] = []
+        self._events: list[torch.Event] = []
+        self.add()
+
+    def add(self) -> None:
+        """Mark this point."""
+        if self._device.type == "cpu":
+            self._times.append(time.perf_counter())
+            return
+        event = torch.Event(self._device, enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def laps(self) -> list[float]:
+        """Seconds from each mark to the next, once the work is done."""
+        synchronise(self._device)
+        if self._device.type == "cpu":
+            return [end - start for start, end in pairwise(self._times)]
+        return [start.elapsed_time(end) / 1000 for start, end in pairwise(self._events)]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_range
-from .token_rule import TokenRule
+from .pruned_layers import FamilyModule, vision_tower
+from .token_rule import TokenRule, TowerSizes
 
 
 class AlignedProjection(nn.Module):
@@ -21,7 +22,7 @@ class AlignedProjection(nn.Module):
     features: Rahimi and Recht 2008).
     """
 
-    def __init__(self, inputs: int, features: int, outputs: int):
+    def __init__(self, inputs: int, features: int, outputs: int) -> None:
         super().__init__()
         self.random = nn.Linear(inputs, features) if features else None
         self.linear = nn.Linear(inputs + features, outputs)
@@ -35,7 +36,8 @@ class AlignedProjection(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Embeddings [b, e], not normalised."""
-        return self.linear(self.features(pooled))
+        embeddings: Tensor = self.linear(self.features(pooled))
+        return embeddings
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,23 @@ class Alignment(TokenRule):
         """None: `align` takes the projection itself."""
         return ()
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse a number of random features below 0."""
         check_range("aligned_features", self.aligned_features, 0)
 
     def final_macs(self, hidden: int, outputs: int) -> int | None:
         """Those of the random features and of what is linear in them."""
-        inputs, features = 2 * hidden, self.aligned_features
+        inputs, features = 2 * hidden, self.aligned_features or 0
         return inputs * features + (inputs + features) * outputs
 
-    def build(self, model: nn.Module) -> None:
+    def build(self, model: FamilyModule) -> None:
         """Put an `AlignedProjection` in place of the linear one."""
-        config, own = getattr(model, "vision_model", model).config, model.visual_projection
+        config, own = vision_tower(model).config, model.visual_projection
         model.visual_projection = AlignedProjection(
-            2 * config.hidden_size, self.aligned_features, own.out_features
+            2 * config.hidden_size, self.aligned_features or 0, own.out_features
         )
 
-    def pool(self, root: nn.Module, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
+    def pool(self, root: FamilyModule, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
         """The class token and the mean of the patches by their sizes, both normed: [b, 2d]."""
         normed = root.post_layernorm(hidden)
         patches = normed[:, 1:]

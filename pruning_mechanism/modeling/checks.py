@@ -4,6 +4,7 @@ Each raises `ValueError`, in one line that names the entry, says what it must be
 """
 
 import math
+from typing import TypeGuard
 
 
 def check_per_layer(name: str, given: object, layers: int, most: int) -> None:
@@ -46,12 +47,12 @@ def check_cuttable(size: object, patch: int) -> None:
         )
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number, and no truth value."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 

@@ -8,6 +8,8 @@ a forward pass. What belongs to a token rule is checked by that rule.
 from collections.abc import Sequence
 from dataclasses import fields
 
+from transformers import PreTrainedConfig
+
 from .checks import check_per_layer, check_range, is_whole
 from .pruned_layers import PrunedWidths
 from .token_rules import (
@@ -22,7 +24,7 @@ SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention
 IMAGE_SIZES = ("num_channels", "image_size", "patch_size")
 
 
-def check_tower(config) -> None:
+def check_tower(config: PreTrainedConfig) -> None:
     """Raise `ValueError`, naming the entry, unless a tower can be as its configuration says.
 
     Args:
@@ -30,8 +32,8 @@ def check_tower(config) -> None:
     """
     _check_sizes(config)
     check_registered(config)
-    widths = {field.name: getattr(config, field.name, None) for field in fields(PrunedWidths)}
-    widths = {name: given for name, given in widths.items() if given is not None}
+    asked = {field.name: getattr(config, field.name, None) for field in fields(PrunedWidths)}
+    widths = {name: given for name, given in asked.items() if given is not None}
     rules = asked_rules(config)
     _check_kind(config, PrunedWidths, list(widths))
     _check_kind(config, FewerTokens, entry_names(rules, config))
@@ -41,7 +43,7 @@ def check_tower(config) -> None:
         check_token_rules(config)
 
 
-def _check_kind(config, kind: type, given: list[str]) -> None:
+def _check_kind(config: PreTrainedConfig, kind: type, given: list[str]) -> None:
     if given and not isinstance(config, kind):
         raise ValueError(
             f"{config.model_type!r} towers have no {', '.join(given)}: the configuration was "
@@ -49,7 +51,7 @@ def _check_kind(config, kind: type, given: list[str]) -> None:
         )
 
 
-def _check_sizes(config) -> None:
+def _check_sizes(config: PreTrainedConfig) -> None:
     """Sizes that every tower has, dense ones too."""
     for name in SIZES:
         check_range(name, getattr(config, name, None), 1, required=True)
@@ -69,7 +71,7 @@ def _check_sizes(config) -> None:
         check_range("image_size", config.image_size, config.patch_size)
 
 
-def _check_widths(config, widths: dict[str, Sequence[int]]) -> None:
+def _check_widths(config: PreTrainedConfig, widths: dict[str, Sequence[int]]) -> None:
     layers, head_dim = config.num_hidden_layers, config.hidden_size // config.num_attention_heads
     most = (config.num_attention_heads, config.intermediate_size, head_dim, head_dim)
     for field, limit in zip(fields(PrunedWidths), most, strict=True):

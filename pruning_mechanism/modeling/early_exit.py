@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from .checks import check_range
-from .token_rule import TokenRule
+from .pruned_layers import FamilyModule
+from .token_rule import TokenRule, TowerSizes
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class EarlyExit(TokenRule):
         return ("layers",)
 
     @classmethod
-    def entries(cls, config, **asked: Any) -> dict[str, Any]:
+    def entries(cls, config: TowerSizes, **asked: Any) -> dict[str, Any]:
         """Fewer layers, and how many there were at first."""
         layers, most = asked["layers"], config.num_hidden_layers
         if not 1 <= layers <= most:
@@ -33,14 +32,14 @@ class EarlyExit(TokenRule):
         dense = getattr(config, "dense_layers", None) or most
         return {"num_hidden_layers": layers, "dense_layers": dense}
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse a tower that had fewer layers before than it has now."""
         check_range("dense_layers", self.dense_layers, config.num_hidden_layers)
 
     def dense_sizes(self) -> dict[str, int]:
         """The number of layers at first."""
-        return {"num_hidden_layers": self.dense_layers}
+        return {} if self.dense_layers is None else {"num_hidden_layers": self.dense_layers}
 
-    def fit(self, root: nn.Module, config) -> None:
+    def fit(self, root: FamilyModule, config: TowerSizes) -> None:
         """Leave out the layers above the exit."""
         root.encoder.layers = root.encoder.layers[: config.num_hidden_layers]

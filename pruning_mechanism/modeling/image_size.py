@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from .checks import check_cuttable, check_range
-from .token_rule import TokenRule
+from .pruned_layers import FamilyModule
+from .token_rule import TokenRule, TowerSizes
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,21 @@ class SmallerImages(TokenRule):
         return ("image_size",)
 
     @classmethod
-    def entries(cls, config, **asked: Any) -> dict[str, Any]:
+    def entries(cls, config: TowerSizes, **asked: Any) -> dict[str, Any]:
         """The new side, and the one at first."""
         dense = getattr(config, "dense_image_size", None) or config.image_size
         return asked | {"dense_image_size": dense}
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse images that patches don't fit into."""
         check_cuttable(config.image_size, config.patch_size)
         check_range("dense_image_size", self.dense_image_size, config.patch_size)
 
     def dense_sizes(self) -> dict[str, int]:
         """The side of the images at first."""
-        return {"image_size": self.dense_image_size}
+        return {} if self.dense_image_size is None else {"image_size": self.dense_image_size}
 
-    def fit(self, root: nn.Module, config) -> None:
+    def fit(self, root: FamilyModule, config: TowerSizes) -> None:
         """Interpolate the positions of the patches to the new grid."""
         side, embeddings = config.image_size // config.patch_size, root.embeddings
         table = embeddings.position_embedding.weight

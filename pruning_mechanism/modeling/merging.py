@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .checks import check_per_layer
-from .token_rule import Change, TokenRule, Tokens
+from .token_rule import Change, TokenRule, Tokens, TowerSizes
 from .tokens import match, merge, mergeable
 
 MOST_MERGED = 2**16
@@ -27,14 +27,15 @@ class Merging(TokenRule):
 
     per_layer: ClassVar = ("merged_per_layer",)
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse what isn't one number for each layer."""
         layers = config.num_hidden_layers
         check_per_layer("merged_per_layer", self.merged_per_layer, layers, MOST_MERGED)
 
     def left(self, layer: int, tokens: int) -> int:
         """Those that don't merge into another."""
-        return tokens - min(self.merged_per_layer[layer], mergeable(tokens))
+        merged = self.merged_per_layer[layer] if self.merged_per_layer else 0
+        return tokens - min(merged, mergeable(tokens))
 
     def compared(self, layer: int, tokens: int) -> int:
         """Every second token with every one of the others."""
@@ -57,7 +58,7 @@ def _metric(tokens: Tokens) -> Tensor:
     A layer without heads matches by what it was given; tokens that are no longer those that
     attended are matched by themselves.
     """
-    if tokens.attended is None:
+    if tokens.attended is None or tokens.normed is None:
         return tokens.hidden
     keys = tokens.attended.keys
     return tokens.normed if keys is None else keys.transpose(1, 2).flatten(2)

@@ -13,6 +13,10 @@ stays what it was before pruning, so that the dense head dimension, and with it 
 logits, does too.
 """
 
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -32,6 +36,7 @@ from transformers import (
     MetaClip2TextConfig,
     MetaClip2VisionConfig,
     MetaClip2VisionModelWithProjection,
+    PreTrainedConfig,
     SiglipConfig,
     SiglipModel,
     SiglipTextConfig,
@@ -48,27 +53,33 @@ from .token_rules import FewerTokens, is_reduced
 class PrunedModel:
     """A model any of whose towers may be pruned; over a family's own model."""
 
-    def __init__(self, config):
+    config: Any  # the family's own
+    _auto_class: str | None
+    post_init: Callable[[], None]
+
+    def __init__(self, config: PreTrainedConfig) -> None:
         for tower in (
             getattr(config, "vision_config", config),
             getattr(config, "text_config", None),
         ):
             if tower is not None:
                 check_tower(tower)
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]  # the family's own
         towers = [getattr(self, name, None) for name in ("vision_model", "text_model")]
         for tower in [tower for tower in towers if tower is not None] or [self]:
             narrow_tower(tower, always=is_reduced(tower.config))
         reduce_tower(self)
         self.post_init()
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
         """As transformers', and pipelines that classify images find a whole model's class too."""
         if self._auto_class is not None and hasattr(self, "get_text_features"):
             place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
             known = getattr(self.config, "auto_map", None) or {}
             self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):
@@ -87,7 +98,7 @@ class PrunedCLIPConfig(CLIPConfig):
     """A CLIP either tower of which may be pruned."""
 
     model_type = "pruned_clip"
-    sub_configs_defaults = {  # noqa: RUF012 - transformers reads it under this name
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {  # the name that transformers reads
         "vision_config": PrunedCLIPVisionConfig,
         "text_config": PrunedCLIPTextConfig,
     }
@@ -121,7 +132,7 @@ class PrunedMetaClip2Config(MetaClip2Config):
     """A MetaCLIP 2 either tower of which may be pruned."""
 
     model_type = "pruned_metaclip_2"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedMetaClip2VisionConfig,
         "text_config": PrunedMetaClip2TextConfig,
     }
@@ -155,7 +166,7 @@ class PrunedSiglipConfig(SiglipConfig):
     """A SigLIP either tower of which may be pruned."""
 
     model_type = "pruned_siglip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedSiglipVisionConfig,
         "text_config": PrunedSiglipTextConfig,
     }
@@ -183,7 +194,7 @@ class PrunedAltCLIPConfig(AltCLIPConfig):
     """An AltCLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_altclip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedAltCLIPVisionConfig,
         "text_config": AltCLIPTextConfig,
     }
@@ -205,7 +216,7 @@ class PrunedChineseCLIPConfig(ChineseCLIPConfig):
     """A Chinese-CLIP with a pruned vision tower and an ordinary text tower."""
 
     model_type = "pruned_chinese_clip"
-    sub_configs_defaults = {  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": PrunedChineseCLIPVisionConfig,
         "text_config": ChineseCLIPTextConfig,
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_choice, check_cuttable, check_range, is_whole, short
-from .token_rule import TokenRule
+from .token_rule import TokenRule, TowerSizes
 from .tokens import grid_patches, random_patches, salient_patches
 
 PATCH_RULES = ("random", "grid", "saliency")
@@ -27,7 +27,7 @@ class PatchMasking(TokenRule):
     patch_rule: str | None = None
     patch_seed: int | None = None
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse unknown rules, and more patches than there are."""
         check_choice("patch_rule", self.patch_rule, PATCH_RULES)
         if self.kept_patches is None:
@@ -44,8 +44,10 @@ class PatchMasking(TokenRule):
         """Those that are kept."""
         return self.kept_patches or patches
 
-    def chooser(self, config) -> Callable[[Tensor], Tensor] | None:
+    def chooser(self, config: TowerSizes) -> Callable[[Tensor], Tensor] | None:
         """The same places in all images, or those of most contrast in each."""
+        if self.kept_patches is None:
+            return None
         if self.patch_rule == "saliency":
             size = (config.patch_size, config.patch_size)
             return partial(salient_patches, patch=size, keep=self.kept_patches)

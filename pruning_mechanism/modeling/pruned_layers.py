@@ -14,18 +14,30 @@ Modifications to transformers' layers, the same for every family:
 
 import functools
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # public, but not in its __all__
 from torch.nn.functional import linear, pad
+from transformers import PreTrainedConfig
 from transformers.activations import QuickGELUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import eager_attention_forward
 
 EVEN_WIDTH = 16  # float32 numbers in a cache line
 LARGE_BATCH = 2048  # tokens from which on a copy of fc1's weight costs less than it saves
+
+FamilyModule = Any
+"""A model, tower or layer of a family's own class; what is in it has the same name in all families,
+but they share no base class that says so."""
+
+
+def vision_tower(model: FamilyModule) -> FamilyModule:
+    """The vision tower of a whole model; the model itself if it is one."""
+    return getattr(model, "vision_model", model)
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -57,21 +69,33 @@ class Attended(NamedTuple):
 class PrunedAttention:
     """Attention of `num_heads` heads of any sizes; over a family's own attention."""
 
+    config: PreTrainedConfig
+    training: bool
+    num_heads: int
+    query_key_size: int
+    value_size: int
+    scale: float
+    dropout: float
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
+
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         """What attention adds to the residual stream [batch, tokens, hidden], and its weights."""
         return self.attend(hidden_states, attention_mask, **kwargs)[:2]
 
     def attend(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Attended:
         """The same with queries and keys; arguments as in `forward`."""
         if not self.num_heads:
             return Attended(self.out_proj.bias.expand_as(hidden_states))
         queries = self._heads(self.q_proj(hidden_states))
         keys = self._heads(self.k_proj(hidden_states))
-        inputs = (queries, keys, self._heads(self.v_proj(hidden_states)))
+        inputs: Iterable[Tensor] = (queries, keys, self._heads(self.v_proj(hidden_states)))
         kind = self.config._attn_implementation
         if kind != "eager" and self.query_key_size != self.value_size:
             even = max(self.query_key_size, self.value_size)
@@ -89,11 +113,16 @@ class PrunedAttention:
 
     def _heads(self, projected: Tensor) -> Tensor:
         """[batch, heads, tokens, size] of [batch, tokens, heads * size]."""
-        return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        by_head: Tensor = projected.unflatten(-1, (self.num_heads, -1))
+        return by_head.transpose(1, 2)
 
 
 class PrunedMLP:
     """An MLP of any width; over a family's own MLP."""
+
+    fc1: nn.Linear
+    fc2: nn.Linear
+    activation_fn: nn.Module
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """What the MLP adds to the residual stream, [batch, tokens, hidden] for as much."""
@@ -102,9 +131,12 @@ class PrunedMLP:
             return self.fc2.bias.expand_as(hidden_states)
         extra = -width % EVEN_WIDTH
         if not extra or not self._worth_padding(hidden_states):
-            return super().forward(hidden_states)
+            return super().forward(hidden_states)  # type: ignore[misc, no-any-return]
         weight, bias = pad(self.fc1.weight, (0, 0, 0, extra)), pad(self.fc1.bias, (0, extra))
-        return self.fc2(self.activation_fn(linear(hidden_states, weight, bias))[..., :width])
+        added: Tensor = self.fc2(
+            self.activation_fn(linear(hidden_states, weight, bias))[..., :width]
+        )
+        return added
 
     def _worth_padding(self, hidden_states: Tensor) -> bool:
         """Only in plain inference in large batches: adapters and hooks of fc1 must see it used."""
@@ -143,54 +175,54 @@ class InPlaceQuickGELU(QuickGELUActivation):
 
 def _is_traced() -> bool:
     """Whether a graph is being made of what runs, for other batches than this one."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or is_tracing()
 
 
-def activate_in_place(tower: nn.Module) -> None:
+def activate_in_place(tower: FamilyModule) -> None:
     """Let the MLPs of a tower, dense or pruned, compute quick GELU in one new tensor."""
     for layer in tower.encoder.layers:
         if type(layer.mlp.activation_fn) is QuickGELUActivation:
             layer.mlp.activation_fn = InPlaceQuickGELU()
 
 
-def narrow_tower(tower: nn.Module, always: bool = False) -> None:
+def narrow_tower(tower: FamilyModule, always: bool = False) -> None:
     """Make the layers of a dense tower as wide as its configuration says.
 
     If it says nothing they stay as transformers has them, unless `always`.
     """
-    config, kept = tower.config, {field.name: None for field in fields(PrunedWidths)}
-    kept = {name: getattr(config, name, None) for name in kept}
-    if all(widths is None for widths in kept.values()) and not always:
+    config = tower.config
+    asked = {field.name: getattr(config, field.name, None) for field in fields(PrunedWidths)}
+    if all(widths is None for widths in asked.values()) and not always:
         return
     layers, head_dim = tower.encoder.layers, config.hidden_size // config.num_attention_heads
     dense = (config.num_attention_heads, config.intermediate_size, head_dim, head_dim)
-    for (name, widths), most in zip(kept.items(), dense, strict=True):
-        if widths is None:
-            kept[name] = [most] * len(layers)
-        elif len(widths) != len(layers):
+    kept = []
+    for (name, widths), most in zip(asked.items(), dense, strict=True):
+        if widths is not None and len(widths) != len(layers):
             raise ValueError(
                 f"the tower has {len(layers)} layers, but {name} has {len(widths)} entries"
             )
-    for layer, *widths in zip(layers, *kept.values(), strict=True):
-        _narrow_layer(layer, *widths)
+        kept.append([most] * len(layers) if widths is None else widths)
+    for layer, *of_layer in zip(layers, *kept, strict=True):
+        _narrow_layer(layer, *of_layer)
     activate_in_place(tower)
 
 
 def _narrow_layer(
-    layer: nn.Module, heads: int, neurons: int, query_key_size: int, value_size: int
+    layer: FamilyModule, heads: int, neurons: int, query_key_size: int, value_size: int
 ) -> None:
     """Give a dense layer these many heads, of these sizes, and neurons; either may be 0."""
     if heads and not (query_key_size and value_size):
         raise ValueError("a layer that keeps heads must keep a query-key and a value dimension")
     attention, mlp, hidden = layer.self_attn, layer.mlp, layer.embed_dim
-    attention.__class__ = mixed(PrunedAttention, type(attention))
+    attention.__class__ = mixed(PrunedAttention, attention.__class__)
     attention.num_heads = heads
     attention.query_key_size, attention.value_size = query_key_size, value_size
     attention.q_proj = _linear(hidden, heads * query_key_size)
     attention.k_proj = _linear(hidden, heads * query_key_size)
     attention.v_proj = _linear(hidden, heads * value_size)
     attention.out_proj = _linear(heads * value_size, hidden)
-    mlp.__class__ = mixed(PrunedMLP, type(mlp))
+    mlp.__class__ = mixed(PrunedMLP, mlp.__class__)
     mlp.fc1, mlp.fc2 = _linear(hidden, neurons), _linear(neurons, hidden)
     if not heads:
         layer.layer_norm1 = nn.Identity()
@@ -203,7 +235,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         made = nn.Linear(inputs, outputs)
     if not made.weight.numel():  # some families' initial values divide by a width
-        made._is_hf_initialized = True
+        made._is_hf_initialized = True  # type: ignore[assignment]
     return made
 
 
@@ -214,12 +246,11 @@ def mixed(mixin: type, own: type) -> type:
     No module holds it under a name, so its instances are pickled and copied as what it is made of.
     """
     name = f"Pruned{own.__name__}"
-    made = type(name, (mixin, own), {"__module__": __name__, "__reduce_ex__": _reduce_mixed})
-    made.made_of = (mixin, own)
-    return made
+    told = {"__module__": __name__, "__reduce_ex__": _reduce_mixed, "made_of": (mixin, own)}
+    return type(name, (mixin, own), told)
 
 
-def _reduce_mixed(module: nn.Module, protocol: int) -> tuple:
+def _reduce_mixed(module: nn.Module, protocol: int) -> str | tuple[Any, ...]:
     """How pickle makes an instance of a mixed class again; a subclass of one is as any other."""
     reduced = object.__reduce_ex__(module, max(protocol, 2))
     parts = vars(type(module)).get("made_of")
@@ -227,5 +258,5 @@ def _reduce_mixed(module: nn.Module, protocol: int) -> tuple:
 
 
 def _empty_mixed(mixin: type, own: type) -> nn.Module:
-    made = mixed(mixin, own)
-    return made.__new__(made)
+    made: nn.Module = object.__new__(mixed(mixin, own))
+    return made

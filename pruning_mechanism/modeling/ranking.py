@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, layer_norm
 
 from .checks import check_choice, check_per_layer
-from .token_rule import Change, TokenRule, Tokens, size_bias
+from .pruned_layers import FamilyModule, vision_tower
+from .token_rule import Change, TokenRule, Tokens, TowerSizes, size_bias
 from .tokens import keep_ranked
 
 RANKERS = ("attention", "learned")
@@ -30,7 +31,7 @@ class Ranking(TokenRule):
 
     per_layer: ClassVar = ("ranked_per_layer",)
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse what isn't one number for each layer, and unknown rankers."""
         patches = (config.image_size // config.patch_size) ** 2
         ranked, layers = self.ranked_per_layer, config.num_hidden_layers
@@ -41,10 +42,14 @@ class Ranking(TokenRule):
 
     def left(self, layer: int, tokens: int) -> int:
         """The class token, the kept patches and the fused token."""
-        keep = self.ranked_per_layer[layer]
+        keep = self._keep(layer)
         return keep + 2 if keep and keep < tokens - 2 else tokens  # two at least are fused
 
-    def fit(self, root: nn.Module, config) -> None:
+    def _keep(self, layer: int) -> int:
+        """How many patches keep their token in a layer; 0: all."""
+        return self.ranked_per_layer[layer] if self.ranked_per_layer else 0
+
+    def fit(self, root: FamilyModule, config: TowerSizes) -> None:
         """Give the layers that learn to rank a predictor, untrained unless they had one."""
         for layer, learns in zip(root.encoder.layers, self._learning(), strict=True):
             if not learns:
@@ -54,28 +59,30 @@ class Ranking(TokenRule):
                 weight = layer.self_attn.out_proj.weight
                 layer.ranker = nn.Linear(config.hidden_size, 1).to(weight.device, weight.dtype)
 
-    def build(self, model: nn.Module) -> None:
+    def build(self, model: FamilyModule) -> None:
         """Give the layers that learn to rank a predictor."""
-        root = getattr(model, "vision_model", model)
+        root = vision_tower(model)
         for layer, learns in zip(root.encoder.layers, self._learning(), strict=True):
             if learns:
                 layer.ranker = nn.Linear(root.config.hidden_size, 1)
 
     def _learning(self) -> list[bool]:
         """For each layer whether it has a predictor."""
-        return [self.ranker == "learned" and bool(keep) for keep in self.ranked_per_layer]
+        return [self.ranker == "learned" and bool(keep) for keep in self.ranked_per_layer or ()]
 
     def change(self, layer: int, tokens: Tokens) -> Change:
         """Keep the patches of the highest rank and fuse the others."""
         ranks = self._ranks(tokens)
-        return partial(keep_ranked, ranks=ranks, keep=self.ranked_per_layer[layer])
+        return partial(keep_ranked, ranks=ranks, keep=self._keep(layer))
 
     def _ranks(self, tokens: Tokens) -> Tensor:
         """Ranks of all tokens but the class token, [b, n - 1]."""
         hidden, normed, attended = tokens.hidden, tokens.normed, tokens.attended
         if self.ranker == "learned":
-            return tokens.layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))[..., 0]
-        if attended is None or attended.keys is None:  # no heads: what is like the class token
+            learned: Tensor = tokens.layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))
+            return learned[..., 0]
+        if attended is None or attended.queries is None or attended.keys is None:
+            # no heads: what is like the class token
             like = hidden if normed is None else normed
             return cosine_similarity(like[:, 1:], like[:, :1], dim=-1)
         queries, keys = attended.queries[:, :, :1], attended.keys
@@ -83,8 +90,10 @@ class Ranking(TokenRule):
             logits = (queries * keys).sum(-1)[:, :, None]
         else:
             logits = queries @ keys.transpose(-1, -2)
-        logits = logits * tokens.layer.self_attn.scale
-        if tokens.sizes is not None:
-            logits = logits + size_bias(hidden, tokens.sizes)
+        scale: float = tokens.layer.self_attn.scale
+        logits = logits * scale
+        bias = size_bias(hidden, tokens.sizes)
+        if bias is not None:
+            logits = logits + bias
         # the logarithm of the heads' mean attention, but for a constant; none of it vanishes
         return logits.float().log_softmax(-1).logsumexp(1)[:, 0, 1:].to(hidden.dtype)

@@ -12,30 +12,34 @@ Modifications to transformers' vision towers, each made only where a rule asks f
 - the embedding is read off other things than the class token.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .pruned_layers import Attended, mixed
-from .token_rule import Change, TokenRule, Tokens, known_sizes, size_bias
+from .pruned_layers import Attended, FamilyModule, mixed, vision_tower
+from .token_rule import Change, TokenRule, Tokens, TowerSizes, known_sizes, size_bias
 from .token_rules import asked_rules
 
 
-def reduce_tower(model: nn.Module) -> None:
+def reduce_tower(model: FamilyModule) -> None:
     """Give the vision tower of a model the rules that its configuration asks for, in place."""
-    root = getattr(model, "vision_model", model)
+    root = vision_tower(model)
     rules = asked_rules(root.config)
     if not rules:
         return
-    root.__class__ = mixed(ReducedTower, type(root))
+    root.__class__ = mixed(ReducedTower, root.__class__)
     root.rules = rules
     for rule in rules:
         rule.build(model)
         kept = rule.chooser(root.config)
         if kept is not None:
-            root.embeddings.__class__ = mixed(KeptPatches, type(root.embeddings))
-            root.embeddings.kept = kept
+            embeddings = root.embeddings
+            embeddings.__class__ = mixed(KeptPatches, embeddings.__class__)
+            embeddings.kept = kept
 
 
 class KeptPatches:
@@ -43,6 +47,12 @@ class KeptPatches:
 
     `kept` says which patches of images [b, c, height, width] stay (`TokenRule.chooser`).
     """
+
+    config: TowerSizes
+    patch_embedding: nn.Conv2d
+    class_embedding: nn.Parameter
+    position_embedding: nn.Embedding
+    kept: Callable[[Tensor], Tensor]
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """The class token and the kept patches, each with its position, [b, 1 + kept, d]."""
@@ -67,13 +77,19 @@ class KeptPatches:
         first = self.class_embedding.expand(pixels.shape[0], 1, -1)
         tokens = torch.cat([first, embedded], dim=1)
         places = pad(kept + 1, (1, 0))
-        return tokens + self.position_embedding(places)
+        positions: Tensor = self.position_embedding(places)
+        return tokens + positions
 
 
 class ReducedTower:
     """A vision tower that works by `rules`; over a family's own."""
 
     rules: tuple[TokenRule, ...]
+    config: TowerSizes
+    embeddings: nn.Module
+    encoder: FamilyModule
+    pre_layrnorm: nn.Module
+    post_layernorm: nn.Module
 
     def forward(
         self,
@@ -82,8 +98,8 @@ class ReducedTower:
         output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
-    ) -> BaseModelOutputWithPooling | tuple:
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """As the family's own; hidden states and attentions have fewer tokens from layer to layer.
 
         Arguments that are None are as the configuration says. There are attentions if the
@@ -94,7 +110,7 @@ class ReducedTower:
                 interpolated; hidden states or attentions of a tower that computes each image at a
                 size of its own, whose tokens don't make one tensor.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "return_dict": return_dict,
@@ -130,7 +146,8 @@ class ReducedTower:
 
     def _pooled(self, pixel_values: Tensor) -> Tensor:
         """What is read off images of one size, of any size."""
-        return self._forward(pixel_values, True).pooler_output
+        states, sizes = self._states(pixel_values, True)
+        return self.pool(states[-1], sizes)
 
     def _forward(
         self,
@@ -139,18 +156,30 @@ class ReducedTower:
         output_hidden_states: bool | int | list[int] | None = None,
         output_attentions: bool | None = None,
     ) -> BaseModelOutputWithPooling:
-        hidden = self.pre_layrnorm(self.embeddings(pixel_values, interpolate_pos_encoding))
-        weights = [] if output_attentions else None
-        states, sizes = [hidden], None
+        weights: list[Tensor] | None = [] if output_attentions else None
+        states, sizes = self._states(pixel_values, interpolate_pos_encoding, weights)
+        asked = _selected(states, output_hidden_states) if output_hidden_states else None
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states[-1],
+            pooler_output=self.pool(states[-1], sizes),
+            hidden_states=asked,  # type: ignore[arg-type]  # transformers' have gaps, too
+            attentions=None if weights is None else tuple(weights),
+        )
+
+    def _states(
+        self,
+        pixel_values: Tensor,
+        interpolate_pos_encoding: bool = False,
+        weights: list[Tensor] | None = None,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The stream before the first layer and after each, and the last tokens' sizes."""
+        hidden: Tensor = self.pre_layrnorm(self.embeddings(pixel_values, interpolate_pos_encoding))
+        sizes: Tensor | None = None
+        states = [hidden]
         for index in range(len(self.encoder.layers)):
             hidden, sizes = self.through(index, hidden, sizes, weights)
             states.append(hidden)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden,
-            pooler_output=self.pool(hidden, sizes),
-            hidden_states=_selected(states, output_hidden_states) if output_hidden_states else None,
-            attentions=tuple(weights) if output_attentions else None,
-        )
+        return states, sizes
 
     def through(
         self,
@@ -203,7 +232,7 @@ class ReducedTower:
         return change(hidden, sizes)
 
     def attend(
-        self, index: int, hidden: Tensor, sizes: Tensor | None, **kwargs
+        self, index: int, hidden: Tensor, sizes: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor, Attended]:
         """The stream after a layer's attention, what that was given, and what it gave."""
         layer = self.encoder.layers[index]
@@ -214,7 +243,8 @@ class ReducedTower:
     def feed(self, index: int, hidden: Tensor) -> Tensor:
         """The stream after a layer's MLP, given that before it."""
         layer = self.encoder.layers[index]
-        return hidden + layer.mlp(layer.layer_norm2(hidden))
+        added: Tensor = layer.mlp(layer.layer_norm2(hidden))
+        return hidden + added
 
     def pool(self, hidden: Tensor, sizes: Tensor | None = None) -> Tensor:
         """What the projection gets of the last stream [b, n, d]: the class token's row, normed.
@@ -225,7 +255,8 @@ class ReducedTower:
             pooled = rule.pool(self, hidden, sizes)
             if pooled is not None:
                 return pooled
-        return self.post_layernorm(hidden[:, 0])
+        normed: Tensor = self.post_layernorm(hidden[:, 0])
+        return normed
 
 
 def _selected(states: list[Tensor], asked: bool | int | list[int]) -> tuple[Tensor | None, ...]:

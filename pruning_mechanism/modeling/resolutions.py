@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from .checks import check_cuttable, is_number, short
-from .token_rule import TokenRule
+from .token_rule import TokenRule, TowerSizes
 from .tokens import complexity, resized
 
 
@@ -27,7 +28,7 @@ class Resolutions(TokenRule):
     resolution_bounds: list[float] | None = None
     resolution_shares: list[float] | None = None
 
-    def check(self, config, beside: Sequence[TokenRule]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
         """Refuse sizes out of order, and bounds and shares that aren't theirs."""
         sizes, bounds, shares = self.resolutions, self.resolution_bounds, self.resolution_shares
         if sizes is None:
@@ -43,7 +44,7 @@ class Resolutions(TokenRule):
             if given is not None and not listed:
                 raise ValueError(f"{name} takes finite numbers, found {short(given)}")
         counts = len(bounds or ()), len(shares or ())
-        if counts[0] < len(sizes) - 1 or counts[1] != len(sizes):
+        if shares is None or counts[0] < len(sizes) - 1 or counts[1] != len(sizes):
             raise ValueError(
                 f"{len(sizes)} resolutions have a bound each but the last, and a share each, found "
                 f"{counts[0]} and {counts[1]}"
@@ -57,33 +58,35 @@ class Resolutions(TokenRule):
 
     def places(self, pixels: Tensor) -> Tensor:
         """The place of each image's size among the resolutions, int64 [b]."""
-        *smaller, last = range(len(self.resolutions))
+        sizes, bounds = self.resolutions or (), self.resolution_bounds or ()
+        last = len(sizes) - 1
         choice = torch.full(pixels.shape[:1], last, device=pixels.device)
-        for place in reversed(smaller):
-            lost = complexity(pixels.float(), self.resolutions[place])
-            choice = torch.where(lost <= self.resolution_bounds[place], place, choice)
+        for place in reversed(range(last)):
+            lost = complexity(pixels.float(), sizes[place])
+            choice = torch.where(lost <= bounds[place], place, choice)
         return choice
 
     def at_own_sizes(self, pixels: Tensor, pooled: Callable[[Tensor], Tensor]) -> Tensor:
         """Images that take the same size are computed together."""
         choice = self.places(pixels)
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting() or is_tracing():
             return self._of_all_sizes(pixels, choice, pooled)
-        read = None
-        for place, size in enumerate(self.resolutions):
-            rows = (choice == place).nonzero().flatten()
-            if len(rows):
-                found = pooled(resized(pixels[rows], size))
-                if read is None:
-                    read = found.new_empty(len(pixels), found.shape[1])
-                read = read.index_copy(0, rows, found)
-        return read
+        sizes = self.resolutions or ()
+        rows = [(choice == place).nonzero().flatten() for place in range(len(sizes))]
+        found = torch.cat(
+            [
+                pooled(resized(pixels[own], size))
+                for own, size in zip(rows, sizes, strict=True)
+                if len(own)
+            ]
+        )
+        return torch.empty_like(found).index_copy(0, torch.cat(rows), found)
 
     def _of_all_sizes(
         self, pixels: Tensor, choice: Tensor, pooled: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """The same in a graph, which can't know how many images take a size: all, then selected."""
-        first, *others = (pooled(resized(pixels, size)) for size in self.resolutions)
+        first, *others = (pooled(resized(pixels, size)) for size in self.resolutions or ())
         for place, found in enumerate(others, start=1):
             first = torch.where((choice == place)[:, None], found, first)
         return first

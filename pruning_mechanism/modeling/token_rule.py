@@ -12,15 +12,24 @@ MetaCLIP 2, AltCLIP, Chinese-CLIP), whose parts have the same names. Token 0 is 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .pruned_layers import Attended
+from .pruned_layers import Attended, FamilyModule
 
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From tokens [b, n, d] and their sizes [b, n] to fewer tokens and theirs; linear in the tokens."""
+
+
+class TowerSizes(Protocol):
+    """A vision tower's configuration, or anything with the entries that rules read."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    image_size: int
+    patch_size: int
 
 
 class Tokens(NamedTuple):
@@ -31,7 +40,7 @@ class Tokens(NamedTuple):
     are None once another rule has changed the tokens of this layer.
     """
 
-    layer: nn.Module
+    layer: FamilyModule
     hidden: Tensor
     sizes: Tensor | None
     normed: Tensor | None = None
@@ -52,7 +61,7 @@ class TokenRule:
     # --- what is asked ---
 
     @classmethod
-    def of(cls, config) -> "TokenRule":
+    def of(cls, config: object) -> "TokenRule":
         """The rule as a vision tower's configuration asks for it."""
         return cls(**{field.name: getattr(config, field.name, None) for field in fields(cls)})
 
@@ -67,7 +76,7 @@ class TokenRule:
         return tuple(field.name for field in fields(cls))
 
     @classmethod
-    def entries(cls, config, **asked: Any) -> dict[str, Any]:
+    def entries(cls, config: TowerSizes, **asked: Any) -> dict[str, Any]:
         """The entries that a tower's configuration has once these settings are asked for.
 
         Args:
@@ -79,11 +88,11 @@ class TokenRule:
         """
         return asked
 
-    def check(self, config, beside: Sequence["TokenRule"]) -> None:
+    def check(self, config: TowerSizes, beside: Sequence["TokenRule"]) -> None:
         """Raise `ValueError`, in one line, unless a tower can do what is asked.
 
         Args:
-            config: the sizes of the tower: its configuration, or anything with its entries.
+            config: the sizes of the tower, as they are to be.
             beside: all rules that are asked for, this one included.
         """
 
@@ -123,21 +132,21 @@ class TokenRule:
 
     # --- what is done ---
 
-    def fit(self, root: nn.Module, config) -> None:
+    def fit(self, root: FamilyModule, config: TowerSizes) -> None:
         """Change the layers and tensors of a vision tower, in place, to fit its new configuration.
 
         Runs once when a model is reduced, on a copy of the model before; doing it again changes
         nothing. `config` holds the new entries, `root.config` those before.
         """
 
-    def build(self, model: nn.Module) -> None:
+    def build(self, model: FamilyModule) -> None:
         """Add modules to a model that is being made from its configuration, in place.
 
         Args:
             model: a whole model or a vision tower with its projection.
         """
 
-    def chooser(self, config) -> Callable[[Tensor], Tensor] | None:
+    def chooser(self, config: TowerSizes) -> Callable[[Tensor], Tensor] | None:
         """What says which patches of pixels [b, c, height, width] are embedded; None: all.
 
         It returns their places, ascending, int64 [kept], or [b, kept] where each image has its own.
@@ -159,7 +168,7 @@ class TokenRule:
         """How the tokens of a layer change; asked only where `left` says that fewer are left."""
         raise NotImplementedError(f"{type(self).__name__} leaves fewer tokens, but has no change")
 
-    def pool(self, root: nn.Module, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
+    def pool(self, root: FamilyModule, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
         """What the projection gets of the last stream [b, n, d]; None: the class token, normed."""
         return None
 

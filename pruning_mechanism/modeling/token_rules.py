@@ -18,7 +18,7 @@ from .merging import Merging
 from .patch_masking import PatchMasking
 from .ranking import Ranking
 from .resolutions import Resolutions
-from .token_rule import TokenRule
+from .token_rule import TokenRule, TowerSizes
 
 BUILT_IN = (SmallerImages, Resolutions, PatchMasking, EarlyExit, Ranking, Merging, Alignment)
 """In the order in which they see the tokens of a layer."""
@@ -72,17 +72,17 @@ def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
     return rule
 
 
-def asked_rules(config) -> tuple[TokenRule, ...]:
+def asked_rules(config: object) -> tuple[TokenRule, ...]:
     """The rules that a vision tower's configuration asks for, none for a dense or pruned tower."""
     return tuple(asked for rule in token_rules() if (asked := rule.of(config)).is_asked)
 
 
-def is_reduced(config) -> bool:
+def is_reduced(config: object) -> bool:
     """Whether a vision tower's configuration asks for any rule."""
     return bool(asked_rules(config))
 
 
-def entry_names(rules: Sequence[TokenRule], config) -> list[str]:
+def entry_names(rules: Sequence[TokenRule], config: object) -> list[str]:
     """The entries by which a configuration asks for rules."""
     return [
         field.name
@@ -97,20 +97,21 @@ def names_to_register(rules: Sequence[TokenRule]) -> list[str]:
     return sorted(type(rule).__name__ for rule in rules if not isinstance(rule, BUILT_IN))
 
 
-def dense_size(config, name: str) -> int:
+def dense_size(config: object, name: str) -> int:
     """An entry of a tower's sizes as it was before any rule: `num_hidden_layers`, `image_size`."""
     for rule in asked_rules(config):
         if size := rule.dense_sizes().get(name):
             return size
-    return getattr(config, name)
+    own: int = getattr(config, name)
+    return own
 
 
-def has_several_sizes(config) -> bool:
+def has_several_sizes(config: object) -> bool:
     """Whether a tower computes its images at several sizes, with different numbers of tokens."""
     return any(rule.sides() for rule in asked_rules(config))
 
 
-def check_registered(config) -> None:
+def check_registered(config: object) -> None:
     """Raise `ValueError` if a configuration names rules that aren't known here."""
     named = getattr(config, NAMED, None) or ()
     if not isinstance(named, (list, tuple)) or not all(isinstance(each, str) for each in named):
@@ -122,7 +123,7 @@ def check_registered(config) -> None:
         )
 
 
-def check_token_rules(config) -> None:
+def check_token_rules(config: TowerSizes) -> None:
     """Raise `ValueError` unless a vision tower can do what the rules that it asks for say.
 
     Args:

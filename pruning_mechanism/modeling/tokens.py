@@ -186,7 +186,8 @@ def resized(pixels: Tensor, size: int) -> Tensor:
 def _taken(hidden: Tensor, places: Tensor) -> Tensor:
     """The tokens at `places` [b, k] of [b, n, d], by whole rows: 5 times as fast as `gather`."""
     rows = hidden.flatten(0, 1).index_select(0, _rows(places, hidden.shape[1]))
-    return rows.unflatten(0, places.shape)
+    taken: Tensor = rows.unflatten(0, places.shape)
+    return taken
 
 
 def _rows(places: Tensor, tokens: int) -> Tensor:

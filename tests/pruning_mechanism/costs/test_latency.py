@@ -347,12 +347,12 @@ def test_each_sublayers_seconds_go_to_its_own_size():
     )
     with torch.no_grad():
         seconds.add_parts(prune(model, mask), torch.randn(1, 3, 16, 16))
-    laps = {
-        kind: {size: len(found) for size, found in each.items()}
-        for kind, each in seconds.sublayers.items()
-    }
-    assert laps["neurons"] == {24: 2, 7: 1}
-    assert laps["heads"] == {Attention(4, 3, 1): 1, Attention(0, 4, 4): 1, Attention(2, 4, 4): 1}
+    heads, mlps = (
+        {size: len(found) for size, found in laps.items()}
+        for laps in (seconds.attention, seconds.mlps)
+    )
+    assert mlps == {24: 2, 7: 1}
+    assert heads == {Attention(4, 3, 1): 1, Attention(0, 4, 4): 1, Attention(2, 4, 4): 1}
 
 
 def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower():
@@ -360,8 +360,8 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
     seconds.wholes[1, 1], seconds.outside = [66.0, 1.0, 900.0], [6.0]
     seconds.wholes[0, 0] = [6.6, 0.2, 90.0]  # in turn with these, a tenth
     one = Attention(1, 4, 4)
-    seconds.sublayers["heads"] |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
-    seconds.sublayers["neurons"] |= {1: [8.0, 8.0], 0: [2.0]}
+    seconds.attention |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
+    seconds.mlps |= {1: [8.0, 8.0], 0: [2.0]}
     table = seconds.table(layers=2, conditions=CONDITIONS)  # of batches of 2 images
     assert table.widths == (0, 1)
     assert table.dense == pytest.approx(33.0)
@@ -377,8 +377,8 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
 def test_noise_is_the_standard_error_of_a_median_in_shares_of_it():
     rng, seconds = np.random.default_rng(0), Seconds()
     for size in range(50):
-        seconds.sublayers["heads"][Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
-        seconds.sublayers["neurons"][size] = list(rng.normal(2, 0.2, 100))
+        seconds.attention[Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
+        seconds.mlps[size] = list(rng.normal(2, 0.2, 100))
     seconds.wholes[49, 49], seconds.outside = [1.0], [1.0]
     medians = np.median(rng.normal(5, 0.5, (1000, 100)), axis=1)
     noise = seconds.table(layers=1, conditions=CONDITIONS).noise
