@@ -63,6 +63,7 @@ import torch
 import torch_pruning as tp
 from datasets import Dataset
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compress.allocation.allocate import Curves, allocated, best_units
 from compress.budgets.prices import Prices, as_prices
@@ -75,11 +76,13 @@ from compress.making.pruning import Scoring, pruning
 from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Sublayer, Tower, TowerError, TowerKind
+from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 from pruning_mechanism.tower import Inputs
 
 
 def scores(
-    model: nn.Module,
+    model: PreTrainedModel,
     corpus: Dataset | Calibration,
     samples: int = 2048,
     seed: int = 0,
@@ -87,7 +90,7 @@ def scores(
     tower: TowerKind = "vision",
     kind: Estimator = "magnitude",
     hessian_samples: int = HESSIAN_SAMPLES,
-    texts: nn.Module | None = None,
+    texts: PreTrainedModel | None = None,
     progress: bool = False,
 ) -> Importance:
     """Scores of every head and neuron of one of `model`'s towers by a torch-pruning estimator.
@@ -191,11 +194,13 @@ def coupled_channels(tower: Tower) -> list[tp.dependency.Group]:
 
 def _blank(tower: Tower) -> Inputs:
     """One blank image; or one text of nothing but ends."""
-    config, device = tower.config, tower.model.device
+    device = tower.model.device
     if tower.kind == "vision":
-        return torch.zeros(1, 3, config.image_size, config.image_size, device=device)
-    shape = (1, config.max_position_embeddings)
-    return {"input_ids": torch.full(shape, config.eos_token_id, device=device)}
+        side = tower_config(tower.model.config, "vision").image_size
+        return torch.zeros(1, 3, side, side, device=device)
+    text = tower_config(tower.model.config, "text")
+    ends = torch.full((1, text.max_position_embeddings), text.eos_token_id, device=device)
+    return {"input_ids": ends}
 
 
 def _group(graph: tp.DependencyGraph, sublayer: Sublayer) -> tp.dependency.Group:
@@ -213,7 +218,7 @@ def _group(graph: tp.DependencyGraph, sublayer: Sublayer) -> tp.dependency.Group
     return group
 
 
-def _weights(groups: list[tp.dependency.Group]) -> list[nn.Parameter]:
+def _weights(groups: list[tp.dependency.Group]) -> list[Tensor]:
     """The weights that the groups' channels are rows and columns of."""
     layers = [item.dep.layer for group in groups for item in group]
     return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
@@ -224,7 +229,7 @@ def _fill_gradients(
     tower: Tower,
     batches: Iterable[Batch | Group],
     objective: Objective,
-    weights: list[nn.Parameter],
+    weights: list[Tensor],
 ) -> None:
     """Leave in the weights' `.grad` what torch-pruning's Taylor or Hessian estimator reads there.
 
@@ -234,12 +239,11 @@ def _fill_gradients(
     Raises:
         UserError: the gradients are zero everywhere.
     """
-    gradients = summed_gradients if kind == "taylor" else mean_squared_gradients
-    for weight, gradient in zip(
-        weights, gradients(tower, batches, objective, weights), strict=True
-    ):
+    derive = summed_gradients if kind == "taylor" else mean_squared_gradients
+    gradients = derive(tower, batches, objective, weights)
+    for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient
-    if not any(weight.grad.any() for weight in weights):
+    if not any(gradient.any() for gradient in gradients):
         raise UserError(
             f"the contrastive loss has no gradient to make {kind} scores of: "
             "it takes at least 2 images"
@@ -249,7 +253,7 @@ def _fill_gradients(
 def select(
     importance: Importance,
     budget: float | Prices,
-    config: object = None,
+    config: Config | None = None,
     allocate: Allocation = "uniform",
     tower: TowerKind = "vision",
     curves: Curves | None = None,

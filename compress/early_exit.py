@@ -54,6 +54,7 @@ from compress.rule_command import run_rule
 from compress.solving.alignment import pooled_after
 from pruning_mechanism import Reduction, Tower, TowerError, pooled_only, reduce
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 
 USUAL_LAYERS = (4,)
 """The layers that stay if no number is asked for."""
@@ -76,7 +77,7 @@ def rule(options: ExitOptions) -> Rule:
     return Rule("exit", asked_for, step, check_of(_exit))
 
 
-def _exit(config: object, asked: float | MacBudget) -> Reduction:
+def _exit(config: Config, asked: float | MacBudget) -> Reduction:
     if not isinstance(asked, MacBudget):
         return Reduction(layers=int(asked))
     layers = tower_config(config, "vision").num_hidden_layers
@@ -112,7 +113,8 @@ def _own_embeddings(source: Source, top: Tensor) -> Tensor | None:
     final = source.full.tower.final
     if source.full.tower.model is not source.model or not isinstance(final, nn.Linear):
         return None
-    return final(top[:, : final.in_features].to(final.weight)).float().cpu()
+    embeddings: Tensor = final(top[:, : final.in_features].to(final.weight))
+    return embeddings.float().cpu()
 
 
 def main(options: EarlyExitOptions) -> None:

@@ -44,7 +44,8 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from compress.allocation.allocate import Curves, allocated
 from compress.budgets.prices import Prices, as_prices
@@ -57,16 +58,17 @@ from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Tower, TowerKind
 from pruning_mechanism.heads import constants_moved
+from pruning_mechanism.protocols import Config
 
 
 def scores(
-    model: nn.Module,
+    model: PreTrainedModel,
     corpus: Dataset | Calibration,
     samples: int = 2048,
     seed: int = 0,
     *,
     tower: TowerKind = "vision",
-    texts: nn.Module | None = None,
+    texts: PreTrainedModel | None = None,
     objective: ObjectiveName = "contrastive",
     projections: int = PROJECTIONS,
     progress: bool = False,
@@ -122,7 +124,7 @@ def fisher_information(gradients: Iterable[MaskGradients]) -> Importance:
 def select(
     importance: Importance,
     budget: float | Prices,
-    config: object = None,
+    config: Config | None = None,
     tower: TowerKind = "vision",
     allocate: Allocation = "scores",
     curves: Curves | None = None,

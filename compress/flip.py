@@ -47,6 +47,7 @@ from compress.making.reducing import asked_of, reducing, within
 from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from pruning_mechanism import Reduction, Shape
+from pruning_mechanism.protocols import Config
 
 USUAL_MASKS = (0.5,)
 """The share that is masked if none is asked for."""
@@ -55,7 +56,7 @@ USUAL_MASKS = (0.5,)
 def rule(options: MaskingOptions) -> Rule:
     """Patch masking at the options' shares or under their budgets."""
 
-    def choose(config: object, asked: float | MacBudget) -> Reduction:
+    def choose(config: Config, asked: float | MacBudget) -> Reduction:
         patches = int(Shape.of(config, dense=True).tokens) - 1
         if not isinstance(asked, MacBudget):
             return _kept(max(1, round((1 - asked) * patches)), options)

@@ -17,13 +17,14 @@ embedding loses:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from commands.run import main_of
-from compress.budgets.budgets import MacBudget, SecondBudget, by_setting
+from compress.budgets.budgets import Budget, MacBudget, SecondBudget, by_setting
 from compress.choices import Thoroughness
 from compress.command import run_command
 from compress.errors import UserError
@@ -105,7 +106,7 @@ def rule(options: CombinationOptions) -> Rule:
         files = partial(_write, found)
         return Step(found.best.model, source.processor, notes=found.notes, files=files)
 
-    budgets = map(SecondBudget, options.latency_constraint)
+    budgets: Iterable[Budget] = map(SecondBudget, options.latency_constraint)
     if not options.latency_constraint:
         budgets = map(MacBudget, options.mac_constraint or USUAL_MACS)
     return Rule("joint", by_setting(budgets), step, check, Needs.of("ridge"))
@@ -153,7 +154,7 @@ def _write(found: Found, directory: Path) -> None:
     (directory / "joint.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _entry(tried: Tried) -> dict:
+def _entry(tried: Tried) -> dict[str, Any]:
     candidate = tried.candidate
     return {
         "exit": candidate.layers,

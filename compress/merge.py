@@ -48,6 +48,7 @@ from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from pruning_mechanism import Reduction
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 
 USUAL_R = (8,)
 """The tokens that merge in a layer if no number is asked for."""
@@ -56,7 +57,7 @@ USUAL_R = (8,)
 def rule(options: MergingOptions) -> Rule:
     """Token merging at the options' numbers or under their budgets."""
 
-    def choose(config: object, asked: float | MacBudget) -> Reduction:
+    def choose(config: Config, asked: float | MacBudget) -> Reduction:
         layers = tower_config(config, "vision").num_hidden_layers
         if not isinstance(asked, MacBudget):
             total = int(asked) * layers

@@ -96,7 +96,7 @@ class FullTowerOptions(SourceOptions):
     align_features: NumberFromZero | None = None
     """random features of the alignment (default: four times the hidden size)"""
 
-    unread: ClassVar = (
+    unread: ClassVar[tuple[Unread, ...]] = (
         Unread(("align_features",), lambda options: options.align == "none", "--align none"),
         Unread(("target",), lambda options: not options.reads_target, "--align none"),
     )
@@ -144,7 +144,7 @@ class RepairOptions(SourceOptions):
     repair_samples: Count = 1024
     """calibration images for the repair, the first of the samples"""
 
-    unread: ClassVar = (
+    unread: ClassVar[tuple[Unread, ...]] = (
         Unread(("repair_samples",), lambda options: not options.repairs, "--repair none"),
     )
 
@@ -212,8 +212,10 @@ class SpendingOptions(RepairOptions):
     round_to: Count | None = None
     """keep a multiple of so many neurons (default: 1, or what the latency table prefers)"""
 
-    exclusive: ClassVar = (("mac_constraint", "latency_constraint", "heads"),)
-    unread: ClassVar = (
+    exclusive: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("mac_constraint", "latency_constraint", "heads"),
+    )
+    unread: ClassVar[tuple[Unread, ...]] = (
         *RepairOptions.unread,
         Unread(
             ("curve_samples", "round_to"),

@@ -8,6 +8,7 @@ effect: 1 - cos between the embedding with the patch and without it.
     python -m compress.rank --keep 0.7 --ranker learned
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -58,8 +59,9 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("compress.rank"), RankOptions, "compress.rank")
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, layer_norm
+from transformers import PreTrainedModel
 
 from compress.calibrating.calibration import Calibration
 from compress.making.reducing import asked_of, check_of, within
@@ -69,6 +71,7 @@ from compress.rule_command import run_rule
 from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 
 USUAL_KEEPS = (0.7,)
 """The share of patches that goes on if none is asked for."""
@@ -81,7 +84,7 @@ LEAST_EFFECT = 1e-9
 def rule(options: RankingOptions) -> Rule:
     """Token ranking with the options' shares or under their budgets."""
 
-    def choose(config: object, asked: float | MacBudget) -> Reduction:
+    def choose(config: Config, asked: float | MacBudget) -> Reduction:
         if not isinstance(asked, MacBudget):
             return _ranked(config, asked, options)
         patches = int(Shape.of(config).tokens) - 1
@@ -100,7 +103,7 @@ def rule(options: RankingOptions) -> Rule:
     return Rule("rank", asked, step, check_of(choose), needs)
 
 
-def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
+def _ranked(config: Config, keep: float, options: RankingOptions) -> Reduction:
     """Each time the share `keep` of what was kept before goes on."""
     layers = tower_config(config, "vision").num_hidden_layers
     places = [each - 1 for each in options.after]
@@ -115,7 +118,7 @@ def _ranked(config, keep: float, options: RankingOptions) -> Reduction:
 
 
 @torch.no_grad()
-def learn_rankers(model: nn.Module, calibration: Calibration, seed: int = 0) -> None:
+def learn_rankers(model: PreTrainedModel, calibration: Calibration, seed: int = 0) -> None:
     """Solve the predictors of a tower that ranks by them, bottom to top, in place.
 
     Those above see the tokens that those below let go on. λ is chosen by the error on images left
@@ -135,7 +138,7 @@ def learn_rankers(model: nn.Module, calibration: Calibration, seed: int = 0) -> 
 
 @torch.no_grad()
 def leave_one_out(
-    model: nn.Module, index: int, calibration: Calibration, seed: int = 0
+    model: PreTrainedModel, index: int, calibration: Calibration, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """What the embedding loses without one patch, from a layer's attention on.
 
@@ -151,7 +154,7 @@ def leave_one_out(
         the layer-normalised tokens [p, d] and their effects, 1 - cos in [0, 2], [p]; those of one
         image, as many for each, come one after the other.
     """
-    ranked = tower_config(model.config, "vision").ranked_per_layer
+    ranked: Sequence[int] = Tower.of(model).root.config.ranked_per_layer
     below = [keep if layer < index else 0 for layer, keep in enumerate(ranked)]
     tower = Tower.of(reduce(model, Reduction(ranked_per_layer=tuple(below))))
     root, generator = tower.root, torch.Generator().manual_seed(seed)
@@ -160,7 +163,8 @@ def leave_one_out(
         hidden = root.feed(index, hidden)
         for above in range(index + 1, len(tower.layers)):
             hidden, sizes = root.through(above, hidden, sizes)
-        return tower.final(root.pool(hidden, sizes))
+        embeddings: Tensor = tower.final(root.pool(hidden, sizes))
+        return embeddings
 
     states, effects = [], []
     for batch in calibration.batches(f"effects in layer {index + 1}"):

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("compress.recover"), RecoverOptions, "compress.recover")
 
 from datasets import Dataset
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.allocation.allocate import Curves, allocated
 from compress.budgets.prices import Prices, as_prices
@@ -42,10 +42,11 @@ from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from compress.solving.eliminate import importance_of
 from pruning_mechanism import Mask, Tower, TowerKind
+from pruning_mechanism.protocols import Config
 
 
 def scores(
-    model: nn.Module,
+    model: PreTrainedModel,
     corpus: Dataset | Calibration,
     samples: int = 2048,
     seed: int = 0,
@@ -71,7 +72,7 @@ def scores(
 def select(
     importance: Importance,
     budget: float | Prices,
-    config: object = None,
+    config: Config | None = None,
     allocate: Allocation = "uniform",
     curves: Curves | None = None,
     tower: TowerKind = "vision",

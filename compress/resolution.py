@@ -56,13 +56,14 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 import torch
 from torch import Tensor
 
-from compress.making.reducing import asked_of, within
+from compress.making.reducing import asked_of, check_of, within
 from compress.making.rule import Rule, Step
 from compress.making.source import Source
 from compress.rule_command import run_rule
 from pruning_mechanism import Reduction, mac_fraction, reduce
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.modeling.tokens import complexity
+from pruning_mechanism.protocols import Config, Processor
 
 
 def rule(options: ResolutionOptions) -> Rule:
@@ -72,23 +73,22 @@ def rule(options: ResolutionOptions) -> Rule:
         UserError: there is one size to choose from.
     """
     options.check()
-    sides = sorted(options.choose_from)
-
-    def step(source: Source, asked: float | MacBudget) -> Step:
-        return _of_each(source, asked, sides) if sides else _of_all(source, asked)
-
-    def check(source: Source, asked: float | MacBudget) -> None:
-        config = source.model.config
-        if sides:
-            _costs(config, asked, sides)
-        else:
-            _one_size(config, asked).check(config)
-
     shares = () if options.resolution else options.mac_constraint or USUAL_MACS
-    return Rule("resolution", asked_of("resolution", options.resolution, shares), step, check)
+    asked = asked_of("resolution", options.resolution, shares)
+    sides = sorted(options.choose_from)
+    if not sides:
+        return Rule("resolution", asked, _of_all, check_of(_one_size))
+
+    def step(source: Source, budget: MacBudget) -> Step:
+        return _of_each(source, budget, sides)
+
+    def check(source: Source, budget: MacBudget) -> None:
+        _costs(source.model.config, budget, sides)
+
+    return Rule("resolution", asked, step, check)
 
 
-def _one_size(config: object, asked: float | MacBudget) -> Reduction:
+def _one_size(config: Config, asked: float | MacBudget) -> Reduction:
     if not isinstance(asked, MacBudget):
         return Reduction(image_size=int(asked))
     own = tower_config(config, "vision")
@@ -103,7 +103,7 @@ def _of_all(source: Source, asked: float | MacBudget) -> Step:
     )
 
 
-def resized_processor(processor, size: int):
+def resized_processor(processor: Processor, size: int) -> Processor:
     """A copy of a processor that prepares images of another size."""
     changed = copy.deepcopy(processor)
     images = getattr(changed, "image_processor", changed)
@@ -150,7 +150,7 @@ def _spread(costs: Tensor, lost: Tensor, bound: float) -> str:
     )
 
 
-def _costs(config: object, budget: MacBudget, sides: list[int]) -> Tensor:
+def _costs(config: Config, budget: MacBudget, sides: list[int]) -> Tensor:
     """Shares of the dense MACs that images of these sides cost, ascending, float64 [sizes].
 
     Raises:

@@ -10,13 +10,14 @@ from rich.table import Table
 
 from commands.inputs import inputs_of
 from commands.results import Closing, Outputs, result_directories
+from commands.results import Setting as Named
 from compress.budgets.settings import Setting
 from compress.choices import DEMO_MODEL, towers_called
 from compress.errors import UserError
 from compress.making.make import Result, make, write
 from compress.making.rule import Rule
 from compress.making.source import Needs, Source, open_source
-from compress.options import FullTowerOptions
+from compress.options import FullTowerOptions, OutputOptions
 from corpora import CorpusError
 from pruning_mechanism import Shape, TowerError, macs, parameters
 from pruning_mechanism.families import tower_config
@@ -31,7 +32,10 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
     Raises:
         UserError, UsageError, TowerError, CorpusError: something that is named can't be used, or
             results can't be made.
+        TypeError: the options lack `output` and `overwrite`.
     """
+    if not isinstance(options, OutputOptions):
+        raise TypeError(f"{type(options).__name__} is no OutputOptions: where do results go?")
     directories = result_directories(rule.settings, _called(rule, options), options.output)
     outputs = Outputs(directories, options.overwrite, inputs_of(options), MENDABLE)
     outputs.check()
@@ -42,8 +46,10 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
     for setting in rule.settings:
         rule.check(source, rule.asked[setting])
 
-    def made(setting: Setting, directory: Path) -> Closing:
-        result = make(source, rule, setting, finish)
+    settings: dict[Named, Setting] = {setting: setting for setting in rule.settings}
+
+    def made(asked: Named, directory: Path) -> Closing:
+        result = make(source, rule, settings[asked], finish)
         write(result, source, directory)
         return Closing(result.compression.notes, summary(source, result))
 

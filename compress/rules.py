@@ -24,12 +24,13 @@ from compress.choices import (
     USUAL_STRUCTURES,
     Allocation,
     ObjectiveName,
+    PatchRule,
     Repair,
     Schedule,
     Structure,
 )
 from compress.making.rule import Rule
-from compress.options import BudgetOptions, FullTowerOptions
+from compress.options import BudgetOptions, CombinationOptions, FullTowerOptions
 
 Change = tuple[str, object]
 """An option, and the value that a word gives it."""
@@ -113,7 +114,7 @@ RULES: dict[str, Row] = {
         flip.MaskingOptions,
         flip.rule,
         TOKENS,
-        {**UNALIGNED, **words_of("keep", flip.PatchRule)},
+        {**UNALIGNED, **words_of("keep", PatchRule)},
     ),
     "merge": Row(
         merge.MergingOptions,
@@ -130,7 +131,7 @@ RULES: dict[str, Row] = {
     "resolution": Row(resolution.ResolutionOptions, resolution.rule, TOKENS, UNALIGNED),
     "early_exit": Row(early_exit.ExitOptions, early_exit.rule, TOKENS, UNALIGNED),
     "joint": Row(
-        joint.CombinationOptions,
+        CombinationOptions,
         joint.rule,
         (*TOKENS, "latency_constraint", "curve_samples"),
         {"no_head_dims": ("structures", USUAL_STRUCTURES)},

@@ -13,7 +13,7 @@ from typing import Literal
 
 from commands.flags import NumberFromZero
 from commands.run import main_of
-from compress.budgets.budgets import HeadBudget, check_heads
+from compress.budgets.budgets import Budget, HeadBudget, check_heads
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import OutputOptions, TowerOptions
@@ -57,7 +57,9 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import torch
 from datasets import Dataset
-from torch import nn
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import PreTrainedModel
 
 from compress.allocation.plan import Plan
 from compress.calibrating.calibration import Calibration, calibrate
@@ -69,16 +71,17 @@ from compress.making.rule import Rule
 from compress.rule_command import run_rule
 from pruning_mechanism import Mask, Tower, TowerKind, masked
 from pruning_mechanism.heads import constants_moved
+from pruning_mechanism.protocols import Config
 
 
 def scores(
-    model: nn.Module,
+    model: PreTrainedModel,
     corpus: Dataset | Calibration,
     samples: int = 2048,
     seed: int = 0,
     *,
     tower: TowerKind = "vision",
-    texts: nn.Module | None = None,
+    texts: PreTrainedModel | None = None,
     progress: bool = False,
 ) -> Importance:
     """Normalised sensitivity of every head and neuron of one of `model`'s towers.
@@ -97,14 +100,15 @@ def scores(
 
 def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
     """The mean absolute gradients over images, normalised in each layer."""
-    heads, neurons = 0, 0
+    sums: list[Tensor] = []
     for batch in gradients:
-        heads = heads + batch.heads.abs().sum(0)
-        neurons = neurons + batch.neurons.abs().sum(0)
-    return Importance(*(nn.functional.normalize(sums, dim=1).cpu() for sums in (heads, neurons)))
+        added = [part.abs().sum(0) for part in (batch.heads, batch.neurons)]
+        sums = [*map(torch.add, sums, added)] if sums else added
+    heads, neurons = (normalize(each, dim=1).cpu() for each in sums)
+    return Importance(heads, neurons)
 
 
-def select(importance: Importance, heads: int, config, tower: TowerKind = "vision") -> Mask:
+def select(importance: Importance, heads: int, config: Config, tower: TowerKind = "vision") -> Mask:
     """The mask without the `heads` least important heads of the tower; every neuron stays.
 
     Raises:
@@ -119,7 +123,7 @@ def select(importance: Importance, heads: int, config, tower: TowerKind = "visio
 
 
 def select_all_but_one(
-    score: Callable[[Mask], Importance], heads: int, config, tower: TowerKind = "vision"
+    score: Callable[[Mask], Importance], heads: int, config: Config, tower: TowerKind = "vision"
 ) -> Mask:
     """The mask that the all-but-one protocol reaches when `heads` heads are gone.
 
@@ -165,7 +169,9 @@ def rule(options: HeadOptions) -> Rule:
                 model, subject.calibration, tower=kind, texts=subject.texts, progress=True
             )
 
-    def plan(subject: Subject, budget: HeadBudget) -> Plan:
+    def plan(subject: Subject, budget: Budget) -> Plan:
+        if not isinstance(budget, HeadBudget):
+            raise UserError(f"{budget.setting.label}: sensitivity takes a number of heads")
         of_tower = (budget.heads, subject.model.config, subject.kind)
         if options.rule == "all-but-one":
             return Plan(select_all_but_one(lambda mask: score(subject, mask), *of_tower))

@@ -79,7 +79,7 @@ from datasets import Dataset
 from cascade import Stage
 from compress.making.source import Needs, Source, check_text_model, open_source
 from evaluation.experiment.first_stages import (
-    FirstStage,
+    KeptStage,
     Method,
     belongs_to,
     made_before,
@@ -145,7 +145,7 @@ def _measure(
     options: CascadeOptions,
     corpus: Dataset,
     skipped: tuple[str, ...],
-    stages: list[FirstStage],
+    stages: list[KeptStage],
     calibration: str,
 ) -> Report:
     """Everything that the report holds, given first stages on disk."""
@@ -161,7 +161,7 @@ def _measure(
 
 
 def _rows(
-    search: Search, stages: list[FirstStage], loaded: list[Stage], options: CascadeOptions
+    search: Search, stages: list[KeptStage], loaded: list[Stage], options: CascadeOptions
 ) -> list[Row]:
     """The full tower, then each first stage, once more where the full tower resumes."""
     pairs = list(zip(stages, loaded, strict=True))
@@ -196,7 +196,7 @@ def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int
     return words
 
 
-def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
+def _load(stage: KeptStage, tower: Stage, options: CascadeOptions) -> Stage:
     """A first stage; one without a text tower borrows the full tower's.
 
     Raises:
@@ -224,7 +224,7 @@ def _load(stage: FirstStage, tower: Stage, options: CascadeOptions) -> Stage:
     return loaded
 
 
-def _fits(stage: FirstStage, tower: Stage, options: CascadeOptions) -> bool:
+def _fits(stage: KeptStage, tower: Stage, options: CascadeOptions) -> bool:
     """Whether a first stage is in the full tower's space, as far as that can be known.
 
     It is if its record says so, or if its own texts are embedded as the full tower's are.

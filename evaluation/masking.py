@@ -50,7 +50,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.masking"), MaskingExperimentOptions, "evaluation.masking")
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from cascade import Stage
 from compress import flip
@@ -146,13 +146,13 @@ def _first_stages(
 
 
 @torch.no_grad()
-def _sharing(model: nn.Module, source: nn.Module) -> nn.Module:
+def _sharing(model: PreTrainedModel, source: PreTrainedModel) -> PreTrainedModel:
     """A first stage with the source's own weights wherever its are the same.
 
     Masking changes the projection alone, so thirty towers take little more memory than one. In
     half precision, as it would be stored, it is computed as a checkpoint is once it is loaded.
     """
-    model = model.to(source.dtype)
+    model.to(source.dtype)  # type: ignore[arg-type]  # to mypy what wraps it is no method
     own = dict(source.named_parameters())
     for name, parameter in model.named_parameters():
         if name in own and torch.equal(parameter, own[name]):

@@ -62,6 +62,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.patches"), PatchesOptions, "evaluation.patches")
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 import torch
 from torch import Tensor
@@ -73,6 +74,7 @@ from evaluation.reports.patches import Patches, StagePatches
 from pruning_mechanism import TowerError, check_belongs, load, load_processor, read_record
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.groups import patch_groups
+from pruning_mechanism.protocols import Processor, VisionConfig
 
 
 def main(options: PatchesOptions) -> None:
@@ -129,19 +131,22 @@ def _stage(path: Path, images: Calibration, pictures: "_Pictures") -> StagePatch
     )
 
 
-def as_seen(pixels: Tensor, processor: Any) -> np.ndarray:
+def as_seen(pixels: Tensor, processor: Processor) -> npt.NDArray[np.uint8]:
     """Prepared images [n, 3, height, width] as pictures, uint8 [n, height, width, 3].
 
     Cut and scaled as the tower gets them, the normalisation undone.
     """
-    own = getattr(processor, "image_processor", processor)
+    own: Any = getattr(processor, "image_processor", processor)
     pixels = pixels.float().cpu()
     if getattr(own, "do_normalize", True):
         mean, deviation = (
             torch.tensor(each)[:, None, None] for each in (own.image_mean, own.image_std)
         )
         pixels = pixels * deviation + mean
-    return (255 * pixels).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    seen: npt.NDArray[np.uint8] = (
+        (255 * pixels).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    )
+    return seen
 
 
 class _Pictures:
@@ -151,11 +156,11 @@ class _Pictures:
         self._directory = directory
         self._names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
 
-    def write(self, pictures: Iterable[np.ndarray]) -> list[str]:
+    def write(self, pictures: Iterable[npt.NDArray[np.uint8]]) -> list[str]:
         """Write the pictures [height, width, 3] that aren't there yet; the names of all."""
         return [self._name(number, picture) for number, picture in enumerate(pictures)]
 
-    def _name(self, number: int, picture: np.ndarray) -> str:
+    def _name(self, number: int, picture: npt.NDArray[np.uint8]) -> str:
         key = number, picture.shape, picture.tobytes()
         if key not in self._names:
             versions = sum(known[0] == number for known in self._names)
@@ -165,7 +170,7 @@ class _Pictures:
         return self._names[key]
 
 
-def _made_by(path: Path, config: Any) -> str:
+def _made_by(path: Path, config: VisionConfig) -> str:
     """What was done to a checkpoint, by its record; the name of its directory if it has none."""
     record = read_record(path)
     if record is None:

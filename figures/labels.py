@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
@@ -108,7 +109,7 @@ def _line_obstacles(axes: Axes, corners: Sequence[tuple[float, float]]) -> list[
     return boxes
 
 
-def _nearest(box: Bbox, spots: np.ndarray) -> int:
+def _nearest(box: Bbox, spots: npt.NDArray[np.float64]) -> int:
     """Which of the spots [n, 2] is nearest to a box."""
     outside = np.maximum(box.min - spots, spots - box.max).clip(min=0)
     return int(np.linalg.norm(outside, axis=1).argmin())

@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
@@ -34,8 +35,18 @@ class MaskOptions(ConfigOption):
     def check(self) -> None:
         """Raise `UsageError` if no result is named."""
         super().check()
+        _ = self.drawn
+
+    @property
+    def drawn(self) -> Path:
+        """The result.
+
+        Raises:
+            UsageError: none is named.
+        """
         if self.result is None:
             raise UsageError("name a --result: a directory that a compression command wrote")
+        return self.result
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -94,10 +105,11 @@ def draw(record: Record, mask: Mask, curves: Sequence[ChosenCurve] = ()) -> Figu
 
 def main(options: MaskOptions) -> None:
     """Read the result, draw, save, and say where."""
-    output = options.output or options.result
+    result = options.drawn
+    output = options.output or result
     refuse_existing(output, "mask", options.overwrite)
-    record, mask = load_record(options.result), load_mask(options.result)
-    figure = draw(record, mask, load_curves(options.result, mask))
+    record, mask = load_record(result), load_mask(result)
+    figure = draw(record, mask, load_curves(result, mask))
     write_picture(figure, output, "mask", options.overwrite)
 
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
@@ -37,6 +38,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import matplotlib.style
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,6 +50,11 @@ from matplotlib.patches import Patch, Rectangle
 from evaluation.reports.patches import LEFT_OUT, StagePatches, open_patches
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import INK, SETTINGS, Look
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+"""A picture, [height, width, 3]."""
+Numbers: TypeAlias = npt.NDArray[np.int64]
+"""A number for each patch, [rows, columns]."""
 
 _WIDTH = 7.2  # inches
 _GAP = 0.06  # between images, as a share of one
@@ -73,17 +80,17 @@ class SeenImage:
     `groups` [rows, columns] holds the token that each patch is part of, -1 where it is left out.
     """
 
-    pixels: np.ndarray
-    groups: np.ndarray
+    pixels: Pixels
+    groups: Numbers
 
     @property
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> Numbers:
         """How many patches the token of each patch stands for, [rows, columns]; 0: left out."""
         counts = np.bincount(self.groups.ravel() + 1)
         counts[0] = 0
         return np.take(counts, self.groups + 1)
 
-    def painted(self) -> np.ndarray:
+    def painted(self) -> Pixels:
         """The pixels with merged patches in their token's mean colour."""
         painted, sizes = self.pixels.copy(), self._spread(self.sizes)
         groups = self._spread(self.groups)
@@ -104,7 +111,7 @@ class SeenImage:
         """The patches that are left out, (column, row)."""
         return [(x, y) for y, x in np.argwhere(self.groups == LEFT_OUT).tolist()]
 
-    def _spread(self, patches: np.ndarray) -> np.ndarray:
+    def _spread(self, patches: Numbers) -> Numbers:
         """Something of each patch [rows, columns] at each of its pixels."""
         height, width = (
             pixels // count for pixels, count in zip(self.pixels.shape, patches.shape, strict=False)
@@ -184,7 +191,7 @@ def _row(directory: Path, stage: StagePatches) -> SheetRow:
     )
 
 
-def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _pixels(path: Path, shape: tuple[int, int]) -> Pixels:
     """An image file, uint8 [height, width, 3].
 
     Raises:
@@ -200,7 +207,7 @@ def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def _place(axes: Axes, number: int, image: SeenImage, pixels: np.ndarray) -> float:
+def _place(axes: Axes, number: int, image: SeenImage, pixels: Pixels) -> float:
     """Show pixels as the image of that number in a row; where its left edge is, in patches."""
     rows, columns = image.groups.shape
     left: float = number * columns * (1 + _GAP)

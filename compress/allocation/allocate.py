@@ -8,18 +8,23 @@ exactly by dynamic programming.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from compress.budgets.prices import Prices
+from compress.budgets.prices import Costs, Prices, SizePrices, Sizes
 from compress.budgets.structures import allowed
 from compress.calibrating.importance import Importance
 from compress.choices import USUAL_STRUCTURES, Allocation, Structure
 from compress.errors import UserError
 from pruning_mechanism import Mask
+
+Losses: TypeAlias = npt.NDArray[np.float64]
+"""What the final embedding loses at some sizes."""
 
 NEURON_STEPS = 64
 """Sizes of an MLP that an allocation chooses from."""
@@ -42,12 +47,13 @@ class Curve:
     sizes: tuple[int, ...]
     losses: tuple[float, ...]
 
-    def at(self, sizes: np.ndarray) -> np.ndarray:
+    def at(self, sizes: npt.ArrayLike) -> Losses:
         """Losses at any sizes, by monotone cubic interpolation; never rising with size."""
         if len(self.sizes) == 1:
-            return np.full(len(sizes), self.losses[0])
+            return np.full(np.shape(sizes), self.losses[0])
         falling = np.maximum.accumulate(np.asarray(self.losses)[::-1])[::-1]
-        return PchipInterpolator(self.sizes, falling)(sizes)
+        found: Losses = PchipInterpolator(self.sizes, falling)(sizes)
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def allocated(
 class Choices:
     """What one sublayer may cost, and what it then loses; arrays of equal length."""
 
-    costs: np.ndarray
-    losses: np.ndarray
+    costs: Costs
+    losses: Losses
 
 
 def cheapest_loss(choices: Sequence[Choices], budget: float) -> list[int]:
@@ -135,7 +141,7 @@ def cheapest_loss(choices: Sequence[Choices], budget: float) -> list[int]:
     return found[::-1]
 
 
-def _unbeaten(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:
+def _unbeaten(costs: Costs, losses: Losses) -> npt.NDArray[np.intp]:
     """Positions, by rising cost, of those that no other beats or equals in both cost and loss."""
     order = np.lexsort((losses, costs))
     before = np.concatenate([[np.inf], np.minimum.accumulate(losses[order])[:-1]])
@@ -145,7 +151,7 @@ def _unbeaten(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:
 def by_curves(
     importance: Importance,
     curves: Sequence[Curve],
-    prices: Prices,
+    prices: SizePrices,
     round_to: int = 1,
     structures: Collection[Structure] = USUAL_STRUCTURES,
 ) -> Mask:
@@ -174,7 +180,7 @@ def by_curves(
     choices = [
         Choices(
             prices.of(group[0].kind, *table.T, layer=group[0].layer),
-            sum(curve.at(sizes) for curve, sizes in zip(group, table.T, strict=True)),
+            np.sum([curve.at(sizes) for curve, sizes in zip(group, table.T, strict=True)], axis=0),
         )
         for group, table in zip(groups, tables, strict=True)
     ]
@@ -198,13 +204,13 @@ def _sizes_heads_of(curve: Curve, units: Curve) -> bool:
 
 def _combinations(
     group: Sequence[Curve], round_to: int, structures: Collection[Structure]
-) -> np.ndarray:
+) -> Sizes:
     """All combinations of sizes of a sublayer's curves, a row each."""
     sizes = [_sizes(curve, round_to, structures) for curve in group]
     return np.stack(np.meshgrid(*sizes, indexing="ij"), axis=-1).reshape(-1, len(group))
 
 
-def _sizes(curve: Curve, round_to: int, structures: Collection[Structure]) -> np.ndarray:
+def _sizes(curve: Curve, round_to: int, structures: Collection[Structure]) -> Sizes:
     """The sizes that an allocation chooses from: every number of heads, steps of the others.
 
     The ends of a curve are always among them: whoever measured it saw to it that they may be kept.

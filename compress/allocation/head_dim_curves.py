@@ -78,5 +78,6 @@ def _query_key_curve(sweep: Sweep, index: int, part: Sublayer, of_tokens: TokenW
 def _with_query_size(part: Sublayer, hidden: Tensor, size: int) -> Tensor:
     """What the output projection gets [b, n, H * h] if queries and keys end after `size` dims."""
     keep = (torch.arange(part.unit_width, device=hidden.device) < size).repeat(part.units)
-    with part.body.q_proj.register_forward_hook(lambda _module, _args, queries: queries * keep):
+    project = part.attention.q_proj
+    with project.register_forward_hook(lambda _module, _args, queries: queries * keep):
         return part.features(hidden)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.allocation.allocate import Curve, Curves
 from compress.allocation.curves import measure_curves
@@ -45,7 +45,7 @@ class Plan:
     mask: Mask
     curves: Sequence[Curve] = ()
     table: LatencyTable | None = None
-    turned: nn.Module | None = None
+    turned: PreTrainedModel | None = None
 
 
 class Select(Protocol):
@@ -107,7 +107,7 @@ class Start:
 
     tower: Tower
     curves: Sequence[Curve]
-    turned: nn.Module | None = None
+    turned: PreTrainedModel | None = None
     dims: Sequence[Curve] = ()
 
 

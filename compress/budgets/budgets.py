@@ -9,6 +9,7 @@ from compress.errors import UserError
 
 if TYPE_CHECKING:
     from pruning_mechanism import TowerKind
+    from pruning_mechanism.protocols import Config
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check_share(share: float, kind: str) -> None:
         raise UserError(f"a {kind} constraint must be in (0, 1], found {share}")
 
 
-def check_heads(heads: int, config: object, tower: "TowerKind" = "vision") -> None:
+def check_heads(heads: int, config: "Config", tower: "TowerKind" = "vision") -> None:
     """Raise `UserError` unless the tower has that many heads to give up."""
     from pruning_mechanism import Mask  # costly, and options need only the classes above
 

@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.budgets.budgets import (
     Budget,
@@ -21,9 +23,25 @@ from compress.budgets.budgets import (
 from compress.errors import UserError
 from pruning_mechanism import Mask, Shape, TowerKind
 from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.protocols import Config
 
 LATENCY_STEPS = 20_000
 """Units that a dense tower's seconds are counted in: far finer than any clock repeats itself."""
+Sizes: TypeAlias = npt.NDArray[np.int64]
+"""Numbers of units, or of dimensions of heads."""
+Costs: TypeAlias = npt.NDArray[np.integer[Any] | np.floating[Any]]
+"""What sizes cost, in the budget's currency."""
+
+
+class SizePrices(Protocol):
+    """What an allocation asks of prices: `Prices`, or others that differ between layers."""
+
+    @property
+    def budget(self) -> float:
+        """What all layers may cost together."""
+
+    def of(self, kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
+        """What a layer's sublayer of that kind costs at these sizes, arrays of equal length."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +54,16 @@ class Prices:
     heads, of sizes of their queries and keys and of their values; None: heads have one size only.
     """
 
-    heads: np.ndarray
-    neurons: np.ndarray
+    heads: Sizes
+    neurons: Sizes
     budget: int
     constraint: float
-    sized: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    sized: Callable[[Sizes, Sizes, Sizes], Costs] | None = None
 
     @classmethod
-    def in_macs(cls, config, mac_constraint: float, tower: TowerKind = "vision") -> "Prices":
+    def in_macs(
+        cls, config: Config, mac_constraint: float, tower: TowerKind = "vision"
+    ) -> "Prices":
         """In MACs: the kept share of the dense encoder layers of one of `config`'s towers.
 
         A tower that takes fewer tokens, or ends early, pays for these alone; the share is of what
@@ -62,11 +82,11 @@ class Prices:
             np.arange(dense.neurons[0] + 1) * _whole(shape.neuron_macs()),
             dense.budget(mac_constraint),
             share,
-            lambda heads, *sizes: heads * shape.sized_head_macs(*sizes),
+            lambda heads, *sizes: heads * head_macs(shape, *sizes),
         )
 
     @classmethod
-    def in_seconds(cls, config, table: LatencyTable, latency_constraint: float) -> "Prices":
+    def in_seconds(cls, config: Config, table: LatencyTable, latency_constraint: float) -> "Prices":
         """In measured seconds, counted in `LATENCY_STEPS` of the dense tower's.
 
         What no layer can save, the patch embedding and the like, is taken off the budget.
@@ -83,7 +103,7 @@ class Prices:
         shape = Shape.of(config, dense=True)
         unit = table.dense / LATENCY_STEPS
 
-        def steps(seconds: np.ndarray) -> np.ndarray:
+        def steps(seconds: npt.NDArray[np.float64]) -> Sizes:
             return np.ceil(seconds / unit).astype(np.int64)
 
         heads = steps(table.attention(np.arange(shape.heads[0] + 1)))
@@ -99,7 +119,7 @@ class Prices:
         )
 
     @classmethod
-    def in_heads(cls, config, heads: int, tower: TowerKind = "vision") -> "Prices":
+    def in_heads(cls, config: Config, heads: int, tower: TowerKind = "vision") -> "Prices":
         """In heads: all but so many of the tower's, and every neuron for nothing.
 
         Raises:
@@ -116,14 +136,27 @@ class Prices:
         """The constraint's share of so many units, rounded down; 0.29 of 100 are 29."""
         return int(Fraction(repr(float(self.constraint))) * units)
 
-    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int = 0) -> np.ndarray:
+    def of(self, kind: str, units: Sizes, *dims: Sizes, layer: int = 0) -> Costs:
         """What a sublayer of that kind costs at these sizes, arrays of equal length.
 
         `dims` are the query-key and the value sizes of its heads, if they are not the dense ones.
         All layers cost the same.
+
+        Raises:
+            ValueError: there are `dims`, but heads have one size only.
         """
         del layer
-        return self.sized(units, *dims) if dims else getattr(self, kind)[units]
+        if not dims:
+            return (self.heads if kind == "heads" else self.neurons)[units]
+        if self.sized is None:
+            raise ValueError("under these prices heads have one size only")
+        return self.sized(units, *dims)
+
+
+def head_macs(shape: Shape, query_key_sizes: Sizes, value_sizes: Sizes, layer: int = 0) -> Costs:
+    """MACs of one of a layer's heads at arrays of sizes, in which they are linear."""
+    of_query_key, of_value = shape.sized_head_macs(1, 0, layer), shape.sized_head_macs(0, 1, layer)
+    return query_key_sizes * of_query_key + value_sizes * of_value
 
 
 def _whole(macs: float) -> int:
@@ -133,7 +166,7 @@ def _whole(macs: float) -> int:
 
 def prices_of(
     budget: Budget,
-    config: object,
+    config: Config,
     tower: TowerKind = "vision",
     table: LatencyTable | None = None,
 ) -> Prices:
@@ -147,18 +180,27 @@ def prices_of(
 
     Raises:
         UserError: the tower can't meet the budget, or not even if nothing is left of it.
+        ValueError: the budget is in seconds, and there is no table.
     """
     if isinstance(budget, HeadBudget):
         return Prices.in_heads(config, budget.heads, tower)
     if isinstance(budget, SecondBudget):
+        if table is None:
+            raise ValueError(f"{budget.setting.label}: a budget in seconds takes a latency table")
         return Prices.in_seconds(config, table, budget.share)
     return Prices.in_macs(config, budget.share, tower)
 
 
-def as_prices(budget: float | Prices, config: object, tower: TowerKind = "vision") -> Prices:
+def as_prices(budget: float | Prices, config: Config | None, tower: TowerKind = "vision") -> Prices:
     """Prices as they are, or those of a share of the MACs of one of `config`'s towers.
 
     Raises:
-        UserError: the share is outside (0, 1].
+        UserError: the share is outside (0, 1], or there is no configuration that it is a share of.
     """
-    return budget if isinstance(budget, Prices) else Prices.in_macs(config, budget, tower)
+    if isinstance(budget, Prices):
+        return budget
+    if config is None:
+        raise UserError(
+            f"a MAC constraint of {budget:g} is a share of a tower's: pass its configuration too"
+        )
+    return Prices.in_macs(config, budget, tower)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from compress.choices import Schedule
 from pruning_mechanism import Shape
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 
 
 def spread(total: int, layers: int, schedule: Schedule = "constant") -> tuple[int, ...]:
@@ -22,7 +23,7 @@ def spread(total: int, layers: int, schedule: Schedule = "constant") -> tuple[in
     return tuple(after - before for before, after in pairwise(sums))
 
 
-def schedules(config, schedule: Schedule = "constant") -> Sequence[tuple[int, ...]]:
+def schedules(config: Config, schedule: Schedule = "constant") -> Sequence[tuple[int, ...]]:
     """All schedules of a tower, from no token merged to as many as there are."""
     layers = tower_config(config, "vision").num_hidden_layers
     tokens = int(Shape.of(config).tokens)

@@ -9,10 +9,12 @@ from collections.abc import Collection
 import numpy as np
 
 from compress.budgets.budgets import Budget, HeadBudget, SecondBudget, check_heads
+from compress.budgets.prices import Sizes
 from compress.choices import Structure
 from compress.errors import UserError
 from pruning_mechanism import Shape, TowerKind
 from pruning_mechanism.costs.latency_sizes import measured_head_sizes
+from pruning_mechanism.protocols import Config
 
 DIM_SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Shares of a head's dimensions at which their curves are measured.
@@ -21,9 +23,7 @@ None below an eighth: there layers together lose more than the sum of what they 
 """
 
 
-def allowed(
-    structures: Collection[Structure], kind: str, units: int, sizes: np.ndarray
-) -> np.ndarray:
+def allowed(structures: Collection[Structure], kind: str, units: int, sizes: Sizes) -> Sizes:
     """Those of a sublayer's sizes that it may keep, ascending.
 
     All units may always stay; none may if sublayers may go, and some if units of the `kind` may.
@@ -34,10 +34,11 @@ def allowed(
         fine |= sizes == 0
     if kind in structures:
         fine |= sizes > 0
-    return sizes[fine]
+    found: Sizes = sizes[fine]
+    return found
 
 
-def dim_sizes(head_dim: int) -> np.ndarray:
+def dim_sizes(head_dim: int) -> Sizes:
     """The sizes of queries and keys, or of values, that are measured, ascending."""
     return np.array(measured_head_sizes(head_dim, DIM_SHARES))
 
@@ -45,7 +46,7 @@ def dim_sizes(head_dim: int) -> np.ndarray:
 def check_reach(
     structures: Collection[Structure],
     budget: Budget,
-    config: object,
+    config: Config,
     tower: TowerKind = "vision",
 ) -> None:
     """Raise `UserError` if what may go is too little to meet a budget.

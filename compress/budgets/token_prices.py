@@ -7,13 +7,19 @@ schedule.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
-from torch import nn
+import numpy.typing as npt
+from transformers import PreTrainedModel
 
+from compress.budgets.prices import Costs, Sizes, head_macs
 from pruning_mechanism import Reduction, Shape, reduce
 from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_measurement import measure, seconds_of_merging
+from pruning_mechanism.protocols import Config
+
+Seconds = TypeVar("Seconds", float, npt.NDArray[np.float64])
 
 SHARES = (0.25, 0.5, 1.0)
 """Shares of the patches at which seconds are measured; between them they are taken as linear."""
@@ -28,10 +34,10 @@ class LayerPrices:
     is for all layers together.
     """
 
-    cost: Callable[..., np.ndarray]
+    cost: Callable[..., Costs]
     budget: float
 
-    def of(self, kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+    def of(self, kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
         """What a layer's sublayer of that kind costs at these sizes, arrays of equal length."""
         return self.cost(kind, units, *dims, layer=layer)
 
@@ -43,18 +49,18 @@ class MacPrices:
     budget: float
 
     @classmethod
-    def under(cls, config, mac_constraint: float) -> "MacPrices":
+    def under(cls, config: Config, mac_constraint: float) -> "MacPrices":
         """Of the dense vision tower of a configuration the share that a MAC constraint says."""
         return cls(Shape.of(config, dense=True).budget(mac_constraint))
 
     def of_shape(self, shape: Shape) -> LayerPrices:
         """Prices where so many tokens enter each layer as in `shape`."""
 
-        def cost(kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+        def cost(kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
             if kind == "neurons":
                 return units * shape.neuron_macs(layer)
-            sizes = dims or (np.full(len(units), shape.head_dim),) * 2
-            kept = units * shape.sized_head_macs(*sizes, layer)
+            query_key, value = dims or (np.full(len(units), shape.head_dim),) * 2
+            kept = units * head_macs(shape, query_key, value, layer)
             return np.where(units > 0, kept, shape.without_heads_macs(layer))
 
         return LayerPrices(cost, self.budget)
@@ -73,7 +79,7 @@ class SecondPrices:
     budget: float = 0.0
 
     @classmethod
-    def measured(cls, model: nn.Module, batch_size: int) -> "SecondPrices":
+    def measured(cls, model: PreTrainedModel, batch_size: int) -> "SecondPrices":
         """Measure a dense tower, with all its patches and with few of them, on this machine."""
         patches = int(Shape.of(model.config).tokens) - 1
         towers = [
@@ -101,7 +107,7 @@ class SecondPrices:
             if tokens.matched
         )
 
-        def cost(kind: str, units: np.ndarray, *dims: np.ndarray, layer: int) -> np.ndarray:
+        def cost(kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
             tokens = shape.layer_tokens[layer]
             if kind == "neurons":
                 return _between(counts, [each.mlp(units) for each in self.tables], tokens.mlp)
@@ -111,11 +117,10 @@ class SecondPrices:
         return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)
 
 
-def _between(
-    counts: Sequence[int], seconds: Sequence[float | np.ndarray], tokens: float
-) -> float | np.ndarray:
+def _between(counts: Sequence[int], seconds: Sequence[Seconds], tokens: float) -> Seconds:
     """Seconds at a number of tokens, linear between the two nearest counts and beyond the ends."""
     above = int(np.clip(np.searchsorted(counts, tokens), 1, len(counts) - 1))
     low, high = counts[above - 1], counts[above]
     share = (tokens - low) / (high - low)
-    return np.maximum((1 - share) * seconds[above - 1] + share * seconds[above], 0.0)
+    found: Seconds = np.maximum((1 - share) * seconds[above - 1] + share * seconds[above], 0.0)
+    return found

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
@@ -52,7 +52,7 @@ class Cache:
     """Values by what they depend on: a key names all that another value would come of."""
 
     bill: Bill = field(default_factory=Bill)
-    _values: dict[Hashable, object] = field(default_factory=dict)
+    _values: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, made at the first call under this key."""
@@ -60,4 +60,5 @@ class Cache:
             with self.bill.making(key):
                 self._values[key] = make()
         self.bill.charge(key)
-        return self._values[key]
+        value: Value = self._values[key]
+        return value

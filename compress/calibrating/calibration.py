@@ -10,17 +10,20 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from compress.errors import UserError
 from corpora import drop_unreadable
 from corpora.column import undecoded
 from corpora.pixels import pixel_values
 from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
+from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Inputs
 
 CONTRAST = 32
@@ -87,12 +90,13 @@ class Calibration:
     """A sample of a corpus, ready to be run through a tower.
 
     `corpus` has one caption an image, in a column `caption`; `unreadable` names what was dropped.
+    `processor` prepares images; None: batches have no pixels.
     `tokenise` makes of captions what a text tower takes; None: batches have no tokens.
     """
 
     corpus: Dataset
     unreadable: tuple[str, ...]
-    processor: object
+    processor: Processor | None
     tokenise: Tokeniser | None = None
     batch_size: int = 32
     device: str = "cpu"
@@ -103,7 +107,7 @@ class Calibration:
         corpus: Dataset,
         samples: int,
         seed: int,
-        processor: object,
+        processor: Processor | None,
         tokenise: Tokeniser | None = None,
         batch_size: int = 32,
         device: str = "cpu",
@@ -151,7 +155,9 @@ class Calibration:
             lambda: self._tokens(rows["caption"][:]),
         )
 
-    def _pixels(self, images: Sequence) -> Tensor:
+    def _pixels(self, images: Sequence[Any]) -> Tensor:
+        if self.processor is None:
+            raise ValueError("this sample was drawn without a processor: it has no pixels")
         return pixel_values(self.processor, images).to(self.device)
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
@@ -165,11 +171,11 @@ def _shares(rows: range, most: int) -> list[range]:
 
 
 def calibrate(
-    model: nn.Module,
+    model: PreTrainedModel,
     corpus: Dataset | Calibration,
     samples: int,
     seed: int,
-    texts: nn.Module | None = None,
+    texts: PreTrainedModel | None = None,
 ) -> Calibration:
     """The calibration sample that `corpus` is, or one drawn from it for `model`.
 
@@ -186,7 +192,7 @@ def calibrate(
     return Calibration.draw(corpus, samples, seed, processor, tokeniser, device=str(model.device))
 
 
-def tokeniser_of(model: nn.Module, processor: object) -> Tokeniser | None:
+def tokeniser_of(model: PreTrainedModel, processor: Processor) -> Tokeniser | None:
     """What gives captions to `model`'s text tower; None if it has none, or no tokenizer."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not hasattr(model, "text_model"):

@@ -152,13 +152,10 @@ def _through(
 def _empty_gradients(tower: Tower, images: int) -> MaskGradients:
     config, device = tower.config, tower.model.device
     layers = config.num_hidden_layers
-    made = {
-        "device": device,
-        "dtype": torch.promote_types(tower.model.dtype, torch.float32),
-    }
+    exact = torch.promote_types(tower.model.dtype, torch.float32)
     return MaskGradients(
-        torch.empty(images, layers, config.num_attention_heads, **made),
-        torch.empty(images, layers, config.intermediate_size, **made),
+        torch.empty(images, layers, config.num_attention_heads, device=device, dtype=exact),
+        torch.empty(images, layers, config.intermediate_size, device=device, dtype=exact),
     )
 
 

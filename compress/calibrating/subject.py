@@ -6,7 +6,7 @@ Stands between calibration images and every rule that scores units.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache, Value
 from compress.calibrating.calibration import Calibration
@@ -29,13 +29,13 @@ class Subject:
 
     tower: Tower
     calibration: Calibration
-    texts: nn.Module | None = None
+    texts: PreTrainedModel | None = None
     alive: Mask | None = None
     cache: Cache = field(default_factory=Cache)
     key: Hashable = None
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PreTrainedModel:
         """The model that the tower is one of."""
         return self.tower.model
 

@@ -9,6 +9,7 @@ better; docs/method.md has the figures.) What comes after the end of a text weig
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -71,8 +72,9 @@ def token_weights(tower: Tower, calibration: Calibration, seed: int = 0) -> list
     if tower.parts.pooling == "attention":
         return [TokenWeights() for _ in tower.sublayers]
     generator = torch.Generator().manual_seed(seed)
-    sums = sum(
-        _squares(tower, batch.inputs(tower.kind), generator) for batch in calibration.batches()
+    sums = reduce(
+        torch.add,
+        (_squares(tower, batch.inputs(tower.kind), generator) for batch in calibration.batches()),
     )
     counts, squares = sums[-1], sums[:-1]
     return [_weights(each, counts) for each in squares]
@@ -100,7 +102,8 @@ def _squares(tower: Tower, inputs: Inputs, generator: torch.Generator) -> Tensor
         places = TokenPlaces.of(tower, inputs, streams[0])
         for part in parts:
             streams.append(part(streams[-1]))
-    kinds = torch.stack([places.pooled, places.valid & ~places.pooled]).flatten(1)  # [2, b * n]
+    pooled = places.valid if places.pooled is None else places.pooled
+    kinds = torch.stack([pooled, places.valid & ~pooled]).flatten(1)  # [2, b * n]
 
     def sums(gradient: Tensor) -> Tensor:
         return kinds.float() @ gradient.float().square().sum(2).flatten()

@@ -32,10 +32,12 @@ def summed_gradients(
         weights: what to derive by.
     """
     sums = [torch.zeros_like(weight) for weight in weights]
+    embeddings: Iterable[Tensor]
     for batch in batches:
         if len(batch.parts) == 1:
-            embeddings = [_recomputing(tower, batch.parts[0])]
-            (pull,) = pulls(objective, embeddings, batch)
+            held = [_recomputing(tower, batch.parts[0])]
+            (pull,) = pulls(objective, held, batch)
+            embeddings = held
         else:
             embeddings = (_recomputing(tower, part) for part in batch.parts)
             (pull,) = pulls(objective, _embeddings(tower, batch), batch)

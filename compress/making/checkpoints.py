@@ -26,7 +26,7 @@ _ABOVE = 3
 """Directories above a result that are looked through, for the base and for what holds it."""
 _DIGITS = 12
 """Of a fingerprint, that a message shows."""
-_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def find_base(record: Compression, result: str | Path) -> str:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.allocation.plan import Plan
 from compress.budgets.settings import Setting
@@ -31,6 +32,7 @@ from pruning_mechanism import (
     save,
 )
 from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
+from pruning_mechanism.protocols import Processor
 
 ENDINGS: Mapping[TowerKind, str] = {"vision": "", "text": "-text"}
 """What the names of files about a tower end in."""
@@ -49,8 +51,8 @@ class Repaired:
 class Result:
     """What a rule made, in memory: the model, what belongs beside it, and how it was made."""
 
-    model: nn.Module
-    processor: object
+    model: PreTrainedModel
+    processor: Processor
     compression: Compression
     towers: tuple[Repaired, ...]
     alignment: Ridge | None
@@ -81,7 +83,8 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
     stored, model, alignment = stored_dtype(source.path), step.model, None
     if finish.align == "ridge":
         if step.cuts:  # aligned as it is computed once it is loaded
-            model = cast(model, stored)[0].to(source.model.dtype)
+            model, _ = cast(model, stored)
+            model.to(source.model.dtype)  # type: ignore[arg-type]  # to mypy no method
         model, alignment = _aligned(source, step, model, finish, f"{title}: align")
         notes = notes_of(alignment, len(source.calibration))
         step = replace(step, notes=(*step.notes, *notes))
@@ -92,7 +95,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
     return Result(model, step.processor, compression, towers, alignment, step)
 
 
-def repaired(model: nn.Module, cut: Cut, finish: Finish, progress: str) -> Repaired:
+def repaired(model: PreTrainedModel, cut: Cut, finish: Finish, progress: str) -> Repaired:
     """Repair a tower that lost units, in place."""
     subject = cut.subject
     if finish.repair == "none":
@@ -105,8 +108,8 @@ def repaired(model: nn.Module, cut: Cut, finish: Finish, progress: str) -> Repai
 
 
 def _aligned(
-    source: Source, step: Step, model: nn.Module, finish: Finish, progress: str
-) -> tuple[nn.Module, Ridge]:
+    source: Source, step: Step, model: PreTrainedModel, finish: Finish, progress: str
+) -> tuple[PreTrainedModel, Ridge]:
     """Align a model's projection to the full tower's embeddings."""
     pooled, wanted = step.pooled, step.embeddings
     if pooled is None:
@@ -128,7 +131,7 @@ def problems(towers: Sequence[Repaired]) -> list[str]:
 
 
 def _record(
-    source: Source, rule: Rule, setting: Setting, finish: Finish, step: Step, model: nn.Module
+    source: Source, rule: Rule, setting: Setting, finish: Finish, step: Step, model: PreTrainedModel
 ) -> Compression:
     """The record, but for its seconds and notes."""
     costs = [macs(model, kind) for kind in source.kinds]
@@ -174,7 +177,7 @@ def write(result: Result, source: Source, directory: Path) -> None:
         result.step.files(directory)
 
 
-def _curves(plan: Plan) -> dict:
+def _curves(plan: Plan) -> dict[str, Any]:
     """The curves that a mask was allocated by, each with the size chosen."""
     entries = [
         asdict(curve) | {"chosen": int(getattr(plan.mask, curve.kind)[curve.layer].sum())}

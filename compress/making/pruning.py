@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.allocation.plan import Plan, Scored, Select, plan_of
 from compress.budgets.budgets import Budget, HeadBudget, SecondBudget, by_setting
@@ -19,7 +19,7 @@ from compress.choices import USUAL_STRUCTURES, Spending, Structure
 from compress.errors import UserError
 from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Needs, Source
-from pruning_mechanism import Tower, is_pruned, is_smaller, prune
+from pruning_mechanism import Mask, Tower, TowerKind, is_pruned, is_smaller, prune
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.widening import widened
 
@@ -71,26 +71,30 @@ def planned(
     """A rule that plans what each tower keeps under a budget."""
 
     def step(source: Source, budget: Budget) -> Step:
-        made, cuts = None, []
-        for subject in source.subjects:
-            decided = plan(subject, _of_real_heads(budget, subject))
-            if subject.alive is not None:  # what is gone already stays gone
-                decided = replace(decided, mask=decided.mask & subject.alive)
-            made = cut(subject, decided, made)
-            cuts.append(Cut(subject, decided))
-        return Step(made, source.processor, tuple(cuts))
+        cuts = tuple(decide(subject, budget) for subject in source.subjects)
+        first, *others = cuts
+        made = cut(first.subject, first.plan)
+        for other in others:
+            made = cut(other.subject, other.plan, made)
+        return Step(made, source.processor, cuts)
+
+    def decide(subject: Subject, budget: Budget) -> Cut:
+        decided = plan(subject, _of_real_heads(budget, subject))
+        if subject.alive is not None:  # what is gone already stays gone
+            decided = replace(decided, mask=decided.mask & subject.alive)
+        return Cut(subject, decided)
 
     def check(source: Source, budget: Budget) -> None:
         for subject in source.subjects:
             _check_prunable(source, subject, budget)
             if isinstance(budget, HeadBudget) and subject.alive is not None:
-                _check_real_heads(budget, subject)
+                _check_real_heads(budget, subject.alive, subject.kind)
             check_reach(structures, budget, subject.model.config, subject.kind)
 
     return Rule(name, by_setting(budgets), step, check, Needs(captions, images=LEAST_IMAGES))
 
 
-def cut(subject: Subject, plan: Plan, model: nn.Module | None = None) -> nn.Module:
+def cut(subject: Subject, plan: Plan, model: PreTrainedModel | None = None) -> PreTrainedModel:
     """A model with one tower pruned as planned; what it is made from stays as it is.
 
     `model` is one whose other tower has been pruned already, where both are.
@@ -105,7 +109,7 @@ def cut(subject: Subject, plan: Plan, model: nn.Module | None = None) -> nn.Modu
     return prune(model, plan.mask, subject.kind)
 
 
-def _with_tower(model: nn.Module, tower: Tower) -> nn.Module:
+def _with_tower(model: PreTrainedModel, tower: Tower) -> PreTrainedModel:
     """A copy of a model with the weights of a tower of the same shape as its own."""
     copied = copy.deepcopy(model)
     for own, given in zip(Tower.of(copied, tower.kind).modules, tower.modules, strict=True):
@@ -120,12 +124,10 @@ def _of_real_heads(budget: Budget, subject: Subject) -> Budget:
     return HeadBudget(budget.heads + int((~subject.alive.heads).sum()))
 
 
-def _check_real_heads(budget: HeadBudget, subject: Subject) -> None:
-    left = int(subject.alive.heads.sum())
+def _check_real_heads(budget: HeadBudget, alive: Mask, tower: TowerKind) -> None:
+    left = int(alive.heads.sum())
     if budget.heads > left:
-        raise UserError(
-            f"{budget.heads} heads can't go: the {subject.kind} tower has {left} of them left"
-        )
+        raise UserError(f"{budget.heads} heads can't go: the {tower} tower has {left} of them left")
 
 
 def _check_prunable(source: Source, subject: Subject, budget: Budget) -> None:

@@ -9,8 +9,9 @@ from compress.errors import UserError
 from compress.making.rule import Rule, Step
 from compress.making.source import Source
 from pruning_mechanism import Reduction, mac_fraction, reduce
+from pruning_mechanism.protocols import Config
 
-Choose = Callable[[object, Any], Reduction]
+Choose = Callable[[Config, Any], Reduction]
 """The reduction of a tower of a configuration for what is asked."""
 
 
@@ -41,7 +42,7 @@ def asked_of(kind: str, values: Sequence[float], shares: Sequence[float]) -> dic
     return {Setting(kind, value): value for value in dict.fromkeys(values)}
 
 
-def within(config: object, candidates: Sequence[Reduction], budget: MacBudget) -> Reduction:
+def within(config: Config, candidates: Sequence[Reduction], budget: MacBudget) -> Reduction:
     """The candidate of most MACs that keeps to a budget.
 
     Raises:

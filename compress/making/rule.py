@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from compress.allocation.plan import Plan
 from compress.budgets.settings import Setting
 from compress.calibrating.subject import Subject
 from compress.making.source import Needs, Source
+from pruning_mechanism.protocols import Processor
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Step:
     `files` writes what else belongs beside the model.
     """
 
-    model: nn.Module
-    processor: object
+    model: PreTrainedModel
+    processor: Processor
     cuts: tuple[Cut, ...] = ()
     pooled: Tensor | None = None
     embeddings: Tensor | None = None

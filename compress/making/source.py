@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration, Tokeniser, tokeniser_of
@@ -31,6 +32,7 @@ from pruning_mechanism import (
     read_record,
 )
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism.protocols import Processor
 from pruning_mechanism.widening import widened
 
 FULL_FINGERPRINT = "target_fingerprint"
@@ -69,7 +71,7 @@ class FullTower:
 
     path: str
     tower: Tower
-    processor: object
+    processor: Processor
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Source:
     """
 
     path: str
-    model: nn.Module
-    processor: object
+    model: PreTrainedModel
+    processor: Processor
     full: FullTower
     subjects: tuple[Subject, ...]
     calibration: Calibration
@@ -141,7 +143,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     )
     calibration = _drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
-    settings, notes = {}, ()
+    settings: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     if needs.full:
         aligned_to = fingerprint(full.path, full.tower.model)
         remember(aligned_to, full.path)
@@ -168,7 +171,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
 
 
 def _subject(
-    tower: Tower, texts: nn.Module | None, calibration: Calibration, cache: Cache
+    tower: Tower, texts: PreTrainedModel | None, calibration: Calibration, cache: Cache
 ) -> Subject:
     """A tower as rules score it: a pruned one with its dense widths again."""
     if not is_pruned(tower.model, tower.kind):
@@ -179,7 +182,7 @@ def _subject(
 
 def _drawn(
     sampling: Sampling,
-    processor: object,
+    processor: Processor,
     tokeniser: Tokeniser | None,
     captions: bool,
     needs: Needs,
@@ -208,7 +211,7 @@ def too_few(images: int, least: int) -> UserError:
     )
 
 
-def check_text_model(text_model: str | None, model: nn.Module, path: str) -> None:
+def check_text_model(text_model: str | None, model: PreTrainedModel, path: str) -> None:
     """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
     if text_model and hasattr(model, "text_model"):
         raise UserError(
@@ -218,8 +221,8 @@ def check_text_model(text_model: str | None, model: nn.Module, path: str) -> Non
 
 
 def _text_tower(
-    checkpoints: Checkpoints, model: nn.Module, processor: object, device: str
-) -> tuple[nn.Module, Tokeniser]:
+    checkpoints: Checkpoints, model: PreTrainedModel, processor: Processor, device: str
+) -> tuple[PreTrainedModel, Tokeniser]:
     """The CLIP whose text tower embeds the captions, and its tokeniser."""
     texts = model
     if checkpoints.text_model:

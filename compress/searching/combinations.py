@@ -4,20 +4,20 @@ The search of `compress.joint`. Promises add up what was measured of one thing a
 promised is then made and measured whole.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from compress.allocation.allocate import Curve, by_curves
 from compress.allocation.plan import Plan
 from compress.budgets.schedules import spread
 from compress.budgets.token_prices import LayerPrices, MacPrices, SecondPrices
 from compress.calibrating.importance import Importance
-from compress.choices import Finish, Thoroughness
+from compress.choices import Finish, Schedule, Thoroughness
 from compress.errors import UserError
 from compress.making.make import repaired
 from compress.making.pruning import cut
@@ -27,8 +27,12 @@ from compress.searching.exits import ExitTower, Merged, ReadOff, exit_tower, lin
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.protocols import Config
 
-MERGED = {"constant": (0.25, 0.5, 0.75), "decreasing": (0.3, 0.55, 0.75, 0.9)}
+MERGED: Mapping[Schedule, Sequence[float]] = {
+    "constant": (0.25, 0.5, 0.75),
+    "decreasing": (0.3, 0.55, 0.75, 0.9),
+}
 """Shares of the patches that a schedule has merged by the last layer of the whole tower."""
 
 
@@ -49,7 +53,8 @@ class Candidate:
     def layers(self) -> int:
         """How many layers the finished tower has: to the last that keeps anything, at least 1."""
         anything = self.mask.heads.any(1) | self.mask.neurons.any(1)
-        return max([1, *(anything.nonzero().flatten() + 1).tolist()])
+        places: list[int] = (anything.nonzero().flatten() + 1).tolist()
+        return max([1, *places])
 
     @property
     def merged(self) -> Merged:
@@ -72,7 +77,7 @@ class Tried:
     """A combination as it came out: `lost` is 1 - cos on images left out of the alignment."""
 
     candidate: Candidate
-    model: nn.Module
+    model: PreTrainedModel
     lost: float
 
 
@@ -136,7 +141,7 @@ def _reads(source: Source, thoroughness: Thoroughness) -> list[ReadOff]:
     return source.cache.once(key, read)
 
 
-def merging_schedules(config) -> list[Merged]:
+def merging_schedules(config: Config) -> list[Merged]:
     """The schedules that are tried, the first with nothing merged."""
     layers = tower_config(config, "vision").num_hidden_layers
     patches = int(Shape.of(config).tokens) - 1
@@ -146,7 +151,7 @@ def merging_schedules(config) -> list[Merged]:
     return list(dict.fromkeys(found))
 
 
-def exits_tried(config, thoroughness: Thoroughness) -> list[int]:
+def exits_tried(config: Config, thoroughness: Thoroughness) -> list[int]:
     """The numbers of layers that a tower may end after, ascending.
 
     Raises:
@@ -170,7 +175,7 @@ def _exit(source: Source, layers: int, thoroughness: Thoroughness) -> ExitTower:
     )
 
 
-def _reduction(config, layers: int, schedule: Merged) -> Reduction:
+def _reduction(config: Config, layers: int, schedule: Merged) -> Reduction:
     """Exit and merging as one reduction of the whole tower."""
     every = tower_config(config, "vision").num_hidden_layers
     return Reduction(

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from compress.allocation.plan import Scored, Start, starting_curves
 from compress.calibrating.cache import Cache
@@ -61,7 +62,7 @@ def linear_loss(pooled: Tensor, targets: Tensor) -> float:
 
 @torch.no_grad()
 def read_off(
-    model: nn.Module,
+    model: PreTrainedModel,
     exits: Sequence[int],
     schedules: Sequence[Merged],
     images: Calibration,
@@ -90,14 +91,14 @@ def read_off(
                 rows[layers].append(pooled)
     results = []
     for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
-        pooled = {layers: torch.cat(each) for layers, each in rows.items()}
-        losses = {layers: linear_loss(each, embeddings) for layers, each in pooled.items()}
-        results.append(ReadOff(schedule, losses, {} if any(schedule) else pooled))
+        whole = {layers: torch.cat(each) for layers, each in rows.items()}
+        losses = {layers: linear_loss(each, embeddings) for layers, each in whole.items()}
+        results.append(ReadOff(schedule, losses, {} if any(schedule) else whole))
     return results
 
 
 def exit_tower(
-    model: nn.Module,
+    model: PreTrainedModel,
     layers: int,
     pooled: Tensor,
     embeddings: Tensor,

@@ -19,12 +19,13 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from compress.calibrating.calibration import Calibration
 from compress.choices import LEAST_IMAGES
 from compress.errors import UserError, not_finite
 from compress.solving.ridge import Ridge, deviations, ridge
-from pruning_mechanism import Tower, align, pooled_only
+from pruning_mechanism import Tower, TowerError, align, pooled_only
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 
 RANDOM_SCALE = 0.15
@@ -37,7 +38,7 @@ FEATURES_OF_HIDDEN = 4
 
 @torch.no_grad()
 def pooled_features(
-    model: nn.Module, calibration: Calibration, progress: str | None = None
+    model: PreTrainedModel, calibration: Calibration, progress: str | None = None
 ) -> Tensor:
     """What a first stage reads off images, [class token, mean of patches], float32 [n, 2d].
 
@@ -70,12 +71,12 @@ def pooled_after(tower: Tower, hidden: Tensor, layers: Collection[int]) -> dict[
 
 @torch.no_grad()
 def align_features(
-    model: nn.Module,
+    model: PreTrainedModel,
     pooled: Tensor,
     targets: Tensor,
     features: int | None = None,
     seed: int = 0,
-) -> tuple[nn.Module, Ridge]:
+) -> tuple[PreTrainedModel, Ridge]:
     """A new model whose vision tower gives what comes closest to the full tower's embeddings.
 
     Where that is not surely better, the projection gives what it gave. It is computed in float64 on
@@ -143,10 +144,13 @@ def _projection(
     """The projection that a tower has, in the form of an aligned one, float64.
 
     Random features that it has already stay, unless another number of them is asked for.
+
+    Raises:
+        TowerError: the tower's embedding comes out of something else.
     """
-    linear, known = own, None
-    if isinstance(own, AlignedProjection):
-        linear, known = own.linear, own.random
+    linear, known = (own.linear, own.random) if isinstance(own, AlignedProjection) else (own, None)
+    if not isinstance(linear, nn.Linear):
+        raise TowerError(f"a {type(own).__name__} is no projection that can be aligned")
     inputs = pooled.shape[1]
     if features is None:
         features = known.out_features if known else FEATURES_OF_HIDDEN * inputs // 2
@@ -154,11 +158,12 @@ def _projection(
     made.linear.weight.zero_()
     made.linear.bias.zero_()
     columns = min(linear.in_features, inputs)
-    if known and known.out_features == features:
-        made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
-        columns = linear.in_features
-    elif features:
-        _draw(made.random, pooled, seed)
+    if made.random is not None:
+        if known is not None and known.out_features == features:
+            made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
+            columns = linear.in_features
+        else:
+            _draw(made.random, pooled, seed)
     if linear.out_features == outputs:
         made.linear.weight[:, :columns] = linear.weight[:, :columns].cpu().double()
         if linear.bias is not None:

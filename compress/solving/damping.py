@@ -83,7 +83,8 @@ def whitening(correlations: Tensor, floor: float) -> Tensor:
     values, vectors = torch.linalg.eigh((correlations + correlations.mT) / 2)
     largest = values[..., -1:]
     least = (floor * largest).where(largest > 0, 1.0)
-    return vectors / values.maximum(least).sqrt()[..., None, :]
+    basis: Tensor = vectors / values.maximum(least).sqrt()[..., None, :]
+    return basis
 
 
 def unit_blocks(normal: Tensor, unit_width: int) -> Tensor:
@@ -114,6 +115,6 @@ def solve_units(moments: Moments, prior: Tensor, unit_width: int, damping: float
         missed = bases.rows(centred.xt - centred.xx @ weight)
         change = solve_positive(bases.normal(centred.xx), missed, damping)
         weight = weight + bases.change(change)
-    if centred.mean_x is None:
+    if centred.mean_x is None or centred.mean_t is None:
         return weight
     return torch.cat([weight, (centred.mean_t - centred.mean_x @ weight)[None]])

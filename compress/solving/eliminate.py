@@ -46,7 +46,7 @@ def importance_of(tower: Tower, moments: Sequence[Moments], progress: bool = Fal
     Raises:
         UserError: moments are not finite.
     """
-    ranked = {"heads": [], "neurons": []}
+    ranked: dict[str, list[Tensor]] = {"heads": [], "neurons": []}
     pairs = list(zip(tower.sublayers, moments, strict=True))
     for part, each in tqdm(pairs, desc="order", unit="sublayer", disable=not progress):
         if not each.finite:
@@ -162,7 +162,8 @@ def _unit_costs(inverse: Tensor, weight: Tensor, unit_width: int) -> Tensor:
     units = len(weight) // unit_width
     blocks = inverse.view(units, unit_width, units, unit_width).diagonal(dim1=0, dim2=2)
     rows = weight.unflatten(0, (units, unit_width))
-    return (rows * torch.linalg.solve(blocks.permute(2, 0, 1), rows)).sum((1, 2))
+    found: Tensor = (rows * torch.linalg.solve(blocks.permute(2, 0, 1), rows)).sum((1, 2))
+    return found
 
 
 def _inputs(units: Tensor, unit_width: int) -> Tensor:

@@ -159,10 +159,11 @@ class HeadMoments:
     def __init__(self, sublayer: Sublayer):
         heads, size = sublayer.units, sublayer.unit_width
         self._sublayer = sublayer
-        self.queries, self.keys, self._squares = torch.zeros(
-            3, heads, size, size, dtype=torch.float64
-        )
-        self._keys, self._contexts = torch.zeros(2, heads, size, dtype=torch.float64)
+        self.queries = torch.zeros(heads, size, size, dtype=torch.float64)
+        self.keys = torch.zeros_like(self.queries)
+        self._squares = torch.zeros_like(self.queries)
+        self._keys = torch.zeros(heads, size, dtype=torch.float64)
+        self._contexts = torch.zeros_like(self._keys)
         self._tokens = self._weight = 0.0
 
     def add_batch(self, hidden: Tensor, contexts: Tensor, weights: Tensor, valid: Tensor) -> None:
@@ -174,10 +175,10 @@ class HeadMoments:
             weights: of the queries and contexts of each token, [b, n].
             valid: bool[b, n], whose keys count; at least one of each image or text.
         """
-        body, normed = self._sublayer.body, self._sublayer.norm(hidden)
+        attention, normed = self._sublayer.attention, self._sublayer.norm(hidden)
         queries, keys, contexts = (
             precise(each).unflatten(-1, (self._sublayer.units, -1))
-            for each in (body.q_proj(normed), body.k_proj(normed), contexts)
+            for each in (attention.q_proj(normed), attention.k_proj(normed), contexts)
         )
         scale, counted = weights.to(queries), valid.to(queries)
         sums = torch.einsum("bnhi,bn->bhi", keys, counted)

@@ -23,7 +23,7 @@ changed, is among the choices.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -150,7 +150,7 @@ def repair_tower(
         for each in streams:
             each.smaller.hidden = below(each.smaller.hidden)
     if repair == "reconstruct" and isinstance(smaller.final, nn.Linear):
-        done.append(_repair_projection(dense, smaller, streams))
+        done.append(_repair_projection(dense, smaller, smaller.final, streams))
     return done
 
 
@@ -164,7 +164,7 @@ def _keep_constants(dense: Tower, smaller: Tower) -> None:
         with constants_moved([above]):
             below.output.bias.copy_(above.output.bias)
         if below.units:
-            below.body.v_proj.bias.zero_()
+            below.attention.v_proj.bias.zero_()
 
 
 def _left_out(streams: Sequence[Streams]) -> list[Tensor]:
@@ -173,9 +173,10 @@ def _left_out(streams: Sequence[Streams]) -> list[Tensor]:
     return list((torch.arange(sum(images)) % HELD_OUT == 1).split(images))
 
 
-def _repair_projection(dense: Tower, smaller: Tower, streams: Sequence[Streams]) -> SublayerRepair:
-    """Solve the projection into the embedding space anew, for the dense tower's embeddings."""
-    final = smaller.final
+def _repair_projection(
+    dense: Tower, smaller: Tower, final: nn.Linear, streams: Sequence[Streams]
+) -> SublayerRepair:
+    """Solve `smaller`'s `final` projection anew, for the dense tower's embeddings."""
     sizes = (final.in_features, final.out_features, final.bias is not None)
     fit, held_out = Moments(*sizes), Moments(*sizes)
     seen: list[Tensor] = []
@@ -205,24 +206,24 @@ def _repair_linear(
     if not (moments.finite and weight.isfinite().all()):
         raise not_finite(place_of(*place))
     before = moments.error(weight)
-    place = (*place, before)
+    unchanged = SublayerRepair(*place, before, before)
     if repair == "none" or (repair == "rescale" and not linear.in_features):
-        return SublayerRepair(*place, before)
+        return unchanged
     try:
         damping = _best_damping(fit, held_out, weight, unit_width, repair)
         if damping == inf:
-            return SublayerRepair(*place, before)
+            return unchanged
         solved = SOLVERS[repair](moments, weight, unit_width, damping)
         problem = _wildness(solved, weight) if repair == "rescale" else None
     except LinAlgError as error:
         problem = f"no solution ({error})"
     if problem:
-        message = f"{place_of(*place[:2])}: {repair} found {problem}; the weights stay as they are"
-        return SublayerRepair(*place, before, problem=message)
+        message = f"{place_of(*place)}: {repair} found {problem}; the weights stay as they are"
+        return replace(unchanged, problem=message)
     linear.weight.copy_(solved[: linear.in_features].T)
     if linear.bias is not None:
         linear.bias.copy_(solved[-1])
-    return SublayerRepair(*place, moments.error(solved), damping)
+    return replace(unchanged, error_after=moments.error(solved), damping=damping)
 
 
 def _best_damping(
@@ -242,7 +243,7 @@ def _best_damping(
                 raise
             break
         errors[damping] = held_out.error(solved)
-    return min(errors, key=errors.get)
+    return min(errors, key=errors.__getitem__)
 
 
 def _wildness(solved: Tensor, weight: Tensor) -> str | None:

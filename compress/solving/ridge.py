@@ -77,7 +77,7 @@ def ridge(
         features: X [n, p], of two runs at least.
         targets: Y [n, e].
         prior: W₀ [p, e], what there was before; None: nothing was.
-        intercept: [e], of the prior.
+        intercept: [e], of the prior; None: 0.
         strengths: λ's to choose from, as shares of the mean eigenvalue of XᵀX, centred; by default
             `STRENGTHS`, and those of `STRONGER` that keep to their most, 100 mean eigenvalues, of
             what isn't 0.
@@ -102,14 +102,14 @@ def ridge(
         for strength in strengths
     )
     fit, start, strength = min(choices, key=lambda choice: choice[0].left_out.square().sum())
-    given = y.mean(0).expand_as(y) if prior is None else x @ prior.double() + intercept.double()
+    own = y.new_zeros(y.shape[1]) if intercept is None else intercept.double()
+    given = y.mean(0).expand_as(y) if prior is None else x @ prior.double() + own
     unchanged, left_out = _squares(y - given, together), _squares(fit.left_out, together)
     before, least = unchanged.mean().item(), left_out.mean().item()
     unsure = ((unchanged - left_out).std() / len(left_out) ** 0.5).item()
     if prior is not None and before - least <= SURE * unsure:
         return Ridge(
-            prior.double(), intercept.double(), inf, before, before, before, _loss(given, y), least,
-            unsure,
+            prior.double(), own, inf, before, before, before, _loss(given, y), least, unsure
         )  # fmt: skip
     change, offset = parts.solution(y - x @ start, strength)
     after = fit.errors.square().sum(1).mean().item()
@@ -135,7 +135,8 @@ def deviations(values: Tensor) -> Tensor:
 
 def _squares(errors: Tensor, together: int) -> Tensor:
     """Mean squared distances of each run of rows, [n / together]."""
-    return errors.square().sum(1).unflatten(0, (-1, together)).mean(1)
+    runs: Tensor = errors.square().sum(1).unflatten(0, (-1, together))
+    return runs.mean(1)
 
 
 def _loss(found: Tensor, targets: Tensor) -> float:

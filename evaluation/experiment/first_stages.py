@@ -35,6 +35,13 @@ class FirstStage:
 
 
 @dataclass(frozen=True)
+class KeptStage(FirstStage):
+    """A first stage on disk."""
+
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Method:
     """A rule with its options, under the name that the report gives it."""
 
@@ -93,7 +100,7 @@ def possible(methods: Sequence[Method], source: Source) -> list[Method]:
     return [method.possible(source) for method in methods]
 
 
-def make_all(methods: Sequence[Method], source: Source, directory: Path) -> list[FirstStage]:
+def make_all(methods: Sequence[Method], source: Source, directory: Path) -> list[KeptStage]:
     """Make all first stages of all methods, and keep them in a directory each.
 
     One that can't be made is reported and skipped.
@@ -114,7 +121,7 @@ def make_all(methods: Sequence[Method], source: Source, directory: Path) -> list
     return stages
 
 
-def _made(method: Method, setting: Setting, source: Source, directory: Path) -> FirstStage:
+def _made(method: Method, setting: Setting, source: Source, directory: Path) -> KeptStage:
     result = make(source, method.rule, setting, method.options.finish)
     for note in _notes(result):
         tqdm.write(f"note: {method.name}, {setting.label}: {note}")
@@ -122,7 +129,7 @@ def _made(method: Method, setting: Setting, source: Source, directory: Path) -> 
     place.mkdir(parents=True)
     write(result, source, place)
     seconds = result.compression.seconds
-    return FirstStage(method.name, setting.label, setting.kind, setting.value, place, seconds)
+    return KeptStage(method.name, setting.label, setting.kind, setting.value, place, seconds)
 
 
 def _notes(result: Result) -> list[str]:
@@ -141,7 +148,7 @@ def _skip(name: str, setting: Setting, error: Exception) -> None:
     tqdm.write(f"skipped: {name}, {setting.label}: {error}")
 
 
-def made_before(path: Path) -> FirstStage:
+def made_before(path: Path) -> KeptStage:
     """A first stage that lies in a directory; its record says how it was made.
 
     Raises:
@@ -152,9 +159,9 @@ def made_before(path: Path) -> FirstStage:
         raise UserError(f"--stage {path}: no such directory")
     record = read_record(path)
     if record is None:
-        return FirstStage(path.resolve().name, "", None, None, path, None)
+        return KeptStage(path.resolve().name, "", None, None, path, None)
     kind, value = constraint_of(record.constraint)
-    return FirstStage(record.rule, record.constraint, kind, value, path, record.seconds)
+    return KeptStage(record.rule, record.constraint, kind, value, path, record.seconds)
 
 
 def belongs_to(directory: Path, full_tower: str) -> bool | None:
@@ -173,7 +180,7 @@ def belongs_to(directory: Path, full_tower: str) -> bool | None:
     return full_tower in (record.base_fingerprint, record.settings.get(FULL_FINGERPRINT))
 
 
-def seen(stage: FirstStage) -> set[str]:
+def seen(stage: KeptStage) -> set[str]:
     """Keys of the images that a first stage was calibrated on, as far as it says."""
     return set(read_keys(stage.directory))
 

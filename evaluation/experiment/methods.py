@@ -32,11 +32,12 @@ def parse_method(name: str, given: SourceOptions, rules: Mapping[str, Row] = RUL
     if first not in rules:
         raise UserError(f"--methods {name}: {first!r} is none of {', '.join(rules)}")
     row = rules[first]
-    inherited = {option: getattr(given, option) for option in row.inherits if _has(given, option)}
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    inherited = {option: values[option] for option in row.inherits if option in values}
     chosen = {**inherited, **row.fixed}
     if row.takes_heads and "heads" in words:
         words.remove("heads")
-        chosen |= {"heads": given.heads, "mac_constraint": ()}
+        chosen |= {"heads": values["heads"], "mac_constraint": ()}
     if chosen.get("latency_constraint"):
         chosen["mac_constraint"] = ()
     for word in words:
@@ -45,7 +46,7 @@ def parse_method(name: str, given: SourceOptions, rules: Mapping[str, Row] = RUL
         option, value = row.words[word]
         chosen[option] = value
     if "latency_constraint" not in row.inherits and "mac_constraint" in row.inherits:
-        _refuse_latency(name, given)
+        _refuse_latency(name, values)
     options = row.options(**chosen)
     called = "+".join(word for word in name.split("+") if word != "aligned")
     return Method(name, row.rule(options).named(called), options)
@@ -84,6 +85,6 @@ def _has(options: SourceOptions, name: str) -> bool:
     return name in {field.name for field in fields(options)}
 
 
-def _refuse_latency(name: str, given: SourceOptions) -> None:
-    if _has(given, "latency_constraint") and given.latency_constraint:
+def _refuse_latency(name: str, given: Mapping[str, object]) -> None:
+    if given.get("latency_constraint"):
         raise UserError(f"--methods {name} takes a --mac-constraint, not a --latency-constraint")

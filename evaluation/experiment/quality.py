@@ -5,6 +5,7 @@ Stands between the cascade and the report: embeddings and result lists in, `Resu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -91,8 +92,8 @@ class Remembered:
     images: Tensor
     texts: dict[str, Tensor]
 
-    def encode_images(self, images: Sequence[int]) -> Tensor:
-        """Embeddings [n, d] of the images at these positions."""
+    def encode_images(self, images: Sequence[Any]) -> Tensor:
+        """Embeddings [n, d] of the images at these positions, which stand for images."""
         return self.images[list(images)]
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

@@ -4,7 +4,7 @@ Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the fu
 embeddings and answers are made once, and each first stage becomes a row of the report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def first_stage_row(
 
 def in_front(first: Remembered, full: Remembered, search: Search, m: int) -> tuple[Result, float]:
     """What a first stage in front of the full tower finds, and the share that it hands on: f."""
-    positions = range(len(first.images))
+    positions: Sequence[Any] = range(len(first.images))  # stand for images: see `Remembered`
     cascade = Cascade([first, full], m=[m])
     cascade.index(positions, keys=positions)
     found = result(answers_of(cascade, search.queries), search.answers, search.bootstrap)

@@ -5,7 +5,10 @@ resampled is therefore the image, with all its queries (the cluster bootstrap). 
 report share one set of resamples, which makes differences between rows paired.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -75,7 +78,7 @@ class Bootstrap:
             raise ValueError(f"pairs differ: {tuple(values.shape)} and {tuple(reference.shape)}")
         return self.interval(values.cpu().double() - reference.cpu().double())
 
-    def _resampled(self, totals: np.ndarray) -> np.ndarray:
+    def _resampled(self, totals: npt.NDArray[np.number[Any]]) -> npt.NDArray[np.float64]:
         """Sum of a cluster total [C] over each resample: [samples]."""
         block = max(1, (1 << 22) // self._times.shape[1])  # 32 MB of doubles at once
         parts = [
@@ -85,7 +88,7 @@ class Bootstrap:
         return np.concatenate(parts)
 
 
-def _draws(clusters: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+def _draws(clusters: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """How often each cluster is in each resample: uint8 [samples, clusters].
 
     A count past 255 would overflow, and has probability below 1e-500 for any number of clusters

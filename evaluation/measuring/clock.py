@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cascade import ResumedStage, Stage, lifetime_speedup
@@ -131,7 +132,7 @@ def stage_timings(
     return {name: StageTiming(*(each[name] for each in timed)) for name in works}
 
 
-def summarise(seconds: Sequence[float] | np.ndarray) -> Timing:
+def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> Timing:
     """Median and quartiles of measured seconds per image.
 
     Raises:

@@ -5,7 +5,7 @@ Made from the report alone, like tables and figures.
 
 from evaluation.measuring.values import Timing
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report, Result, Row
 
 UNCHANGED = 0.5
 """Percentage points of Recall@k that a cascade may lose and still be called as good."""
@@ -19,14 +19,14 @@ def conclusion(report: Report) -> str:
     Raises:
         RecordError: the report has no cascade.
     """
-    best = best_cascade(report)
+    best, cascade = _best(report)
     k = max(best.alone.recall)
     share = _share(report.seconds(best), report.seconds(report.reference))
     name = f"{best.method} {best.constraint}".strip()
-    recall, full = best.cascade.recall[k].value, report.reference.alone.recall[k].value
+    recall, full = cascade.recall[k].value, report.reference.alone.recall[k].value
     return (
         f"The first stage {name} takes {share} of the full tower's time; with it in front, search "
-        f"finds {_agreement(best)}, its Recall@{k} is {recall:.1f} % where the full tower alone "
+        f"finds {_agreement(cascade)}, its Recall@{k} is {recall:.1f} % where the full tower alone "
         f"reaches {full:.1f} %, and over a collection's life encoding is {_saving(best)}."
     )
 
@@ -37,21 +37,27 @@ def best_cascade(report: Report) -> Row:
     Raises:
         RecordError: the report has no cascade.
     """
-    rows = [row for row in report.rows if row.cascade is not None]
-    if not rows:
+    row, _ = _best(report)
+    return row
+
+
+def _best(report: Report) -> tuple[Row, Result]:
+    """The first stage that the conclusion is about, and what it finds as a cascade."""
+    found = [(row, row.cascade) for row in report.rows if row.cascade is not None]
+    if not found:
         raise RecordError("the report has no first stage, so there is nothing to conclude")
-    if unchanged := [row for row in rows if _lost(row) <= UNCHANGED]:
-        return max(unchanged, key=lambda row: row.lifetime_speedup.value)
-    return min(rows, key=_lost)
+    if unchanged := [(row, cascade) for row, cascade in found if _lost(cascade) <= UNCHANGED]:
+        return max(unchanged, key=lambda pair: pair[0].lifetime_speedup.value)
+    return min(found, key=lambda pair: _lost(pair[1]))
 
 
-def _lost(row: Row) -> float:
-    """Percentage points of Recall@k that the cascade loses, at the largest k."""
-    return -row.cascade.difference[max(row.cascade.difference)].value
+def _lost(cascade: Result) -> float:
+    """Percentage points of Recall@k that a cascade loses, at the largest k."""
+    return -cascade.difference[max(cascade.difference)].value
 
 
-def _agreement(row: Row) -> str:
-    percent = f"{row.cascade.agreement.value:.1f}"
+def _agreement(cascade: Result) -> str:
+    percent = f"{cascade.agreement.value:.1f}"
     if percent == "100.0":
         return "the same top ten images"
     return f"{percent} % of the same top ten images"

@@ -7,7 +7,7 @@ from transformers import CLIPVisionConfig
 
 from compress.allocation.allocate import Curve, by_curves, uniform
 from compress.budgets.budgets import HeadBudget, MacBudget, SecondBudget
-from compress.budgets.prices import LATENCY_STEPS, Prices
+from compress.budgets.prices import LATENCY_STEPS, Prices, as_prices
 from compress.budgets.settings import Setting
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
@@ -118,6 +118,11 @@ def test_in_seconds_a_mask_costs_what_the_table_predicts(seed):
 def test_a_latency_constraint_that_not_even_an_empty_tower_meets_is_refused_with_its_share():
     with pytest.raises(UserError, match=f"latency 0.03: .* takes {LEAST:.3f} of"):
         Prices.in_seconds(CONFIG, TABLE, 0.03)
+
+
+def test_a_share_of_nothing_is_refused_with_a_word():
+    with pytest.raises(UserError, match=r"0\.5 is a share of a tower's: pass its configuration"):
+        as_prices(0.5, None)
 
 
 def test_a_share_of_a_count_is_that_of_the_decimal_number():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from compress.errors import UserError
 from compress.making.keys import read_keys, write_keys
-from evaluation.experiment.first_stages import FirstStage, refuse_overlap, seen
+from evaluation.experiment.first_stages import KeptStage, refuse_overlap, seen
 
 NAMES = ["a\nb.png", "a\u2028b", "a\u0085b", "a\x0bb", "a\rb", "", " ", '"', "\\n", "caf\udce9.jpg"]
 
@@ -22,7 +22,7 @@ def test_keys_are_read_as_they_were_written(tmp_path_factory, keys):
 @pytest.mark.parametrize("name", NAMES[:5])
 def test_a_stage_is_never_measured_on_its_own_calibration_images(tmp_path, name):
     write_keys(tmp_path, ["other", name])
-    stage = FirstStage("flip", "mask 0.5", "mask", 0.5, tmp_path, 1.0)
+    stage = KeptStage("flip", "mask 0.5", "mask", 0.5, tmp_path, 1.0)
     with pytest.raises(UserError, match="1 images are in both") as error:
         refuse_overlap(seen(stage), {name, "third"})
     assert len(str(error.value).splitlines()) == 1

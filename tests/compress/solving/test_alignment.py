@@ -9,10 +9,11 @@ from compress.choices import LEAST_IMAGES
 from compress.errors import UserError
 from compress.solving.alignment import align_features, notes_of
 from corpora import load_corpus
-from pruning_mechanism import Reduction, Tower, image_embeddings, reduce
+from pruning_mechanism import Reduction, Tower, TowerError, image_embeddings, reduce
 from tests.compress.losses import align_tower
 from tests.compress.same_function import CHANGES
 from tests.conftest import tiny_clip, tiny_processor
+from tests.pruning_mechanism.conftest import tiny_model
 
 
 def calibration(folder, images: int = 16) -> Calibration:
@@ -155,6 +156,12 @@ def test_alignment_has_the_units_of_what_is_read_off(factor):
     with torch.no_grad():
         given = once.visual_projection(pooled), again.visual_projection(pooled * factor)
     torch.testing.assert_close(*given, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tower_whose_embedding_is_no_projection_of_tokens_is_refused():
+    pooled, targets = torch.randn(9, 32), torch.randn(9, 8)
+    with pytest.raises(TowerError, match="Head is no projection that can be aligned"):
+        align_features(tiny_model("siglip"), pooled, targets)
 
 
 def test_embeddings_of_another_size_have_nothing_that_could_stay():

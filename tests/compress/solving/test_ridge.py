@@ -84,6 +84,13 @@ def test_features_that_say_nothing_leave_the_mean(images):
     assert solved.left_out == pytest.approx(solved.after / (1 - 1 / images) ** 2)
 
 
+def test_a_prior_without_an_intercept_has_one_of_0():
+    x, y, prior = problem(3, images=6)
+    solved, same = ridge(x, y, prior), ridge(x, y, prior, y.new_zeros(3))
+    assert (solved.before, solved.left_out) == (same.before, same.left_out)
+    torch.testing.assert_close(solved.intercept, same.intercept)
+
+
 @given(st.integers(0, 1000), st.floats(0, 3))
 def test_on_its_own_images_it_is_never_worse_than_what_it_replaces(seed, noise):
     x, y, prior = problem(seed, images=6)
