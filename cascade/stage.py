@@ -67,7 +67,7 @@ class Stage:
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: Processor | ImageProcessor,
+        processor: Processor,
         batch_size: int = 32,
         texts: "Stage | None" = None,
         attention: str | None = None,
@@ -96,9 +96,8 @@ class Stage:
             )
         self.model = model.eval()
         self.batch_size = batch_size
-        self._image_processor: ImageProcessor = (
-            processor.image_processor if hasattr(processor, "image_processor") else processor
-        )
+        of_images: Any = getattr(processor, "image_processor", processor)
+        self._image_processor: ImageProcessor = of_images
         self._tokenizer: PreTrainedTokenizerBase | None = getattr(processor, "tokenizer", None)
         self._text_problem = getattr(processor, "problem", None)
         self._texts = texts

@@ -96,7 +96,7 @@ def main(options: FirstStageOptions) -> None:
         stage = replace(
             result,
             model=vision_alone(result.model),
-            processor=result.processor.image_processor,
+            processor=getattr(result.processor, "image_processor", result.processor),
             towers=(),
             step=replace(result.step, files=None),
         )
