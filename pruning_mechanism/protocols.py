@@ -111,13 +111,8 @@ class ImageProcessor(Protocol):
 class WholeProcessor(Protocol):
     """A model's processor: an image processor and a tokenizer, where there is one, in one."""
 
-    @property
-    def image_processor(self) -> ImageProcessor:
-        """What prepares its images."""
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """What prepares its texts."""
+    image_processor: ImageProcessor
+    tokenizer: Tokenizer | None
 
     def __call__(self, *, images: Sequence[Any], **options: Any) -> Any:
         """A dictionary with `pixel_values` [b, 3, height, width]."""

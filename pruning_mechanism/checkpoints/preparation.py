@@ -20,7 +20,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from pruning_mechanism.checkpoints.record import first_line, read_object
 from pruning_mechanism.checkpoints.weights import file_of
 from pruning_mechanism.families import TowerError, family_of, tower_config
-from pruning_mechanism.protocols import ImageProcessor, Processor, VisionConfig
+from pruning_mechanism.protocols import ImageProcessor, Processor, Tokenizer, VisionConfig
 from pruning_mechanism.tower import tokenise
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class ImagesOnly:
         problem: why its texts can't be prepared, and what to do.
     """
 
-    tokenizer = None
+    tokenizer: Tokenizer | None = None
 
     def __init__(self, image_processor: ImageProcessor, files: list[Path], problem: str) -> None:
         """Wrap an image processor; `files` are those of the tokenizer."""

@@ -100,6 +100,8 @@ def test_bases_of_another_shape_are_refused():
         rotate(attention, right, wrong, right)
     with pytest.raises(ValueError, match="neurons sublayer has no heads"):
         rotate(mlp, right, right, right)
+    with pytest.raises(ValueError, match="neurons sublayer is no attention"):
+        _ = mlp.attention
     with pytest.raises(ValueError, match=r"mean must be \[4, 4\]"):
         shift_keys(attention, torch.zeros(4))
 

@@ -104,6 +104,13 @@ def test_the_valid_tokens_are_those_that_the_embedding_depends_on(family):
     assert Tower.of(tower.model).valid(tiny_inputs("vision")) is None
 
 
+def test_an_embedding_off_the_end_of_a_text_needs_the_text():
+    tower = Tower.of(tiny_model("clip"), "text")
+    hidden = tower.embed(tiny_inputs("text"))
+    with pytest.raises(TypeError, match="takes what `tokenise` gives, found NoneType"):
+        tower.project(hidden)
+
+
 def test_an_early_clip_reads_the_highest_token():
     """Its configuration says that texts end with token 2, which they do not."""
     model, inputs = tiny_model("clip"), tiny_inputs("text")
