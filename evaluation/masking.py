@@ -152,7 +152,7 @@ def _sharing(model: PreTrainedModel, source: PreTrainedModel) -> PreTrainedModel
     Masking changes the projection alone, so thirty towers take little more memory than one. In
     half precision, as it would be stored, it is computed as a checkpoint is once it is loaded.
     """
-    model.to(source.dtype)  # type: ignore[arg-type]  # to mypy what wraps it is no method
+    model.to(source.dtype)  # type: ignore[arg-type]  # its wrapper hides self
     own = dict(source.named_parameters())
     for name, parameter in model.named_parameters():
         if name in own and torch.equal(parameter, own[name]):

@@ -117,7 +117,7 @@ class SecondPrices:
         return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)
 
 
-def _between(counts: Sequence[int], seconds: Sequence[Seconds], tokens: float) -> Seconds:
+def _between(counts: Sequence[float], seconds: Sequence[Seconds], tokens: float) -> Seconds:
     """Seconds at a number of tokens, linear between the two nearest counts and beyond the ends."""
     above = int(np.clip(np.searchsorted(counts, tokens), 1, len(counts) - 1))
     low, high = counts[above - 1], counts[above]

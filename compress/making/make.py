@@ -84,7 +84,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
     if finish.align == "ridge":
         if step.cuts:  # aligned as it is computed once it is loaded
             model, _ = cast(model, stored)
-            model.to(source.model.dtype)  # type: ignore[arg-type]  # to mypy no method
+            model.to(source.model.dtype)  # type: ignore[arg-type]  # its wrapper hides self
         model, alignment = _aligned(source, step, model, finish, f"{title}: align")
         notes = notes_of(alignment, len(source.calibration))
         step = replace(step, notes=(*step.notes, *notes))
