@@ -9,11 +9,11 @@ Any number of threads may index and search at once. Whatever they do becomes vis
 not at all (`cascade.catalogue`, `cascade.store`), also where one of them fails or is interrupted.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor
 
@@ -102,10 +102,10 @@ class Cascade:
                 asked=self._encoders[place],
                 encoding=self._encodings[place],
                 batch_size=batch_size,
-                resumes_from=self._states.get(sources[place]),
+                resumes_from=None if source is None else self._states[source],
                 keeps=self._states.get(place),
             )
-            for place in range(1, len(stages))
+            for place, source in enumerate(sources[1:], start=1)
         ]
         # after the later stages, so that a pickled cascade knows all images that these have encoded
         self._catalogue = Catalogue(self._states.get(0), opened_later=None in sources[1:])
@@ -243,7 +243,7 @@ class Cascade:
             return
         keys = list(keys)
         self._catalogue.refuse_used(keys)
-        if hasattr(images, "__len__") and len(images) != len(keys):
+        if isinstance(images, Sized) and len(images) != len(keys):
             raise ValueError(f"{len(images)} images came with {len(keys)} keys")
         number = 0
         for number, image in enumerate(images, start=1):
@@ -309,7 +309,8 @@ def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
 def _encoding(stages: Sequence[Encoder], place: int, sources: Sequence[int | None]) -> Encoding:
     """How a stage encodes images that it opens: with states if a later one resumes from it."""
     if place in sources:
-        return partial(_with_states, stages[sources.index(place)])
+        resuming = cast(Resuming, stages[sources.index(place)])  # as `resumed_from` found
+        return partial(_with_states, resuming)
     return partial(_without_states, stages[place])
 
 

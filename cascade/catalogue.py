@@ -7,8 +7,9 @@ another. Before that step nothing has changed for anyone, after it everything ha
 import itertools
 import os
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -54,7 +55,18 @@ class Contents:
         """Number of images that can be found."""
         return self.rows.count
 
-    def __reduce__(self) -> tuple:
+    def source(self, position: int) -> ImageSource:
+        """The image at a position, for a stage that has not encoded it yet.
+
+        Raises:
+            LookupError: it was released, as no stage was to open it again.
+        """
+        source = self.sources[position]
+        if source is None:
+            raise LookupError(f"the image {self.keys[position]!r} is no longer held")
+        return source
+
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy has lists of its own, without what is being written."""
         count = len(self)
         parts = (self.keys[:count], self.sources[:count], self.offered, dict(self.skipped))
@@ -114,7 +126,7 @@ class Catalogue:
             keys = [each.key if each.named else next(numbers) for each in batch]
             self.refuse_used(keys)
             named = list(zip(keys, batch, outcomes, strict=True))
-            read = [each for each in named if isinstance(each[2], Encoded)]
+            read = [(key, each, found) for key, each, found in named if isinstance(found, Encoded)]
             rows = before.rows
             if read:
                 rows = rows.with_more(torch.stack([found.embedding for _, _, found in read]))
@@ -130,7 +142,7 @@ class Catalogue:
             self.contents = Contents(rows, before.keys, before.sources, offered, skipped)
         return len(read)
 
-    def release(self, positions: Sequence[int]) -> None:
+    def release(self, positions: Iterable[int]) -> None:
         """Free the pictures that no stage will open again."""
         if self._opened_later:
             return
@@ -146,7 +158,7 @@ class Catalogue:
         kept = self.states.add(position, found.states, needed)
         return None if needed and kept else image
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the lock, and of the places only those of what can be found."""
         contents = self.contents
         state = {"states": self.states, "_opened_later": self._opened_later, "contents": contents}
@@ -154,7 +166,7 @@ class Catalogue:
             "_places": {key: at for at, key in enumerate(contents.keys[: len(contents)])}
         }
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
 

@@ -7,8 +7,7 @@ without a cascade. Stages are ordered cheap to expensive.
 
 import itertools
 import math
-from collections.abc import Sequence
-from numbers import Real
+from collections.abc import Iterable, Sequence
 
 
 def lifetime_speedup(
@@ -34,7 +33,7 @@ def lifetime_speedup(
             stage.
     """
     first, *later = checked_seconds(seconds)
-    fractions = [f] * len(later) if isinstance(f, Real) else list(f)
+    fractions = list(f) if isinstance(f, Iterable) else [f] * len(later)
     if len(fractions) != len(later):
         raise ValueError(
             f"f needs one value, or one for each of the {len(later)} later stages, "

@@ -7,7 +7,7 @@ nothing is kept before it was checked.
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -51,12 +51,12 @@ class OneAtATime:
         self.images = threading.Lock()
         self.texts = threading.Lock()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the locks."""
         return {"encoder": self.encoder}
 
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(state["encoder"])
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, images=threading.Lock(), texts=threading.Lock())
 
 
 def encode_each(

@@ -8,11 +8,14 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from pruning_mechanism import WIDTHS
+from pruning_mechanism.protocols import Config
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
 _PROVENANCE = (
@@ -38,12 +41,12 @@ _TOKENIZER_PROVENANCE = (
 )
 
 
-def described(tokenizer) -> dict:
+def described(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """All that the tokens of a text depend on, except how the last call truncated and padded."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        described = json.loads(backend.to_str())
-        return {k: v for k, v in described.items() if k not in ("truncation", "padding")}
+        entries = json.loads(backend.to_str())
+        return {k: v for k, v in entries.items() if k not in ("truncation", "padding")}
     # one that is written in Python: its vocabulary's files, and what it was made with
     with tempfile.TemporaryDirectory() as directory:
         files = {
@@ -63,7 +66,7 @@ def described(tokenizer) -> dict:
     }
 
 
-def fingerprint(towers: Sequence[nn.Module], config, preparation: dict) -> str:
+def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[str, Any]) -> str:
     """SHA-256 of weights, of what a configuration computes, and of how its inputs are prepared.
 
     In hexadecimal, the same in every process and on every device.

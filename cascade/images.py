@@ -3,13 +3,15 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 import corpora
 
-ImageSource: TypeAlias = "Image.Image | str | Path | bytes | dict | Callable[[], ImageSource]"
+ImageSource: TypeAlias = (
+    "Image.Image | str | Path | bytes | dict[str, Any] | Callable[[], ImageSource]"
+)
 """A picture, a file, the bytes of a file, or a function that returns one of these when asked.
 
 A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}.

@@ -9,12 +9,13 @@ nothing behind that others would wait for.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any, cast
 
 import torch
 
 from cascade.catalogue import Catalogue, Contents
 from cascade.encoding import Encoded, Encoding, OneAtATime, Outcome, encode_each, encode_states
-from cascade.states import States, StateStore
+from cascade.states import Resuming, States, StateStore
 from cascade.store import EmbeddingStore
 
 
@@ -105,11 +106,11 @@ class LaterStage:
         found: dict[int, Outcome] = {}
         if states:
             joined = States.joined(list(states.values()))
-            encode = self.asked.encoder.encode_states
-            outcomes = encode_states(encode, joined, dimension, self.place)
+            resuming = cast(Resuming, self.asked.encoder)  # as it has states to go on from
+            outcomes = encode_states(resuming.encode_states, joined, dimension, self.place)
             found |= zip(states, outcomes, strict=True)
         if opened:
-            sources = [contents.sources[each] for each in opened]
+            sources = [contents.source(each) for each in opened]
             outcomes = encode_each(self.encoding, sources, dimension, self.place)
             found |= zip(opened, outcomes, strict=True)
         return [found[each] for each in positions]
@@ -123,7 +124,7 @@ class LaterStage:
                 self.store.fail(position, found.reason)
                 continue
             encoded[position] = found.embedding
-            if self.keeps is not None:
+            if self.keeps is not None and found.states is not None:
                 self.keeps.add(position, found.states)
         if encoded:
             self.store.add(list(encoded), torch.stack(list(encoded.values())))
@@ -131,6 +132,6 @@ class LaterStage:
             self.resumes_from.forget(encoded)
             catalogue.release(encoded)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the threads that wait now."""
         return self.__dict__ | {"_waiting": {}}

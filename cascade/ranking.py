@@ -120,7 +120,7 @@ def length_of_longest(embeddings: Tensor) -> float:
     """The largest Euclidean length among embeddings [n, d], 0 if there are none."""
     if not embeddings.numel():
         return 0.0
-    return torch.linalg.vector_norm(embeddings, dim=1, dtype=torch.float64).max().item()
+    return float(torch.linalg.vector_norm(embeddings, dim=1, dtype=torch.float64).max())
 
 
 def _rank_block(
@@ -167,15 +167,12 @@ def _rank_every(embeddings: Tensor, queries: Tensor, wanted: int) -> Ranking:
 
 def _largest_products(embeddings: Tensor, queries: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """The largest float32 products with each query [b, number], best first, and whose they are."""
-    best = positions = None
-    for start in range(0, len(embeddings), _IMAGES_AT_ONCE):
-        products = queries @ embeddings[start : start + _IMAGES_AT_ONCE].T
-        values, columns = _top(products, min(number, products.shape[1]))
-        if best is None:
-            best, positions = values, columns
-            continue
+    first, *others = embeddings.split(_IMAGES_AT_ONCE)
+    best, positions = _top(queries @ first.T, min(number, len(first)))
+    for place, block in enumerate(others, start=1):
+        values, columns = _top(queries @ block.T, min(number, len(block)))
         best = torch.cat([best, values], dim=1)
-        positions = torch.cat([positions, columns + start], dim=1)
+        positions = torch.cat([positions, columns + place * _IMAGES_AT_ONCE], dim=1)
         best, columns = best.topk(min(number, best.shape[1]), dim=1)
         positions = positions.gather(1, columns)
     return best, positions

@@ -14,9 +14,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from cascade.images import ImageSource
 from cascade.stage import Stage, normalised
@@ -25,6 +27,7 @@ from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
 from pruning_mechanism.modeling.token_rules import dense_size, has_several_sizes
+from pruning_mechanism.protocols import TowerConfig
 
 
 class ResumedStage:
@@ -54,7 +57,7 @@ class ResumedStage:
             ValueError: `merged` is out of range, or `dtype` is no floating-point type.
         """
         _check(stage, first)
-        tokens = Shape.of(first.model.config).layer_tokens[-1].mlp
+        tokens = round(Shape.of(first.model.config).layer_tokens[-1].mlp)  # whole, of one size
         if not 0 <= merged <= tokens - 2:
             raise ValueError(
                 f"merged must be from 0 to {tokens - 2}, as the first stage has {tokens - 1} "
@@ -105,7 +108,7 @@ class ResumedStage:
         """
         if not images:
             tower = Shape.of(self.first.model.config)
-            tokens = tower.layer_tokens[-1].mlp - self.merged
+            tokens = round(tower.layer_tokens[-1].mlp) - self.merged
             nothing = torch.zeros(0, tokens, tower.hidden, dtype=self.dtype)
             return torch.zeros(0, self.first.dimension), States(nothing)
         size = self.first.batch_size
@@ -143,13 +146,13 @@ class ResumedStage:
         return normalised(tower.project(hidden, sizes=sizes))
 
 
-def exits_early(model: nn.Module) -> bool:
+def exits_early(model: PreTrainedModel) -> bool:
     """Whether a model's vision tower has fewer layers than the tower that it was made from."""
     own = tower_config(model.config, "vision")
     return own.num_hidden_layers < _depth(own)
 
 
-def _depth(own) -> int:
+def _depth(own: TowerConfig) -> int:
     """How many layers the tower had that a vision tower was made from."""
     return dense_size(own, "num_hidden_layers")
 
@@ -200,8 +203,8 @@ def _check(stage: Stage, first: Stage) -> None:
                 f"the first stage has {name} {theirs}, the tower that is to resume {ours}: its "
                 "states don't fit"
             )
-    for each, who in ((early, "the first stage"), (full, "the tower that is to resume")):
-        if has_several_sizes(each):
+    for tower, who in ((early, "the first stage"), (full, "the tower that is to resume")):
+        if has_several_sizes(tower):
             raise TowerError(f"{who} takes images at several resolutions, so it can't be resumed")
     if _comparable(stage.preprocessing) != _comparable(first.preprocessing):
         raise TowerError(
@@ -209,7 +212,7 @@ def _check(stage: Stage, first: Stage) -> None:
         )
 
 
-def _comparable(preprocessing: dict) -> dict[str, str]:
+def _comparable(preprocessing: dict[str, Any]) -> dict[str, str]:
     """Preprocessing settings without the entries that depend on how they were read."""
     return {
         name: json.dumps(value, default=str)

@@ -7,10 +7,11 @@ has the four members of `Encoder`.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.fingerprints import described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
@@ -28,17 +29,23 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.attention import check_attention, choose_attention
 from pruning_mechanism.costs.conditions import settle_memory
+from pruning_mechanism.protocols import ImageProcessor, Processor
 
 
 class Encoder(Protocol):
     """What a cascade asks of a stage.
 
-    `name` and `text_name` say which embeddings are interchangeable: encoders of equal `text_name`
-    give equal text embeddings. `encode_images` raises `UnreadableImage` if any image is one.
+    `name` and `text_name` say which embeddings are interchangeable; plain attributes do as well.
+    `encode_images` raises `UnreadableImage` if any image is one.
     """
 
-    name: str
-    text_name: str
+    @property
+    def name(self) -> str:
+        """Equal where image embeddings are."""
+
+    @property
+    def text_name(self) -> str:
+        """Equal where text embeddings are."""
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
         """L2-normalised float32 [n, d] on the CPU."""
@@ -59,12 +66,12 @@ class Stage:
 
     def __init__(
         self,
-        model: nn.Module,
-        processor,
+        model: PreTrainedModel,
+        processor: Processor,
         batch_size: int = 32,
         texts: "Stage | None" = None,
         attention: str | None = None,
-    ):
+    ) -> None:
         """Make a stage of a loaded model; see `load` for the usual way.
 
         Args:
@@ -89,8 +96,9 @@ class Stage:
             )
         self.model = model.eval()
         self.batch_size = batch_size
-        self._image_processor = getattr(processor, "image_processor", processor)
-        self._tokenizer = getattr(processor, "tokenizer", None)
+        of_images: Any = getattr(processor, "image_processor", processor)
+        self._image_processor: ImageProcessor = of_images
+        self._tokenizer: PreTrainedTokenizerBase | None = getattr(processor, "tokenizer", None)
         self._text_problem = getattr(processor, "problem", None)
         self._texts = texts
         check_belongs(processor, model, texts=texts is None)
@@ -158,7 +166,7 @@ class Stage:
         return fingerprint(modules, self.model.config.text_config, preparation)
 
     @property
-    def preprocessing(self) -> dict:
+    def preprocessing(self) -> dict[str, Any]:
         """How images are prepared for the tower: the settings of the image processor."""
         return self._image_processor.to_dict()
 
@@ -170,12 +178,14 @@ class Stage:
     @property
     def device(self) -> torch.device:
         """Where the towers run."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type that the towers compute in."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
         """Embed images: bytes, files or pictures in, L2-normalised float32 [n, d] on the CPU out.
@@ -233,7 +243,7 @@ class Stage:
         tokens = tokenise(self.model, self._usable_tokenizer(), texts)
         return normalised(text_embeddings(self.model, tokens))
 
-    def _usable_tokenizer(self):
+    def _usable_tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer is None:
             raise TowerError(self._text_problem)
         return self._tokenizer

@@ -6,9 +6,9 @@ as its limit allows.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -65,8 +65,9 @@ class States:
     @classmethod
     def joined(cls, parts: Sequence["States"]) -> "States":
         """The states of the images of all parts, at least one; either all have sizes or none."""
-        sizes = None if parts[0].sizes is None else torch.cat([part.sizes for part in parts])
-        return cls(torch.cat([part.hidden for part in parts]), sizes)
+        sizes = [part.sizes for part in parts if part.sizes is not None]
+        hidden = torch.cat([part.hidden for part in parts])
+        return cls(hidden, torch.cat(sizes) if sizes else None)
 
 
 def states_of(
@@ -90,12 +91,8 @@ def states_of(
     if not 0 <= merged <= max(0, hidden.shape[1] - 2):
         raise ValueError(f"{merged} of {hidden.shape[1] - 1} tokens can't be merged: one must stay")
     if merged:
-        hidden = hidden.float()
-        sizes = hidden.new_ones(hidden.shape[:2]) if sizes is None else sizes.float()
-    while merged:
-        now = min(merged, mergeable(hidden.shape[1]))
-        hidden, sizes = merge(hidden, sizes, match(hidden, now))
-        merged -= now
+        sizes = hidden.new_ones(hidden.shape[:2]) if sizes is None else sizes
+        hidden, sizes = _merged(hidden.float(), sizes.float(), merged)
     hidden = hidden.to(dtype)
     if not hidden.isfinite().all():
         raise TowerError(
@@ -103,6 +100,15 @@ def states_of(
             "range is wider, or look for NaN in the tower's weights"
         )
     return States(hidden.cpu(), None if sizes is None else sizes.round().to(torch.int16).cpu())
+
+
+def _merged(hidden: Tensor, sizes: Tensor, fewer: int) -> tuple[Tensor, Tensor]:
+    """So many tokens fewer, and their sizes, in as many rounds as it takes."""
+    while fewer:
+        now = min(fewer, mergeable(hidden.shape[1]))
+        hidden, sizes = merge(hidden, sizes, match(hidden, now))
+        fewer -= now
+    return hidden, sizes
 
 
 class StateStore:
@@ -169,31 +175,30 @@ class StateStore:
         with self._lock:
             return {each: self._states[each] for each in positions if each in self._states}
 
-    def forget(self, positions: Sequence[int]) -> None:
+    def forget(self, positions: Iterable[int]) -> None:
         """Free the memory of images that won't be asked for again."""
         with self._lock:
             for each in positions:
                 self._states.pop(each, None)
                 self._needed.discard(each)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the lock."""
         with self._lock:
             state = self.__dict__ | {"_states": self._states.copy(), "_needed": set(self._needed)}
         del state["_lock"]
         return state
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
 
 class Resuming(Encoder, Protocol):
-    """What a cascade asks of a stage that goes on from the states of an earlier one.
+    """What a cascade asks of a stage that goes on from the states of an earlier one."""
 
-    `resumes` is the `name` of that earlier stage.
-    """
-
-    resumes: str
+    @property
+    def resumes(self) -> str:
+        """The `name` of that earlier stage."""
 
     def encode_first(self, images: Sequence[ImageSource]) -> tuple[Tensor, States]:
         """What the earlier stage's `encode_images` gives, and the states to go on from."""

@@ -8,14 +8,17 @@ one stays, and a reader keeps the one that it took.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cascade.ranking import length_of_longest
 
 _ABSENT = -1
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Rows:
     writes behind it, so only the newest may be given more, by one thread at a time.
     """
 
-    buffer: np.ndarray
+    buffer: npt.NDArray[np.float32]
     count: int = 0
     longest: float = 0.0
 
@@ -59,7 +62,7 @@ class Rows:
         buffer[self.count : count] = embeddings.numpy()
         return Rows(buffer, count, max(self.longest, length_of_longest(embeddings)))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy has a buffer of its own, without the room."""
         return Rows, (self.buffer[: self.count].copy(), self.count, self.longest)
 
@@ -73,8 +76,8 @@ class Held:
     """
 
     rows: Rows
-    owners: np.ndarray
-    places: np.ndarray
+    owners: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
 
     @classmethod
     def none(cls) -> "Held":
@@ -83,15 +86,15 @@ class Held:
 
     def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
         """Which row is each position's: int64, negative where there is none."""
-        positions = np.asarray(positions, dtype=np.int64)
-        known = (positions >= 0) & (positions < len(self.places))
-        slots = np.full_like(positions, _ABSENT)
-        slots[known] = self.places[positions[known]]
+        asked = np.asarray(positions, dtype=np.int64)
+        known = (asked >= 0) & (asked < len(self.places))
+        slots = np.full_like(asked, _ABSENT)
+        slots[known] = self.places[asked[known]]
         held = (slots >= 0) & (slots < self.rows.count)
-        held[held] = self.owners[slots[held]] == positions[held]
+        held[held] = self.owners[slots[held]] == asked[held]
         return torch.from_numpy(np.where(held, slots, _ABSENT))
 
-    def with_more(self, positions: np.ndarray, embeddings: Tensor) -> "Held":
+    def with_more(self, positions: npt.NDArray[np.int64], embeddings: Tensor) -> "Held":
         """This and the embeddings [n, d] of n positions that are absent so far."""
         rows = self.rows.with_more(embeddings)
         owners = _with_room(self.owners, self.rows.count, rows.count)
@@ -102,7 +105,7 @@ class Held:
         places[positions] = np.arange(self.rows.count, rows.count)
         return Held(rows, owners, places)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy has buffers of its own."""
         return Held, (self.rows, self.owners[: self.rows.count].copy(), self.places.copy())
 
@@ -169,15 +172,15 @@ class EmbeddingStore:
         """Which row of `embeddings` is each position's: int64, negative where there is none."""
         return self.held.slots(positions)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the lock."""
         return {"_failures": self._failures.copy(), "held": self.held}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
 
-def _with_room(buffer: np.ndarray, used: int, count: int) -> np.ndarray:
+def _with_room(buffer: npt.NDArray[_Kind], used: int, count: int) -> npt.NDArray[_Kind]:
     """The buffer, or a larger one with what is used of it, if it has no room for `count` rows."""
     if count <= len(buffer):
         return buffer

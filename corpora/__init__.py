@@ -25,6 +25,9 @@ A picture, that is, a file or its bytes, however often it comes and under whatev
 row with all of its captions. One that a publisher has in train and in a held-out split is left out
 of train.
 
+What others import is at the top. In the rooms below are `readers` of what publishers ship,
+`decoding` of pictures, and `generating` of scenes.
+
 What needs `datasets` is imported when it is first asked for: search decodes images by this package
 and needs no more of it.
 """
@@ -32,7 +35,7 @@ and needs no more of it.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corpora.images import open_image
+from corpora.decoding.images import open_image
 from corpora.problems import CorpusError, CorpusWarning
 from corpora.splits import SPLITS
 

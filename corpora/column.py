@@ -2,16 +2,17 @@
 
 Broken images are found in one pass before long work starts, so that a broken file is skipped and
 named and doesn't end a run. That pass reads a picture by the same steps as everything else
-(`corpora.images`), so what it lets through opens later.
+(`corpora.decoding.images`), so what it lets through opens later.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import PIL.Image
 from datasets import Dataset, Image
 
-from corpora.images import open_image
+from corpora.decoding.images import open_image
 from corpora.problems import CorpusError, Problems
 
 _AT_ONCE = 16
@@ -25,14 +26,18 @@ class UprightImage(Image):
     Apart from that it is the same type, also for comparisons and in files that are written.
     """
 
-    def decode_example(self, value, token_per_repo_id=None) -> PIL.Image.Image:
+    def decode_example(
+        self, value: dict[str, Any] | str, token_per_repo_id: dict[str, Any] | None = None
+    ) -> PIL.Image.Image:
         """Decode {"path": …, "bytes": …} to upright RGB; raises CorpusError if that fails."""
-        local = isinstance(value, dict) and (
-            value.get("bytes") is not None or "://" not in str(value.get("path"))
-        )
-        if local and value.get("bytes") is None and value.get("path") is None:
+        if not isinstance(value, dict):
+            return open_image(super().decode_example(value, token_per_repo_id))
+        content, path = value.get("bytes"), value.get("path")
+        if content is None and path is None:
             raise CorpusError("this row has no image")
-        return open_image(value if local else super().decode_example(value, token_per_repo_id))
+        if content is None and "://" in str(path):
+            return open_image(super().decode_example(value, token_per_repo_id))
+        return open_image(value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Image):
@@ -81,7 +86,7 @@ def undecoded(corpus: Dataset) -> Dataset:
     return corpus.select_columns("image").cast_column("image", Image(decode=False))
 
 
-def _fault(image: dict | None) -> str | None:
+def _fault(image: dict[str, Any] | None) -> str | None:
     """Why an image can't be opened, or None if it can."""
     if image is None or (image.get("bytes") is None and image.get("path") is None):
         return "this row has no image"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from corpora import coco, flickr, folder
-from corpora.hub import load_hub
 from corpora.problems import CorpusError, Problems
-from corpora.rows import dataset_of
+from corpora.readers import coco, flickr, folder
+from corpora.readers.hub import load_hub
+from corpora.readers.rows import dataset_of
+from corpora.readers.walking import storable
 from corpora.scenes import load_scenes
 from corpora.splits import checked, resolve
-from corpora.walking import storable
 
 # Parsers of what lies in a directory, with the layout that they expect.
 PARSERS = {

@@ -14,14 +14,15 @@ doesn't decide the cost:
   have 10⁹.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import PIL.Image
 import torch
 from torch import Tensor
 
-from corpora.images import open_image
+from corpora.decoding.images import open_image
 from corpora.problems import CorpusError
 
 ENOUGH = 4
@@ -29,10 +30,20 @@ WHOLE = 720
 LONG = 16
 _HELD_PIXELS = 8_000_000  # of decoded pictures that wait for the processor
 
-Opener = Callable[[object, int | None], PIL.Image.Image]
+Opener = Callable[[Any, int | None], PIL.Image.Image]
+"""Opens one of the images, of whatever type these are, with at least so many pixels an edge."""
 
 
-def pixel_values(processor, images: Sequence, opener: Opener = open_image) -> Tensor:
+class Preparing(Protocol):
+    """An image processor of transformers, or a processor that has one."""
+
+    def __call__(self, *, images: Sequence[Any], **options: Any) -> Any:
+        """A dictionary with `pixel_values` [n, 3, height, width]."""
+
+
+def pixel_values(
+    processor: Preparing, images: Sequence[Any], opener: Opener = open_image
+) -> Tensor:
     """Open and prepare images: float32 [n, 3, height, width] on the CPU.
 
     Args:
@@ -75,7 +86,7 @@ class _Shape:
     box: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, processor) -> "_Shape":
+    def of(cls, processor: Preparing) -> "_Shape":
         size = _entries(getattr(processor, "size", None))
         if not getattr(processor, "do_resize", False):
             return cls()
@@ -98,39 +109,41 @@ class _Shape:
         short, long = sorted(image.size)
         if long <= LONG * short:
             return image
-        if self.edge:
-            return _middle(image, self._part(short, long))
+        if self.edge and self.crop:
+            return _middle(image, _part(short, long, self.edge, self.crop))
         if self.box:
             limits = [max(ENOUGH * side, WHOLE) for side in reversed(self.box)]
-            factors = [max(1, s // limit) for s, limit in zip(image.size, limits, strict=True)]
-            return image if max(factors) == 1 else image.reduce(tuple(factors))
+            across, down = (max(1, s // most) for s, most in zip(image.size, limits, strict=True))
+            return image if across == down == 1 else image.reduce((across, down))
         return image
 
-    def _part(self, short: int, long: int) -> int:
-        """Pixels of the long edge that surely hold the crop, scaled as if the whole were there.
 
-        The processor rounds the scaled length down and crops its middle, half a pixel aside if
-        that isn't even; so of the lengths that would do, the one is taken that fits best in both.
-        """
-        enough = 4 * -(-max(self.crop) // self.edge) * short
-        enough += (long - enough) % 2
-        whole = self.edge * long // short
+def _part(short: int, long: int, edge: int, crop: tuple[int, int]) -> int:
+    """Pixels of the long edge that surely hold the crop, scaled as if the whole were there.
 
-        def mismatch(length: int) -> tuple[int, float]:
-            scaled = self.edge * length // short
-            return (whole - scaled) % 2, abs(scaled / length - whole / long)
+    The processor rounds the scaled length down and crops its middle, half a pixel aside if that
+    isn't even; so of the lengths that would do, the one is taken that fits best in both.
+    """
+    enough = 4 * -(-max(crop) // edge) * short
+    enough += (long - enough) % 2
+    whole = edge * long // short
 
-        lengths = range(enough, min(long, enough + 2 * min(short, 256)) + 1, 2)
-        return min(lengths, key=mismatch, default=long)
+    def mismatch(length: int) -> tuple[int, float]:
+        scaled = edge * length // short
+        return (whole - scaled) % 2, abs(scaled / length - whole / long)
+
+    lengths = range(enough, min(long, enough + 2 * min(short, 256)) + 1, 2)
+    return min(lengths, key=mismatch, default=long)
 
 
-def _entries(size) -> dict[str, int]:
+def _entries(size: object) -> dict[str, int]:
     """The entries that are set in a size of transformers, of whatever type it is."""
     if size is None or isinstance(size, int):
         return {}
     names = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
-    get = size.get if isinstance(size, dict) else lambda name: getattr(size, name, None)
-    return {name: get(name) for name in names if get(name)}
+    known: dict[str, Any]
+    known = size if isinstance(size, dict) else {name: getattr(size, name, None) for name in names}
+    return {name: known[name] for name in names if known.get(name)}
 
 
 def _middle(image: PIL.Image.Image, length: int) -> PIL.Image.Image:
@@ -142,9 +155,12 @@ def _middle(image: PIL.Image.Image, length: int) -> PIL.Image.Image:
     return image.crop((0, start, width, start + length))
 
 
-def _groups(images: Iterable, opener: Opener, shape: _Shape) -> Iterable[list]:
+def _groups(
+    images: Iterable[Any], opener: Opener, shape: _Shape
+) -> Iterator[list[PIL.Image.Image]]:
     """The opened images in order, in lists of at most about `_HELD_PIXELS`."""
-    group, held = [], 0
+    group: list[PIL.Image.Image] = []
+    held = 0
     for source in images:
         image = shape.shortened(opener(source, shape.at_least))
         area = image.width * image.height
@@ -157,10 +173,11 @@ def _groups(images: Iterable, opener: Opener, shape: _Shape) -> Iterable[list]:
         yield group
 
 
-def _prepared(processor, group: list[PIL.Image.Image]) -> Tensor:
+def _prepared(processor: Preparing, group: list[PIL.Image.Image]) -> Tensor:
     try:
-        return processor(images=group, return_tensors="pt")["pixel_values"]
+        values: Tensor = processor(images=group, return_tensors="pt")["pixel_values"]
     except (MemoryError, RuntimeError) as error:  # what torch raises where memory ends
         sizes = " ".join(f"{image.width} x {image.height}" for image in group[:3])
         reason = " ".join(str(error).split())[:200]
         raise CorpusError(f"an image of {sizes} pixels can't be prepared ({reason})") from error
+    return values

@@ -26,7 +26,7 @@ class Problems:
     ends in an error, since they say why nothing was left.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lines: list[str] = []
         self.missing = 0
         self._summaries: list[str] = []
@@ -59,7 +59,7 @@ class Problems:
     def __enter__(self) -> "Problems":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         shown = self.lines[:SHOWN]
         if len(self.lines) > SHOWN:
             shown.append(f"… and {len(self.lines) - SHOWN:,} more like these")

@@ -1,8 +1,8 @@
 """The scenes corpus: generated images with five true captions each, no download.
 
-Stands at the beginning of corpus → importance → mask. `corpora.layout` decides what is in a scene,
-`corpora.drawing` draws it, `corpora.wording` describes it; here they become a `datasets.Dataset`
-like that of any other corpus.
+Stands at the beginning of corpus → importance → mask. What is in a scene is decided, drawn and
+described in `corpora.generating`; here scenes become a `datasets.Dataset` like that of any other
+corpus.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 from tqdm import tqdm
 
-from corpora.drawing import render
-from corpora.layout import Scene, Thing, scene
-from corpora.wording import captions
+from corpora.generating.drawing import render
+from corpora.generating.layout import Scene, Thing, scene
+from corpora.generating.wording import captions
 
 __all__ = ["SEEDS", "Scene", "Thing", "captions", "load_scenes", "render", "scene"]
 
 SEEDS = {"train": 1, "validation": 2}
 DEFAULT_IMAGES = {"train": 4096, "validation": 1000}
-SOURCES = ("layout", "backgrounds", "drawing", "wording", "scenes")
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(),
@@ -55,7 +55,7 @@ def load_scenes(split: str = "validation", images: int | None = None) -> dataset
         )
 
 
-def _rows(split: str, count: int) -> Iterator[dict]:
+def _rows(split: str, count: int) -> Iterator[dict[str, Any]]:
     # shown where a person is there to see it: the first run on a machine draws for half a minute
     for index in tqdm(range(count), desc=f"draw scenes: {split}", unit="image", disable=None):
         drawn = scene(SEEDS[split], index)
@@ -71,8 +71,9 @@ def _rows(split: str, count: int) -> Iterator[dict]:
 @functools.cache
 def _code_digest() -> str:
     """Changes with the code that makes scenes, so that the cache never holds yesterday's."""
-    folder = Path(__file__).parent
-    code = b"".join((folder / f"{name}.py").read_bytes() for name in SOURCES)
+    here = Path(__file__)
+    files = [*sorted((here.parent / "generating").glob("*.py")), here]
+    code = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(code).hexdigest()[:16]
 
 

@@ -41,7 +41,7 @@ def resolve(split: str, available: Collection[str], where: object) -> str:
 
     Raises CorpusError if neither is available.
     """
-    other = {"validation": "test", "test": "validation"}.get(split)
+    other = {"validation": "test", "test": "validation"}.get(split, split)
     for name in (split, other):
         if name in available:
             return name

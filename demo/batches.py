@@ -95,7 +95,7 @@ def cropped(image: Image.Image, side: int, dice: random.Random) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Batches(torch.utils.data.Dataset):
+class Batches(torch.utils.data.Dataset[Batch]):
     """The batches of a training, made in the data loader's process.
 
     size images a batch, texts captions an image; side_at(step) is the images' side in pixels.

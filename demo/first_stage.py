@@ -52,7 +52,7 @@ class FirstStageOptions(CombinationOptions, OutputOptions):
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("demo.first_stage"), FirstStageOptions, "demo.first_stage")
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from compress.joint import rule
 from compress.making.make import make, write
@@ -61,17 +61,19 @@ from compress.rule_command import summary
 from pruning_mechanism.families import pruned_class
 
 
-def vision_alone(model: nn.Module) -> nn.Module:
+def vision_alone(model: PreTrainedModel) -> PreTrainedModel:
     """A smaller CLIP's vision tower with its projection, which shares the CLIP's tensors."""
     tower = pruned_class(model.config.vision_config)
     settings = model.config.vision_config.to_dict() | {
         "projection_dim": model.config.projection_dim
     }
-    alone = tower(tower.config_class.from_dict(settings))
+    config_class = tower.config_class  # which every pruned class names
+    alone = tower(config_class.from_dict(settings))  # type: ignore[union-attr]
     own = alone.state_dict().keys()
     kept = {name: tensor for name, tensor in model.state_dict().items() if name in own}
     alone.load_state_dict(kept, assign=True)
-    return alone.eval()
+    alone.eval()
+    return alone
 
 
 def drop_code(directory: Path) -> None:
@@ -94,7 +96,7 @@ def main(options: FirstStageOptions) -> None:
         stage = replace(
             result,
             model=vision_alone(result.model),
-            processor=result.processor.image_processor,
+            processor=getattr(result.processor, "image_processor", result.processor),
             towers=(),
             step=replace(result.step, files=None),
         )

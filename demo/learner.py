@@ -67,8 +67,8 @@ def recognition_loss(logits: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
 def bfloat16_is_fast(device: str) -> bool:
     """Whether the hardware computes in bfloat16; a CPU that only imitates it is 20 × slower."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class Learner:
@@ -79,10 +79,10 @@ class Learner:
         self.half = bfloat16_is_fast(device)
         # On a CPU with bfloat16, plain matrix products beat the fused attention at 16 dimensions.
         attention = "eager" if self.half and device == "cpu" else "sdpa"
-        self.model = build_model(len(processor.tokenizer), attention).to(device)
-        self.recogniser = torch.nn.Linear(self.model.config.vision_config.hidden_size, phrases).to(
-            device
-        )
+        self.model = build_model(len(processor.tokenizer), attention)
+        self.model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
+        pooled = self.model.visual_projection.in_features
+        self.recogniser = torch.nn.Linear(pooled, phrases).to(device)
         self.parameters = dict(self.model.named_parameters())
         self.parameters |= dict(self.recogniser.named_parameters(prefix="head"))
         self.optimizers = self._optimizers()
@@ -162,9 +162,10 @@ class Learner:
             read.append(embed_texts(self.model, tokens["input_ids"].to(self.device)))
         return (torch.cat(read) @ torch.cat(seen).T).cpu()
 
-    def save(self, path: Path, recipe: dict) -> None:
+    def save(self, path: Path, recipe: dict[str, str]) -> None:
         """Keeps all that going on needs in one safetensors file, with the recipe it came from."""
         tensors = {f"weights/{name}": p.detach() for name, p in self.parameters.items()}
+        names: dict[torch.Tensor, str]
         names = {parameter: name for name, parameter in self.parameters.items()}
         for kind, optimizer in self.optimizers.items():
             for parameter, state in optimizer.state.items():
@@ -188,7 +189,8 @@ class Learner:
                     state[field] = file.get_tensor(key)
 
 
-def recipe_kept(path: Path) -> dict:
+def recipe_kept(path: Path) -> dict[str, str]:
     """The recipe of a training that `Learner.save` has kept."""
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["recipe"])
+        recipe: dict[str, str] = json.loads(file.metadata()["recipe"])
+    return recipe

@@ -46,7 +46,7 @@ def build_model(vocabulary: int, attention: str) -> CLIPModel:
         vision_config=VISION,
         text_config=TEXT | {"vocab_size": vocabulary},
         projection_dim=EMBEDDING_SIZE,
-        attn_implementation=attention,
+        attn_implementation=attention,  # type: ignore[call-arg]  # which the base class takes
     )
     return CLIPModel(config)
 
@@ -71,7 +71,7 @@ def build_processor(texts: Iterable[str], vocabulary: int = 4096) -> CLIPProcess
     learnt = json.loads(learner.to_str())["model"]
     tokenizer = CLIPTokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(merge) for merge in learnt["merges"]],
+        merges=[tuple(merge) for merge in learnt["merges"]],  # type: ignore[misc]  # says texts
         model_max_length=TEXT["max_position_embeddings"],
     )
     images = CLIPImageProcessor(

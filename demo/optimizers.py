@@ -5,6 +5,7 @@ bfloat16 arithmetic does many times slower than float32, and one matrix at a tim
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 
@@ -18,7 +19,7 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """
     a, b, c = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x: torch.Tensor = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -29,11 +30,17 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised; matrices of one shape are handled together."""
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # asks for no loss
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             shapes = defaultdict(list)
@@ -46,12 +53,13 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(parameters, list(update.unbind()), alpha=-scale)
 
-    def _nesterov(self, parameters, momentum: float) -> torch.Tensor:
+    def _nesterov(self, parameters: list[torch.nn.Parameter], momentum: float) -> torch.Tensor:
         updates = []
-        for parameter in parameters:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(parameter.grad, 1 - momentum)
-            updates.append(torch.lerp(parameter.grad, state["momentum"], momentum))
+            state["momentum"].lerp_(gradient, 1 - momentum)
+            updates.append(torch.lerp(gradient, state["momentum"], momentum))
         return torch.stack(updates)

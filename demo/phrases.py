@@ -27,7 +27,7 @@ class Phrases:
     @classmethod
     def of(cls, captions_of_images: Sequence[Sequence[str]], count: int) -> "Phrases":
         """The `count` phrases said of most images, leaving out those said of over 30 %."""
-        images_that_say = Counter()
+        images_that_say: Counter[str] = Counter()
         for captions in captions_of_images:
             images_that_say.update(set(phrases_in(captions)))
         limit = COMMON * len(captions_of_images)

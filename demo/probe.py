@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from commands.flags import ConfigOption, Count, Seed, StagePath
 from commands.run import main_of
@@ -39,9 +40,9 @@ import torch
 from rich.table import Table
 
 from cascade import Stage
-from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.wording import placing
 from corpora.scenes import SEEDS, Scene, captions, render, scene
-from corpora.wording import placing
 from evaluation.retrieval import recall
 
 KINDS = ("all things", "two things in full", "relation", "counts and colours", "sizes compared")
@@ -106,8 +107,8 @@ def _misdescribed(drawn: Scene, word: str, choices: Sequence[str], dice: random.
     if word == "background":
         return replace(drawn, background=_other(drawn.background, choices, dice))
     first, *rest = drawn.things
-    wrong = replace(first, **{word: _other(getattr(first, word), choices, dice)})
-    return replace(drawn, things=(wrong, *rest))
+    other: dict[str, Any] = {word: _other(getattr(first, word), choices, dice)}
+    return replace(drawn, things=(replace(first, **other), *rest))
 
 
 def _other(value: str, choices: Sequence[str], dice: random.Random) -> str:

@@ -92,7 +92,7 @@ from tqdm import tqdm
 
 from compress.calibrating.device import check_device
 from corpora import drop_unreadable, load_corpus, open_image
-from demo.batches import Batches, CorpusSource, SceneSource, Source
+from demo.batches import Batch, Batches, CorpusSource, SceneSource, Source
 from demo.learner import Learner, Rates, recipe_kept
 from demo.network import IMAGE_SIDE, build_processor
 from demo.phrases import Phrases
@@ -204,7 +204,9 @@ def _schedule(recipe: Recipe) -> Schedule:
     return Schedule(recipe.samples, recipe.coarse, recipe.decay, recipe.batch)
 
 
-def _batches(learner: Learner, recipe: Recipe, source: Source, phrases: Phrases) -> DataLoader:
+def _batches(
+    learner: Learner, recipe: Recipe, source: Source, phrases: Phrases
+) -> DataLoader[Batch]:
     """The batches that are still to come, made in a process of their own."""
     schedule = _schedule(recipe)
     batches = Batches(
@@ -227,7 +229,7 @@ def _batches(learner: Learner, recipe: Recipe, source: Source, phrases: Phrases)
 
 
 def _train(
-    learner: Learner, recipe: Recipe, batches: DataLoader, held_out: Dataset, kept: Path
+    learner: Learner, recipe: Recipe, batches: DataLoader[Batch], held_out: Dataset, kept: Path
 ) -> None:
     """Take every step left, with a bar, a look at recall now and then, and a safety copy."""
     schedule = _schedule(recipe)

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from cascade import Cascade, States, UnreadableImage
+from cascade.catalogue import Contents
 
 INTERRUPTS = int(os.environ.get("INTERRUPTS", "60"))
 CASCADES = int(os.environ.get("CASCADES", "3"))
@@ -439,6 +440,13 @@ def test_a_key_that_two_threads_want_goes_to_one_of_them(busy_switching):
     assert len(cascade) == 40
     for image in range(40):
         assert cascade.search(str(image), 1)[0].key == image
+
+
+def test_an_image_that_was_released_is_not_taken_for_one_to_open():
+    contents = Contents(keys=["there", "released"], sources=["there.jpg", None])
+    assert contents.source(0) == "there.jpg"
+    with pytest.raises(LookupError, match="'released' is no longer held"):
+        contents.source(1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -150,3 +150,11 @@ def test_a_stage_resumes_from_the_one_of_that_name():
 def test_a_stage_resumes_from_an_earlier_one_and_alone(stages, complaint):
     with pytest.raises(ValueError, match=complaint):
         resumed_from(stages)
+
+
+def test_states_with_sizes_are_not_joined_to_states_without():
+    plain = States(torch.ones(1, 3, 2))
+    sized = States(torch.ones(1, 3, 2), torch.ones(1, 3, dtype=torch.int16))
+    for parts in ([plain, sized], [sized, plain]):
+        with pytest.raises(ValueError, match="came with sizes"):
+            States.joined(parts)

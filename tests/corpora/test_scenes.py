@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import scenes
-from corpora.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.layout import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, TEXTURES
+from corpora.generating.wording import NUMBERS, PLURALS, SETTINGS
 from corpora.scenes import captions, load_scenes, render, scene
-from corpora.wording import NUMBERS, PLURALS, SETTINGS
 
 any_scene = st.builds(scene, st.integers(0, 3), st.integers(0, 10**6))
 

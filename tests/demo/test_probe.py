@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from corpora.generating.wording import placing
 from corpora.scenes import scene
-from corpora.wording import placing
 from demo.probe import WORDS, noticed_words
 
 SCENES = [scene(2, index) for index in range(40)]

@@ -83,7 +83,7 @@ def in_xmp(packet: object) -> int | None:
     return int(match[1]) if match and 1 <= int(match[1]) <= 8 else None
 
 
-def _value(block: bytes, order: str, kind: int, at: int) -> int | None:
+def _value(block: bytes | bytearray, order: str, kind: int, at: int) -> int | None:
     """A whole number from 1 to 8 of whatever type it was written as: SHORT is the right one."""
     if kind == 2 and block[at : at + 1].isdigit():
         return int(block[at : at + 1]) if b"1" <= block[at : at + 1] <= b"8" else None

@@ -1,7 +1,7 @@
 import pytest
 
 from corpora.problems import CorpusError, Problems
-from corpora.reading import json_object, lines
+from corpora.readers.reading import json_object, lines
 
 
 def test_lines_are_numbered_as_an_editor_does_and_stripped_of_their_ends(write, tmp_path):

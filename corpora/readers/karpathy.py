@@ -8,9 +8,10 @@ lies in a corpus directory goes before the publisher's own split.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, json_object
+from corpora.readers.reading import caption, find_file, json_object
 from corpora.splits import resolve, split_name
 
 
@@ -39,7 +40,7 @@ def entries(file: Path, split: str, problems: Problems) -> tuple[list[Entry], li
     if not isinstance(images, list):
         raise CorpusError(f"{file}: has no list under 'images'; is it Karpathy's split file?")
     members = [image if isinstance(image, dict) else {} for image in images]
-    available = {split_name(member.get("split")) for member in members} - {None}
+    available = {name for member in members if (name := split_name(member.get("split")))}
     wanted = resolve(split, available, file)
     chosen = [
         (number, member)
@@ -54,10 +55,13 @@ def entries(file: Path, split: str, problems: Problems) -> tuple[list[Entry], li
     return list(_usable(file, chosen, problems)), list(_usable(file, others, Problems()))
 
 
-def _usable(file: Path, chosen: list[tuple[int, dict]], problems: Problems) -> Iterator[Entry]:
+def _usable(
+    file: Path, chosen: list[tuple[int, dict[str, Any]]], problems: Problems
+) -> Iterator[Entry]:
     for number, member in chosen:
         name, sentences = member.get("filename"), member.get("sentences")
-        if split_name(member.get("split")) is None or caption(name) is None:
+        known = split_name(member.get("split")) is not None
+        if not known or not isinstance(name, str) or caption(name) is None:
             problems.add(file, None, f"image {number} has no known split or no filename")
             continue
         sentences = sentences if isinstance(sentences, list) else []

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from corpora.orientation import in_exif, in_xmp
+from corpora.decoding.orientation import in_exif, in_xmp
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -107,7 +107,8 @@ def _raw_profile(kind: bytes, body: bytes) -> bytes | None:
 
 def _webp(content: bytes) -> Bare | None:
     """The one picture, with its transparency; None of an animation."""
-    parts, exif, xmp, at = {}, None, None, 12
+    parts: dict[bytes, bytes] = {}
+    exif, xmp, at = None, None, 12
     while at + 8 <= len(content):
         kind, length = struct.unpack_from("<4sI", content, at)
         body = content[at + 8 : at + 8 + length]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import features
 
-from corpora.files import kind_of
-from corpora.images import INSTALL_HEIF, HeifImageFile
+from corpora.decoding.files import kind_of
+from corpora.decoding.images import INSTALL_HEIF, HeifImageFile
 
 _ALWAYS = (
     *(".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".apng", ".ppm", ".pgm"),
@@ -51,7 +51,7 @@ class Walk:
     """The images found, as paths relative to the folder with /, in order; the others, counted."""
 
     images: list[str] = field(default_factory=list)
-    ignored: Counter = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def said(self, directory: Path) -> str | None:
         """What was passed over, in a sentence, or None if nothing was."""
@@ -100,7 +100,7 @@ def storable(name: str) -> bool:
     return True
 
 
-def passed_over(path: str | os.PathLike, directory: str | os.PathLike) -> str | None:
+def passed_over(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> str | None:
     """Why a file in a folder is no photograph of its own, by the folders it lies in, or None."""
     parts = Path(os.path.relpath(path, directory)).parts
     for part in parts[:-1]:
@@ -122,7 +122,7 @@ def _enter(folder: Path, entered: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _entries(folder: Path, found: Walk) -> Iterator[os.DirEntry]:
+def _entries(folder: Path, found: Walk) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             yield from sorted(entries, key=lambda entry: entry.name)
@@ -130,7 +130,7 @@ def _entries(folder: Path, found: Walk) -> Iterator[os.DirEntry]:
         found.ignored["folder that can't be read"] += 1
 
 
-def _ignored(entry: os.DirEntry) -> str | None:
+def _ignored(entry: os.DirEntry[str]) -> str | None:
     """Why an entry is passed over, or None if it is an image or a folder to look into."""
     name = entry.name.lower()
     suffix = os.path.splitext(name)[1]

@@ -6,11 +6,13 @@ image; what varies (clouds, bricks, waves) varies with the stream, never with th
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
+Painter = Callable[[int, random.Random], Image.Image]
 
 
 def paint(background: str, side: int, dice: random.Random) -> Image.Image:
@@ -26,7 +28,8 @@ def _gradient(side: int, *colours: Colour) -> Image.Image:
 
 def _near(colour: Colour, dice: random.Random, spread: int) -> Colour:
     shift = dice.randint(-spread, spread)
-    return tuple(min(255, max(0, c + shift)) for c in colour)
+    red, green, blue = (min(255, max(0, c + shift)) for c in colour)
+    return red, green, blue
 
 
 def _clear_sky(side: int, dice: random.Random) -> Image.Image:
@@ -60,8 +63,11 @@ def _starry_night(side: int, dice: random.Random) -> Image.Image:
     return image
 
 
-def _ripples(draw: ImageDraw.ImageDraw, side: int, dice: random.Random, rows, height, fill, width):
+def _ripples(
+    image: Image.Image, dice: random.Random, rows: int, height: float, fill: Colour, width: float
+) -> None:
     """Wavy lines from left to right."""
+    draw, side = ImageDraw.Draw(image), image.width
     for row in range(rows):
         phase, y = dice.uniform(0, 2 * math.pi), (row + 0.5) / rows
         xs = [i / 24 for i in range(25)]
@@ -71,7 +77,7 @@ def _ripples(draw: ImageDraw.ImageDraw, side: int, dice: random.Random, rows, he
 
 def _sand(side: int, dice: random.Random) -> Image.Image:
     image = _gradient(side, (240, 216, 156), (224, 190, 122))
-    _ripples(ImageDraw.Draw(image), side, dice, 10, 0.012, (206, 170, 104), 0.008)
+    _ripples(image, dice, 10, 0.012, (206, 170, 104), 0.008)
     return image
 
 
@@ -88,7 +94,7 @@ def _meadow(side: int, dice: random.Random) -> Image.Image:
 
 def _sea(side: int, dice: random.Random) -> Image.Image:
     image = _gradient(side, (40, 150, 176), (18, 108, 150), (10, 78, 122))
-    _ripples(ImageDraw.Draw(image), side, dice, 9, 0.02, (140, 210, 220), 0.01)
+    _ripples(image, dice, 9, 0.02, (140, 210, 220), 0.01)
     return image
 
 
@@ -150,7 +156,7 @@ def _blackboard(side: int, dice: random.Random) -> Image.Image:
     return image
 
 
-def _checked_cloth(light: Colour, middle: Colour, dark: Colour):
+def _checked_cloth(light: Colour, middle: Colour, dark: Colour) -> Painter:
     def painter(side: int, dice: random.Random) -> Image.Image:
         image = Image.new("RGB", (side, side), light)
         draw = ImageDraw.Draw(image)
@@ -168,7 +174,7 @@ def _checked_cloth(light: Colour, middle: Colour, dark: Colour):
     return painter
 
 
-def _paper(top: Colour, bottom: Colour):
+def _paper(top: Colour, bottom: Colour) -> Painter:
     def painter(side: int, dice: random.Random) -> Image.Image:
         image = _gradient(side, _near(top, dice, 6), _near(bottom, dice, 6))
         draw = ImageDraw.Draw(image)
@@ -181,7 +187,7 @@ def _paper(top: Colour, bottom: Colour):
     return painter
 
 
-PAINTERS = {
+PAINTERS: dict[str, Painter] = {
     "clear sky": _clear_sky,
     "sunset": _sunset,
     "starry night": _starry_night,

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, lines, texts
-from corpora.rows import Listing, Row
+from corpora.readers.reading import caption, lines, texts
+from corpora.readers.rows import Listing, Row
+from corpora.readers.walking import walk
 from corpora.splits import resolve, split_name
-from corpora.walking import walk
 
 METADATA = "metadata.jsonl"
 LAYOUT = f"{METADATA} with file_name and captions in it or in its train/, validation/, test/"
@@ -117,7 +117,7 @@ def _without_parts(directory: Path, captions: dict[str, list[str]], split: str) 
     sides = {name: split_name(next(iter(PurePosixPath(name).parts), None)) for name in captions}
     if not captions or None in sides.values():
         return Listing(rows, ours=split)
-    wanted = resolve(split, set(sides.values()), directory)
+    wanted = resolve(split, {side for side in sides.values() if side}, directory)
     held_out = [
         row.path for row in rows if wanted == "train" and sides[row.key] not in (None, wanted)
     ]
@@ -162,11 +162,11 @@ def _captions(file: Path, problems: Problems, required: bool = True) -> dict[str
             problems.add(file, number, f"not JSON that can be read ({error})")
             continue
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if caption(name) is None:
+        if not isinstance(name, str) or caption(name) is None:
             problems.add(file, number, "no file_name")
             continue
-        given = next((entry[field] for field in CAPTION_FIELDS if entry.get(field)), [])
-        given = given if isinstance(given, list) else [given]
+        told: object = next((entry[field] for field in CAPTION_FIELDS if entry.get(field)), [])
+        given = told if isinstance(told, list) else [told]
         found = texts(given)
         if required and (not found or not all(map(texts, given))):
             problems.add(file, number, f"no caption, or an empty one, for {name}")

@@ -71,6 +71,19 @@ def test_restval_is_train_and_val_is_validation(tmp_path, pictures):
     assert len(load_corpus("hub", tmp_path)) == 5
 
 
+def test_a_part_of_no_known_name_is_not_taken_for_train(tmp_path, pictures):
+    for part, chosen in (("first", pictures[:6]), ("val", pictures[6:])):
+        parquet(tmp_path, part, rows(chosen))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        + "".join(f"  - split: {part}\n    path: data/{part}-*\n" for part in ("first", "val"))
+        + "---\n"
+    )
+    assert len(load_corpus("hub", tmp_path, "validation")) == 4
+    with pytest.raises(CorpusError, match=r"has no train split \(found: validation\)"):
+        load_corpus("hub", tmp_path, "train")
+
+
 def test_a_single_part_with_a_split_column_is_split_by_it(tmp_path, pictures):
     sides = ["train"] * 6 + ["val"] + ["test"] * 3
     features = Features({**CAPTIONED, "split": Value("string")})

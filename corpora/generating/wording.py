@@ -8,7 +8,7 @@ holds with a margin.
 import random
 from collections import Counter
 
-from corpora.layout import Scene, Thing
+from corpora.generating.layout import Scene, Thing
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 PLURALS = {"cross": "crosses"}

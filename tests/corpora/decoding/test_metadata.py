@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin, features
 
 from corpora import drop_unreadable, open_image
-from corpora.orientation import in_exif, in_xmp, orientation
-from corpora.rows import FEATURES
+from corpora.decoding.orientation import in_exif, in_xmp, orientation
+from corpora.readers.rows import FEATURES
 
 FORMS = {
     "JPEG": {"quality": 95},

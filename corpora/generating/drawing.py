@@ -10,8 +10,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from corpora.backgrounds import paint
-from corpora.layout import Scene, Thing
+from corpora.generating.backgrounds import Colour, paint
+from corpora.generating.layout import Scene, Thing
 
 OVERSAMPLING = 2
 PAINT = {
@@ -111,7 +111,7 @@ def _heart() -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _cast_shadows(canvas: Image.Image, things: tuple[Thing, ...], masks: list[Image.Image]):
+def _cast_shadows(canvas: Image.Image, things: tuple[Thing, ...], masks: list[Image.Image]) -> None:
     """Darkens the background below and to the right of every thing, softly."""
     side, scale = canvas.width, 4  # a blurred shadow needs no resolution
     shadow = Image.new("L", (side // scale, side // scale))
@@ -124,7 +124,7 @@ def _cast_shadows(canvas: Image.Image, things: tuple[Thing, ...], masks: list[Im
     canvas.paste((12, 12, 30), (0, 0), shadow.resize(canvas.size, Image.Resampling.BILINEAR))
 
 
-def _place(canvas: Image.Image, thing: Thing, mask: Image.Image):
+def _place(canvas: Image.Image, thing: Thing, mask: Image.Image) -> None:
     """Pastes the thing: outline first, then its textured inside."""
     side = canvas.width
     corner = _corner(thing, mask, side)
@@ -176,7 +176,7 @@ def _filled(thing: Thing, width: int, side: int) -> Image.Image:
     return tile
 
 
-def _ink(colour: str) -> tuple[int, int, int]:
+def _ink(colour: str) -> Colour:
     """What a texture is drawn with: a tint or shade that leaves the colour's name as it is."""
     paint = PAINT[colour]
     match colour:
@@ -189,5 +189,6 @@ def _ink(colour: str) -> tuple[int, int, int]:
     return _mixed(paint, (255, 255, 255), 0.55)
 
 
-def _mixed(colour, other, share: float) -> tuple[int, int, int]:
-    return tuple(round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+def _mixed(colour: Colour, other: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+    return red, green, blue

@@ -13,9 +13,9 @@ from pathlib import Path
 from datasets import Dataset, Features, List, Value
 
 from corpora.column import UprightImage
-from corpora.files import kind_of
-from corpora.identity import same_files, united
+from corpora.decoding.files import kind_of
 from corpora.problems import CorpusError, Problems
+from corpora.readers.identity import same_files, united
 from corpora.splits import hashed
 
 FEATURES = Features(
@@ -69,7 +69,7 @@ def image_folder(directory: Path, candidates: Iterable[str], names: Iterable[str
             f"{directory}: none of the {len(names):,} images that the captions name was found; "
             f"looked in {tried}; unpack the images into one of these"
         )
-    return max(present, key=present.get)
+    return max(present, key=present.__getitem__)
 
 
 def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset:
@@ -102,7 +102,7 @@ def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset
     return Dataset.from_dict(columns, features=FEATURES)
 
 
-def inside(path: str | os.PathLike, directory: str | os.PathLike) -> bool:
+def inside(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> bool:
     """Whether a path, as it is written, leads into a directory; links are not followed."""
     path, directory = (os.path.normpath(os.path.abspath(each)) for each in (path, directory))
     return path.startswith(os.path.join(directory, ""))

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from corpora.problems import CorpusError, Problems
 
@@ -34,7 +35,7 @@ def lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def json_object(file: Path) -> dict:
+def json_object(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object; raises CorpusError if it holds anything else."""
     try:
         value = json.loads(_bytes(file).decode("utf-8-sig"))
@@ -90,7 +91,7 @@ def _written_list(text: str) -> list[str] | None:
     return value if isinstance(value, list) and _only_texts(value) else None
 
 
-def _only_texts(values: list) -> bool:
+def _only_texts(values: list[Any]) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
 
 

@@ -9,10 +9,11 @@ import pyarrow.parquet
 import pytest
 from datasets import Features, Image, Value
 
-from corpora import CorpusError, load_corpus, walking
+from corpora import CorpusError, load_corpus
 from corpora.column import undecoded
-from corpora.reading import texts
-from corpora.walking import walk
+from corpora.readers import walking
+from corpora.readers.reading import texts
+from corpora.readers.walking import walk
 
 
 def described(directory, write, names, **more):

@@ -21,12 +21,12 @@ from PIL import Image, features
 from cascade import UnreadableImage
 from cascade.images import open_image as open_source
 from corpora import CorpusError, drop_unreadable, open_image
-from corpora.images import MAX_PIXELS
-from corpora.rows import FEATURES
+from corpora.decoding.images import MAX_PIXELS
+from corpora.readers.rows import FEATURES
 from tests.conftest import tiny_processor
 
 TRIED = int(os.environ.get("MUTATED_IMAGES", 120))
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def encoded(image, form, **options) -> bytes:
@@ -163,7 +163,7 @@ def test_a_function_that_fails_to_give_an_image_is_a_reason(failure):
 
 
 def test_heic_without_its_decoder_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("corpora.images.HeifImageFile", None)
+    monkeypatch.setattr("corpora.decoding.images.HeifImageFile", None)
     with pytest.raises(CorpusError, match=r"pip install 'clip-cascade\[heif\]'"):
         open_image(b"\0\0\0\x18ftypheic" + bytes(100))
 
@@ -191,7 +191,7 @@ import random, sys
 sys.path.insert(0, sys.argv[1])
 import warnings
 warnings.simplefilter("ignore")
-from tests.corpora.test_mutated_images import mutated, originals
+from tests.corpora.decoding.test_mutated_images import mutated, originals
 from corpora import CorpusError
 from corpora.pixels import pixel_values
 from tests.conftest import tiny_processor

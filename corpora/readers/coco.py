@@ -7,10 +7,10 @@ validation here, unless Karpathy's `dataset_coco.json` lies beside the images.
 import re
 from pathlib import Path
 
-from corpora.karpathy import Entry, entries, find_karpathy
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, json_object
-from corpora.rows import Listing, Row, image_folder
+from corpora.readers.karpathy import Entry, entries, find_karpathy
+from corpora.readers.reading import caption, find_file, json_object
+from corpora.readers.rows import Listing, Row, image_folder
 from corpora.splits import resolve, split_name
 
 LAYOUT = "train2017/, val2017/ and annotations/captions_train2017.json, captions_val2017.json"
@@ -79,7 +79,7 @@ def _captions(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int,
     for number, image in enumerate(content.get("images") or ()):
         image = image if isinstance(image, dict) else {}
         identity, name = image.get("id"), image.get("file_name")
-        if isinstance(identity, int) and caption(name):
+        if isinstance(identity, int) and isinstance(name, str) and caption(name):
             names[identity] = name
         else:
             problems.add(file, None, f"image {number} has no id or no file_name")

@@ -9,29 +9,33 @@ import hashlib
 import os
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow
 import pyarrow.compute
 
-from corpora.files import open_regular
+from corpora.decoding.files import open_regular
 from corpora.problems import CorpusError
 
 _END_BYTES = 2048
 _BLOCK = 1 << 20
 
+_File: TypeAlias = tuple[int | str, ...] | str
+"""What identifies a file on this machine: device and inode, or a path where these say nothing."""
 
-def same_files(paths: Iterable[str | os.PathLike]) -> list[Hashable]:
+
+def same_files(paths: Iterable[str | os.PathLike[str]]) -> list[Hashable]:
     """For each path what stands for its picture: equal for the same file or identical bytes.
 
     A file that isn't there, is empty or can't be read stands for itself by its path.
     """
     spelled = [os.path.normpath(os.path.abspath(path)) for path in paths]
-    known: dict[str, Hashable] = {path: path for path in spelled}
-    first_path: dict[tuple, str] = {}
-    by_size: dict[int, list[tuple]] = defaultdict(list)
+    known: dict[str, _File] = {path: path for path in spelled}
+    first_path: dict[_File, str] = {}
+    by_size: dict[int, list[_File]] = defaultdict(list)
     for path in known:
         if (found := _file(path)) is None:
             continue
@@ -41,7 +45,7 @@ def same_files(paths: Iterable[str | os.PathLike]) -> list[Hashable]:
             first_path[inode] = path
             by_size[size].append(inode)
     digests = _equal_among(by_size.values(), first_path, _ends)
-    again: dict[Hashable, list[tuple]] = defaultdict(list)
+    again: dict[Hashable, list[_File]] = defaultdict(list)
     for inode, ends in digests.items():
         again[ends].append(inode)
     digests = _equal_among(again.values(), first_path, _whole)
@@ -95,7 +99,7 @@ def united(*identities: Sequence[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _file(path: str) -> tuple[tuple, int] | None:
+def _file(path: str) -> tuple[_File, int] | None:
     """What identifies a file on this machine, and its size."""
     try:
         found = os.stat(path)
@@ -108,10 +112,12 @@ def _file(path: str) -> tuple[tuple, int] | None:
 
 
 def _equal_among(
-    groups: Iterable[list[tuple]], paths: Mapping[tuple, str], digest
-) -> dict[tuple, Hashable]:
+    groups: Iterable[list[_File]],
+    paths: Mapping[_File, str],
+    digest: Callable[[BinaryIO], Hashable],
+) -> dict[_File, Hashable]:
     """The digests of the files that others may be equal to."""
-    found = {}
+    found: dict[_File, Hashable] = {}
     for group in groups:
         for inode in group if len(group) > 1 else ():
             try:
@@ -137,10 +143,11 @@ def _whole(file: BinaryIO) -> Hashable:
     return digest.digest()
 
 
-def _lengths(column: pyarrow.ChunkedArray) -> np.ndarray:
+def _lengths(column: pyarrow.ChunkedArray) -> npt.NDArray[np.integer[Any]]:
     """Bytes embedded in each row, 0 where there are none."""
     found = pyarrow.compute.binary_length(_field(column, "bytes"))
-    return pyarrow.compute.fill_null(found, 0).to_numpy()
+    lengths: npt.NDArray[np.integer[Any]] = pyarrow.compute.fill_null(found, 0).to_numpy()
+    return lengths
 
 
 def _field(column: pyarrow.ChunkedArray, name: str) -> pyarrow.ChunkedArray:
@@ -148,7 +155,10 @@ def _field(column: pyarrow.ChunkedArray, name: str) -> pyarrow.ChunkedArray:
 
 
 def _embedded(
-    column: pyarrow.ChunkedArray, lengths: np.ndarray, shared: Counter, number: int
+    column: pyarrow.ChunkedArray,
+    lengths: npt.NDArray[np.integer[Any]],
+    shared: Counter[int],
+    number: int,
 ) -> list[Hashable | None]:
     """Identities of the rows with embedded bytes; the bytes are never copied out of the table."""
     identities: list[Hashable | None] = []

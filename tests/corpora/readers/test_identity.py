@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pictures
 
 from corpora import load_corpus
-from corpora.identity import same_files, same_rows, united
+from corpora.readers.identity import same_files, same_rows, united
 
 SPLITS = ("train", "validation")
 
@@ -59,7 +59,7 @@ def test_files_are_the_same_by_spelling_link_and_bytes(tmp_path, write, monkeypa
 
 def test_only_files_that_may_be_equal_are_read(tmp_path, write, monkeypatch):
     files = [write(tmp_path / str(n), bytes(n)) for n in range(1, 20)]
-    monkeypatch.setattr("corpora.identity.open_regular", None)
+    monkeypatch.setattr("corpora.readers.identity.open_regular", None)
     assert len(set(same_files(files))) == 19
 
 

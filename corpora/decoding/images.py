@@ -6,23 +6,26 @@ broken files (`corpora.column`), and search. What one image may cost is bounded:
 """
 
 import threading
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from corpora.bare import Bare, bare
-from corpora.files import open_regular
-from corpora.orientation import TURNS, upright
+from corpora.decoding.bare import Bare, bare
+from corpora.decoding.files import open_regular
+from corpora.decoding.orientation import TURNS, upright
 from corpora.problems import CorpusError
 
-try:
-    from pillow_heif.as_plugin import HeifImageFile
-except ImportError:
-    HeifImageFile = None
+HeifImageFile: Callable[[BinaryIO], PIL.Image.Image] | None = None
+"""What opens HEIC files, if it is installed."""
+with suppress(ImportError):
+    from pillow_heif import as_plugin
+
+    HeifImageFile = as_plugin.HeifImageFile
 
 # Of a picture that is decoded as a whole: where Pillow begins to warn, 16,384 x 5,461. JPEGs that
 # aren't progressive may have four times as many; they are then decoded at half their size.
@@ -46,7 +49,7 @@ _HEIF_BRANDS = frozenset(
 
 
 def open_image(
-    image: PIL.Image.Image | str | Path | bytes | dict, at_least: int | None = None
+    image: PIL.Image.Image | str | Path | bytes | dict[str, Any], at_least: int | None = None
 ) -> PIL.Image.Image:
     """Decode an image to RGB, turned upright as its EXIF orientation says.
 
@@ -69,7 +72,7 @@ def open_image(
         if isinstance(image, PIL.Image.Image):
             return _rgb(upright(_loaded(image)))
         if isinstance(image, dict):
-            image = image["bytes"] if image.get("bytes") is not None else image["path"]
+            image = _content(image)
         with BytesIO(image) if isinstance(image, bytes) else open_regular(image) as stream:
             return _decoded(stream, at_least)
     except CorpusError as error:
@@ -80,6 +83,12 @@ def open_image(
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CorpusError(f"{_name(image)}: can't be decoded ({reason})") from error
+
+
+def _content(row: dict[str, Any]) -> bytes | str:
+    """What holds the picture: the bytes if they are there, else the path of the file."""
+    content: bytes | str = row["bytes"] if row.get("bytes") is not None else row["path"]
+    return content
 
 
 def _decoded(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
@@ -131,7 +140,7 @@ def _formats() -> tuple[str, ...]:
 def _whole(image: PIL.Image.Image, at_least: int | None) -> PIL.Image.Image:
     """Decode an opened file: upright, RGB, and scaled down as `open_image` says."""
     stored = image.width * image.height
-    bound = MAX_PIXELS_OF.get(image.format, MAX_PIXELS)
+    bound = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     if image.format == "JPEG":
         divisor = _divisor(image.size, at_least)
         if not image.info.get("progressive"):  # which is held as a whole, however it is decoded
@@ -157,9 +166,9 @@ def _divisor(size: tuple[int, int], at_least: int | None) -> int:
     return 1 << max(0, (min(size) // max(1, at_least)).bit_length() - 1)
 
 
-def _draft(image: JpegImageFile, divisor: int) -> None:
+def _draft(image: PIL.Image.Image, divisor: int) -> None:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8: in the cosine transform, with a part of the work."""
-    image.draft(None, tuple(max(1, side // divisor) for side in image.size))
+    image.draft(None, (max(1, image.width // divisor), max(1, image.height // divisor)))
 
 
 def _loaded(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -179,7 +188,7 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     """Floating point grey as L: values in [0, 1] are scaled, others are taken for 0 to 255."""
-    lowest, highest = image.getextrema()
+    lowest, highest = cast(tuple[float, float], image.getextrema())  # pairs only of several bands
     scale = 255 if lowest >= 0 and 0 < highest <= 1 else 1
     return image.point(lambda value: value * scale).convert("L")
 

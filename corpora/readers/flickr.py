@@ -7,10 +7,10 @@ has a small parser here that reports the lines it can't use and goes on.
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpora.karpathy import entries, find_karpathy
 from corpora.problems import CorpusError, Problems
-from corpora.reading import caption, find_file, lines
-from corpora.rows import Listing, Row, image_folder, rows_of
+from corpora.readers.karpathy import entries, find_karpathy
+from corpora.readers.reading import caption, find_file, lines
+from corpora.readers.rows import Listing, Row, image_folder, rows_of
 from corpora.splits import resolve
 
 LAYOUT_30K = "results.csv (or results_20130124.token) and flickr30k_images/"
@@ -84,10 +84,11 @@ def _token(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
     for number, line in lines(file, problems):
         label, tab, text = line.partition("\t")
         name, mark, _ = label.rpartition("#")
-        if not (tab and mark and name and caption(text)):
+        said = caption(text)
+        if not (tab and mark and name and said):
             problems.add(file, number, f"not `name.jpg#0<TAB>caption`: {line[:60]!r}")
         else:
-            yield name.strip(), caption(text)
+            yield name.strip(), said
 
 
 def _piped(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
@@ -96,10 +97,11 @@ def _piped(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
         name, *rest = line.split("|", 2)
         if number == 1 and name.strip() == "image_name":
             continue
-        if len(rest) != 2 or not name.strip() or not caption(rest[1]):
+        said = caption(rest[1]) if len(rest) == 2 else None
+        if not (name.strip() and said):
             problems.add(file, number, f"not `name.jpg| 0| caption`: {line[:60]!r}")
         else:
-            yield name.strip(), caption(rest[1])
+            yield name.strip(), said
 
 
 def _comma(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
@@ -111,10 +113,11 @@ def _comma(file: Path, problems: Problems) -> Iterator[tuple[str, str]]:
         text = text.strip()
         if len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].replace('""', '"')
-        if not (comma and name.strip() and caption(text)):
+        said = caption(text)
+        if not (comma and name.strip() and said):
             problems.add(file, number, f"not `name.jpg,caption`: {line[:60]!r}")
         else:
-            yield name.strip(), caption(text)
+            yield name.strip(), said
 
 
 def _grouped(file: Path, pairs: Iterator[tuple[str, str]], layout: str) -> dict[str, list[str]]:

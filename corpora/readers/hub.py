@@ -17,12 +17,12 @@ import pyarrow.compute
 from datasets import Dataset, DatasetDict, Image, List, Value
 
 from corpora.column import UprightImage
-from corpora.identity import same_rows, united
 from corpora.problems import CorpusError, Problems
-from corpora.reading import texts
-from corpora.rows import chosen_key, inside
+from corpora.readers.identity import same_rows, united
+from corpora.readers.reading import texts
+from corpora.readers.rows import chosen_key, inside
+from corpora.readers.walking import Walk, passed_over, walk
 from corpora.splits import hashed, resolve, split_name
-from corpora.walking import Walk, passed_over, walk
 
 CAPTION_COLUMNS = (
     "captions",
@@ -67,7 +67,8 @@ class _Part:
     def paths(self) -> list[str | None]:
         """The paths of the images, straight from the table: no bytes are loaded."""
         column = self.images.data.column("image")
-        return pyarrow.compute.struct_field(column, "path").to_pylist()
+        paths: list[str | None] = pyarrow.compute.struct_field(column, "path").to_pylist()
+        return paths
 
 
 def load_hub(source: str, split: str, problems: Problems, captions: bool = True) -> Dataset:
@@ -91,7 +92,8 @@ def load_hub(source: str, split: str, problems: Problems, captions: bool = True)
         sides = [_sides_of_one(whole, available[name], split, source)]
         wanted = _wanted_of_one(sides[0], available[name], split, source)
     else:
-        wanted = resolve(split, set(available.values()), f"{source} ({', '.join(published)})")
+        known = {ours for ours in available.values() if ours}
+        wanted = resolve(split, known, f"{source} ({', '.join(published)})")
         needed = {wanted, "validation", "test"} if wanted == "train" else {wanted}
         names = [name for name, ours in available.items() if ours in needed]
         parts = [
@@ -121,7 +123,7 @@ def _wanted_of_one(
     sides: list[str | None], published: str | None, split: str, source: str
 ) -> str | None:
     """The split to take of a single part; None if it is chosen by hash."""
-    known = set(sides) - {None, "unknown"}
+    known = {side for side in sides if side and side != "unknown"}
     return resolve(split, known, source) if known else None
 
 
@@ -205,8 +207,8 @@ def _consistent(names: list[str], pictures: list[Hashable]) -> bool:
 
 def _labels(part: _Part, pictures: list[Hashable], source: str) -> list[str]:
     """What names the image of each row: its file, else the number of its picture's first row."""
-    paths = part.paths
-    if None not in paths:
+    paths = [path for path in part.paths if path is not None]
+    if len(paths) == len(part):
         files = [PurePath(path).name for path in paths]
         if _consistent(files, pictures):
             return files
@@ -264,8 +266,8 @@ def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
                 passed[reason] += 1
                 fine = False
             usable.append(fine)
-    if passed:
-        problems.say(Walk(ignored=passed).said(Path(source)))
+    if said := Walk(ignored=passed).said(Path(source)):
+        problems.say(said)
     return usable
 
 

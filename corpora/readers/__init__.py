@@ -1,0 +1,1 @@
+"""From what publishers ship to the rows of a split: a reader for each, and what they share."""
