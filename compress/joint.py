@@ -118,15 +118,13 @@ def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thor
     if isinstance(budget, MacBudget):
         prices = MacPrices.under(source.model.config, budget.share)
         return Found(best_combinations(source, prices, thoroughness, label))
-    size = source.sampling.batch_size
-    measured = source.cache.once(
-        ("seconds", size), lambda: SecondPrices.measured(source.model, size)
-    )
+    size, dense = source.sampling.batch_size, source.deployed(source.model)
+    measured = source.cache.once(("seconds", size), lambda: SecondPrices.measured(dense, size))
     asked, best = budget.share, None
     share_asked = asked
     for _ in range(CORRECTIONS):
         tried = best_combinations(source, measured.under(share_asked), thoroughness, label)
-        share = measured_share(Found(tried).best.model, source.model, size)
+        share = measured_share(source.deployed(Found(tried).best.model), dense, size)
         found = Found(tried, measured, share)
         if share <= asked and (best is None or found.best.lost < best.best.lost):
             best = found

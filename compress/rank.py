@@ -64,6 +64,7 @@ from torch.nn.functional import cosine_similarity, layer_norm
 from transformers import PreTrainedModel
 
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.moments import precise
 from compress.making.reducing import asked_of, check_of, within
 from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
@@ -163,8 +164,7 @@ def leave_one_out(
         hidden = root.feed(index, hidden)
         for above in range(index + 1, len(tower.layers)):
             hidden, sizes = root.through(above, hidden, sizes)
-        embeddings: Tensor = tower.final(root.pool(hidden, sizes))
-        return embeddings
+        return precise(tower.final(root.pool(hidden, sizes)))
 
     states, effects = [], []
     for batch in calibration.batches(f"effects in layer {index + 1}"):

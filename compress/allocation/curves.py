@@ -19,7 +19,7 @@ from compress.budgets.structures import allowed
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.finite import first_break
 from compress.calibrating.importance import Importance
-from compress.calibrating.moments import Moments, output_weight
+from compress.calibrating.moments import Moments, output_weight, precise
 from compress.calibrating.streams import Stream
 from compress.choices import USUAL_STRUCTURES, Structure
 from compress.errors import not_finite, place_of
@@ -100,7 +100,7 @@ class Sweep:
         for stream, seen, own in zip(self.streams, features, self._embeddings, strict=True):
             after = stream.hidden + seen[..., kept] @ weight[:-1] + weight[-1]
             embedded = self.tower.project(_run(self.parts[index + 1 :], after), stream.inputs)
-            distances.append(1 - cosine_similarity(embedded, own))
+            distances.append(1 - cosine_similarity(precise(embedded), precise(own)))
         found = torch.cat(distances).mean().item()
         if not isfinite(found):
             raise not_finite(place_of(self.parts[index].layer, self.parts[index].kind))

@@ -81,7 +81,7 @@ def plan_of(
     table = None
     if isinstance(budget, SecondBudget):
         size = spending.batch_size
-        table = subject.once(("latency", size), lambda: measure(subject.model, size))
+        table = subject.once(("latency", size), lambda: measure(subject.deployed(), size))
         if spending.allocate == "scores":
             raise UserError("a budget in seconds is allocated by curves or uniform, not by scores")
     prices = prices_of(budget, subject.model.config, subject.kind, table)

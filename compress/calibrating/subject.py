@@ -6,6 +6,7 @@ Stands between calibration images and every rule that scores units.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import torch
 from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache, Value
@@ -13,6 +14,7 @@ from compress.calibrating.calibration import Calibration
 from compress.calibrating.moments import Moments, dense_moments
 from compress.calibrating.token_weights import TokenWeights, token_weights
 from pruning_mechanism import Mask, Tower, TowerKind
+from pruning_mechanism.checkpoints.checkpoint import in_dtype
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""
@@ -24,7 +26,8 @@ class Subject:
 
     `tower` has every layer as wide as it was before any pruning; `alive` says which of its units
     are still there, None for all. `texts` is the CLIP whose other tower gives the fixed side of a
-    contrastive loss. `key` tells it from the others that share its cache.
+    contrastive loss. `key` tells it from the others that share its cache. What is made of it will
+    be computed in `deployed_dtype`; None: as it is computed here.
     """
 
     tower: Tower
@@ -33,6 +36,7 @@ class Subject:
     alive: Mask | None = None
     cache: Cache = field(default_factory=Cache)
     key: Hashable = None
+    deployed_dtype: torch.dtype | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -43,6 +47,10 @@ class Subject:
     def kind(self) -> TowerKind:
         """Which of the model's towers it is."""
         return self.tower.kind
+
+    def deployed(self) -> PreTrainedModel:
+        """The model in the type that results are computed in: what seconds are measured of."""
+        return in_dtype(self.model, self.deployed_dtype or self.model.dtype)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, made at the first call under this key for this tower."""

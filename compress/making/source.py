@@ -31,7 +31,12 @@ from pruning_mechanism import (
     load_processor,
     read_record,
 )
-from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism.checkpoints.checkpoint import (
+    computed_dtype,
+    fingerprint,
+    in_dtype,
+    stored_dtype,
+)
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.widening import widened
 
@@ -80,7 +85,8 @@ class Source:
 
     `subjects` are those of its towers that it is asked for. `base` is what records call the
     checkpoint that everything is made from, `chain` what has been done to it before, `seen` the
-    images that was calibrated on. `settings` and `notes` are for the record of what is made.
+    images that was calibrated on. `settings` and `notes` are for the record of what is made, which
+    is computed in `deployed_dtype` once it is loaded; None: as the model is.
     """
 
     path: str
@@ -97,11 +103,16 @@ class Source:
     seen: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    deployed_dtype: torch.dtype | None = None
 
     @property
     def kinds(self) -> tuple[TowerKind, ...]:
         """Which of its towers are to be made smaller."""
         return tuple(subject.kind for subject in self.subjects)
+
+    def deployed(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A model in the type that results are computed in: what seconds are measured of."""
+        return in_dtype(model, self.deployed_dtype or model.dtype)
 
     def full_embeddings(self) -> Tensor:
         """The full tower's embeddings of the calibration images, float32 [n, e], computed once."""
@@ -126,7 +137,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         raise too_few(sampling.samples, needs.images)
     check_device(sampling.device)
     path, device = checkpoints.model, sampling.device
-    model, processor = load(path, device), load_processor(path)
+    model, processor = load(path, device, exact=True), load_processor(path)
     towers = [Tower.of(model, kind) for kind in checkpoints.towers]
     check_text_model(checkpoints.text_model, model, path)
     captions = needs.captions or "text" in checkpoints.towers
@@ -143,6 +154,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     )
     calibration = _drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
+    deployed = computed_dtype(stored_dtype(path), device)
     settings: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     if needs.full:
@@ -157,7 +169,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         model,
         processor,
         full,
-        tuple(_subject(tower, texts, calibration, cache) for tower in towers),
+        tuple(_subject(tower, texts, calibration, cache, deployed) for tower in towers),
         calibration,
         sampling,
         cache,
@@ -167,17 +179,23 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         tuple(read_keys(path)),
         settings,
         notes,
+        deployed,
     )
 
 
 def _subject(
-    tower: Tower, texts: PreTrainedModel | None, calibration: Calibration, cache: Cache
+    tower: Tower,
+    texts: PreTrainedModel | None,
+    calibration: Calibration,
+    cache: Cache,
+    deployed: torch.dtype,
 ) -> Subject:
     """A tower as rules score it: a pruned one with its dense widths again."""
-    if not is_pruned(tower.model, tower.kind):
-        return Subject(tower, calibration, texts, None, cache)
-    wide = widened(tower.model, tower.kind)
-    return Subject(Tower.of(wide.model, tower.kind), calibration, texts, wide.alive, cache)
+    alive = None
+    if is_pruned(tower.model, tower.kind):
+        wide = widened(tower.model, tower.kind)
+        tower, alive = Tower.of(wide.model, tower.kind), wide.alive
+    return Subject(tower, calibration, texts, alive, cache, deployed_dtype=deployed)
 
 
 def _drawn(
@@ -226,7 +244,7 @@ def _text_tower(
     """The CLIP whose text tower embeds the captions, and its tokeniser."""
     texts = model
     if checkpoints.text_model:
-        texts = load(checkpoints.text_model, device)
+        texts = load(checkpoints.text_model, device, exact=True)
         processor = load_processor(checkpoints.text_model)
         check_belongs(processor, texts)
     tokeniser = tokeniser_of(texts, processor)
@@ -253,7 +271,7 @@ def _full_tower(
         path = find_base(record, own.path) if record and needs.full else own.path
     if _same_place(path, own.path):
         return own
-    model, processor = load(path, device), load_processor(path)
+    model, processor = load(path, device, exact=True), load_processor(path)
     check_belongs(processor, model, texts=False)
     full = FullTower(path, Tower.of(model), processor)
     if full.tower.dimension != own.tower.dimension:

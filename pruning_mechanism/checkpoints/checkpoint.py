@@ -5,6 +5,7 @@ made, and the modelling code, so that it loads where this project isn't installe
 beside weights is run here, and nothing in a directory is believed before it is checked.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -35,7 +36,9 @@ from pruning_mechanism.tower import Tower
 __all__ = [
     "Compression",
     "cast",
+    "computed_dtype",
     "fingerprint",
+    "in_dtype",
     "load",
     "load_processor",
     "register",
@@ -50,7 +53,7 @@ ATTENTIONS = (None, "eager", "sdpa")
 """What a configuration may ask its attention to be computed by; other names may fetch code."""
 
 
-def load(path: str | Path, device: str = "cpu") -> PreTrainedModel:
+def load(path: str | Path, device: str = "cpu", exact: bool = False) -> PreTrainedModel:
     """Load a CLIP or a model like it, dense or pruned, whole or vision-only, for inference.
 
     On the CPU a half-precision checkpoint is computed in float32, with a message that says so;
@@ -60,6 +63,9 @@ def load(path: str | Path, device: str = "cpu") -> PreTrainedModel:
     Args:
         path: a directory in the Hugging Face layout, or a name on the hub.
         device: where the model goes, as torch names it.
+        exact: compute a half-precision checkpoint in float32 on every device. What compares
+            embeddings that are close, or solves for weights, needs it: near 1, cosines in float16
+            are 0.0005 apart.
 
     Raises:
         TowerError: there is no such model, its family doesn't fit, its configuration is wrong, it
@@ -68,10 +74,11 @@ def load(path: str | Path, device: str = "cpu") -> PreTrainedModel:
     """
     config = _read_config(path)
     weights = Weights.of(path, getattr(config, "_commit_hash", None))
-    dtype = weights.dtype
-    if dtype in HALF and torch.device(device).type == "cpu":
-        _say_once(f"a {str(dtype)[6:]} checkpoint is computed in float32 on the CPU")
-        dtype = torch.float32
+    dtype = torch.float32 if exact else computed_dtype(weights.dtype, device)
+    dtype = torch.promote_types(dtype, weights.dtype)
+    if dtype != weights.dtype:
+        where = "" if exact else " on the CPU"
+        _say_once(f"a {str(weights.dtype)[6:]} checkpoint is computed in float32{where}")
     _check_shape(path, config, weights)
     model, found = _build(path, config, weights, dtype)
     if found["missing_keys"]:
@@ -140,6 +147,20 @@ def _check_finite(path: str | Path, model: PreTrainedModel) -> None:
 @functools.cache
 def _say_once(message: str) -> None:
     logger.warning(message)
+
+
+def computed_dtype(stored: torch.dtype, device: str | torch.device) -> torch.dtype:
+    """What a checkpoint is computed in by default: float32 for half precision on the CPU."""
+    return torch.float32 if stored in HALF and torch.device(device).type == "cpu" else stored
+
+
+def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A model in a type: itself where it is of that type, else a copy."""
+    if model.dtype == dtype:
+        return model
+    copied = copy.deepcopy(model)
+    copied.to(dtype)  # type: ignore[arg-type]  # its wrapper hides self
+    return copied
 
 
 def stored_dtype(path: str | Path) -> torch.dtype:

@@ -15,11 +15,14 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from compress import fisher, recover, sensitivity
+from compress.choices import Checkpoints, Sampling
 from compress.command import run_command
 from compress.making.keys import read_keys
+from compress.making.source import Needs, open_source
 from corpora import load_corpus
 from figures.result import load_curves
 from pruning_mechanism import Mask, load
+from pruning_mechanism.checkpoints import checkpoint
 from tests.conftest import tiny_clip, tiny_processor
 from tests.lanes import sweep
 
@@ -95,6 +98,45 @@ def test_all_but_one_leaves_single_heads(clip_directory, folder, tmp_path):
     assert sorted(heads.sum(1).tolist()) == [1, 1, 4]
     record = json.loads((tmp_path / "out" / "compression.json").read_text())
     assert record["settings"]["rule"] == "all-but-one"
+
+
+@pytest.fixture
+def half_everywhere(monkeypatch):
+    """Half precision is computed as it is, as on a GPU."""
+    monkeypatch.setattr(checkpoint, "HALF", ())
+
+
+@pytest.fixture
+def half_directory(tmp_path):
+    tiny_clip().half().save_pretrained(tmp_path / "half")
+    tiny_processor().save_pretrained(tmp_path / "half")
+    return tmp_path / "half"
+
+
+@pytest.mark.parametrize("rule", ["recover", "fisher"])
+def test_rules_compute_in_single_precision_on_every_device(
+    rule, half_directory, folder, tmp_path, request
+):
+    """Losses near 0 are differences of cosines near 1, which half precision has 0.0005 apart."""
+    run(rule, half_directory, folder, tmp_path / "cpu")
+    request.getfixturevalue("half_everywhere")
+    assert load(half_directory).dtype == torch.float16
+    run(rule, half_directory, folder, tmp_path / "gpu")
+    first, second = (load_file(tmp_path / each / "model.safetensors") for each in ("cpu", "gpu"))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name])
+
+
+def test_seconds_are_measured_in_what_the_result_is_computed_in(
+    half_everywhere, half_directory, folder
+):
+    sampling = Sampling("folder", folder, samples=4)
+    source = open_source(Checkpoints(str(half_directory)), sampling, Needs())
+    (subject,) = source.subjects
+    assert source.model.dtype == subject.model.dtype == torch.float32
+    assert subject.deployed().dtype == source.deployed(source.model).dtype == torch.float16
+    assert subject.model.dtype == torch.float32  # left as it was
 
 
 def test_a_half_precision_checkpoint_gives_a_half_precision_one(folder, tmp_path):
