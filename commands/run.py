@@ -4,7 +4,7 @@ A command is a frozen dataclass of options and a function that takes them. `run_
 command line (`commands.parsing`) and turns an error that the user can fix into one line and exit
 status 2. A module that is a command calls it right below its options, before its other imports, and
 with `main_of` itself: help, and what is wrong with a command line, need none of these and come at
-once. Results are written by `commands.outputs`, tables and messages by `commands.screen`.
+once. Results are written by `commands.writing.outputs`, tables and messages by `commands.screen`.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from commands.interrupts import (
 from commands.lasting import lasting_output
 from commands.parsing import parse
 from commands.screen import printable
-from commands.unfinished import discard_unfinished
+from commands.writing.unfinished import discard_unfinished
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
 """How libraries written in Rust, such as safetensors, report an error of the system."""

@@ -9,8 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from commands.inputs import inputs_of
-from commands.results import Closing, Outputs, result_directories
-from commands.results import Setting as Named
+from commands.writing.results import Closing, Outputs, result_directories
+from commands.writing.results import Setting as Named
 from compress.budgets.settings import Setting
 from compress.choices import DEMO_MODEL, towers_called
 from compress.errors import UserError

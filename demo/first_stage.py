@@ -14,9 +14,9 @@ from typing import Annotated
 
 from commands.flags import Bounds, Count, NumberFromZero, Share, WrittenPath
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.run import main_of
 from commands.screen import console, printable
+from commands.writing.outputs import finished_directory
 from compress.choices import LEAST_IMAGES
 from compress.command import run_command
 from compress.options import CombinationOptions, OutputOptions

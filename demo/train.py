@@ -18,9 +18,9 @@ from typing import Annotated
 
 from commands.flags import Bounds, ConfigOption, Count, NumberFromZero, ReadPath, Seed, WrittenPath
 from commands.inputs import Input, inputs_of
-from commands.outputs import finished_directory
 from commands.run import main_of
 from commands.screen import printable
+from commands.writing.outputs import finished_directory
 from compress.command import run_command
 from compress.errors import UserError
 

@@ -17,11 +17,11 @@ from typing import ClassVar
 
 from commands.flags import Count, NumberFromZero, Share, StagePath, WrittenPath, flag_of
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.parsing import said_of
 from commands.published import published_corpus, published_name
 from commands.run import main_of
 from commands.screen import console
+from commands.writing.outputs import finished_directory
 from compress.choices import Checkpoints
 from compress.command import run_command
 from compress.errors import UserError

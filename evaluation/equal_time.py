@@ -14,9 +14,9 @@ from pathlib import Path
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, Share, WrittenPath
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.run import main_of
 from commands.screen import console, printable
+from commands.writing.outputs import finished_directory
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError, write_text
 from evaluation.reports.report import (

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from commands.flags import Checkpoint, WrittenPath
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.published import published_corpus
 from commands.run import main_of
+from commands.writing.outputs import finished_directory
 from compress.choices import PatchRule
 from compress.command import run_command
 from compress.errors import UserError

@@ -13,10 +13,10 @@ from typing import Any
 
 from commands.flags import ConfigOption, Count, ReadPath, Seed, StagePath, WrittenPath
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.published import published_command, published_corpus
 from commands.run import main_of
 from commands.screen import console, printable
+from commands.writing.outputs import finished_directory
 from compress.command import run_command
 from compress.errors import UserError
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from commands.errors import UsageError
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from commands.inputs import inputs_of
-from commands.outputs import finished_directory
 from commands.parsing import said_of
 from commands.run import main_of
 from commands.screen import console, printable
+from commands.writing.outputs import finished_directory
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError, write_text
 from evaluation.reports.report import Report, Row, Searched, open_report, refuse_different

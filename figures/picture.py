@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from commands.files import check_files, write_files
 from commands.screen import printable
+from commands.writing.files import check_files, write_files
 from figures.style import SETTINGS
 
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}}

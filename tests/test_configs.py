@@ -6,7 +6,7 @@ import tyro
 
 from commands.config_file import read_config
 from commands.flags import ConfigOption
-from commands.results import result_directories
+from commands.writing.results import result_directories
 from compress import early_exit, joint
 from compress.early_exit import EarlyExitOptions
 from compress.joint import JointOptions

@@ -24,7 +24,7 @@ from commands.flags import (
 from commands.inputs import inputs_of
 from commands.parsing import parse, said_of
 from commands.published import published, published_command
-from commands.results import Closing, Outputs
+from commands.writing.results import Closing, Outputs
 from compress.align import AlignCommandOptions
 from compress.baseline import BaselineOptions
 from compress.budgets.budgets import MacBudget

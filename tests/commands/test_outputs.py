@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from commands import belongings, renaming
 from commands.errors import UsageError
-from commands.files import write_files
 from commands.flags import ConfigOption
 from commands.inputs import Input
-from commands.outputs import check_output, finished_directory
-from commands.unfinished import put_in_order
+from commands.writing import belongings, renaming
+from commands.writing.files import write_files
+from commands.writing.outputs import check_output, finished_directory
+from commands.writing.unfinished import put_in_order
 from compress.command import run_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
@@ -276,7 +276,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path, times):
 
 
 def test_what_an_interrupt_cannot_clean_up_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("commands.outputs.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("commands.writing.outputs.shutil.rmtree", lambda *_, **__: None)
 
     def interrupted(_options) -> None:
         with finished_directory(tmp_path / "out", overwrite=False):
@@ -302,7 +302,7 @@ def test_a_signal_in_the_last_step_is_acted_on_after_it(tmp_path, monkeypatch):
     def command(_options) -> None:
         finish(tmp_path / "out", "b", overwrite=True)
 
-    monkeypatch.setattr("commands.outputs.exchange", signalled)
+    monkeypatch.setattr("commands.writing.outputs.exchange", signalled)
     run_command(command, SlowOptions, "slow", [])
     assert read(tmp_path / "out") == "b"
     assert not hidden(tmp_path)

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from commands.errors import UsageError
 from commands.flags import ConfigOption
-from commands.outputs import finished_directory
+from commands.writing.outputs import finished_directory
 from compress.command import run_command
 
 

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from commands.flags import ConfigOption
 from commands.lasting import lasting_output
-from commands.outputs import finished_directory
 from commands.screen import console, printable
+from commands.writing.outputs import finished_directory
 from compress.command import run_command
 
 ODD = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from commands.belongings import files_in
+from commands.writing.belongings import files_in
 from evaluation.command import run_command
 from evaluation.equal_time import EqualTimeOptions, between, compared, main
 from evaluation.measuring.values import Interval, Timing

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from commands.belongings import files_in
+from commands.writing.belongings import files_in
 from compress import flip, merge
 from compress.command import run_command
 from evaluation import cascade

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 
 from commands.errors import UsageError
 from commands.inputs import Input
-from commands.outputs import check_output, finished_directory
 from commands.screen import console, printable
+from commands.writing.outputs import check_output, finished_directory
 
 
 class Setting(Protocol):

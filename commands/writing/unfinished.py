@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.interrupts import shielded
-from commands.locks import locked
-from commands.renaming import rename_into_empty_place
 from commands.screen import printable
+from commands.writing.locks import locked
+from commands.writing.renaming import rename_into_empty_place
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<token>[0-9a-f]{8}|[0-9a-f]{12})\.(partial|replaced)")
 """Names of unfinished and replaced results; those with 8 digits are old and were never locked."""

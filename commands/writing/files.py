@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from commands.belongings import add
 from commands.errors import UsageError
 from commands.interrupts import raise_pending, shielded
-from commands.locks import locked
-from commands.places import check_writable, make_parents, remove_empty
-from commands.renaming import rename_into_empty_place
-from commands.unfinished import put_in_order
+from commands.writing.belongings import add
+from commands.writing.locks import locked
+from commands.writing.places import check_writable, make_parents, remove_empty
+from commands.writing.renaming import rename_into_empty_place
+from commands.writing.unfinished import put_in_order
 
 
 def check_files(directory: Path, names: Iterable[str], overwrite: bool) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from commands.belongings import mark, why_not_replaced
 from commands.errors import UsageError
 from commands.inputs import Input
 from commands.interrupts import raise_pending, shielded
-from commands.places import check_writable, make_parents, remove_empty, umask
-from commands.renaming import exchange, rename_into_empty_place
-from commands.unfinished import Unfinished, put_in_order
+from commands.writing.belongings import mark, why_not_replaced
+from commands.writing.places import check_writable, make_parents, remove_empty, umask
+from commands.writing.renaming import exchange, rename_into_empty_place
+from commands.writing.unfinished import Unfinished, put_in_order
 
 
 def check_output(

@@ -1,0 +1,1 @@
+"""Finished files and directories: nothing half-written stays, nothing finished is lost."""
