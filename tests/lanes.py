@@ -34,6 +34,7 @@ _DURATION = re.compile(r"(?P<seconds>[\d.]+)s (call|setup|teardown) +(?P<test>\S
 Value = TypeVar("Value")
 THOROUGH = bool(os.environ.get("THOROUGH"))
 """Whether all parameters and examples are asked for."""
+thorough_only = pytest.mark.skipif(not THOROUGH, reason="takes long: make test-thorough")
 
 
 def sweep(values: Iterable[Value], few: Collection[Value]) -> list[Value]:

@@ -17,6 +17,7 @@ from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
 from tests.compress.losses import embedding_loss
 from tests.compress.test_coordinates import IMAGES, UNSEEN, every_kind, some
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import tiny_model
 
 SIZES = (1, 7, 8, 32, 1000)
@@ -36,7 +37,7 @@ def in_batches(size: int):
 
 
 @every_kind
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", sweep(RULES, ("fisher of embeddings", "recover")))
 def test_scores_do_not_depend_on_it(rule, kind):
     model = tiny_model("clip").double()
     first, *others = (RULES[rule](model, in_batches(size), tower=kind) for size in SIZES)

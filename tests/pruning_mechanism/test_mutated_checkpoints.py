@@ -37,9 +37,10 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import examples
 from tests.pruning_mechanism.conftest import random_slim_mask, tiny_model
 
-MUTATIONS = int(os.environ.get("MUTATIONS", "100"))
+MUTATIONS = int(os.environ.get("MUTATIONS", examples(30, 100)))
 SECONDS, MEMORY = 120, 2**30
 TEXTS = ["a red disc", "a big blue star on the left"]
 UNKNOWABLE = {

@@ -20,7 +20,7 @@ from tests.compress.losses import embedding_loss
 from tests.compress.solving.test_repair import Images
 from tests.compress.test_towers import CAUSAL, Texts, each_tower
 from tests.conftest import tiny_clip
-from tests.lanes import THOROUGH
+from tests.lanes import thorough_only
 from tests.pruning_mechanism.conftest import tiny_inputs, tiny_model
 
 SIZE = 4
@@ -178,7 +178,7 @@ def test_the_singular_values_are_what_the_tower_loses():
         assert lost == pytest.approx(tail(rotated.value_values[0, head], 2), rel=1e-3)
 
 
-@pytest.mark.skipif(not THOROUGH, reason="takes long: make test-thorough")
+@thorough_only
 @torch.no_grad()
 def test_the_end_of_a_trained_tower_s_turned_heads_is_worth_far_less(shared):
     directory = shared / "models" / "clip-photos"

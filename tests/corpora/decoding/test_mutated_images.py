@@ -24,6 +24,7 @@ from corpora import CorpusError, drop_unreadable, open_image
 from corpora.decoding.images import MAX_PIXELS
 from corpora.readers.rows import FEATURES
 from tests.conftest import tiny_processor
+from tests.lanes import thorough_only
 
 TRIED = int(os.environ.get("MUTATED_IMAGES", 120))
 ROOT = Path(__file__).resolve().parents[3]
@@ -213,6 +214,7 @@ print(peak() - before, skipped)
 """
 
 
+@thorough_only
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="there is no /proc to ask")
 def test_no_mutated_file_takes_a_gigabyte():
     asked = subprocess.run(

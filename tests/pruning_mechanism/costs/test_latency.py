@@ -21,6 +21,7 @@ from pruning_mechanism.costs.latency_sizes import (
     mixed_masks,
 )
 from tests.conftest import tiny_clip
+from tests.lanes import thorough_only
 from tests.pruning_mechanism.conftest import random_mask
 
 CONDITIONS = Conditions(
@@ -398,6 +399,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@thorough_only
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that trims its heap")
 def test_settled_memory_is_not_handed_back_between_layers():
     faults = {
