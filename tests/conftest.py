@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if "--benchmark-only" not in sys.argv:  # read by each library when it is imported
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -16,19 +17,13 @@ if "--benchmark-only" not in sys.argv:  # read by each library when it is import
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPProcessor,
-    PreTrainedTokenizerFast,
-)
 
 from tests.lanes import mark_slow
+
+if TYPE_CHECKING:  # whoever only hands tests out needs neither of them, and they take seconds
+    from transformers import CLIPModel, CLIPProcessor
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
@@ -38,8 +33,11 @@ SENTENCE = "a red green blue big small square disc star on the left right top of
 WORDS = SENTENCE.split()
 
 
-def tiny_clip(seed: int = 0, **vision) -> CLIPModel:
+def tiny_clip(seed: int = 0, **vision) -> "CLIPModel":
     """A CLIP of 3 layers x 4 heads x 24 neurons on 16 px images; weights large enough to matter."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
     torch.manual_seed(seed)
     config = CLIPConfig(
         vision_config={
@@ -75,8 +73,11 @@ def tiny_clip(seed: int = 0, **vision) -> CLIPModel:
     return model
 
 
-def tiny_processor(size: int = 16) -> CLIPProcessor:
+def tiny_processor(size: int = 16) -> "CLIPProcessor":
     """A processor for `tiny_clip`: a vocabulary of whole words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPImageProcessor, CLIPProcessor, PreTrainedTokenizerFast
+
     vocabulary = {word: i for i, word in enumerate(["<s>", "</s>", "<unk>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -112,7 +113,7 @@ def checkpoints_seen(tmp_path_factory):
 
 
 @pytest.fixture
-def clip() -> CLIPModel:
+def clip() -> "CLIPModel":
     return tiny_clip()
 
 
