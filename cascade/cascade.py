@@ -127,7 +127,9 @@ class Cascade:
         """
         later = [stage.store.failures for stage in self._later]
         contents = self._catalogue.contents
-        failed = {contents.keys[at]: reason for each in later for at, reason in each.items()}
+        failed = {
+            contents.keys[at]: reason for failures in later for at, reason in failures.items()
+        }
         return dict(contents.skipped) | failed
 
     @property
@@ -254,8 +256,8 @@ class Cascade:
             raise ValueError(f"{number} images came with {len(keys)} keys")
 
     def _add(self, batch: list[Offered]) -> int:
-        self._catalogue.refuse_used([each.key for each in batch if each.named])
-        images = [each.image for each in batch]
+        self._catalogue.refuse_used([offer.key for offer in batch if offer.named])
+        images = [offer.image for offer in batch]
         with self._encoders[0].images:
             outcomes = encode_each(self._encodings[0], images, None, 0)
         return self._catalogue.add(batch, outcomes)

@@ -123,21 +123,23 @@ class Catalogue:
         with self._lock:
             before, count = self.contents, len(self.contents)
             numbers = itertools.count(before.offered)
-            keys = [each.key if each.named else next(numbers) for each in batch]
+            keys = [offer.key if offer.named else next(numbers) for offer in batch]
             self.refuse_used(keys)
             named = list(zip(keys, batch, outcomes, strict=True))
-            read = [(key, each, found) for key, each, found in named if isinstance(found, Encoded)]
+            read = [
+                (key, offer, found) for key, offer, found in named if isinstance(found, Encoded)
+            ]
             rows = before.rows
             if read:
                 rows = rows.with_more(torch.stack([found.embedding for _, _, found in read]))
             sources = [
-                self._held_of(count + place, each.image, found)
-                for place, (_, each, found) in enumerate(read)
+                self._held_of(count + place, offer.image, found)
+                for place, (_, offer, found) in enumerate(read)
             ]
             before.keys[count:] = [key for key, _, _ in read]
             before.sources[count:] = sources
             self._places.update((key, count + place) for place, (key, _, _) in enumerate(read))
-            offered = before.offered + sum(not each.named for each in batch)
+            offered = before.offered + sum(not offer.named for offer in batch)
             skipped = _skipped_after(before.skipped, named)
             self.contents = Contents(rows, before.keys, before.sources, offered, skipped)
         return len(read)

@@ -87,7 +87,7 @@ def encode_each(
         return _outcomes(embeddings, states, len(images), dimension, stage)
     half = len(images) // 2
     halves = (images[:half], images[half:])
-    return [each for part in halves for each in encode_each(encode, part, dimension, stage)]
+    return [outcome for part in halves for outcome in encode_each(encode, part, dimension, stage)]
 
 
 def encode_states(
@@ -106,12 +106,12 @@ def encode_queries(encoders: Sequence[OneAtATime], texts: Sequence[str]) -> list
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     rows = [place[text] for text in texts]
     by_tower: dict[Hashable, Tensor] = {}
-    for stage, each in enumerate(encoders):
-        name = each.encoder.text_name
+    for stage, locked in enumerate(encoders):
+        name = locked.encoder.text_name
         if name in by_tower:
             continue
-        with each.texts:
-            embeddings = each.encoder.encode_texts(list(place))
+        with locked.texts:
+            embeddings = locked.encoder.encode_texts(list(place))
         embeddings = _checked(embeddings, len(place), "queries", None, stage)
         for text, finite in zip(place, _finite(embeddings), strict=True):
             if not finite:
@@ -120,7 +120,7 @@ def encode_queries(encoders: Sequence[OneAtATime], texts: Sequence[str]) -> list
                     "look for NaN in its text tower's weights"
                 )
         by_tower[name] = embeddings[rows]
-    return [by_tower[each.encoder.text_name] for each in encoders]
+    return [by_tower[locked.encoder.text_name] for locked in encoders]
 
 
 def _outcomes(

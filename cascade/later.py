@@ -57,8 +57,8 @@ class LaterStage:
         """
         ticket, failures = object(), self.store.failures
         absent = self._absent(positions)
-        fresh = [each for each in absent if each not in failures]
-        failed = [each for each in absent if each in failures]
+        fresh = [position for position in absent if position not in failures]
+        failed = [position for position in absent if position in failures]
         try:
             for wanted in (fresh, failed):  # apart: what fails has its batch halved around it
                 start = 0
@@ -73,7 +73,9 @@ class LaterStage:
 
     def _absent(self, positions: Sequence[int]) -> list[int]:
         absent = self.store.absent(positions).tolist()
-        return [each for each, is_absent in zip(positions, absent, strict=True) if is_absent]
+        return [
+            position for position, is_absent in zip(positions, absent, strict=True) if is_absent
+        ]
 
     def _next_batch(self, wanted: list[int], start: int) -> tuple[list[int], int]:
         """The next wanted images that are still absent, and where the ones after them start."""
@@ -88,7 +90,7 @@ class LaterStage:
         """Encode a batch, filled up with images that other threads wait for."""
         not_now = self.store.failures.keys() | set(batch)
         asked_for = dict.fromkeys(chain.from_iterable(list(self._waiting.values())))
-        others = self._absent([each for each in asked_for if each not in not_now])
+        others = self._absent([position for position in asked_for if position not in not_now])
         filled = batch + others[: self.batch_size - len(batch)]
         contents = catalogue.contents  # the newest: others may have found what is newer than ours
         try:
@@ -102,7 +104,7 @@ class LaterStage:
 
     def _outcomes(self, positions: list[int], contents: Contents, dimension: int) -> list[Outcome]:
         states = {} if self.resumes_from is None else self.resumes_from.found(positions)
-        opened = [each for each in positions if each not in states]
+        opened = [position for position in positions if position not in states]
         found: dict[int, Outcome] = {}
         if states:
             joined = States.joined(list(states.values()))
@@ -110,10 +112,10 @@ class LaterStage:
             outcomes = encode_states(resuming.encode_states, joined, dimension, self.place)
             found |= zip(states, outcomes, strict=True)
         if opened:
-            sources = [contents.source(each) for each in opened]
+            sources = [contents.source(position) for position in opened]
             outcomes = encode_each(self.encoding, sources, dimension, self.place)
             found |= zip(opened, outcomes, strict=True)
-        return [found[each] for each in positions]
+        return [found[position] for position in positions]
 
     def _keep(
         self, positions: Sequence[int], outcomes: Sequence[Outcome], catalogue: Catalogue

@@ -166,24 +166,25 @@ def _through(
             hidden, sizes = tower.root.through(index, hidden, sizes)
         return hidden, sizes
     weights = None if sizes is None else sizes.log()[:, None, None]
-    for each in tower.layers[layer:]:
-        hidden = each(hidden, weights)
+    for block in tower.layers[layer:]:
+        hidden = block(hidden, weights)
     return hidden, sizes
 
 
 def _check(stage: Stage, first: Stage) -> None:
     """Raise `TowerError` unless `stage` can go on from the states of `first`."""
-    for each in (stage, first):
-        if not isinstance(each, Stage):
+    for encoder in (stage, first):
+        if not isinstance(encoder, Stage):
             raise TowerError(
-                f"a {type(each).__name__} can neither resume nor be resumed: both must be a Stage"
+                f"a {type(encoder).__name__} can neither resume nor be resumed: both must be a "
+                "Stage"
             )
-        if parts_of(each.model.config, "vision").pooling != "first":
+        if parts_of(encoder.model.config, "vision").pooling != "first":
             raise TowerError(
-                f"a {each.model.config.model_type!r} vision tower has no class token: only towers "
-                "that have one can resume"
+                f"a {encoder.model.config.model_type!r} vision tower has no class token: only "
+                "towers that have one can resume"
             )
-    full, early = (tower_config(each.model.config, "vision") for each in (stage, first))
+    full, early = (tower_config(encoder.model.config, "vision") for encoder in (stage, first))
     if not exits_early(first.model):
         raise TowerError("the first stage is no early exit: it has no layer left to resume at")
     if early.num_hidden_layers >= full.num_hidden_layers:

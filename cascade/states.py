@@ -51,8 +51,8 @@ class States:
     @property
     def bytes_per_image(self) -> int:
         """What the tokens of one image take in memory, with their sizes."""
-        tensors = [each for each in (self.hidden, self.sizes) if each is not None]
-        return sum(each.shape[1:].numel() * each.element_size() for each in tensors)
+        tensors = [tensor for tensor in (self.hidden, self.sizes) if tensor is not None]
+        return sum(tensor.shape[1:].numel() * tensor.element_size() for tensor in tensors)
 
     def apart(self) -> list["States"]:
         """The states of each image alone, each in memory of its own."""
@@ -137,7 +137,7 @@ class StateStore:
     @property
     def nbytes(self) -> int:
         """What all states held take in memory."""
-        return sum(each.bytes_per_image for each in list(self._states.values()))
+        return sum(states.bytes_per_image for states in list(self._states.values()))
 
     def add(self, position: int, states: States, needed: bool = False) -> bool:
         """Keep the states of the one image at a position, if there is room or can be made.
@@ -156,7 +156,7 @@ class StateStore:
             self._needed.discard(position)
             # the number held is what counts: no sum to keep in step with it
             while (len(self._states) + 1) * self._largest > self.limit:
-                oldest = next((each for each in self._states if each not in self._needed), None)
+                oldest = next((held for held in self._states if held not in self._needed), None)
                 self.dropped += 1
                 if oldest is None:
                     return False
@@ -168,19 +168,23 @@ class StateStore:
 
     def at(self, positions: Sequence[int]) -> States:
         """The states of the images at these positions, all of which are held."""
-        return States.joined([self._states[each] for each in positions])
+        return States.joined([self._states[position] for position in positions])
 
     def found(self, positions: Sequence[int]) -> dict[int, States]:
         """The states held of those of these positions that have any."""
         with self._lock:
-            return {each: self._states[each] for each in positions if each in self._states}
+            return {
+                position: self._states[position]
+                for position in positions
+                if position in self._states
+            }
 
     def forget(self, positions: Iterable[int]) -> None:
         """Free the memory of images that won't be asked for again."""
         with self._lock:
-            for each in positions:
-                self._states.pop(each, None)
-                self._needed.discard(each)
+            for position in positions:
+                self._states.pop(position, None)
+                self._needed.discard(position)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the lock."""

@@ -34,7 +34,7 @@ def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, lis
     for name, value in entries.items():
         option = name.replace("-", "_")
         if option not in known:
-            names = ", ".join(sorted(each.replace("_", "-") for each in known))
+            names = ", ".join(sorted(flag.replace("_", "-") for flag in known))
             raise UsageError(f"--config {path}: {name!r} is not one of {names}")
         if option in found:
             raise UsageError(f"--config {path}: {name!r} appears twice")
@@ -42,7 +42,7 @@ def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, lis
             if value:
                 found[option] = []
         else:
-            found[option] = [str(each) for each in (value if isinstance(value, list) else [value])]
+            found[option] = [str(item) for item in (value if isinstance(value, list) else [value])]
     return found
 
 

@@ -95,7 +95,7 @@ class ConfigOption:
     def __post_init__(self) -> None:
         """Raise `UsageError` if a value is out of bounds, or options exclude each other."""
         check_bounds(self)
-        usual = {each.name: each.default for each in fields(self)}
+        usual = {field.name: field.default for field in fields(self)}
         changed = [name for name, value in usual.items() if getattr(self, name) != value]
         refuse_exclusive(type(self), changed)
 
@@ -119,17 +119,17 @@ def check_bounds(options: ConfigOption) -> None:
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         for bounds in marks_of(hint, Bounds):
             value = getattr(options, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and each not in bounds:
-                    raise UsageError(f"{flag_of(name)} must be {bounds}, found {each}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and number not in bounds:
+                    raise UsageError(f"{flag_of(name)} must be {bounds}, found {number}")
 
 
 def marks_of(hint: object, kind: type | tuple[type, ...]) -> Iterator[Any]:
     """The annotations of some kind on a type and on the types inside it."""
     if get_origin(hint) is Annotated:
-        yield from (each for each in get_args(hint)[1:] if isinstance(each, kind))
-    for each in get_args(hint):
-        yield from marks_of(each, kind)
+        yield from (mark for mark in get_args(hint)[1:] if isinstance(mark, kind))
+    for argument in get_args(hint):
+        yield from marks_of(argument, kind)
 
 
 def refuse_exclusive(options: type[ConfigOption], given: Sequence[str]) -> None:
@@ -143,9 +143,9 @@ def refuse_exclusive(options: type[ConfigOption], given: Sequence[str]) -> None:
 def unread_of(options: ConfigOption, given: Sequence[str]) -> dict[str, str]:
     """Which of the given options have no effect, and why."""
     return {
-        name: each.because
-        for each in options.unread
-        if each.when(options)
-        for name in each.options
+        name: unread.because
+        for unread in options.unread
+        if unread.when(options)
+        for name in unread.options
         if name in given
     }

@@ -25,7 +25,7 @@ def inputs_of(options: ConfigOption) -> tuple[Input, ...]:
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         for mark in marks_of(hint, Reads):
             value = getattr(options, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if each is not None and Path(each).exists():
-                    found.append(Input(flag_of(name), Path(each), mark.checkpoint))
+            for path in value if isinstance(value, tuple) else (value,):
+                if path is not None and Path(path).exists():
+                    found.append(Input(flag_of(name), Path(path), mark.checkpoint))
     return tuple(found)

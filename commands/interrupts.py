@@ -51,18 +51,18 @@ def interruptible() -> Iterator[None]:
 
     A signal that arrives while the handlers are being set is left to `raise_pending`.
     """
-    handlers = {each: signal.getsignal(each) for each in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     _came.clear()
     with shielded():
-        for each, handler in handlers.items():
+        for number, handler in handlers.items():
             if handler != signal.SIG_IGN:
-                signal.signal(each, _on_signal)
+                signal.signal(number, _on_signal)
     try:
         yield
     finally:
         with shielded():
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         _came.clear()
 
 
@@ -107,9 +107,9 @@ def end_at_once() -> None:
     in the middle of an import, or while the interpreter shuts down, would be swallowed or end in a
     traceback. `interruptible` takes over while the command works.
     """
-    for each in SIGNALS:
-        if signal.getsignal(each) != signal.SIG_IGN:
-            signal.signal(each, _end)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -79,7 +79,7 @@ def lasting_output() -> Iterator[None]:
     """Replace standard output and error so that no write to them ends the run."""
     _occupy_closed()
     streams = sys.stdout, sys.stderr
-    out, err = (each or open(os.devnull, "w") for each in streams)  # noqa: SIM115
+    out, err = (stream or open(os.devnull, "w") for stream in streams)  # noqa: SIM115
     sys.stdout, sys.stderr = _Lasting(out, "standard output"), _Lasting(err, "standard error")
     try:
         yield

@@ -97,7 +97,7 @@ def _refuse_empty(entries: Mapping[str, list[str]], options: type[ConfigOption])
 
 def _by_name(arguments: Sequence[str], options: type[ConfigOption]) -> dict[str, list[str]]:
     """The values of each flag of a command line; if a flag is repeated, the last ones."""
-    known = {each.name for each in fields(options)}
+    known = {field.name for field in fields(options)}
     found: dict[str, list[str]] = {}
     current = None
     for argument in arguments:
@@ -125,8 +125,8 @@ def _split_lists(arguments: Sequence[str], options: type[ConfigOption]) -> list[
         if argument.startswith("--"):
             flag, equals, value = argument.partition("=")
             splitting = flag.replace("_", "-") in several
-            values = [each for each in value.split(",") if each]
+            values = [part for part in value.split(",") if part]
             split += [flag, *values] if splitting and equals else [argument]
         else:
-            split += [each for each in argument.split(",") if each] if splitting else [argument]
+            split += [part for part in argument.split(",") if part] if splitting else [argument]
     return split

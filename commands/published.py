@@ -14,8 +14,8 @@ def published(options: ConfigOption) -> dict[str, str]:
     """Options as text for a record; of a path only the last part."""
     paths = _named_paths(type(options))
     return {
-        each.name: _published(each.name, getattr(options, each.name), paths)
-        for each in fields(options)
+        field.name: _published(field.name, getattr(options, field.name), paths)
+        for field in fields(options)
     }
 
 
@@ -23,7 +23,7 @@ def published_command(name: str, options: ConfigOption) -> str:
     """The command line that options were read from, for a report; of a path only the last part."""
     paths, parts = _named_paths(type(options)), ["python", "-m", name]
     for option, values in said_of(options).line.items():
-        parts += [flag_of(option), *(_published(option, each, paths) for each in values)]
+        parts += [flag_of(option), *(_published(option, value, paths) for value in values)]
     return shlex.join(parts)
 
 
@@ -54,5 +54,5 @@ def _named_paths(options: type[ConfigOption]) -> dict[str, type]:
 def _published(name: str, value: object, paths: Mapping[str, type]) -> str:
     if name in paths and value is not None:
         several = value if isinstance(value, tuple) else (value,)
-        return ", ".join(published_name(paths[name](each)) for each in several)
+        return ", ".join(published_name(paths[name](path)) for path in several)
     return published_corpus(str(value)) if name == "corpus" else str(value)

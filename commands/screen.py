@@ -14,8 +14,8 @@ _FILE_WIDTH = 200
 def printable(text: object) -> str:
     """A text as one line, with unprintable characters escaped as in Python."""
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
-        for each in str(text)
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
     )
 
 

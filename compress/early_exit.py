@@ -81,7 +81,7 @@ def _exit(config: Config, asked: float | MacBudget) -> Reduction:
     if not isinstance(asked, MacBudget):
         return Reduction(layers=int(asked))
     layers = tower_config(config, "vision").num_hidden_layers
-    return within(config, [Reduction(layers=each + 1) for each in range(layers)], asked)
+    return within(config, [Reduction(layers=layer + 1) for layer in range(layers)], asked)
 
 
 @torch.no_grad()
@@ -92,9 +92,9 @@ def _read_off(source: Source, every: Sequence[float | MacBudget]) -> dict[int, T
     """
     tower, config = Tower.of(pooled_only(source.model)), source.model.config
     found: dict[int, list[Tensor]] = {len(tower.layers): []}
-    for each in every:
+    for asked in every:
         with suppress(UserError, TowerError):  # where that can't be met, nothing is made
-            reduction = _exit(config, each)
+            reduction = _exit(config, asked)
             reduction.check(config)
             found[reduction.layers] = []
     for batch in source.calibration.batches("exits"):

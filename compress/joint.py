@@ -75,7 +75,7 @@ class Found:
     @property
     def best(self) -> Tried:
         """The one that loses least."""
-        return min(self.tried, key=lambda each: each.lost)
+        return min(self.tried, key=lambda combination: combination.lost)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -142,10 +142,12 @@ def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thor
 def _write(found: Found, directory: Path) -> None:
     """The best mask, all that was tried and the seconds, beside the model."""
     found.best.candidate.kept.save(directory / "mask.safetensors")
-    tried = [_entry(each) | {"chosen": each is found.best} for each in found.tried]
+    tried = [
+        _entry(combination) | {"chosen": combination is found.best} for combination in found.tried
+    ]
     content = {"schema": 1, "metric": "1 - cos to the full tower's embedding", "tried": tried}
     if prices := found.seconds:
-        counts = [each.conditions.tokens for each in prices.tables]
+        counts = [latency.conditions.tokens for latency in prices.tables]
         for tokens, table in zip(counts, prices.tables, strict=True):
             table.save(directory / f"latency-{tokens}-tokens.json")
         content["seconds_of_merging"] = dict(zip(counts, prices.merging, strict=True))

@@ -62,7 +62,9 @@ def rule(options: MergingOptions) -> Rule:
         if not isinstance(asked, MacBudget):
             total = int(asked) * layers
             return Reduction(merged_per_layer=spread(total, layers, options.schedule))
-        every = [Reduction(merged_per_layer=each) for each in schedules(config, options.schedule)]
+        every = [
+            Reduction(merged_per_layer=merged) for merged in schedules(config, options.schedule)
+        ]
         return within(config, every, asked)
 
     asked = asked_of("r", options.r or USUAL_R, options.mac_constraint)

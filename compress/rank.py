@@ -90,7 +90,7 @@ def rule(options: RankingOptions) -> Rule:
             return _ranked(config, asked, options)
         patches = int(Shape.of(config).tokens) - 1
         shares = [(count + 1) / patches for count in range(patches)]
-        return within(config, [_ranked(config, each, options) for each in shares], asked)
+        return within(config, [_ranked(config, share, options) for share in shares], asked)
 
     def step(source: Source, asked: float | MacBudget) -> Step:
         made = reduce(source.model, choose(source.model.config, asked))
@@ -107,10 +107,10 @@ def rule(options: RankingOptions) -> Rule:
 def _ranked(config: Config, keep: float, options: RankingOptions) -> Reduction:
     """Each time the share `keep` of what was kept before goes on."""
     layers = tower_config(config, "vision").num_hidden_layers
-    places = [each - 1 for each in options.after]
+    places = [layer - 1 for layer in options.after]
     if not places:
         places = sorted({layers // 4, layers // 2, 3 * layers // 4} - {layers})
-    if any(not 0 <= each < layers for each in places):
+    if any(not 0 <= index < layers for index in places):
         raise UserError(f"--after takes layers from 1 to {layers}, found {list(options.after)}")
     patches, kept = int(Shape.of(config).tokens) - 1, [0] * layers
     for number, place in enumerate(sorted(set(places)), start=1):

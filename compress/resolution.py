@@ -93,7 +93,7 @@ def _one_size(config: Config, asked: float | MacBudget) -> Reduction:
         return Reduction(image_size=int(asked))
     own = tower_config(config, "vision")
     sides = range(own.patch_size, own.image_size + 1, own.patch_size)
-    return within(config, [Reduction(image_size=each) for each in sides], asked)
+    return within(config, [Reduction(image_size=side) for side in sides], asked)
 
 
 def _of_all(source: Source, asked: float | MacBudget) -> Step:
@@ -110,9 +110,7 @@ def resized_processor(processor: Processor, size: int) -> Processor:
     for name in ("size", "crop_size"):
         given = getattr(images, name, None)
         if given:
-            setattr(
-                images, name, type(given)(**{each: size for each in dict(given) if given[each]})
-            )
+            setattr(images, name, type(given)(**{key: size for key in dict(given) if given[key]}))
     return changed
 
 
@@ -121,8 +119,8 @@ def _of_each(source: Source, budget: MacBudget, sides: list[int]) -> Step:
     costs = _costs(source.model.config, budget, sides)
     lost = torch.cat(
         [
-            torch.stack([complexity(each.pixels, side) for side in sides[:-1]], dim=1).cpu()
-            for each in source.calibration.batches("complexity")
+            torch.stack([complexity(batch.pixels, side) for side in sides[:-1]], dim=1).cpu()
+            for batch in source.calibration.batches("complexity")
         ]
     )
     bound = lowest_bound(lost, costs, budget.share)

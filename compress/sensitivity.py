@@ -104,7 +104,7 @@ def mean_sensitivity(gradients: Iterable[MaskGradients]) -> Importance:
     for batch in gradients:
         added = [part.abs().sum(0) for part in (batch.heads, batch.neurons)]
         sums = [*map(torch.add, sums, added)] if sums else added
-    heads, neurons = (normalize(each, dim=1).cpu() for each in sums)
+    heads, neurons = (normalize(total, dim=1).cpu() for total in sums)
     return Importance(heads, neurons)
 
 

@@ -90,13 +90,13 @@ def main(options: MaskingExperimentOptions) -> None:
         tower = Stage.load(path, options.device, options.batch_size, texts, options.attends_by)
         check_text_model(options.text_model, tower.model, path)
         masked = list(_first_stages(rules, source, tower, options))
-        contenders = {FULL_TOWER: tower} | {_name(each.first): each.stage for each in masked}
+        contenders = {FULL_TOWER: tower} | {_name(pair.first): pair.stage for pair in masked}
         clock = timed(contenders, collection, options)
         full = clock[FULL_TOWER]
         search = Search.of(options, collection, tower)
         rows = [
-            first_stage_row(each.first, each.stage, search, clock[_name(each.first)], full, options)
-            for each in masked
+            first_stage_row(pair.first, pair.stage, search, clock[_name(pair.first)], full, options)
+            for pair in masked
         ]
         report = reported(
             "evaluation.masking", path, _calibration(source, options), skipped, search, options,
@@ -115,7 +115,7 @@ def _rules(options: MaskingExperimentOptions) -> dict[PatchRule, Rule]:
     for name in ("keep", "mask"):
         if not getattr(options, name):
             raise UserError(f"name at least one value of --{name}")
-    shared = {each.name: getattr(options, each.name) for each in fields(TokenOptions)}
+    shared = {field.name: getattr(options, field.name) for field in fields(TokenOptions)}
     return {
         keep: flip.rule(flip.MaskingOptions(**shared, mask=options.mask, keep=keep))
         for keep in options.keep

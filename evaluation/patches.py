@@ -140,7 +140,7 @@ def as_seen(pixels: Tensor, processor: Processor) -> npt.NDArray[np.uint8]:
     pixels = pixels.float().cpu()
     if getattr(own, "do_normalize", True):
         mean, deviation = (
-            torch.tensor(each)[:, None, None] for each in (own.image_mean, own.image_std)
+            torch.tensor(values)[:, None, None] for values in (own.image_mean, own.image_std)
         )
         pixels = pixels * deviation + mean
     seen: npt.NDArray[np.uint8] = (
@@ -176,5 +176,5 @@ def _made_by(path: Path, config: VisionConfig) -> str:
     if record is None:
         return path.resolve().name
     ways = {"flip": getattr(config, "patch_rule", None), "rank": getattr(config, "ranker", None)}
-    named = [(each, ways.get(each.split()[0])) for each in record.steps]
-    return " → ".join(f"{each} ({way})" if way else each for each, way in named)
+    named = [(step, ways.get(step.split()[0])) for step in record.steps]
+    return " → ".join(f"{step} ({way})" if way else step for step, way in named)

@@ -92,9 +92,9 @@ def summed_up(reports: Sequence[Report], reference: str) -> SeedsReport:
     by_key = [{_key(row): row for row in report.rows} for report in reports]
     rows = [_row([report.reference for report in reports], None)]
     for method, constraint in by_key[0]:
-        found = [each[method, constraint] for each in by_key]
+        found = [table[method, constraint] for table in by_key]
         known = (reference, constraint) in by_key[0]
-        own = [each[reference, constraint] for each in by_key] if known else None
+        own = [table[reference, constraint] for table in by_key] if known else None
         rows.append(_row(found, own))
     first = reports[0]
     return SeedsReport(

@@ -158,7 +158,7 @@ def _neuron_bars(axes: Axes, mask: Mask) -> None:
         )  # fmt: skip
     axes.set_ylim(0, neurons * (1.45 if upright else 1.17))
     axes.set_yticks(
-        [0, neurons // 2, neurons], [f"{each:,}" for each in (0, neurons // 2, neurons)]
+        [0, neurons // 2, neurons], [f"{tick:,}" for tick in (0, neurons // 2, neurons)]
     )
     axes.set_xticks(places, [str(layer) for layer in places])
     axes.tick_params(axis="x", length=0, labelsize=10.5 if layers <= 14 else SMALL)
@@ -180,10 +180,10 @@ def _curves_panel(figure: SubFigure, mask: Mask, curves: Sequence[ChosenCurve]) 
     blocks = math.ceil(layers / _COLUMNS)
     columns = math.ceil(layers / blocks)
     grid = figure.subplots(len(KINDS) * blocks, columns, squeeze=False)
-    places = {(each.curve.layer, each.curve.kind): each for each in curves}
+    places = {(chosen.curve.layer, chosen.curve.kind): chosen for chosen in curves}
     for row, kind in enumerate(KINDS):
-        drawn = [each for each in curves if each.curve.kind == kind]
-        losses = [loss for each in drawn for loss in (*each.curve.losses, each.loss)] or [0.0]
+        drawn = [chosen for chosen in curves if chosen.curve.kind == kind]
+        losses = [loss for chosen in drawn for loss in (*chosen.curve.losses, chosen.loss)] or [0.0]
         for index in range(blocks * columns):
             block, column = divmod(index, columns)
             axes = grid[len(KINDS) * block + row][column]

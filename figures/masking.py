@@ -163,11 +163,11 @@ def _recall(axes: Axes, reference: Row, rule: KeepRule) -> None:
         found = [result.recall[k] for result in rule.found]
         places = [share + _APART * (number - 1) for share in rule.shares]
         axes.vlines(
-            places, [each.low for each in found], [each.high for each in found],
+            places, [interval.low for interval in found], [interval.high for interval in found],
             color=style.color, linewidth=1.2, zorder=3,
         )  # fmt: skip
         axes.plot(
-            places, [each.value for each in found], color=style.color, marker=style.marker,
+            places, [interval.value for interval in found], color=style.color, marker=style.marker,
             linestyle=style.line, markersize=5.5, label=f"Recall@{k}", zorder=4,
         )  # fmt: skip
 
@@ -176,9 +176,15 @@ def _speedup(axes: Axes, rule: KeepRule) -> None:
     """The measured speedup, and between which bounds the clock's quartiles put it."""
     found = [row.lifetime_speedup for row in rule.rows]
     axes.fill_between(
-        rule.shares, [each.low for each in found], [each.high for each in found], **_BAND, zorder=1
+        rule.shares,
+        [interval.low for interval in found],
+        [interval.high for interval in found],
+        **_BAND,
+        zorder=1,
     )
-    axes.plot(rule.shares, [each.value for each in found], **_SPEED, label="speedup", zorder=2)
+    axes.plot(
+        rule.shares, [interval.value for interval in found], **_SPEED, label="speedup", zorder=2
+    )
 
 
 def _scales(
@@ -205,8 +211,8 @@ def _scales(
         axes.spines.right.set_visible(True)
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
-        ticks = [each for each in _SPEEDS if low <= each <= high]
-        axes.set_yticks(ticks, [f"{each:g}" for each in ticks])
+        ticks = [speed for speed in _SPEEDS if low <= speed <= high]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.tick_params(axis="y", labelright=axes is right[-1], colors=_SPEED_TEXT)
 
 
@@ -214,8 +220,8 @@ def _meanings(report: Report) -> dict[str, Any]:
     """What the legend says, in columns: recalls above all else."""
     ks = sorted(report.reference.alone.recall)
     recalls = [
-        Line2D([], [], color=each.color, marker=each.marker, linestyle=each.line, markersize=5.5)
-        for each in map(series_style, range(len(ks)))
+        Line2D([], [], color=style.color, marker=style.marker, linestyle=style.line, markersize=5.5)
+        for style in map(series_style, range(len(ks)))
     ]
     bar = Line2D([], [], color=INK, marker="|", markersize=12, linestyle="none")
     below = [Line2D([], [], **_REFERENCE), (Patch(**_BAND), Line2D([], [], **_SPEED)), bar]

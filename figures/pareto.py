@@ -112,7 +112,7 @@ def draw(
         x: what is drawn to the right; MACs fall, so that to the right is cheaper.
     """
     series = _series(reports, names)
-    columns = 4 if max(len(each.name) for each in series) <= 11 else 3
+    columns = 4 if max(len(method.name) for method in series) <= 11 else 3
     lines = -(-(len(series) + 2) // columns)
     with matplotlib.style.context(SETTINGS, after_reset=True):
         figure = Figure(figsize=(7.2, 6.5 + 0.25 * lines), layout="constrained")
@@ -134,7 +134,7 @@ def draw(
         figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
         figure.draw_without_rendering()  # the layout settles here
         for axes, view in panels:
-            corners = [_corners(each, view) for each in series]
+            corners = [_corners(method, view) for method in series]
             place_labels(axes, _points(reports, series, view), corners, _LABEL_SIZE)
         figure.set_layout_engine("none")  # labels were placed for this layout
     return figure
@@ -205,20 +205,20 @@ def _panel(axes: Axes, reports: Sequence[Report], series: Sequence[Series], view
             clip_on=False,
         )  # fmt: skip
     few = len(series) <= _FEW
-    for each in series:
-        color = INK if few else each.style.color
-        for row in each.rows:
+    for method in series:
+        color = INK if few else method.style.color
+        for row in method.rows:
             _bars(axes, view.saving(row), view.quality(row), color, above=few)
         axes.plot(
-            *zip(*_corners(each, view), strict=True),
-            color=each.style.color,
-            marker=each.style.marker,
-            linestyle=each.style.line,
-            linewidth=each.style.width,
-            fillstyle=each.style.fill,
+            *zip(*_corners(method, view), strict=True),
+            color=method.style.color,
+            marker=method.style.marker,
+            linestyle=method.style.line,
+            linewidth=method.style.width,
+            fillstyle=method.style.fill,
             markerfacecoloralt="white",
-            markeredgecolor="white" if each.style.fill == "full" else each.style.color,
-            label=each.name,
+            markeredgecolor="white" if method.style.fill == "full" else method.style.color,
+            label=method.name,
             zorder=3,
             clip_on=False,
         )
@@ -266,7 +266,7 @@ def _ring_front(axes: Axes, reports: Sequence[Report], view: View) -> None:
 
 def _points(reports: Sequence[Report], series: Sequence[Series], view: View) -> list[Point]:
     """All that a panel shows, for labels to keep clear of; the full tower has no label."""
-    named = [(row, row.constraint) for each in series for row in each.rows]
+    named = [(row, row.constraint) for method in series for row in method.rows]
     points = []
     for row, text in [*((report.reference, "") for report in reports), *named]:
         saving, quality = view.saving(row), view.quality(row)

@@ -137,7 +137,7 @@ class SheetRow:
     @property
     def tokens(self) -> str:
         """What became of the patches, in words; the range, if the images differ."""
-        left = sorted({len(np.unique(each.groups[each.groups >= 0])) for each in self.images})
+        left = sorted({len(np.unique(image.groups[image.groups >= 0])) for image in self.images})
         several = f"{left[0]}–{left[-1]}" if len(left) > 1 else f"{left[0]}"
         ending = "" if left == [1] else "s"
         return f"{self.images[0].groups.size} patches → {several} token{ending}"

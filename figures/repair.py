@@ -104,7 +104,7 @@ def draw(towers: Sequence[RepairedTower]) -> Figure:
         for axes, (kind, name) in zip(panels, KINDS.items(), strict=True):
             for number, tower in enumerate(towers):
                 shift = _SPREAD * ((number + 0.5) / len(towers) - 0.5)
-                repairs = [each for each in tower.repairs if each.kind == kind]
+                repairs = [repair for repair in tower.repairs if repair.kind == kind]
                 _series(axes, repairs, shift, series_style(number), size)
             axes.set_ylabel(name)
         _scale(panels, towers)
@@ -137,17 +137,17 @@ def _series(
     axes: Axes, repairs: Sequence[SublayerRepair], shift: float, style: SeriesStyle, size: float
 ) -> None:
     """One result's sublayers of a kind: a stem from before to after, and marks on odd ones."""
-    layers = [each.layer + shift for each in repairs]
-    before = [each.error_before for each in repairs]
-    after = [each.error_after for each in repairs]
+    layers = [repair.layer + shift for repair in repairs]
+    before = [repair.error_before for repair in repairs]
+    after = [repair.error_after for repair in repairs]
     axes.vlines(layers, after, before, color=style.color, linewidth=1.2, zorder=2)
     look: Look = {"marker": style.marker, "linestyle": "none", "markersize": size, "zorder": 3}
     hollow: Look = {"markerfacecolor": "white", "markeredgecolor": style.color}
     axes.plot(layers, before, label="before", clip_on=False, markeredgewidth=1.3, **look, **hollow)
     marked: dict[str, tuple[Look, list[bool]]] = {
-        "after": ({"color": style.color, **look}, [_changed(each) for each in repairs]),
-        "unchanged": (_UNCHANGED, [not (_changed(each) or each.problem) for each in repairs]),
-        "problem": (_PROBLEM, [bool(each.problem) for each in repairs]),
+        "after": ({"color": style.color, **look}, [_changed(repair) for repair in repairs]),
+        "unchanged": (_UNCHANGED, [not (_changed(repair) or repair.problem) for repair in repairs]),
+        "problem": (_PROBLEM, [bool(repair.problem) for repair in repairs]),
     }
     for name, (mark, flags) in marked.items():
         if any(flags):  # a line without points has no place for the layout to measure
@@ -161,9 +161,9 @@ def _changed(repair: SublayerRepair) -> bool:
 
 
 def _scale(panels: Sequence[Axes], towers: Sequence[RepairedTower]) -> None:
-    repairs = [each for tower in towers for each in tower.repairs]
-    errors = [error for each in repairs for error in (each.error_before, each.error_after)]
-    layers = 1 + max(each.layer for each in repairs)
+    repairs = [repair for tower in towers for repair in tower.repairs]
+    errors = [error for repair in repairs for error in (repair.error_before, repair.error_after)]
+    layers = 1 + max(repair.layer for repair in repairs)
     for axes in panels:
         log_from_zero(axes, errors, _DECADES)
         axes.grid(visible=False, axis="x")
@@ -181,10 +181,10 @@ def _legends(figure: Figure, towers: Sequence[RepairedTower]) -> None:
         Line2D([], [], linestyle="none", label="before repair", **hollow),
         Line2D([], [], linestyle="none", color=INK, marker="o", label="after"),
     ]
-    repairs = [each for tower in towers for each in tower.repairs]
-    if any(not (_changed(each) or each.problem) for each in repairs):
+    repairs = [repair for tower in towers for repair in tower.repairs]
+    if any(not (_changed(repair) or repair.problem) for repair in repairs):
         meanings.append(Line2D([], [], label="left unchanged", **_UNCHANGED))
-    if any(each.problem for each in repairs):
+    if any(repair.problem for repair in repairs):
         meanings.append(Line2D([], [], label="unchanged for a problem", **_PROBLEM))
     figure.legend(handles=meanings, loc="outside lower center", ncols=4, **_LEGEND)
     if len(towers) == 1:

@@ -101,10 +101,10 @@ def fastest_attention(
         turns = in_turn(works, repetitions, pixels.device, prepare=partial(set_attention, model))
     finally:
         set_attention(model, before)
-    medians = {name: float(np.median(each)) for name, each in turns.items()}
+    medians = {name: float(np.median(seconds)) for name, seconds in turns.items()}
     return AttentionChoice(
         name=min(medians, key=medians.__getitem__),
-        seconds={name: each / batch_size for name, each in medians.items()},
+        seconds={name: median / batch_size for name, median in medians.items()},
         conditions=conditions_of(model, batch_size, repetitions),
     )
 

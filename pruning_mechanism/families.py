@@ -205,7 +205,7 @@ def parts_of(config: Config, tower: TowerKind) -> TowerParts:
     family = family_of(config)
     parts = family.vision if tower == "vision" else family.text
     if parts is None:
-        names = ", ".join(each.name for each in FAMILIES if each.text)
+        names = ", ".join(other.name for other in FAMILIES if other.text)
         raise TowerError(
             f"the text tower of {family.name} normalises after its sublayers, not before, and "
             f"can't be pruned; those of these can: {names}"

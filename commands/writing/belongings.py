@@ -43,12 +43,12 @@ def files_in(directory: Path) -> list[str]:
     """
     found = []
     for parent, directories, files in os.walk(directory):
-        links = [each for each in directories if (Path(parent) / each).is_symlink()]
+        links = [child for child in directories if (Path(parent) / child).is_symlink()]
         for name in (*files, *links):
             found.append((Path(parent) / name).relative_to(directory).as_posix())
         if not directories and not files and Path(parent) != directory:
             found.append(Path(parent).relative_to(directory).as_posix())  # an empty directory
-    return sorted(each for each in found if each != MARKER)
+    return sorted(file for file in found if file != MARKER)
 
 
 def mark(directory: Path) -> None:
@@ -64,8 +64,8 @@ def add(directory: Path, names: Iterable[str]) -> None:
     for place in (directory, *directory.resolve().parents):
         known = _marked(place)
         if known is not None:
-            own = [(directory.resolve() / each).relative_to(place.resolve()) for each in names]
-            _write_marker(place, sorted({*known, *(each.as_posix() for each in own)}))
+            own = [(directory.resolve() / name).relative_to(place.resolve()) for name in names]
+            _write_marker(place, sorted({*known, *(path.as_posix() for path in own)}))
             return
 
 
@@ -74,12 +74,12 @@ def foreign(directory: Path) -> list[str] | None:
     present = files_in(directory)
     known = _marked(directory)
     if known is not None:
-        return [each for each in present if each not in known]
+        return [file for file in present if file not in known]
     if not present and not (directory / MARKER).exists():
         return []
     if not _is_old_result(directory):
         return None
-    return [each for each in present if not _is_old_name(directory, Path(each))]
+    return [file for file in present if not _is_old_name(directory, Path(file))]
 
 
 def why_not_replaced(path: Path, carried: Collection[str] = ()) -> str | None:
@@ -93,7 +93,7 @@ def why_not_replaced(path: Path, carried: Collection[str] = ()) -> str | None:
         return f"{path} is a file, not a result: choose another --output"
     others = foreign(path)
     if others is not None:
-        others = [each for each in others if each not in carried]
+        others = [file for file in others if file not in carried]
     if others is None:
         return f"{path} is not an earlier result and is not overwritten: choose another --output"
     if others:

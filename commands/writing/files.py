@@ -79,8 +79,8 @@ def _place_file(written: Path, place: Path, overwrite: bool, placed: list[Path])
             rename_into_empty_place(written, place)
             placed.append(place)
     except FileExistsError as error:
-        for each in placed:
-            each.unlink(missing_ok=True)
+        for file in placed:
+            file.unlink(missing_ok=True)
         raise UsageError(
             f"another run wrote {place} first: choose another --output or pass --overwrite"
         ) from error

@@ -50,14 +50,14 @@ def check_output(
 
 
 def _check_inputs(path: Path, place: Path, inputs: tuple[Input, ...]) -> None:
-    for each in inputs:
-        real = each.path.resolve()
-        named = f"{each.flag} {each.path}"
+    for source in inputs:
+        real = source.path.resolve()
+        named = f"{source.flag} {source.path}"
         if place == real:
             raise UsageError(f"{path} is {named}, which is read: choose another --output")
         if place in real.parents:
             raise UsageError(f"{path} holds {named}, which is read: choose another --output")
-        if each.checkpoint and real in place.parents:
+        if source.checkpoint and real in place.parents:
             raise UsageError(f"{path} lies inside {named}, which is read: choose another --output")
 
 

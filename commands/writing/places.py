@@ -13,13 +13,13 @@ _ROOM = 64
 
 def check_writable(path: Path, place: Path) -> None:
     """Raise `UsageError` if a result clearly can't be written to `place`."""
-    above = next(each for each in place.parents if os.path.lexists(each))
+    above = next(parent for parent in place.parents if os.path.lexists(parent))
     if not above.is_dir():
         raise UsageError(f"cannot write to {path}: {above} is not a directory")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write to {path}: no permission to write in {above}")
     missing = place.relative_to(above).parts
-    longest = max(len(os.fsencode(each)) for each in missing) + len(f"..{'0' * 12}.partial")
+    longest = max(len(os.fsencode(name)) for name in missing) + len(f"..{'0' * 12}.partial")
     whole = len(os.fsencode(place)) + _ROOM
     if longest > os.pathconf(above, "PC_NAME_MAX") or whole > os.pathconf(above, "PC_PATH_MAX"):
         raise UsageError(f"cannot write to {path}: the name is too long")
@@ -27,7 +27,7 @@ def check_writable(path: Path, place: Path) -> None:
 
 def make_parents(path: Path, parent: Path) -> list[Path]:
     """Make the directories above a result; returns the new ones, the deepest first."""
-    missing = [each for each in (parent, *parent.parents) if not each.exists()]
+    missing = [directory for directory in (parent, *parent.parents) if not directory.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,9 +37,9 @@ def make_parents(path: Path, parent: Path) -> list[Path]:
 
 def remove_empty(directories: Sequence[Path]) -> None:
     """Remove those of the directories that are empty; pass the deepest first."""
-    for each in directories:
+    for directory in directories:
         with suppress(OSError):  # not empty
-            each.rmdir()
+            directory.rmdir()
 
 
 def umask() -> int:

@@ -45,10 +45,10 @@ def result_directories(
         output: the result's directory, or that of several results.
     """
     if output is None:
-        return {each: Path("results") / f"{name}-{each.slug}" for each in settings}
+        return {setting: Path("results") / f"{name}-{setting.slug}" for setting in settings}
     if len(set(settings)) == 1:
         return dict.fromkeys(settings, output)
-    return {each: output / each.slug for each in settings}
+    return {setting: output / setting.slug for setting in settings}
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,6 @@ class Outputs:
             said = make(setting, directory)
         for note in said.notes:
             console().print(f"note: {note}")
-        for each in said.summary:
-            console().print(each)
+        for line in said.summary:
+            console().print(line)
         console().print(f"wrote {printable(place)}", soft_wrap=True)

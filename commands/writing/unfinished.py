@@ -64,7 +64,7 @@ _unfinished: list[Unfinished] = []
 def discard_unfinished() -> list[Path]:
     """Remove the unfinished results of this process; those that couldn't be removed."""
     with shielded():
-        return [each.directory for each in list(_unfinished) if not each.discard()]
+        return [result.directory for result in list(_unfinished) if not result.discard()]
 
 
 def put_in_order(parent: Path) -> None:

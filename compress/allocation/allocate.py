@@ -122,12 +122,12 @@ def cheapest_loss(choices: Sequence[Choices], budget: float) -> list[int]:
         ValueError: even the cheapest choices exceed the budget.
     """
     costs, losses, steps = np.zeros(1), np.zeros(1), []
-    rest = sum(each.costs.min() for each in choices)
-    for each in choices:
-        rest -= each.costs.min()
-        useful = _unbeaten(each.costs, each.losses)
-        total = (costs[:, None] + each.costs[useful]).ravel()
-        lost = (losses[:, None] + each.losses[useful]).ravel()
+    rest = sum(sublayer.costs.min() for sublayer in choices)
+    for sublayer in choices:
+        rest -= sublayer.costs.min()
+        useful = _unbeaten(sublayer.costs, sublayer.losses)
+        total = (costs[:, None] + sublayer.costs[useful]).ravel()
+        lost = (losses[:, None] + sublayer.losses[useful]).ravel()
         within = np.flatnonzero(total + rest <= budget)
         kept = within[_unbeaten(total[within], lost[within])]
         if not len(kept):
@@ -172,7 +172,7 @@ def by_curves(
         ValueError: no choice fits the budget.
     """
     groups = [
-        [curve, *(each for each in curves if _sizes_heads_of(each, curve))]
+        [curve, *(other for other in curves if _sizes_heads_of(other, curve))]
         for curve in curves
         if curve.kind in ("heads", "neurons")
     ]
@@ -189,7 +189,9 @@ def by_curves(
     for group, table, index in zip(groups, tables, chosen, strict=True):
         for curve, size in zip(group, table[index].tolist(), strict=True):
             keep.setdefault(curve.kind, {})[curve.layer] = size
-    dims = {each.kind: each.units for each in curves if each.kind.endswith("dims")}
+    dims = {
+        dim_curve.kind: dim_curve.units for dim_curve in curves if dim_curve.kind.endswith("dims")
+    }
     return Mask(
         best_units(importance.heads, keep["heads"]),
         best_units(importance.neurons, keep["neurons"]),
@@ -229,7 +231,7 @@ def _sizes(curve: Curve, round_to: int, structures: Collection[Structure]) -> Si
 
 def _first(counts: Mapping[int, int], units: int) -> Tensor:
     """The mask bool[L, units] of the first `counts[l]` units of each layer l."""
-    return torch.arange(units) < torch.tensor([counts[each] for each in sorted(counts)])[:, None]
+    return torch.arange(units) < torch.tensor([counts[layer] for layer in sorted(counts)])[:, None]
 
 
 def uniform(importance: Importance, prices: Prices) -> Mask:

@@ -81,8 +81,8 @@ class Sweep:
     def __init__(self, tower: Tower, calibration: Calibration):
         """Start below the first sublayer."""
         self.tower, self.parts = tower, tower.sublayers
-        self.streams = [Stream.start(tower, each) for each in calibration.batches()]
-        self._embeddings = [self._embedding(each) for each in self.streams]
+        self.streams = [Stream.start(tower, batch) for batch in calibration.batches()]
+        self._embeddings = [self._embedding(stream) for stream in self.streams]
 
     def _embedding(self, stream: Stream) -> Tensor:
         embedded = self.tower.project(_run(self.parts, stream.hidden), stream.inputs)

@@ -19,7 +19,7 @@ def spread(total: int, layers: int, schedule: Schedule = "constant") -> tuple[in
     else:  # falls linearly from the first layer to 0 in the last
         weights = range(layers - 1, -1, -1) if layers > 1 else [1]
         done = [sum(weights[:layer]) for layer in range(layers + 1)]
-        sums = [total * each // done[-1] for each in done]
+        sums = [total * share // done[-1] for share in done]
     return tuple(after - before for before, after in pairwise(sums))
 
 

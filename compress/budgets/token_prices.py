@@ -87,8 +87,8 @@ class SecondPrices:
             for share in SHARES
         ]
         return cls(
-            tuple(measure(each, batch_size, progress="seconds") for each in towers),
-            tuple(seconds_of_merging(each, batch_size, progress="merging") for each in towers),
+            tuple(measure(tower, batch_size, progress="seconds") for tower in towers),
+            tuple(seconds_of_merging(tower, batch_size, progress="merging") for tower in towers),
         )
 
     def under(self, latency_constraint: float) -> "SecondPrices":
@@ -100,7 +100,7 @@ class SecondPrices:
 
         What no size can save, the patch embedding, merging and the like, is taken off the budget.
         """
-        counts = [each.conditions.tokens for each in self.tables]
+        counts = [table.conditions.tokens for table in self.tables]
         merging = sum(
             _between(counts, self.merging, tokens.attention)
             for tokens in shape.layer_tokens
@@ -110,8 +110,8 @@ class SecondPrices:
         def cost(kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
             tokens = shape.layer_tokens[layer]
             if kind == "neurons":
-                return _between(counts, [each.mlp(units) for each in self.tables], tokens.mlp)
-            seconds = [each.attention(units, *dims) for each in self.tables]
+                return _between(counts, [table.mlp(units) for table in self.tables], tokens.mlp)
+            seconds = [table.attention(units, *dims) for table in self.tables]
             return _between(counts, seconds, tokens.attention)
 
         return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)

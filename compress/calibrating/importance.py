@@ -83,7 +83,7 @@ def _of_batch(tower: Tower, batch: Batch | Group, objective: Objective) -> Itera
         inputs = part.inputs(tower.kind)
         if len(batch.parts) > 1:
             streams = _streams(tower, inputs)
-        yield from _of_part(tower, inputs, streams, [each[index] for each in of_losses])
+        yield from _of_part(tower, inputs, streams, [gradients[index] for gradients in of_losses])
 
 
 @torch.no_grad()
@@ -109,8 +109,8 @@ def _of_part(
         embeddings = tower.project(top, inputs)
         found = [_empty_gradients(tower, len(top)) for _ in at_embeddings]
         gradients = [
-            torch.autograd.grad(embeddings, top, each, retain_graph=True)[0]
-            for each in at_embeddings
+            torch.autograd.grad(embeddings, top, pull, retain_graph=True)[0]
+            for pull in at_embeddings
         ]
         del embeddings, top
         for part in reversed(parts):
@@ -118,8 +118,8 @@ def _of_part(
             for index, (of_units, gradient) in enumerate(below):
                 getattr(found[index], part.kind)[:, part.layer] = of_units
                 gradients[index] = gradient
-    for each in found:
-        _check_finite(parts, each)
+    for loss_gradients in found:
+        _check_finite(parts, loss_gradients)
     return found
 
 

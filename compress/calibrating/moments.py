@@ -136,10 +136,10 @@ def dense_moments(
         inputs = batch.inputs(tower.kind)
         hidden = tower.embed(inputs)
         places = TokenPlaces.of(tower, inputs, hidden)
-        for part, moments, each in zip(parts, sums, of_tokens, strict=True):
+        for part, moments, token_weights in zip(parts, sums, of_tokens, strict=True):
             features = part.features(hidden)
             output = part.output(features)
-            moments.add_batch(features, output, each.spread(places))
+            moments.add_batch(features, output, token_weights.spread(places))
             hidden = hidden + output
         if not hidden.isfinite().all():
             raise not_finite(first_break(tower, tower.embed(inputs)))

@@ -48,9 +48,9 @@ def pulls(
     weights, on that image alone.
     """
     with torch.enable_grad():
-        every = torch.cat([each.detach() for each in embeddings]).requires_grad_()
+        every = torch.cat([part.detach() for part in embeddings]).requires_grad_()
         losses = objective(every, batch)
-        sizes = [len(each) for each in embeddings]
+        sizes = [len(part) for part in embeddings]
         return [
             torch.autograd.grad(loss, every, retain_graph=True)[0].split(sizes) for loss in losses
         ]

@@ -77,7 +77,7 @@ def token_weights(tower: Tower, calibration: Calibration, seed: int = 0) -> list
         (_squares(tower, batch.inputs(tower.kind), generator) for batch in calibration.batches()),
     )
     counts, squares = sums[-1], sums[:-1]
-    return [_weights(each, counts) for each in squares]
+    return [_weights(row, counts) for row in squares]
 
 
 def _weights(squares: Tensor, counts: Tensor) -> TokenWeights:
@@ -114,7 +114,7 @@ def _squares(tower: Tower, inputs: Inputs, generator: torch.Generator) -> Tensor
         if not embeddings.isfinite().all():
             raise not_finite(first_break(tower, tower.embed(inputs)))
         # drawn one by one: an image's direction doesn't depend on how many are drawn at once
-        drawn = [torch.randn(len(each), generator=generator) for each in embeddings]
+        drawn = [torch.randn(len(embedding), generator=generator) for embedding in embeddings]
         direction = torch.stack(drawn).to(embeddings)
         gradient = torch.autograd.grad((embeddings * direction).sum(), top)[0]
         squares = [sums(gradient)]

@@ -79,7 +79,7 @@ def _places(record: Compression, result: Path) -> Iterator[Path]:
 
 def _literal(name: str) -> str:
     """A name as a pattern that nothing else fits."""
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def _fingerprint(place: Path) -> str | None:

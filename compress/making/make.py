@@ -168,7 +168,9 @@ def write(result: Result, source: Source, directory: Path) -> None:
     for tower in result.towers:
         plan, ending = tower.plan, ENDINGS[tower.kind]
         plan.mask.save(directory / f"mask{ending}.safetensors")
-        _write_json(directory / f"repair{ending}.json", [asdict(each) for each in tower.repairs])
+        _write_json(
+            directory / f"repair{ending}.json", [asdict(repair) for repair in tower.repairs]
+        )
         if plan.curves:
             _write_json(directory / f"curves{ending}.json", _curves(plan))
         if plan.table:

@@ -64,7 +64,7 @@ class Candidate:
     @property
     def kept(self) -> Mask:
         """What these keep."""
-        return Mask(**{name: each[: self.layers] for name, each in self.mask.tensors.items()})
+        return Mask(**{name: bits[: self.layers] for name, bits in self.mask.tensors.items()})
 
     @property
     def says(self) -> str:
@@ -91,16 +91,18 @@ def best_combinations(
     Raises:
         UserError: none keeps the constraint.
     """
-    found = sorted(_candidates(source, prices, thoroughness), key=lambda each: each.promised)
+    found = sorted(
+        _candidates(source, prices, thoroughness), key=lambda candidate: candidate.promised
+    )
     if not found:
         raise UserError(
             f"{label}: no combination of exit, merging and pruning of this tower is so "
             "cheap; allow more structures or earlier exits"
         )
     chosen = found[: thoroughness.tries]
-    if all(any(each.schedule) for each in chosen):
-        chosen += [each for each in found if not any(each.schedule)][:1]
-    return [_made(source, each, thoroughness) for each in chosen]
+    if all(any(candidate.schedule) for candidate in chosen):
+        chosen += [candidate for candidate in found if not any(candidate.schedule)][:1]
+    return [_made(source, candidate, thoroughness) for candidate in chosen]
 
 
 def _candidates(
@@ -114,18 +116,18 @@ def _candidates(
     config = source.model.config
     reads, least = _reads(source, thoroughness), inf
     for layers in exits_tried(config, thoroughness)[::-1]:
-        if min(each.losses[layers] for each in reads) >= least:
+        if min(reading.losses[layers] for reading in reads) >= least:
             continue
         exit_at = _exit(source, layers, thoroughness)
         start = exit_at.start(thoroughness.spending)
         curves = [*start.curves, *start.dims]
-        for each in tqdm(reads, desc=f"sizes, exit {layers}", unit="schedule"):
-            shape = reduced_shape(config, _reduction(config, layers, each.schedule))
+        for reading in tqdm(reads, desc=f"sizes, exit {layers}", unit="schedule"):
+            shape = reduced_shape(config, _reduction(config, layers, reading.schedule))
             mask = _sizes(exit_at.scored.importance, curves, prices.of_shape(shape), thoroughness)
             if mask is not None:
-                promised = each.losses[layers] + _lost(curves, mask)
+                promised = reading.losses[layers] + _lost(curves, mask)
                 least = min(least, promised)
-                yield Candidate(layers, each.schedule[:layers], mask, promised)
+                yield Candidate(layers, reading.schedule[:layers], mask, promised)
 
 
 def _reads(source: Source, thoroughness: Thoroughness) -> list[ReadOff]:
@@ -158,7 +160,7 @@ def exits_tried(config: Config, thoroughness: Thoroughness) -> list[int]:
         UserError: an exit asked for is none of the tower's layers.
     """
     layers = tower_config(config, "vision").num_hidden_layers
-    if any(not 1 <= each <= layers for each in thoroughness.exits):
+    if any(not 1 <= layer <= layers for layer in thoroughness.exits):
         raise UserError(f"exits are after layers 1 to {layers}, found {list(thoroughness.exits)}")
     sixths = np.ceil(layers * np.arange(1, 7) / 6).astype(int).tolist()
     return sorted(set(thoroughness.exits or sixths))

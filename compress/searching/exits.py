@@ -81,7 +81,8 @@ def read_off(
         embeddings: the full tower's of these, [n, e].
     """
     towers = [
-        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=each)))) for each in schedules
+        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=merged))))
+        for merged in schedules
     ]
     found: list[dict[int, list[Tensor]]] = [{layers: [] for layers in exits} for _ in towers]
     for batch in images.batches("exits"):
@@ -91,8 +92,8 @@ def read_off(
                 rows[layers].append(pooled)
     results = []
     for schedule, rows in zip(tqdm(schedules, desc="read off"), found, strict=True):
-        whole = {layers: torch.cat(each) for layers, each in rows.items()}
-        losses = {layers: linear_loss(each, embeddings) for layers, each in whole.items()}
+        whole = {layers: torch.cat(batches) for layers, batches in rows.items()}
+        losses = {layers: linear_loss(features, embeddings) for layers, features in whole.items()}
         results.append(ReadOff(schedule, losses, {} if any(schedule) else whole))
     return results
 

@@ -47,7 +47,7 @@ def pooled_features(
     """
     reader = Tower.of(pooled_only(model))
     return torch.cat(
-        [reader.embeddings(each.pixels).float().cpu() for each in calibration.batches(progress)]
+        [reader.embeddings(batch.pixels).float().cpu() for batch in calibration.batches(progress)]
     )
 
 
@@ -160,7 +160,7 @@ def _projection(
     columns = min(linear.in_features, inputs)
     if made.random is not None:
         if known is not None and known.out_features == features:
-            made.random.load_state_dict({k: each.cpu() for k, each in known.state_dict().items()})
+            made.random.load_state_dict({k: value.cpu() for k, value in known.state_dict().items()})
             columns = linear.in_features
         else:
             _draw(made.random, pooled, seed)

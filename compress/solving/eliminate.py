@@ -48,10 +48,10 @@ def importance_of(tower: Tower, moments: Sequence[Moments], progress: bool = Fal
     """
     ranked: dict[str, list[Tensor]] = {"heads": [], "neurons": []}
     pairs = list(zip(tower.sublayers, moments, strict=True))
-    for part, each in tqdm(pairs, desc="order", unit="sublayer", disable=not progress):
-        if not each.finite:
+    for part, part_moments in tqdm(pairs, desc="order", unit="sublayer", disable=not progress):
+        if not part_moments.finite:
             raise not_finite(place_of(part.layer, part.kind))
-        found = eliminate_units(each, output_weight(part), part.unit_width)
+        found = eliminate_units(part_moments, output_weight(part), part.unit_width)
         ranked[part.kind].append(_scores(found))
     return Importance(torch.stack(ranked["heads"]), torch.stack(ranked["neurons"]))
 
@@ -145,9 +145,9 @@ def _eliminate_block(
     weight = torch.linalg.qr(weight[inputs].T, mode="r").R.T  # the same products, fewer columns
     removed, costs = [], []
     for _ in range(min(BLOCK, len(candidates))):
-        each = _unit_costs(inverse, weight, unit_width)
-        unit = int(each.argmin())
-        costs.append(each[unit].item())
+        unit_costs = _unit_costs(inverse, weight, unit_width)
+        unit = int(unit_costs.argmin())
+        costs.append(unit_costs[unit].item())
         removed.append(candidates[unit])
         candidates = torch.cat([candidates[:unit], candidates[unit + 1 :]])
         gone = _inputs(torch.tensor([unit]), unit_width)

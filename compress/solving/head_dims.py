@@ -131,10 +131,12 @@ def rotate_tower(
         inputs = batch.inputs(tower.kind)
         hidden = tower.embed(inputs)
         places = TokenPlaces.of(tower, inputs, hidden)
-        for part, each in zip(parts, of_tokens, strict=True):
+        for part, token_weights in zip(parts, of_tokens, strict=True):
             features = part.features(hidden)
             if part.kind == "heads":
-                of_heads[part.layer].add_batch(hidden, features, each.spread(places), places.valid)
+                of_heads[part.layer].add_batch(
+                    hidden, features, token_weights.spread(places), places.valid
+                )
             hidden = hidden + part.output(features)
     turned = replace(tower, model=copy.deepcopy(tower.model))
     found = []
@@ -177,8 +179,8 @@ class HeadMoments:
         """
         attention, normed = self._sublayer.attention, self._sublayer.norm(hidden)
         queries, keys, contexts = (
-            precise(each).unflatten(-1, (self._sublayer.units, -1))
-            for each in (attention.q_proj(normed), attention.k_proj(normed), contexts)
+            precise(vectors).unflatten(-1, (self._sublayer.units, -1))
+            for vectors in (attention.q_proj(normed), attention.k_proj(normed), contexts)
         )
         scale, counted = weights.to(queries), valid.to(queries)
         sums = torch.einsum("bnhi,bn->bhi", keys, counted)
@@ -204,8 +206,8 @@ class HeadMoments:
 
     def check_finite(self) -> None:
         """Raise `UserError` unless all moments are finite."""
-        for each in (self.queries, self.keys, self._squares):
-            if not each.isfinite().all():
+        for moment in (self.queries, self.keys, self._squares):
+            if not moment.isfinite().all():
                 raise not_finite(place_of(self._sublayer.layer, "heads"))
 
 

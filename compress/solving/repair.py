@@ -137,18 +137,18 @@ def repair_tower(
     for above, below, of_tokens in bar:
         inputs, outputs = below.output.in_features, below.output.out_features
         fit, held_out = Moments(inputs, outputs), Moments(inputs, outputs)
-        for each, out in zip(streams, left_out, strict=True):
-            each.dense.hidden = above(each.dense.hidden)
-            features = below.features(each.smaller.hidden)
-            target = each.dense.hidden - each.smaller.hidden
-            scale = each.dense.weights(of_tokens)
+        for stream, out in zip(streams, left_out, strict=True):
+            stream.dense.hidden = above(stream.dense.hidden)
+            features = below.features(stream.smaller.hidden)
+            target = stream.dense.hidden - stream.smaller.hidden
+            scale = stream.dense.weights(of_tokens)
             fit.add_batch(features[~out], target[~out], scale[~out])
             held_out.add_batch(features[out], target[out], scale[out])
         place = (below.layer, below.kind)
         done.append(_repair_linear(below.output, place, fit, held_out, repair, below.unit_width))
         # computing the sublayer again costs less than holding its features for all images
-        for each in streams:
-            each.smaller.hidden = below(each.smaller.hidden)
+        for stream in streams:
+            stream.smaller.hidden = below(stream.smaller.hidden)
     if repair == "reconstruct" and isinstance(smaller.final, nn.Linear):
         done.append(_repair_projection(dense, smaller, smaller.final, streams))
     return done
@@ -169,7 +169,7 @@ def _keep_constants(dense: Tower, smaller: Tower) -> None:
 
 def _left_out(streams: Sequence[Streams]) -> list[Tensor]:
     """Which images of each batch are kept out of the sums, bool[b], however they are batched."""
-    images = [len(each.dense.hidden) for each in streams]
+    images = [len(stream.dense.hidden) for stream in streams]
     return list((torch.arange(sum(images)) % HELD_OUT == 1).split(images))
 
 
@@ -182,10 +182,10 @@ def _repair_projection(
     seen: list[Tensor] = []
     hook = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     with hook:
-        for each, out in zip(streams, _left_out(streams), strict=True):
-            smaller.project(each.smaller.hidden, each.smaller.inputs)
+        for stream, out in zip(streams, _left_out(streams), strict=True):
+            smaller.project(stream.smaller.hidden, stream.smaller.inputs)
             features = seen.pop()
-            target = dense.project(each.dense.hidden, each.dense.inputs)
+            target = dense.project(stream.dense.hidden, stream.dense.inputs)
             fit.add_batch(features[~out], target[~out])
             held_out.add_batch(features[out], target[out])
     place = (len(smaller.layers), "projection")

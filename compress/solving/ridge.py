@@ -95,7 +95,7 @@ def ridge(
     parts = Principal.of(x)
     if strengths is None:
         most = STRENGTHS[-1] * x.shape[1] / len(parts.values)
-        strengths = (*STRENGTHS, *(each for each in STRONGER if each <= most))
+        strengths = (*STRENGTHS, *(stronger for stronger in STRONGER if stronger <= most))
     choices = (
         (parts.fit(y - x @ start, strength, together), start, strength)
         for start in starts

@@ -77,7 +77,7 @@ def texts(value: object) -> list[str]:
     if text is None:
         return []
     written = _written_list(text)
-    return [text] if written is None else [each for each in map(caption, written) if each]
+    return [text] if written is None else [entry for entry in map(caption, written) if entry]
 
 
 def _written_list(text: str) -> list[str] | None:

@@ -104,7 +104,7 @@ def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset
 
 def inside(path: str | os.PathLike[str], directory: str | os.PathLike[str]) -> bool:
     """Whether a path, as it is written, leads into a directory; links are not followed."""
-    path, directory = (os.path.normpath(os.path.abspath(each)) for each in (path, directory))
+    path, directory = (os.path.normpath(os.path.abspath(place)) for place in (path, directory))
     return path.startswith(os.path.join(directory, ""))
 
 

@@ -84,7 +84,7 @@ def resumed_row(
         options.m,
     )
     first, then, full = (
-        each.basis(options.seconds) for each in (timing.first, timing.then, timing.full)
+        stage.basis(options.seconds) for stage in (timing.first, timing.then, timing.full)
     )
     return replace(
         row,

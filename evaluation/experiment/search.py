@@ -92,9 +92,10 @@ def timed(
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     rows = corpus.select(range(min(options.batch_size, len(corpus))))
     stored = undecoded(rows)["image"]
-    sources = [each["bytes"] or Path(each["path"]).read_bytes() for each in stored]
+    sources = [image["bytes"] or Path(image["path"]).read_bytes() for image in stored]
     contenders = {
-        name: encoding(each) if isinstance(each, Stage) else each for name, each in stages.items()
+        name: encoding(stage) if isinstance(stage, Stage) else stage
+        for name, stage in stages.items()
     }
     return stage_timings(contenders, sources, options.repetitions, options.device)
 
@@ -131,7 +132,7 @@ def first_stage_row(
     together, reached = in_front(replace(known, images=images), known, search, options.m)
     rule, _, variant = first.method.partition("+")
     cost = macs(stage.model)
-    timings = [each.basis(options.seconds) for each in (clock, full)]
+    timings = [timing.basis(options.seconds) for timing in (clock, full)]
     return Row(
         method=first.method,
         rule=rule,
@@ -150,7 +151,7 @@ def first_stage_row(
         encoder_seconds=clock.encoder,
         end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=speedup_interval(timings, options.f),
-        query_speedup=query_speedup([each.median for each in timings], [options.m]),
+        query_speedup=query_speedup([timing.median for timing in timings], [options.m]),
         f_assumed=options.f,
         f_measured=reached,
         compression_seconds=first.seconds,

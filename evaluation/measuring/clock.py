@@ -48,7 +48,7 @@ def seconds_per_image(
             f"got {images}, {repetitions} and {warmup}"
         )
     turns = in_turn(contenders, repetitions, torch.device(device), warmup, progress=progress)
-    return {name: summarise(np.divide(each, images)) for name, each in turns.items()}
+    return {name: summarise(np.divide(seconds, images)) for name, seconds in turns.items()}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def stage_timings(
         )
         for basis, turn in turns.items()
     ]
-    return {name: StageTiming(*(each[name] for each in timed)) for name in works}
+    return {name: StageTiming(*(timings[name] for timings in timed)) for name in works}
 
 
 def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> Timing:
@@ -163,9 +163,9 @@ def speedup_interval(
     """
     if full is not None:
         return Interval(
-            lifetime_speedup([each.median for each in timings], f, full.median),
-            lifetime_speedup([each.upper_quartile for each in timings], f, full.lower_quartile),
-            lifetime_speedup([each.lower_quartile for each in timings], f, full.upper_quartile),
+            lifetime_speedup([stage.median for stage in timings], f, full.median),
+            lifetime_speedup([stage.upper_quartile for stage in timings], f, full.lower_quartile),
+            lifetime_speedup([stage.lower_quartile for stage in timings], f, full.upper_quartile),
         )
     *earlier, last = timings
     slow = [*(stage.upper_quartile for stage in earlier), last.lower_quartile]

@@ -70,8 +70,10 @@ def _values(
 
 def _caption(comparison: Comparison) -> str:
     report = comparison.reports[0]
-    machines = dict.fromkeys(each.machine.summary for each in comparison.reports)
-    resumed = any(row.state_bytes is not None for each in comparison.reports for row in each.rows)
+    machines = dict.fromkeys(compared.machine.summary for compared in comparison.reports)
+    resumed = any(
+        row.state_bytes is not None for compared in comparison.reports for row in compared.rows
+    )
     return (
         f"share of seconds: the first stage's / the full tower's, {report.seconds_of}, "
         f"on {'; '.join(machines)}\n"

@@ -215,9 +215,9 @@ def _read_config(path: str | Path) -> PreTrainedConfig:
         _check_architecture(config)
     except TowerError as error:
         raise TowerError(f"{path} is {error}") from None
-    for each in (config, *(getattr(config, f"{kind}_config", None) for kind in ("vision", "text"))):
-        if each is not None:
-            _ask_plainly(each)
+    for part in (config, *(getattr(config, f"{kind}_config", None) for kind in ("vision", "text"))):
+        if part is not None:
+            _ask_plainly(part)
     return config
 
 
@@ -260,11 +260,11 @@ def _refuse(directory: Path, entries: dict[str, Any]) -> None:
 def _check_architecture(config: PreTrainedConfig) -> None:
     """Raise `TowerError` if a configuration names the class of another type of model."""
     names = getattr(config, "architectures", None) or ()
-    if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
+    if not isinstance(names, (list, tuple)) or not all(isinstance(entry, str) for entry in names):
         raise TowerError(
             "an unknown model: the architectures in its config.json are not a list of names"
         )
-    types = {each.__name__: model_type for model_type, each in MODEL_CLASSES.items()}
+    types = {model_class.__name__: model_type for model_type, model_class in MODEL_CLASSES.items()}
     for name in names:
         if types.get(name, config.model_type) != config.model_type:
             raise TowerError(
@@ -287,7 +287,7 @@ def weights_fingerprint(directory: str | Path) -> str:
         OSError: a file can't be read.
     """
     files = sorted(Path(directory).resolve().glob("*.safetensors"))
-    states = [each.stat() for each in files]
+    states = [file.stat() for file in files]
     return _digest(
         tuple(
             (str(file), state.st_size, state.st_mtime_ns)

@@ -190,7 +190,7 @@ def _sides(name: str, given: Any) -> list[Any]:
         sides = [given] if isinstance(given, int) else list(dict(given).values())
     except (TypeError, ValueError):
         raise TowerError(f"the image processor's {name} must be pixels, found {given!r}") from None
-    return [each for each in sides if each is not None]
+    return [side for side in sides if side is not None]
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -93,11 +93,15 @@ def read_fields(path: str | Path, kind: type[Entries], **absent: object) -> Entr
         TowerError: the file can't be read, isn't JSON, or an entry is missing or of another kind.
     """
     entries, hints, known = read_object(path), get_type_hints(kind), dict(absent)
-    for each in fields(kind):
-        if each.name in entries:
-            known[each.name] = _value(path, each.name, entries[each.name], hints[each.name])
-        elif each.default is MISSING and each.default_factory is MISSING:
-            raise TowerError(f"{path} has no entry {each.name!r}: it is no record of this project")
+    for attribute in fields(kind):
+        if attribute.name in entries:
+            known[attribute.name] = _value(
+                path, attribute.name, entries[attribute.name], hints[attribute.name]
+            )
+        elif attribute.default is MISSING and attribute.default_factory is MISSING:
+            raise TowerError(
+                f"{path} has no entry {attribute.name!r}: it is no record of this project"
+            )
     return kind(**known)
 
 
@@ -130,11 +134,11 @@ def _fits(value: object, hint: object) -> bool:
     """Whether a value from JSON is of the kind that a field's annotation names."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in arguments)
+        return any(_fits(value, argument) for argument in arguments)
     if origin is tuple:
-        return isinstance(value, list) and all(_fits(each, arguments[0]) for each in value)
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(each, arguments[1]) for each in value.values())
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
     if hint is NoneType:
         return value is None
     if hint is float:

@@ -65,7 +65,9 @@ class Weights:
         Raises:
             TowerError: there are none, one is missing or broken, or they hold unmerged adapters.
         """
-        found = {each.name: each for file in _files(path, revision) for each in _header(path, file)}
+        found = {
+            stored.name: stored for file in _files(path, revision) for stored in _header(path, file)
+        }
         _refuse_adapters(path, found)
         names, stripped = stripped_names(found)
         renamed = {new: found[old] for old, new in names.items()}
@@ -81,9 +83,9 @@ class Weights:
             TowerError: there are no floating-point numbers.
         """
         numbers: Counter[str] = Counter()
-        for each in self.tensors.values():
-            if each.dtype in FLOATS:
-                numbers[each.dtype] += math.prod(each.shape)
+        for stored in self.tensors.values():
+            if stored.dtype in FLOATS:
+                numbers[stored.dtype] += math.prod(stored.shape)
         if not numbers:
             raise self._quantised(next(iter(self.tensors), "nothing"))
         return FLOATS[max(FLOATS, key=lambda kind: numbers[kind])]  # of equals the widest
@@ -91,10 +93,10 @@ class Weights:
     def read(self) -> dict[str, Tensor]:
         """All tensors, under the model's names."""
         tensors: dict[str, Tensor] = {}
-        for file in sorted({each.file for each in self.tensors.values()}):
-            own = {name: each for name, each in self.tensors.items() if each.file == file}
+        for file in sorted({stored.file for stored in self.tensors.values()}):
+            own = {name: stored for name, stored in self.tensors.items() if stored.file == file}
             with _opened(self.path, file) as opened:
-                tensors |= {name: opened.get_tensor(each.name) for name, each in own.items()}
+                tensors |= {name: opened.get_tensor(stored.name) for name, stored in own.items()}
         return tensors
 
     def check_sizes(self, model: nn.Module) -> None:
@@ -119,7 +121,7 @@ class Weights:
             )
         missing = [name for name in wanted if name not in self.tensors]
         absent = sum(torch.Size(wanted[name]).numel() for name in missing)
-        if absent > sum(torch.Size(each.shape).numel() for each in self.tensors.values()):
+        if absent > sum(torch.Size(stored.shape).numel() for stored in self.tensors.values()):
             raise self.missing(missing)
 
     def _quantised(self, name: str) -> TowerError:
@@ -133,7 +135,7 @@ class Weights:
         """The error that says which weights a model needs and the files lack."""
         names = sorted(names)
         like = next(
-            (each for name in names for each in self.tensors if each.endswith(f".{name}")), None
+            (key for name in names for key in self.tensors if key.endswith(f".{name}")), None
         )
         hint = (
             f"; it has {like!r}: save the model that was wrapped, without that prefix"
@@ -170,7 +172,7 @@ def stripped_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
     """
     found, stripped = {name: name for name in names}, []
     while prefix := next(
-        (each for each in PREFIXES if found and all(n.startswith(each) for n in found.values())),
+        (known for known in PREFIXES if found and all(n.startswith(known) for n in found.values())),
         None,
     ):
         found = {old: new.removeprefix(prefix) for old, new in found.items()}
@@ -221,9 +223,9 @@ def _files(path: str | Path, revision: str | None) -> list[Path]:
         )
     places = read_object(index).get("weight_map")
     names = set(places.values()) if isinstance(places, dict) else ()
-    if not names or not all(isinstance(each, str) and Path(each).name == each for each in names):
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise TowerError(f"{index} must name the file of each tensor in its weight_map")
-    found = {each: file_of(path, each, revision) for each in sorted(names)}
+    found = {name: file_of(path, name, revision) for name in sorted(names)}
     if absent := [name for name, file in found.items() if file is None]:
         raise TowerError(f"{path} is incomplete: {listed(absent)}, named in {INDEX}, not there")
     return [file for file in found.values() if file is not None]
@@ -244,8 +246,8 @@ def _header(path: str | Path, file: Path) -> list[Stored]:
     with _opened(path, file) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
         return [
-            Stored(file, name, tuple(each.get_shape()), each.get_dtype())
-            for name, each in slices.items()
+            Stored(file, name, tuple(tensor.get_shape()), tensor.get_dtype())
+            for name, tensor in slices.items()
         ]
 
 

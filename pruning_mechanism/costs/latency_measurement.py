@@ -191,12 +191,12 @@ class Seconds:
 
         attention, neurons = self.attention, self.mlps
         dense = max(attention)
-        numbers = sorted({each.heads for each in attention})
-        sizes = sorted({each.query_key_size for each in attention})
+        numbers = sorted({size.heads for size in attention})
+        sizes = sorted({size.query_key_size for size in attention})
         table = LatencyTable(
             layers=layers,
             outside=per_image(self.outside),
-            heads=tuple(per_image(attention[dense._replace(heads=each)]) for each in numbers),
+            heads=tuple(per_image(attention[dense._replace(heads=number)]) for number in numbers),
             widths=tuple(sorted(neurons)),
             neurons=tuple(per_image(neurons[width]) for width in sorted(neurons)),
             noise=self._noise(),
@@ -219,11 +219,11 @@ class Seconds:
     def _noise(self) -> float:
         """The relative standard error of a size's median seconds; of all sizes, the median."""
         errors = []
-        for each in (*self.attention.values(), *self.mlps.values()):
-            low, median, high = np.quantile(each, (0.25, 0.5, 0.75))
+        for seconds in (*self.attention.values(), *self.mlps.values()):
+            low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
             # quartiles of a normal distribution are 1.35 deviations apart; the median of n
             # has 1.25 times the standard error of the mean
-            errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(each)))
+            errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(seconds)))
         return float(np.median(errors))
 
 

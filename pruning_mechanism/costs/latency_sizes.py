@@ -39,13 +39,13 @@ def mixed_masks(layers: int, heads: int, neurons: int, head_dim: int) -> list[Ma
     dealt to layers at random (seeded): no tower is narrow as a whole, and no width always follows
     the same attention. The dense sizes are left to the dense tower.
     """
-    numbers = [Attention(each, head_dim, head_dim) for each in range(heads)]
-    sizes = [Attention(heads, *each) for each in product(measured_head_sizes(head_dim), repeat=2)]
+    numbers = [Attention(count, head_dim, head_dim) for count in range(heads)]
+    sizes = [Attention(heads, *pair) for pair in product(measured_head_sizes(head_dim), repeat=2)]
     attention, widths = np.array([*numbers, *sizes[:-1]]), np.array(measured_widths(neurons)[:-1])
     towers = -(-max(len(widths), len(attention)) // layers)
     dealer = np.random.default_rng(0)
     slots = np.arange(towers * layers)
-    dealt = [dealer.permutation(each[slots % len(each)]) for each in (attention, widths)]
+    dealt = [dealer.permutation(choices[slots % len(choices)]) for choices in (attention, widths)]
     kept = np.column_stack(dealt).reshape(towers, layers, -1)
     return [
         Mask(*map(_first, tower[:, [0, 3, 1, 2]].T, (heads, neurons, head_dim, head_dim)))
@@ -71,7 +71,9 @@ def uniform_mask(layers: int, units: tuple[int, int], kept: tuple[int, int]) -> 
         units: heads and neurons of a dense layer.
         kept: heads and neurons that stay.
     """
-    return Mask(*(_first(np.full(layers, each), of) for each, of in zip(kept, units, strict=True)))
+    return Mask(
+        *(_first(np.full(layers, count), of) for count, of in zip(kept, units, strict=True))
+    )
 
 
 def measured_head_sizes(head_dim: int, shares: Sequence[float] = HEAD_SHARES) -> list[int]:

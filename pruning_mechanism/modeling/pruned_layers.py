@@ -99,7 +99,7 @@ class PrunedAttention:
         kind = self.config._attn_implementation
         if kind != "eager" and self.query_key_size != self.value_size:
             even = max(self.query_key_size, self.value_size)
-            inputs = (pad(each, (0, even - each.shape[-1])) for each in inputs)
+            inputs = (pad(tensor, (0, even - tensor.shape[-1])) for tensor in inputs)
         context, weights = ALL_ATTENTION_FUNCTIONS.get(kind, eager_attention_forward)(
             self,
             *inputs,

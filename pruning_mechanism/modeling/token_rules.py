@@ -114,7 +114,7 @@ def has_several_sizes(config: object) -> bool:
 def check_registered(config: object) -> None:
     """Raise `ValueError` if a configuration names rules that aren't known here."""
     named = getattr(config, NAMED, None) or ()
-    if not isinstance(named, (list, tuple)) or not all(isinstance(each, str) for each in named):
+    if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
         raise ValueError(f"{NAMED} takes names of rules, found {named!r}"[:200])
     if absent := [name for name in named if name not in _registered]:
         raise ValueError(
