@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, measure, draw: minutes
-	@echo "1/4 compress: the joint rule, to 7.5 % of the full tower's time (loads PyTorch first)"
+	@echo "1/4 compress: the joint rule, to 7.5 % of the full tower's time"
 	@$(BIN)/python -m compress.joint --config configs/demo-joint.toml --overwrite
 	@echo "2/4 compress: early exits alone, to compare with"
 	@$(BIN)/python -m compress.early_exit --config configs/demo-exit.toml --overwrite

@@ -26,7 +26,7 @@ from commands.interrupts import (
 )
 from commands.lasting import lasting_output
 from commands.parsing import parse
-from commands.screen import printable
+from commands.screen import announced, printable
 from commands.writing.unfinished import discard_unfinished
 
 _SYSTEM = re.compile(r"(.*) \(os error \d+\)")
@@ -75,7 +75,9 @@ def main_of(name: str) -> Callable[[Any], None]:
     """
 
     def main(options: Any) -> None:
-        importlib.import_module(name).main(options)
+        with announced("loading libraries"):  # PyTorch and transformers take seconds
+            module = importlib.import_module(name)
+        module.main(options)
 
     return main
 

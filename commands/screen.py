@@ -4,6 +4,8 @@ A file name may contain brackets, control characters or bytes that aren't text.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -26,6 +28,19 @@ def console() -> Console:
     """
     width = None if sys.stdout.isatty() else _FILE_WIDTH
     return _Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Say on the terminal what is being done, for as long as it takes; a file never sees it."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 class _Console(Console):

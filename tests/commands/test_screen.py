@@ -13,7 +13,7 @@ from rich.table import Table
 
 from commands.flags import ConfigOption
 from commands.lasting import lasting_output
-from commands.screen import console, printable
+from commands.screen import announced, console, printable
 from commands.writing.outputs import finished_directory
 from compress.command import run_command
 
@@ -113,3 +113,16 @@ def test_a_run_finishes_whoever_listens(tmp_path, streams):
         assert said.count("progress") == 3
         full = streams["stdout"] == "/dev/full"
         assert ("standard output can't be written: " in said) == full
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_announced_is_on_a_terminal_for_as_long_as_it_takes(monkeypatch, terminal):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    with pytest.raises(RuntimeError), announced("loading"):
+        assert sys.stderr.getvalue() == ("loading ..." if terminal else "")
+        raise RuntimeError
+    assert sys.stderr.getvalue().endswith("\r\x1b[K") == terminal
