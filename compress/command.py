@@ -12,6 +12,7 @@ from typing import TextIO
 
 from commands import run
 from commands.flags import Options
+from commands.screen import announced
 from compress.errors import UserError
 
 
@@ -24,10 +25,11 @@ def run_command(
     """Run a command; the arguments are those of `commands.run`."""
 
     def answering(given: Options) -> None:
-        from corpora import CorpusError
-        from pruning_mechanism import TowerError
+        with announced("loading libraries"):
+            from corpora import CorpusError
+            from pruning_mechanism import TowerError
 
-        _quiet_libraries()
+            _quiet_libraries()
         try:
             main(given)
         except (TowerError, CorpusError) as error:
