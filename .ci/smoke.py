@@ -39,8 +39,8 @@ for command in COMMANDS:
 photos = Path("photos")
 photos.mkdir()
 drawn = [scene(SEEDS["train"], number) for number in range(16)]
-for number, each in enumerate(drawn):
-    render(each).convert("RGB").save(photos / f"{number:02d}.jpg")
+for number, picture in enumerate(drawn):
+    render(picture).convert("RGB").save(photos / f"{number:02d}.jpg")
 made = ("--layer", "4", "--corpus", "folder", "--corpus-dir", "photos", "--output", "first-stage")
 subprocess.run(
     [sys.executable, "-m", "compress.early_exit", *made], check=True, capture_output=True
