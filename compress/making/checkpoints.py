@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -108,9 +109,12 @@ def _from_hub(record: Compression, result: str | Path) -> str:
             f"{result} was made from {record.base} at a revision that isn't on record: name the "
             "checkpoint as the target"
         )
+    fetch = partial(snapshot_download, record.base, revision=revision, allow_patterns=_HUB_FILES)
     try:
-        return snapshot_download(record.base, revision=revision, allow_patterns=_HUB_FILES)
+        return fetch()
     except (OSError, ValueError, HfHubHTTPError) as error:
+        with suppress(OSError, ValueError):  # before 2.0 the hub's library lists files on the hub
+            return fetch(local_files_only=True)
         raise UserError(
             f"{result} was made from {record.base} ({_short(record.base_fingerprint)}), which "
             f"isn't available: {first_line(error)}; name it as the target"
