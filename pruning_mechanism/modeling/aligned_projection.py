@@ -28,11 +28,6 @@ class AlignedProjection(nn.Module):
         self.linear = nn.Linear(inputs + features, outputs)
         self.out_features = outputs
 
-    @property
-    def weight(self) -> Tensor:
-        """That of the linear part, which transformers 5.0 looks for in a projection."""
-        return self.linear.weight
-
     def features(self, pooled: Tensor) -> Tensor:
         """What the embedding is linear in, [b, 2d + features], for [b, 2d]."""
         if self.random is None:
