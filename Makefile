@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-thorough bench lint docs clean
+.PHONY: demo test test-fast test-thorough coverage bench lint docs clean
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ test-fast: .venv/ready  ## the tests for the edit loop: all but those that tests
 
 test-thorough: .venv/ready  ## the tests with all parameters and examples that they have
 	THOROUGH=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+coverage: .venv/ready  ## lines that the fast tests run, by file
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow" --cov --cov-report=term-missing
 
 bench: .venv/ready  ## speed, measured and never asserted in `make test`
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
