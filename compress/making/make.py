@@ -31,7 +31,7 @@ from pruning_mechanism import (
     parameters,
     save,
 )
-from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
+from pruning_mechanism.checkpoints.checkpoint import cast
 from pruning_mechanism.protocols import Processor
 
 ENDINGS: Mapping[TowerKind, str] = {"vision": "", "text": "-text"}
@@ -80,7 +80,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
     except TowerError as error:
         raise UserError(f"{title}: {error}") from error
     towers = tuple(repaired(step.model, cut, finish, f"{title}: repair") for cut in step.cuts)
-    stored, model, alignment = stored_dtype(source.path), step.model, None
+    stored, model, alignment = source.stored_dtype or source.model.dtype, step.model, None
     if finish.align == "ridge":
         if step.cuts:  # aligned as it is computed once it is loaded
             model, _ = cast(model, stored)

@@ -86,7 +86,8 @@ class Source:
     `subjects` are those of its towers that it is asked for. `base` is what records call the
     checkpoint that everything is made from, `chain` what has been done to it before, `seen` the
     images that was calibrated on. `settings` and `notes` are for the record of what is made, which
-    is computed in `deployed_dtype` once it is loaded; None: as the model is.
+    is stored in `stored_dtype`, as the checkpoint is, and computed in `deployed_dtype` once it is
+    loaded; None: as the model is.
     """
 
     path: str
@@ -103,6 +104,7 @@ class Source:
     seen: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stored_dtype: torch.dtype | None = None
     deployed_dtype: torch.dtype | None = None
 
     @property
@@ -154,7 +156,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     )
     calibration = _drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
-    deployed = computed_dtype(stored_dtype(path), device)
+    stored = stored_dtype(path)
+    deployed = computed_dtype(stored, device)
     settings: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     if needs.full:
@@ -179,6 +182,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         tuple(read_keys(path)),
         settings,
         notes,
+        stored,
         deployed,
     )
 
