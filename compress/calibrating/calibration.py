@@ -135,7 +135,7 @@ class Calibration:
         """Batches of nearly equal size, with a progress bar of that title if one is given."""
         with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
             for rows in _shares(range(len(self)), self.batch_size):
-                yield self._batch(self.corpus.select(rows))
+                yield self._batch(rows)
                 bar.update(len(rows))
 
     def groups(self, progress: str | None = None) -> Iterator[Group]:
@@ -146,13 +146,21 @@ class Calibration:
         with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
             for rows in _shares(range(len(self)), CONTRAST):
                 parts = _shares(rows, self.batch_size)
-                yield Group([self._batch(self.corpus.select(part)) for part in parts])
+                yield Group([self._batch(part) for part in parts])
                 bar.update(len(rows))
 
-    def _batch(self, rows: Dataset) -> Batch:
+    @cached_property
+    def _images(self) -> Dataset:
+        return undecoded(self.corpus)
+
+    @cached_property
+    def _captions(self) -> Dataset:
+        return self.corpus.select_columns("caption")
+
+    def _batch(self, rows: range) -> Batch:
         return Batch(
-            lambda: self._pixels(undecoded(rows)["image"][:]),
-            lambda: self._tokens(rows["caption"][:]),
+            lambda: self._pixels(self._images[rows]["image"]),
+            lambda: self._tokens(self._captions[rows]["caption"]),
         )
 
     def _pixels(self, images: Sequence[Any]) -> Tensor:

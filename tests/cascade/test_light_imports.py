@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fresh import python
 from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,13 +39,7 @@ before = set(sys.modules)
 def heavy_after(program: str) -> set[str]:
     """The heavy packages of which a program imports anything beyond what any CLIP needs."""
     said = "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
-    found = subprocess.run(
-        [sys.executable, "-c", f"{WITHOUT}\n{program}\n{said}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
+    found = python("-c", f"{WITHOUT}\n{program}\n{said}", cwd=ROOT)
     return set(found.stdout.splitlines()[-1].split()) & HEAVY
 
 

@@ -1,8 +1,5 @@
 """A stage embeds as its checkpoint does, and its names tell what is interchangeable."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +9,7 @@ from cascade import Stage, UnreadableImage
 from pruning_mechanism import Mask, TowerError, load_processor, prune
 from pruning_mechanism.attention import attention_of
 from tests.conftest import tiny_processor
+from tests.fresh import python
 from tests.pruning_mechanism.conftest import tiny_model
 
 TEXTS = ["a red disc", "a big blue star on the left of a small green square", "disc"]
@@ -84,12 +82,7 @@ def test_names_stay_when_nothing_that_matters_changes(stage, clip_directory, tmp
 def test_names_are_the_same_in_a_new_process(stage, clip_directory):
     script = "import sys; from cascade import Stage; s = Stage.load(sys.argv[1]); "
     script += "print(s.name, s.text_name)"
-    asked = subprocess.run(
-        [sys.executable, "-c", script, str(clip_directory)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    asked = python("-c", script, clip_directory)
     assert asked.stdout.split() == [stage.name, stage.text_name]
 
 

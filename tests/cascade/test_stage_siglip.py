@@ -89,7 +89,7 @@ sys.modules["sentencepiece"] = None
 import torch
 from PIL import Image
 from cascade import Stage
-from pruning_mechanism import TowerError
+from pruning_mechanism import Mask, TowerError, load, load_processor, prune, save
 stage = Stage.load(sys.argv[1])
 print(tuple(stage.encode_images([Image.new("RGB", (20, 20), "red")]).shape))
 print(stage.name)
@@ -98,31 +98,28 @@ for read in (lambda: stage.encode_texts(["red"]), lambda: stage.text_name):
         print("read", read())
     except TowerError as error:
         print(error)
-"""
-
-
-def test_without_sentencepiece_images_are_read_and_texts_say_what_is_needed(siglip, tmp_path):
-    asked = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(siglip)], capture_output=True, text=True, check=True
-    )
-    shape, name, *said = asked.stdout.splitlines()
-    assert (shape, name) == ("(1, 16)", Stage.load(siglip).name)
-    assert len(said) == 2
-    assert all("pip install sentencepiece" in line for line in said)
-
-
-COMPRESS = """
-import sys
-sys.modules["sentencepiece"] = None
-from pruning_mechanism import Mask, load, load_processor, prune, save
 model = load(sys.argv[1])
 save(prune(model, Mask.dense(model.config)), sys.argv[2], load_processor(sys.argv[1]))
 """
 
 
-def test_what_is_made_without_sentencepiece_keeps_the_tokenizer(siglip, tmp_path):
-    made = tmp_path / "made"
-    subprocess.run([sys.executable, "-c", COMPRESS, str(siglip), str(made)], check=True)
-    whole, pruned = Stage.load(siglip), Stage.load(made)
+@pytest.fixture(scope="module")
+def without(siglip, tmp_path_factory) -> tuple[list[str], Path]:
+    """What a process without sentencepiece says, and where it has saved what it pruned."""
+    made = tmp_path_factory.mktemp("without") / "made"
+    line = [sys.executable, "-c", WITHOUT, siglip, made]
+    asked = subprocess.run(line, capture_output=True, text=True, check=True)
+    return asked.stdout.splitlines(), made
+
+
+def test_without_sentencepiece_images_are_read_and_texts_say_what_is_needed(siglip, without):
+    shape, name, *said = without[0]
+    assert (shape, name) == ("(1, 16)", Stage.load(siglip).name)
+    assert len(said) == 2
+    assert all("pip install sentencepiece" in line for line in said)
+
+
+def test_what_is_made_without_sentencepiece_keeps_the_tokenizer(siglip, without):
+    whole, pruned = Stage.load(siglip), Stage.load(without[1])
     torch.testing.assert_close(pruned.encode_texts(TEXTS), whole.encode_texts(TEXTS))
     assert pruned.text_name == whole.text_name

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from commands.choosing import run_subcommand
 from commands.subcommands import GROUPS, SUBCOMMANDS
 from compress.recover import RecoverOptions
 from tests.commands.test_flags import of
+from tests.lanes import sweep
 from tests.structure import packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,7 @@ def main_block(path: Path) -> ast.Call | None:
     return None
 
 
+@cache
 def command_modules() -> dict[str, Path]:
     """The modules of the distribution's packages that are commands."""
     files = [file for package in packages(ROOT) for file in (ROOT / package).rglob("*.py")]
@@ -166,7 +169,7 @@ def answers(process: subprocess.Popen) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux shows them")
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", sweep(range(5), [0, 1]))
 def test_an_interrupt_at_any_moment_is_one_line_and_130(moment, tmp_path):
     dice = random.Random(moment)
     process = subprocess.Popen(

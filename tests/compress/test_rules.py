@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from figures.result import load_curves
 from pruning_mechanism import Mask, load
 from pruning_mechanism.checkpoints import checkpoint
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import Process
 from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,20 +221,16 @@ def test_an_output_in_use_is_refused(clip_directory, folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("sent", sweep([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
 def test_an_interrupted_run_leaves_nothing(clip_directory, folder, tmp_path, sent):
-    command = [sys.executable, "-m", "compress.fisher", "--model", clip_directory]
-    command += ["--corpus", "folder", "--corpus-dir", folder, "--output", tmp_path / "out"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not that of a job
-    )  # fmt: skip
+    line = ["-m", "compress.fisher", "--model", clip_directory, "--corpus", "folder"]
+    line += ["--corpus-dir", folder, "--output", tmp_path / "out"]
+    process = Process(*line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
     while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(sent)
-    _, message = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert b"interrupted" in message
+    ended = process.wait()
+    assert ended.returncode == 130
+    assert "interrupted" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,9 +1,6 @@
 """Pixels are those of the processor alone, and no input decides what preparing it costs."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from cascade.images import UnreadableImage
 from cascade.images import open_image as open_source
 from corpora import CorpusError, open_image
 from corpora.pixels import LONG, pixel_values
+from tests.fresh import python
 from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,13 +162,5 @@ MEGABYTES = {
 @pytest.mark.parametrize("sources", sweep(MEGABYTES, list(MEGABYTES)[:1]))
 def test_the_input_does_not_decide_the_cost(sources):
     """Megabytes over what preparing small pictures takes."""
-    asked = subprocess.run(
-        [sys.executable, "-c", MEASURE, sources],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=900,
-    )
+    asked = python("-c", MEASURE, sources, cwd=ROOT)
     assert int(asked.stdout) < MEGABYTES[sources]

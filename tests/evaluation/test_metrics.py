@@ -1,8 +1,6 @@
 """The `evaluate` metrics load offline from anywhere and give the plain functions' numbers."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 
 from evaluation import metrics
 from evaluation.retrieval import agreement, recall
+from tests.fresh import python
 
 FOLDER = Path(metrics.__file__).parent
 
@@ -53,13 +52,5 @@ print(agreement.compute(predictions=[[1, 2]], references=[[2, 3]]))
         "HF_HOME": str(tmp_path / "home"),
         "PYTHONPATH": str(FOLDER.parents[1]),
     }
-    asked = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert asked.returncode == 0, asked.stderr
+    asked = python("-c", script, cwd=tmp_path, env=environment)
     assert asked.stdout.split("\n")[:2] == ["{'recall@1': 50.0}", "{'agreement': 50.0}"]

@@ -18,6 +18,7 @@ from figures.picture import save_picture
 from figures.result import ChosenCurve, Record, load_curves, load_mask, load_record
 from figures.style import KEPT, REMOVED
 from pruning_mechanism import Mask
+from tests.lanes import sweep
 
 FILES = {"mask.png", "mask.svg"}
 RECORD = Record("recover", "MAC 0.5", "reconstruct", "some/clip", "scenes train", 2048, 0.4987)
@@ -141,7 +142,7 @@ def deep_curves(mask):
     return curves
 
 
-@pytest.mark.parametrize("layers", [24, 32])
+@pytest.mark.parametrize("layers", sweep([24, 32], [32]))
 def test_what_is_written_in_a_deep_tower_stays_apart(layers, result):
     """Counts over columns, bars and curves neither cover each other nor leave the picture."""
     torch.manual_seed(0)

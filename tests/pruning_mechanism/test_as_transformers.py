@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from transformers import CLIPVisionModelWithProjection, pipeline
 from cascade import Stage
 from pruning_mechanism import Reduction, image_embeddings, load, load_processor, reduce, save
 from tests.conftest import WORDS, tiny_clip, tiny_processor
+from tests.fresh import python
 from tests.pruning_mechanism.conftest import FAMILIES, tiny_inputs, tiny_model
 from tests.pruning_mechanism.test_reduction import PIXELS, SOMETHING, chain, pruned
 
@@ -182,14 +181,8 @@ def test_a_pipeline_classifies_where_the_project_is_not_importable(tmp_path):
     PICTURES[0].save(tmp_path / "picture.png")
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
-    run = subprocess.run(
-        [sys.executable, "-c", CLASSIFY, "chain", "picture.png", json.dumps(LABELS)],
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    line = ("-c", CLASSIFY, "chain", "picture.png", json.dumps(LABELS))
+    run = python(*line, cwd=tmp_path, env=environment)
     scores = json.loads(run.stdout.strip().splitlines()[-1])
     assert scores == pytest.approx(expected_scores(tmp_path / "chain", PICTURES[0]), abs=1e-5)
 

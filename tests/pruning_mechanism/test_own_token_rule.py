@@ -7,8 +7,6 @@ a token count and what it does.
 import json
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +37,7 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.groups import patch_groups
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import python
 from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,12 +196,7 @@ def test_a_program_that_does_not_know_the_rule_is_told_its_name(model, tmp_path,
         f"path = sys.argv[1]; {how}"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    found = python("-c", program, tmp_path, env=environment, check=False)
     assert found.returncode
     assert "token rules that aren't known here, DropSecond" in found.stderr.splitlines()[-1]
 

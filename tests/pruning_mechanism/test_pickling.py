@@ -2,7 +2,6 @@
 
 import copy
 import io
-import multiprocessing
 import pickle
 
 import cloudpickle
@@ -13,6 +12,7 @@ from cascade import Stage
 from pruning_mechanism import image_embeddings, prune, reduce
 from pruning_mechanism.modeling.pruned_layers import PrunedMLP, mixed
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import FORKS
 from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import FAMILIES, random_slim_mask, tiny_model
 from tests.pruning_mechanism.test_reduction import PIXELS, SOMETHING, chain, pruned
@@ -83,7 +83,7 @@ def test_a_stage_works_in_a_process_that_has_imported_nothing(make):
     images = [Image.new("RGB", (20, 24), colour) for colour in ("red", "blue")]
     expected = encoded(stage, images)
     stage.encode_texts(["a red square"])
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with FORKS.Pool(1) as pool:
         found = pool.apply(encoded, (stage, images))
     assert torch.equal(torch.tensor(found), torch.tensor(expected))
     assert pickle.loads(pickle.dumps(stage)).name == stage.name

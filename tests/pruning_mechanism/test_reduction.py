@@ -1,8 +1,6 @@
 """Reduced towers: the dense tower where nothing is left out, and the same from disk."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -24,6 +22,7 @@ from pruning_mechanism import (
 from pruning_mechanism.heads import rotate
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import python
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 NOTHING = {
@@ -118,15 +117,9 @@ def test_a_chain_of_rules_loads_where_the_project_is_not_importable(tmp_path):
     model.save_pretrained(tmp_path / "chain")
     tiny_processor().save_pretrained(tmp_path / "chain")
     torch.save(PIXELS, tmp_path / "pixels.pt")
-    files = [str(tmp_path / each) for each in ("chain", "pixels.pt", "found.pt")]
+    files = [tmp_path / name for name in ("chain", "pixels.pt", "found.pt")]
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    subprocess.run(
-        [sys.executable, "-c", READER, *files],
-        check=True,
-        capture_output=True,
-        cwd=tmp_path,
-        env=environment,
-    )
+    python("-c", READER, *files, cwd=tmp_path, env=environment)
     same(torch.load(tmp_path / "found.pt"), embeddings(model))
 
 

@@ -1,6 +1,5 @@
 """Answers are those of the definition, in memory that doesn't grow with queries times images."""
 
-import subprocess
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ from evaluation.experiment.quality import (
     answers_of,
 )
 from evaluation.retrieval import ranks
+from tests.fresh import python
 
 UNDER_A_LIMIT = """
 import resource, sys, torch
@@ -56,7 +56,5 @@ def test_a_cascade_of_one_stage_answers_as_an_ordinary_search_does_ties_included
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on memory")
 def test_scores_of_all_queries_and_images_are_never_held():
     """4,000 × 40,000 scores take 640 MB; the run may take 400."""
-    run = subprocess.run(
-        [sys.executable, "-c", UNDER_A_LIMIT], capture_output=True, text=True, timeout=500
-    )
-    assert run.stdout.strip() == "(4000, 10) 4000", run.stderr
+    run = python("-c", UNDER_A_LIMIT)
+    assert run.stdout.strip() == "(4000, 10) 4000"

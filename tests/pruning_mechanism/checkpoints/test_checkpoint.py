@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from pruning_mechanism import (
 from pruning_mechanism.checkpoints import checkpoint
 from pruning_mechanism.checkpoints.checkpoint import cast, stored_dtype
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import python
 from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import random_slim_mask, tiny_inputs, tiny_model
 
@@ -49,7 +48,7 @@ with torch.no_grad():
     texts = model.get_text_features(input_ids=inputs["tokens"]).pooler_output
     save_file({{"images": images, "texts": texts}}, "found.safetensors")
 """
-    subprocess.run([sys.executable, "-c", program], cwd=cwd, check=True, capture_output=True)
+    python("-c", program, cwd=cwd)
     found = load_file(cwd / "found.safetensors")
     return found["images"], found["texts"]
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from transformers import CLIPImageProcessor, CLIPProcessor
 from cascade import Stage
 from pruning_mechanism import Reduction, TowerError, check_belongs, load, load_processor, reduce
 from tests.conftest import tiny_clip, tiny_processor
+from tests.fresh import python
 from tests.pruning_mechanism.conftest import tiny_model
 
 
@@ -190,14 +189,7 @@ def test_code_beside_weights_is_neither_run_nor_asked_about(clip_directory, tmp_
     marker = tmp_path / "ran"
     cases = [(file, known) for file in FILES for known in (True, False)]
     copies = [write_evil(tmp_path, clip_directory, *case, marker) for case in cases]
-    asked = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL, *map(str, copies)],
-        input="y\n" * 99,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=600,
-    )
+    asked = python("-c", LOAD_ALL, *copies, input="y\n" * 99)
     assert not marker.exists()
     assert "[y/N]" not in asked.stdout + asked.stderr
     said = dict(zip(cases, asked.stdout.splitlines(), strict=True))

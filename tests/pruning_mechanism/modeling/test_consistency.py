@@ -1,8 +1,6 @@
 """What a configuration may say is the same whether a tower is made, loaded, or built by others."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from transformers import AutoModel
 
 from pruning_mechanism import Reduction, TowerError, load, prune, reduce
 from pruning_mechanism.modeling.consistency import check_tower
+from tests.fresh import python
 from tests.pruning_mechanism.conftest import embeddings, random_slim_mask, tiny_model
 
 MAKE = {
@@ -140,12 +139,6 @@ def test_remote_code_checks_as_well(tampered, tmp_path, monkeypatch):
         "try: AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
         "except ValueError as error: print(error)"
     )
-    asked = subprocess.run(
-        [sys.executable, "-c", program, str(directory)],
-        cwd=tmp_path,
-        env={"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {"PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""}
+    asked = python("-c", program, directory, cwd=tmp_path, env=environment)
     assert "17 kept patches: images have 16" in asked.stdout
