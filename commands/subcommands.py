@@ -93,6 +93,12 @@ SUBCOMMANDS = (
         "Align a first stage to the full tower's embeddings by ridge regression, in closed form.",
     ),
     Subcommand(
+        "heal",
+        "compress.heal",
+        "compress",
+        "Train a pruned, merged or shortened CLIP vision tower towards the full tower's embeddings.",
+    ),
+    Subcommand(
         "experiment",
         "evaluation.cascade",
         "measure",

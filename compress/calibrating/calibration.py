@@ -159,14 +159,24 @@ class Calibration:
 
     def _batch(self, rows: range) -> Batch:
         return Batch(
-            lambda: self._pixels(self._images[rows]["image"]),
+            lambda: self.pixels(rows),
             lambda: self._tokens(self._captions[rows]["caption"]),
         )
 
-    def _pixels(self, images: Sequence[Any]) -> Tensor:
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Some of the images as the tower takes them, [b, 3, height, width].
+
+        Raises:
+            ValueError: the sample was drawn without a processor.
+        """
         if self.processor is None:
             raise ValueError("this sample was drawn without a processor: it has no pixels")
-        return pixel_values(self.processor, images).to(self.device)
+        return pixel_values(self.processor, self._images[rows]["image"]).to(self.device)
+
+    def files(self) -> Iterator[Mapping[str, Any]]:
+        """The images as they are stored, each a `path`, or `bytes`, or both."""
+        for rows in _shares(range(len(self)), self.batch_size):
+            yield from self._images[rows]["image"]
 
     def _tokens(self, captions: Sequence[str]) -> Tokens:
         return self.tokenise(captions) if self.tokenise and all(captions) else {}

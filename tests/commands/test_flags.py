@@ -34,6 +34,7 @@ from compress.early_exit import EarlyExitOptions
 from compress.errors import UserError
 from compress.fisher import FisherOptions
 from compress.flip import FlipOptions, MaskingOptions
+from compress.heal import HealOptions
 from compress.joint import JointOptions
 from compress.merge import MergeOptions
 from compress.options import BudgetOptions
@@ -63,6 +64,7 @@ COMMANDS = {
     "compress.early_exit": EarlyExitOptions,
     "compress.fisher": FisherOptions,
     "compress.flip": FlipOptions,
+    "compress.heal": HealOptions,
     "compress.joint": JointOptions,
     "compress.merge": MergeOptions,
     "compress.rank": RankOptions,

@@ -1,0 +1,177 @@
+"""Training itself, by transformers' Trainer: what is trained, how, and when it stops.
+
+Between the views of images and a tower that has learnt. Progress, checkpoints, resumption, mixed
+precision, clipping and several processes are the Trainer's and accelerate's.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from compress.training.held_out import AT, agreement
+from compress.training.losses import affinity_loss, cosine_loss
+from compress.training.progress import Progress
+from compress.training.recipe import Recipe
+from compress.training.views import Views
+from pruning_mechanism import Tower
+
+METRIC = f"agreement@{AT}"
+LEAST_SIZE = 1e-3
+"""Root mean square that a tensor counts as having at least, so that one of zeros moves too."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went: agreement@10 on images left out before it and at its best, in percent.
+
+    `steps` is how many were made, `best` after how many of them the tower was best; 0: before.
+    """
+
+    before: float
+    after: float
+    steps: int
+    best: int
+
+
+class Imitation(nn.Module):
+    """A tower that learns to answer as the full tower; only its own weights are in it."""
+
+    def __init__(self, tower: Tower, affinity: float):
+        super().__init__()
+        self.modules_of_tower = nn.ModuleList(tower.modules)
+        self.answer = tower.embeddings
+        self.affinity = affinity
+
+    def forward(self, pixels: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+        """The loss, and what the tower answers [b, e].
+
+        Args:
+            pixels: [b, 3, height, width], prepared for the tower.
+            embeddings: the full tower's, [b, e].
+        """
+        own = self.answer(pixels.to(next(self.parameters()).dtype)).float()
+        loss = cosine_loss(own, embeddings)
+        if self.affinity and len(own) > 1:
+            loss = loss + self.affinity * affinity_loss(own, embeddings)
+        return {"loss": loss, "embeddings": own}
+
+
+def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: Path) -> Trained:
+    """Train a tower in place; it ends as it was at its best on the images held out.
+
+    A training that was interrupted is taken up where `state` has it last.
+
+    Args:
+        tower: what to train; all its parameters are.
+        learnt: what it is trained on.
+        held_out: what tells how good it is.
+        recipe: how.
+        state: directory of the unfinished training, of this one alone.
+    """
+    student = Imitation(tower, recipe.affinity).requires_grad_(True)
+    trainer = Trainer(
+        model=student,
+        args=_arguments(recipe, state, next(student.parameters()).device),
+        train_dataset=learnt,
+        eval_dataset=held_out,
+        data_collator=_as_it_is,
+        compute_metrics=_judged,
+        callbacks=[EarlyStoppingCallback(recipe.patience), Progress(METRIC)],
+        optimizers=(_optimizer(student, recipe), None),
+    )
+    trainer.remove_callback(PrinterCallback)
+    start = {name: value.detach().clone() for name, value in student.state_dict().items()}
+    before = _measured(trainer)
+    last = get_last_checkpoint(str(state)) if state.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    after, steps = trainer.state.best_metric, trainer.state.global_step
+    best = trainer.state.best_global_step or 0
+    if after is None or after <= before:
+        student.load_state_dict(start)
+        after, best = before, 0
+    student.eval().requires_grad_(False)
+    return Trained(before, after, steps, best)
+
+
+def _optimizer(student: nn.Module, recipe: Recipe) -> AdamW:
+    """AdamW whose steps are relative to what they change.
+
+    The learning rate of a tensor is `learning_rate` times its root mean square, as Adafactor scales
+    its steps (arXiv 1804.04235, section 8): what closed form has solved for has weights of any
+    size, which steps of one size would drown.
+    """
+    groups = []
+    for parameter in student.parameters():
+        size = max(LEAST_SIZE, float(parameter.detach().square().mean().sqrt()))
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        groups.append(
+            {
+                "params": [parameter],
+                "lr": recipe.learning_rate * size,
+                "weight_decay": decay / size,  # AdamW multiplies it by the learning rate
+            }
+        )
+    return AdamW(groups)
+
+
+def _arguments(recipe: Recipe, state: Path, device: torch.device) -> TrainingArguments:
+    every = max(1, recipe.steps // recipe.looks)
+    return TrainingArguments(
+        output_dir=str(state),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=max(1, recipe.batch_size // processes()),
+        per_device_eval_batch_size=recipe.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(recipe.warm_up * recipe.steps),
+        max_grad_norm=1.0,
+        bf16=recipe.precision == "bfloat16",
+        use_cpu=device.type == "cpu",
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=METRIC,
+        greater_is_better=True,
+        label_names=["embeddings"],
+        remove_unused_columns=False,
+        logging_strategy="no",
+        report_to="none",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+    )
+
+
+def processes() -> int:
+    """How many processes train together, as `torchrun` and `accelerate launch` tell each."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _as_it_is(batch: Any) -> dict[str, Tensor]:
+    """`Views` gives whole batches."""
+    whole: dict[str, Tensor] = batch
+    return whole
+
+
+def _judged(answers: EvalPrediction) -> dict[str, float]:
+    own, full = (torch.as_tensor(found) for found in (answers.predictions, answers.label_ids))
+    return {METRIC: agreement(own, full)}
+
+
+def _measured(trainer: Trainer) -> float:
+    found: dict[str, Any] = trainer.evaluate()
+    return float(found[f"eval_{METRIC}"])

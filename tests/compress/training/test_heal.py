@@ -1,0 +1,153 @@
+"""Healing comes closer to the full tower, is taken up again after a kill, and chains."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cosine_similarity
+
+from compress import flip, heal, recover
+from compress.command import run_command
+from corpora import load_corpus, open_image
+from corpora.column import undecoded
+from corpora.pixels import pixel_values
+from pruning_mechanism import load, load_processor
+from pruning_mechanism.tower import image_embeddings
+from tests.fresh import ROOT, Process
+
+COMMANDS = {
+    "heal": (heal.main, heal.HealOptions, ()),
+    "recover": (recover.main, recover.RecoverOptions, ("--allocate", "uniform")),
+    "flip": (flip.main, flip.FlipOptions, ()),
+}
+
+
+def line(model, folder, output, *flags) -> list[str]:
+    given = ["--model", model, "--corpus", "folder", "--corpus-dir", folder, "--output", output]
+    return [str(part) for part in (*given, *flags)]
+
+
+def healing(model, folder, tmp_path, *flags) -> list[str]:
+    usual = ("--steps", 30, "--batch-size", 16, "--held-out", 24, "--state", tmp_path / "state")
+    return line(model, folder, tmp_path / "out", *usual, *flags)
+
+
+def run(arguments: list[str], name: str = "heal") -> None:
+    main, options, usual = COMMANDS[name]
+    run_command(main, options, f"compress.{name}", [*arguments, *map(str, usual)])
+
+
+def record(directory: Path) -> dict:
+    return json.loads((directory / "compression.json").read_text())
+
+
+@torch.no_grad()
+def closeness(model, full, folder) -> float:
+    """Mean cosine to the full tower's embeddings."""
+    files = undecoded(load_corpus("folder", folder, "train"))["image"][:]
+    pixels = pixel_values(load_processor(full), [open_image(file) for file in files])
+    own, wanted = (image_embeddings(load(path), pixels) for path in (model, full))
+    return float(cosine_similarity(own, wanted).mean())
+
+
+@pytest.fixture(scope="module")
+def healed(clip_directory, damaged, hundred, tmp_path_factory):
+    place = tmp_path_factory.mktemp("healed")
+    run(healing(damaged, hundred, place, "--align", "none", "--target", clip_directory))
+    return place / "out"
+
+
+def test_it_comes_closer_to_the_full_tower(healed, damaged, clip_directory, hundred):
+    before = closeness(damaged, clip_directory, hundred)
+    assert closeness(healed, clip_directory, hundred) > before + 0.05
+
+
+def test_all_of_the_vision_tower_has_learnt_and_nothing_else(healed, damaged):
+    before, after = (load_file(path / "model.safetensors") for path in (damaged, healed))
+    assert set(before) == set(after)
+    for name, tensor in after.items():
+        same = torch.equal(tensor, before[name])
+        vision = name.startswith(("vision_model", "visual_projection"))
+        # the keys' bias changes no attention, what stands before a softmax alike in all its places
+        assert same != vision or "k_proj.bias" in name, name
+
+
+def test_the_record_says_what_was_done(healed):
+    found = record(healed)
+    assert found["chain"][-1] == "heal steps 30"
+    assert found["settings"]["learning_rate"] == "0.02"
+    (note,) = [note for note in found["notes"] if note.startswith("trained on")]
+    assert note.startswith("trained on 76 images; agreement@10 with the full tower among 24 others")
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_no_state(
+    healed, clip_directory, damaged, hundred, tmp_path
+):
+    run(healing(damaged, hundred, tmp_path, "--align", "none", "--target", clip_directory))
+    again, first = (load_file(path / "model.safetensors") for path in (tmp_path / "out", healed))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    assert not list((tmp_path / "state").iterdir())
+
+
+def test_after_a_kill_the_same_command_goes_on_and_ends_as_if_never_interrupted(
+    healed, clip_directory, damaged, hundred, tmp_path
+):
+    flags = ("--align", "none", "--target", clip_directory)
+    given = healing(damaged, hundred, tmp_path, *flags)
+    process = Process(
+        "-m", "compress.heal", *given, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("state/*/checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait().returncode == -signal.SIGKILL
+    steps = [int(path.name.split("-")[1]) for path in tmp_path.glob("state/*/checkpoint-*")]
+    assert 0 < max(steps) < 30
+    run(given)
+    again, first = (load_file(path / "model.safetensors") for path in (tmp_path / "out", healed))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_what_is_healed_is_pruned_again_and_the_projection_is_solved_for(
+    clip_directory, hundred, tmp_path
+):
+    run(line(clip_directory, hundred, tmp_path / "one", "--mac-constraint", 0.6), "recover")
+    run(healing(tmp_path / "one", hundred, tmp_path, "--steps", 4))
+    three = tmp_path / "three"
+    run(line(tmp_path / "out", hundred, three, "--mac-constraint", 0.3), "recover")
+    assert record(three)["chain"] == ["recover MAC 0.6", "heal steps 4", "recover MAC 0.3"]
+    assert record(tmp_path / "out")["align"] == "ridge"
+    assert record(three)["mac_fraction"] <= 0.3
+
+
+def test_the_full_tower_itself_has_nothing_to_learn(clip_directory, hundred, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(healing(clip_directory, hundred, tmp_path))
+    assert ended.value.code == 2
+    assert "is the full tower itself" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_images_are_refused(clip_directory, damaged, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(healing(damaged, folder, tmp_path, "--target", clip_directory))
+    assert ended.value.code == 2
+    assert "16 readable calibration images are too few" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_makes_it_worse_leaves_it_as_it_was(
+    clip_directory, damaged, hundred, tmp_path
+):
+    flags = ("--learning-rate", 50, "--align", "none", "--target", clip_directory)
+    run(healing(damaged, hundred, tmp_path, *flags))
+    assert "after 0 of" in " ".join(record(tmp_path / "out")["notes"])
+    before, after = (load_file(path / "model.safetensors") for path in (damaged, tmp_path / "out"))
+    assert all(torch.equal(after[name], before[name]) for name in before)
