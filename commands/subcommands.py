@@ -96,7 +96,7 @@ SUBCOMMANDS = (
         "heal",
         "compress.heal",
         "compress",
-        "Train a pruned, merged or shortened CLIP vision tower towards the full tower's embeddings.",
+        "Train a pruned, merged or shortened vision tower towards the full tower's embeddings.",
     ),
     Subcommand(
         "experiment",

@@ -4,9 +4,20 @@ A NaN in a checkpoint makes moments, token weights and curves of NaN, from which
 the same. Hence every pass over the calibration images stops at it, and names where it begins.
 """
 
+from importlib.util import find_spec
+
 
 class UserError(ValueError):
     """What the user can mend: one line that says what is wrong and what to do."""
+
+
+def check_installed(package: str, extra: str) -> None:
+    """Raise `UserError` if an optional package, which an extra of this project brings, is missing.
+
+    It is looked for and not imported.
+    """
+    if find_spec(package) is None:
+        raise UserError(f"this needs {package}: pip install 'clip-cascade[{extra}]'")
 
 
 def not_finite(place: str) -> UserError:

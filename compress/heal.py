@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 from commands.flags import Bounds, Count, WrittenPath
 from commands.run import main_of
 from compress.command import run_command
+from compress.errors import check_installed
 from compress.options import OutputOptions, TokenOptions
 from compress.training.recipe import Precision, Recipe
 
@@ -46,6 +47,11 @@ class TrainingOptions(TokenOptions):
 
     reads_target: ClassVar = True
 
+    def check(self) -> None:
+        """Raise `UserError` if transformers' Trainer lacks accelerate."""
+        super().check()
+        check_installed("accelerate", "train")
+
     @property
     def recipe(self) -> Recipe:
         """How it is trained."""
@@ -56,7 +62,7 @@ class TrainingOptions(TokenOptions):
 
 @dataclass(frozen=True)
 class HealOptions(TrainingOptions, OutputOptions):
-    """Train a pruned, merged or shortened CLIP vision tower towards the full tower's embeddings.
+    """Train a pruned, merged or shortened vision tower towards the full tower's embeddings.
 
     Example: python -m compress.heal --model results/joint-mac-0.07 --steps 400
     """

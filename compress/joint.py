@@ -47,7 +47,7 @@ from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
 from compress.searching.combinations import Tried, best_combinations, exits_tried
-from pruning_mechanism import Reduction, is_smaller
+from pruning_mechanism import is_smaller
 from pruning_mechanism.costs.latency_measurement import measured_share
 
 USUAL_MACS = (0.07,)
@@ -96,7 +96,6 @@ def rule(options: CombinationOptions) -> Rule:
     thoroughness = options.thoroughness
 
     def check(source: Source, _budget: MacBudget | SecondBudget) -> None:
-        Reduction().check(source.model.config)
         exits_tried(source.model.config, thoroughness)
         if is_smaller(source.model):
             raise UserError(f"{source.path} is smaller already: name the dense checkpoint")

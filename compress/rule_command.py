@@ -18,6 +18,7 @@ from compress.making.make import Result, make, write
 from compress.making.rule import Rule
 from compress.making.source import Needs, Source, open_source
 from compress.options import FullTowerOptions, OutputOptions
+from compress.training.processes import is_first
 from corpora import CorpusError
 from pruning_mechanism import Shape, TowerError, macs, parameters
 from pruning_mechanism.families import tower_config
@@ -38,13 +39,19 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
         raise TypeError(f"{type(options).__name__} is no OutputOptions: where do results go?")
     directories = result_directories(rule.settings, _called(rule, options), options.output)
     outputs = Outputs(directories, options.overwrite, inputs_of(options), MENDABLE)
-    outputs.check()
+    if is_first():
+        outputs.check()
     _refuse_unread_texts(rule, options)
     finish = options.finish
     needs = rule.needs | Needs.of(finish.align)
     source = open_source(options.checkpoints, options.sampling, needs)
     for setting in rule.settings:
         rule.check(source, rule.asked[setting])
+
+    if not is_first():  # it only helps the first one to train
+        for setting in rule.settings:
+            make(source, rule, setting, finish)
+        return
 
     settings: dict[Named, Setting] = {setting: setting for setting in rule.settings}
 

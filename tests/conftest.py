@@ -163,3 +163,11 @@ def folder(tmp_path_factory) -> Path:
     write_folder(root, "train", 16, 0)
     write_folder(root, "validation", 14, 1)
     return root
+
+
+@pytest.fixture(scope="session")
+def hundred(tmp_path_factory):
+    """A corpus of 100 training images: enough to train on."""
+    root = tmp_path_factory.mktemp("hundred")
+    write_folder(root, "train", 100, 0)
+    return root

@@ -23,6 +23,7 @@ from compress.making.keys import read_keys
 from corpora import load_corpus
 from pruning_mechanism import (
     Compression,
+    Reduction,
     Tower,
     TowerKind,
     check_belongs,
@@ -49,23 +50,26 @@ class Needs:
     """What a rule, and what is done after it, asks of a source.
 
     `captions`: of all images, and the tower that embeds them; `full`: the full tower's embeddings;
-    `images`: how many calibration images at least.
+    `class_token`: a tower that has one, as an alignment reads it; `images`: how many calibration
+    images at least.
     """
 
     captions: bool = False
     full: bool = False
+    class_token: bool = False
     images: int = 1
 
     @classmethod
     def of(cls, align: Align) -> "Needs":
         """What an alignment asks for."""
-        return cls() if align == "none" else cls(full=True, images=LEAST_IMAGES)
+        return cls() if align == "none" else cls(full=True, class_token=True, images=LEAST_IMAGES)
 
     def __or__(self, other: "Needs") -> "Needs":
         """What either of two asks for."""
         return Needs(
             self.captions or other.captions,
             self.full or other.full,
+            self.class_token or other.class_token,
             max(self.images, other.images),
         )
 
@@ -141,6 +145,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     path, device = checkpoints.model, sampling.device
     model, processor = load(path, device, exact=True), load_processor(path)
     towers = [Tower.of(model, kind) for kind in checkpoints.towers]
+    if needs.class_token:
+        Reduction().check(model.config)
     check_text_model(checkpoints.text_model, model, path)
     captions = needs.captions or "text" in checkpoints.towers
     check_belongs(processor, model, texts=captions)

@@ -4,7 +4,6 @@ Between the views of images and a tower that has learnt. Progress, checkpoints, 
 precision, clipping and several processes are the Trainer's and accelerate's.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from compress.training.held_out import AT, agreement
 from compress.training.losses import affinity_loss, cosine_loss
+from compress.training.processes import processes
 from compress.training.progress import Progress
 from compress.training.recipe import Recipe
 from compress.training.views import Views
@@ -94,7 +94,7 @@ def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: P
     )
     trainer.remove_callback(PrinterCallback)
     start = {name: value.detach().clone() for name, value in student.state_dict().items()}
-    before = _measured(trainer)
+    before = _measured(student, held_out, recipe.batch_size)
     last = get_last_checkpoint(str(state)) if state.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     after, steps = trainer.state.best_metric, trainer.state.global_step
@@ -102,6 +102,7 @@ def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: P
     if after is None or after <= before:
         student.load_state_dict(start)
         after, best = before, 0
+    trainer.accelerator.wait_for_everyone()
     student.eval().requires_grad_(False)
     return Trained(before, after, steps, best)
 
@@ -139,6 +140,7 @@ def _arguments(recipe: Recipe, state: Path, device: torch.device) -> TrainingArg
         max_grad_norm=1.0,
         bf16=recipe.precision == "bfloat16",
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=True,  # what chooses tokens isn't differentiable
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -156,11 +158,6 @@ def _arguments(recipe: Recipe, state: Path, device: torch.device) -> TrainingArg
     )
 
 
-def processes() -> int:
-    """How many processes train together, as `torchrun` and `accelerate launch` tell each."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def _as_it_is(batch: Any) -> dict[str, Tensor]:
     """`Views` gives whole batches."""
     whole: dict[str, Tensor] = batch
@@ -172,6 +169,17 @@ def _judged(answers: EvalPrediction) -> dict[str, float]:
     return {METRIC: agreement(own, full)}
 
 
-def _measured(trainer: Trainer) -> float:
-    found: dict[str, Any] = trainer.evaluate()
-    return float(found[f"eval_{METRIC}"])
+@torch.no_grad()
+def _measured(student: Imitation, held_out: Views, batch_size: int) -> float:
+    """Agreement@10 before any training.
+
+    The Trainer isn't asked: of several processes one that has evaluated trains for itself alone
+    afterwards, without a word (accelerate takes the model for prepared, and doesn't wrap it).
+    """
+    device = next(student.parameters()).device
+    own, full = [], []
+    for start in range(0, len(held_out), batch_size):
+        batch = held_out.__getitems__(range(start, min(start + batch_size, len(held_out))))
+        own.append(student.answer(batch["pixels"].to(device).float()).float().cpu())
+        full.append(batch["embeddings"])
+    return agreement(torch.cat(own), torch.cat(full))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.making.source import Source
 from compress.training.engine import Trained, train
+from compress.training.processes import first_alone, is_first
 from compress.training.recipe import Recipe
 from compress.training.teacher import digest, full_embeddings, identified, prepared_by
 from compress.training.views import Views
@@ -40,7 +41,8 @@ def trained(
     """
     images = source.calibration
     content = digest(images)
-    embeddings = full_embeddings(source, 2 if recipe.flips else 1, content)
+    with first_alone(images.device):
+        embeddings = full_embeddings(source, 2 if recipe.flips else 1, content)
     learnt, held_out = _parted(len(images), recipe.held_out)
     own = state / identified(
         model=fingerprint(source.path, source.model),
@@ -56,7 +58,8 @@ def trained(
         recipe,
         own,
     )
-    shutil.rmtree(own, ignore_errors=True)
+    if is_first():
+        shutil.rmtree(own, ignore_errors=True)
     return embeddings[:, 0], _said(found, len(learnt), len(held_out))
 
 

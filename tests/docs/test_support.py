@@ -6,9 +6,11 @@ the tests of `compress`; here the others are, on checkpoints with random weights
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
+from pruning_mechanism import Mask, load, load_processor, prune, save
 from tests.conftest import tiny_processor
 from tests.docs.markdown import ROOT
 from tests.lanes import sweep
@@ -32,6 +34,7 @@ FLAGS = {
     "resolution": ("--resolution", "8"),
     "early_exit": ("--layer", "2"),
     "align": (),
+    "heal": ("--steps", "2", "--batch-size", "8", "--held-out", "22"),
 }
 
 CHECKED_ELSEWHERE = {
@@ -59,8 +62,17 @@ def tables() -> tuple[dict[str, dict[str, str]], ...]:
 VISION, TEXT = tables()
 
 
+def smaller(base: Path) -> Path:
+    """A result made from a checkpoint, that lacks every other neuron."""
+    made = base.with_name(f"{base.name}-smaller")
+    mask = Mask.dense(load(base).config)
+    mask.neurons[:, ::2] = False
+    save(prune(load(base), mask), made, load_processor(base))
+    return made
+
+
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch, capsys):
+def run(folder, hundred, tmp_path, monkeypatch, capsys):
     """run(family, rule, *flags) -> exit status; what was wrong is one line."""
 
     def ran(family: str, rule: str, *flags: str) -> int:
@@ -68,8 +80,11 @@ def run(folder, tmp_path, monkeypatch, capsys):
         if not base.exists():
             tiny_model(family).save_pretrained(base)
             tiny_processor().save_pretrained(base)
-        where = ("--model", base, "--corpus", "folder", "--corpus-dir", folder)
+        model, images = (smaller(base), hundred) if rule == "heal" else (base, folder)
+        where = ("--model", model, "--corpus", "folder", "--corpus-dir", images)
         arguments = (*where, "--output", output, *FLAGS[rule], *flags)
+        if rule == "heal":
+            arguments = (*arguments, "--target", base, "--state", tmp_path / "state")
         monkeypatch.setattr(sys, "argv", [rule, *map(str, arguments)])
         capsys.readouterr()
         try:

@@ -1,17 +1,8 @@
-"""A corpus that is large enough to train on, and results to heal."""
+"""A result that has much to learn."""
 
 import pytest
 
 from pruning_mechanism import Mask, Reduction, load, load_processor, prune, reduce, save
-from tests.conftest import write_folder
-
-
-@pytest.fixture(scope="session")
-def hundred(tmp_path_factory):
-    """A corpus of 100 training images."""
-    root = tmp_path_factory.mktemp("hundred")
-    write_folder(root, "train", 100, 0)
-    return root
 
 
 @pytest.fixture(scope="session")

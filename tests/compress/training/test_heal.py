@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from corpora.column import undecoded
 from corpora.pixels import pixel_values
 from pruning_mechanism import load, load_processor
 from pruning_mechanism.tower import image_embeddings
-from tests.fresh import ROOT, Process
+from tests.fresh import ROOT, Process, python
 
 COMMANDS = {
     "heal": (heal.main, heal.HealOptions, ()),
@@ -151,3 +152,49 @@ def test_a_training_that_makes_it_worse_leaves_it_as_it_was(
     assert "after 0 of" in " ".join(record(tmp_path / "out")["notes"])
     before, after = (load_file(path / "model.safetensors") for path in (damaged, tmp_path / "out"))
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_without_accelerate_it_says_what_to_install(clip_directory, damaged, hundred, tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['accelerate'] = None; sys.path.insert(0, sys.argv.pop(1));"
+        "runpy.run_module('compress.heal', run_name='__main__', alter_sys=True)"
+    )
+    given = healing(damaged, hundred, tmp_path, "--target", clip_directory)
+    ended = python("-c", code, ROOT, *given, cwd=tmp_path, check=False)
+    assert ended.returncode == 2
+    said = "error: this needs accelerate: pip install 'clip-cascade[train]'"
+    assert ended.stderr.splitlines()[-1] == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_train_together(clip_directory, damaged, hundred, tmp_path):
+    """Half of each batch in either: the weights are those of one process, but for rounding."""
+    flags = ("--align", "none", "--target", clip_directory, "--steps", 8, "--learning-rate", 0.005)
+    run(healing(damaged, hundred, tmp_path / "alone", *flags))
+    given = healing(damaged, hundred, tmp_path, *flags)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    pair = [
+        Process(
+            "-m",
+            "compress.heal",
+            *given,
+            cwd=tmp_path,
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        )
+        for rank in ("0", "1")
+    ]
+    for ended in [process.wait() for process in pair]:
+        assert ended.returncode == 0, ended.stderr
+    assert not list((tmp_path / "state").iterdir())
+    places = (damaged, tmp_path / "alone" / "out", tmp_path / "out")
+    before, alone, together = (load_file(place / "model.safetensors") for place in places)
+    learnt, apart = (
+        sum(float((found[name] - other).square().sum()) for name, other in alone.items())
+        for found in (before, together)
+    )
+    assert learnt > 0
+    assert apart < 1e-4 * learnt
