@@ -173,7 +173,8 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
     """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
 
-    A rule that the full tower resumes from is another than the rule by itself.
+    A rule that the full tower resumes from, or that has further stages behind it, is another than
+    the rule by itself.
     """
     found = []
     variants: dict[tuple[str, bool, str], int] = {}
@@ -181,7 +182,8 @@ def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
         for method in dict.fromkeys(row.method for row in report.rows):
             rows = tuple(row for row in report.rows if row.method == method)
             title = method if len(reports) == 1 else f"{method}, {name}"
-            rule = rows[0].rule, rows[0].state_bytes is not None, name
+            behind = rows[0].state_bytes is not None or bool(rows[0].middle)
+            rule = rows[0].rule, behind, name
             changed = bool(rows[0].variant)
             number = variants[rule] = variants.get(rule, 0) + changed
             style = series_style(list(variants).index(rule), number if changed else 0)

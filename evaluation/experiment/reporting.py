@@ -48,7 +48,7 @@ def reported(
         queries=len(search.queries.texts),
         calibration=calibration,
         captions=options.captions,
-        m=(options.m,),
+        m=options.m,
         seconds_basis=options.seconds,
         seed=options.seed,
         skipped=tuple(skipped),

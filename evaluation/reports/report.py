@@ -18,6 +18,8 @@ from evaluation.reports.record import RecordError
 SCHEMA = 2
 FULL_TOWER = "full tower"
 """The method of the full tower's own row."""
+ARROW = " → "
+"""Stands between stages, and between the numbers of candidates that they hand on."""
 _VALUE = r"(?P<value>\d+(\.\d+)?(e[+-]?\d+)?)"
 _LABELS = tuple(
     map(re.compile, (rf"(?P<kind>[^\s\d]\S*) {_VALUE}", rf"{_VALUE} (?P<kind>[^\s\d]\S*)"))
@@ -39,12 +41,47 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Middle:
+    """A stage between a first stage and the full tower: what it is, what it costs.
+
+    Attributes:
+        method: as a row's.
+        constraint: as a row's.
+        directory: as a row's.
+        encoder_macs: as a row's.
+        mac_fraction: as a row's.
+        tower_macs: as a row's.
+        parameters: as a row's.
+        encoder_seconds: as a row's.
+        end_to_end_seconds: as a row's.
+        f_measured: share of the collection that the queries brought before this stage.
+    """
+
+    method: str
+    constraint: str
+    directory: str | None
+    encoder_macs: int
+    mac_fraction: float
+    tower_macs: int
+    parameters: int
+    encoder_seconds: Timing
+    end_to_end_seconds: Timing
+    f_measured: float
+
+    @property
+    def name(self) -> str:
+        """What it is called, as in "fisher MAC 0.65"."""
+        return f"{self.method} {self.constraint}".strip()
+
+
+@dataclass(frozen=True)
 class Row:
     """One first stage: what it costs, how well it searches alone and in front of the full tower.
 
     Attributes:
         method: the rule and the words that change its options, as in "fisher+rescale"; `FULL_TOWER`
-            for the full tower; with " resumed" where the full tower goes on from its states.
+            for the full tower; with " resumed" where the full tower goes on from its states; with
+            " → " and their names where further stages stand before the full tower.
         rule: the rule alone, "fisher", which its variants share.
         variant: the words that change its options, "rescale"; "" where there are none.
         constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
@@ -70,6 +107,8 @@ class Row:
         resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
             those that the speedups are made of; None where it starts from the image.
         attention: the implementation by which the tower attends.
+        middle: the stages between the first and the full tower, cheap to expensive; `cascade` and
+            the speedups are of all of them.
     """
 
     method: str
@@ -96,6 +135,14 @@ class Row:
     state_bytes: int | None = None
     resumed_seconds: Timing | None = None
     attention: str | None = None
+    middle: tuple[Middle, ...] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What the stages before the full tower are called: the first, then those in between."""
+        names = [stage.name for stage in self.middle]
+        first = self.method.removesuffix(ARROW.join(["", *names]) if names else "")
+        return (f"{first} {self.constraint}".strip(), *names)
 
 
 @dataclass(frozen=True)
@@ -109,7 +156,8 @@ class Searched:
         images: number of images searched.
         queries: number of caption queries.
         captions: the protocol, "all" or "first".
-        m: candidates handed on, one number for each stage but the last.
+        m: candidates handed on, one number for each stage but the last. A cascade with fewer stages
+            than another of the same report takes the first of them.
     """
 
     model: str
@@ -131,7 +179,7 @@ class Searched:
     @property
     def candidates(self) -> str:
         """How many are handed on, in words."""
-        return f"m = {', '.join(map(str, self.m))}"
+        return f"m = {handed_on(self.m)}"
 
 
 @dataclass(frozen=True)
@@ -182,7 +230,11 @@ class Report(Searched):
         found = {row.f_assumed for row in self.rows}
         return found.pop() if len(found) == 1 else None
 
-    def seconds(self, row: Row) -> Timing:
+    def m_of(self, row: Row) -> tuple[int, ...]:
+        """The candidates that the stages of a row hand on."""
+        return self.m[: 1 + len(row.middle)]
+
+    def seconds(self, row: Row | Middle) -> Timing:
         """The seconds per image of a row that the speedups are made of."""
         return row.encoder_seconds if self.seconds_basis == "encoder" else row.end_to_end_seconds
 
@@ -204,6 +256,11 @@ class Report(Searched):
             OSError: the file can't be read.
         """
         return record.read(cls, path, SCHEMA, "report", {1: _from_schema_1})
+
+
+def handed_on(m: Sequence[int]) -> str:
+    """Numbers of candidates, from stage to stage."""
+    return ARROW.join(map(str, m))
 
 
 def open_report(path: Path, command: str = "evaluation.cascade") -> Report:
