@@ -112,7 +112,7 @@ def draw(
         x: what is drawn to the right; MACs fall, so that to the right is cheaper.
     """
     series = _series(reports, names)
-    columns = 4 if max(len(method.name) for method in series) <= 11 else 3
+    columns = _legend_columns(max(len(method.name) for method in series))
     lines = -(-(len(series) + 2) // columns)
     with matplotlib.style.context(SETTINGS, after_reset=True):
         figure = Figure(figsize=(7.2, 6.5 + 0.25 * lines), layout="constrained")
@@ -189,6 +189,11 @@ def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
             style = series_style(list(variants).index(rule), number if changed else 0)
             found.append(Series(title, style, rows))
     return found
+
+
+def _legend_columns(letters: int) -> int:
+    """How many names of so many letters, each with its line, fit beside each other."""
+    return next((columns for columns, most in ((4, 11), (3, 28), (2, 34)) if letters <= most), 1)
 
 
 def _corners(series: Series, view: View) -> list[tuple[float, float]]:

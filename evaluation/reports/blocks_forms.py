@@ -25,6 +25,7 @@ _ESCAPED = {
     NOTHING: "--",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+_INTERVAL = re.compile(r"(?P<value>[+-]?[\d.]+) \[(?P<low>[+-]?[\d.]+), (?P<high>[+-]?[\d.]+)\]")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def latex(blocks: Sequence[Block]) -> str:
 def _latex_block(block: Block) -> str:
     columns, remarks = _columns(block)
     caption = " ".join((f"{_title(block)}.", *_full_tower(block), *_explained(block, remarks)))
-    header = [_escaped(column.header) for column in columns]
+    header = [_latex_header(column) for column in columns]
     lines = [
         "{\\scriptsize\\setlength{\\tabcolsep}{3pt}",
         f"\\begin{{longtable}}{{{''.join('r' if each.numeric else 'l' for each in columns)}}}",
-        f"\\caption{{{_with_signs(_escaped(caption))}}} \\\\",
+        f"\\caption{{{_escaped(caption)}}} \\\\",
         "\\toprule",
         f"{' & '.join(header)} \\\\",
         "\\midrule",
@@ -84,18 +85,24 @@ def _latex_block(block: Block) -> str:
     return "\n".join((*lines, "\\end{longtable}", "}")) + "\n"
 
 
+def _latex_header(column: Column) -> str:
+    """Of numbers, which are narrow, in two lines."""
+    words, space, last = column.header.rpartition(" ")
+    if not (column.numeric and space):
+        return _escaped(column.header)
+    return f"\\shortstack[r]{{{_escaped(words)}\\\\{_escaped(last)}}}"
+
+
 def _latex_cell(column: Column, line: Line) -> str:
-    cell = _escaped(column.cell(line))
-    return _with_signs(cell) if column.numeric else cell
+    """A cell; of an interval the bounds stand below and above the value, which takes less room."""
+    cell = column.cell(line)
+    if found := _INTERVAL.fullmatch(cell):
+        return "${value}_{{{low}}}^{{{high}}}$".format(**found.groupdict())
+    return _escaped(cell)
 
 
 def _escaped(text: str) -> str:
     return "".join(_ESCAPED.get(character, character) for character in " ".join(text.split()))
-
-
-def _with_signs(text: str) -> str:
-    """Signs of numbers as mathematics sets them."""
-    return re.sub(r"(?<![\w-])([+-])(?=\d)", r"$\1$", text)
 
 
 def comma_separated(blocks: Sequence[Block]) -> str:

@@ -207,8 +207,10 @@ def test_latex_has_the_same_cells_as_markdown_and_nothing_that_latex_reads_as_it
             cell.replace("$\\rightarrow$", "→").replace("{[}", "[").replace("\\%", "%")
             for cell in found
         ]
-        assert [re.sub(r"\$([+-])\$", r"\1", cell) for cell in readable] == list(expected.values())
-    assert "$-$0.5 {[}$-$1.0, 0.0]" in rows[0]
+        bounds = re.compile(r"\$(.+)_\{(.+)\}\^\{(.+)\}\$")
+        assert [bounds.sub(r"\1 [\2, \3]", cell) for cell in readable] == list(expected.values())
+    assert "& $-0.5_{-1.0}^{0.0}$ &" in rows[0]
+    assert "\\shortstack[r]{lifetime\\\\speedup}" in text
 
 
 def test_csv_has_every_number_whole_and_the_full_tower(cascades):
