@@ -51,6 +51,10 @@ def row(method, constraint, fraction, cascade=True):
 
 @pytest.fixture
 def report():
+    return made_up()
+
+
+def made_up() -> Report:
     return Report(
         command="python -m evaluation.cascade",
         model="demo/clip-scenes",

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Timing
@@ -16,9 +18,11 @@ from evaluation.reports.blocks import blocks_of
 from evaluation.reports.record import RecordError
 from evaluation.reports.report import Middle
 from evaluation.table import TableOptions, main
-from tests.evaluation.conftest import row
+from tests.evaluation.conftest import made_up, row
+from tests.lanes import examples
 
 ROOT = Path(__file__).resolve().parents[2]
+REPORT = made_up()
 
 
 @pytest.fixture
@@ -186,6 +190,38 @@ def test_a_report_without_rows_of_these_methods_is_not_in_the_block(cascades):
     assert "report-1" not in text  # one report needs no name
     with pytest.raises(RecordError, match="no first stage"):
         markdown(dataclasses.replace(cascades, rows=()))
+
+
+@settings(max_examples=examples(25, 100))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b"]),
+            st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.2, 0.5, 0.7]))),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_every_row_of_every_report_is_in_one_block_once(drawn):
+    reports = [
+        dataclasses.replace(REPORT, model=model, rows=tuple(row(m, f"MAC {v}", v) for m, v in rows))
+        for model, rows in drawn
+    ]
+    names = [str(place) for place in range(len(reports))]
+    if not any(report.rows for report in reports):
+        return
+    blocks = blocks_of(reports, names)
+    shown = [(line.name, id(line.row)) for block in blocks for line in block.lines]
+    assert sorted(shown) == sorted(
+        (name, id(each))
+        for name, report in zip(names, reports, strict=True)
+        for each in report.rows
+    )
+    for block in blocks:
+        keys = [(line.row.method, line.row.constraint_value) for line in block.lines]
+        assert keys == sorted(keys)
+        assert len({line.report.model for line in (*block.lines, *block.references)}) == 1
 
 
 # -- other forms
