@@ -62,7 +62,7 @@ class Search:
         """Search the corpus with the full tower, which encodes every image and query once."""
         queries = Queries.of(corpus, options.captions)
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
-        images = _embeddings(tower, corpus, FULL_TOWER)
+        images = embeddings_of(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, _text_embeddings(tower, different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
@@ -127,7 +127,7 @@ class SearchedStage:
     @classmethod
     def of(cls, made: FirstStage, stage: Stage, search: Search) -> "SearchedStage":
         """Let the stage encode every image."""
-        return cls(made, stage, _embeddings(stage, search.corpus, made.name))
+        return cls(made, stage, embeddings_of(stage, search.corpus, made.name))
 
 
 def first_stage_row(
@@ -193,7 +193,7 @@ def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
+def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
     batches = image_batches(corpus, stage.batch_size, name)
     return torch.cat([stage.encode_images(images) for images in batches])
