@@ -26,7 +26,8 @@ from compress.command import run_command
 from compress.errors import UserError
 from compress.options import SpendingOptions
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER, Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import FULL_TOWER, Row
 
 
 @dataclass(frozen=True)

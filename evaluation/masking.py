@@ -22,7 +22,7 @@ from compress.command import run_command
 from compress.errors import UserError
 from compress.options import MaskShare, TokenOptions
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER
+from evaluation.reports.row import FULL_TOWER
 
 
 @dataclass(frozen=True)

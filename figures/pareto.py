@@ -17,7 +17,8 @@ from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
-from evaluation.reports.report import FULL_TOWER, Report, Row, names_of, open_report
+from evaluation.reports.report import Report, names_of, open_report
+from evaluation.reports.row import FULL_TOWER, Row
 from figures.view import Quality, Saving, View, title
 
 

@@ -18,7 +18,7 @@ from compress.making.make import Result, make, problems, write
 from compress.making.rule import Rule
 from compress.making.source import FULL_FINGERPRINT, Needs, Source
 from compress.options import FullTowerOptions, RepairOptions
-from evaluation.reports.report import constraint_of
+from evaluation.reports.row import constraint_of
 from pruning_mechanism import TowerError, read_record
 
 

@@ -11,7 +11,7 @@ from cascade import query_speedup
 from evaluation.experiment.search import Search, SearchedStage, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
-from evaluation.reports.report import ARROW, Middle, Row
+from evaluation.reports.row import ARROW, Middle, Row
 from pruning_mechanism import macs, parameters
 
 

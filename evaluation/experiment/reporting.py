@@ -14,7 +14,8 @@ from evaluation.measuring.machine import this_machine, versions
 from evaluation.options import SearchOptions
 from evaluation.reports import table
 from evaluation.reports.record import write_text
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Row
 
 
 def reported(

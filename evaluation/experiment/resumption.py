@@ -16,7 +16,7 @@ from evaluation.experiment.first_stages import FirstStage
 from evaluation.experiment.search import Search, image_batches, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
-from evaluation.reports.report import Row
+from evaluation.reports.row import Row
 from pruning_mechanism import TowerError
 
 

@@ -38,7 +38,7 @@ from evaluation.measuring.clock import (
 )
 from evaluation.measuring.values import Interval
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER, Result, Row
+from evaluation.reports.row import FULL_TOWER, Result, Row
 from pruning_mechanism import macs, parameters
 from pruning_mechanism.costs.clock import Name
 

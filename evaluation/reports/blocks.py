@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import Middle, Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Middle, Row
 
 SAME = ("corpus", "model", "split", "images", "queries", "captions", "seconds_basis")
 """Fields in which the reports of a block agree; blocks are sorted by them."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from evaluation.measuring.values import Interval
 from evaluation.reports.blocks import Block, Line
-from evaluation.reports.report import ARROW, Middle, Row, handed_on
+from evaluation.reports.report import handed_on
+from evaluation.reports.row import ARROW, Middle, Row
 from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits
 
 _ESCAPED = {

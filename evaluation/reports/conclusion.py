@@ -5,7 +5,8 @@ Made from the report alone, like tables and figures.
 
 from evaluation.measuring.values import Timing
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import Report, Result, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Result, Row
 
 UNCHANGED = 0.5
 """Percentage points of Recall@k that a cascade may lose and still be called as good."""

@@ -12,7 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from evaluation.measuring.values import Interval
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Row
 
 NOTHING = "–"
 

@@ -16,7 +16,7 @@ from evaluation.measuring.values import Timing
 from evaluation.reports import blocks_forms
 from evaluation.reports.blocks import blocks_of
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import Middle
+from evaluation.reports.row import Middle
 from evaluation.table import TableOptions, main
 from tests.evaluation.conftest import made_up, row
 from tests.lanes import examples

@@ -12,7 +12,7 @@ from PIL import Image
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval, Timing
-from evaluation.reports.report import Middle
+from evaluation.reports.row import Middle
 from figures.pareto import ParetoOptions, draw, front, main
 from figures.picture import save_picture
 from figures.style import series_style
