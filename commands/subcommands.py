@@ -129,6 +129,12 @@ SUBCOMMANDS = (
         "Sum up one experiment's reports under several seeds: means and 95 % t intervals.",
     ),
     Subcommand(
+        "table",
+        "evaluation.table",
+        "measure",
+        "Put reports into the paper's table: changes in recall, speedups, MACs, seconds.",
+    ),
+    Subcommand(
         "draw-pareto",
         "figures.pareto",
         "draw",

@@ -9,7 +9,6 @@ writes, the report, is all that tables and figures are made of.
 import functools
 import sys
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from operator import or_
 from pathlib import Path
@@ -27,7 +26,8 @@ from compress.command import run_command
 from compress.errors import UserError
 from compress.options import SpendingOptions
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER, Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import FULL_TOWER, Row
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     """numbers of heads to remove, for sensitivity"""
     stage: tuple[StagePath, ...] = ()
     """existing first stages to measure instead of making new ones"""
+    middle: tuple[StagePath, ...] = ()
+    """existing stages to put between each first stage and the full tower, cheap to expensive"""
     other_base: bool = False
-    """measure a --stage even if it was made from another checkpoint than --model"""
+    """measure stages even if they were made from another checkpoint than --model"""
     samples: Count = 1024
     """calibration images for the scores and the alignment"""
     curve_samples: Count = 128
@@ -60,6 +62,11 @@ class CascadeOptions(SpendingOptions, SearchOptions):
 
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"), ("methods", "stage"))
     unread: ClassVar = ()  # methods differ in what they read: see `_say_unread`
+
+    @property
+    def later_stages(self) -> int:
+        """How many stages come after the first: those in the middle and the full tower."""
+        return len(self.middle) + 1
 
     def check(self) -> None:
         """Raise `UserError` unless a vision tower is to be made smaller."""
@@ -81,7 +88,6 @@ from compress.making.source import Needs, Source, check_text_model, open_source
 from evaluation.experiment.first_stages import (
     KeptStage,
     Method,
-    belongs_to,
     made_before,
     make_all,
     possible,
@@ -89,18 +95,24 @@ from evaluation.experiment.first_stages import (
     seen,
 )
 from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.experiment.middle import MiddleStage, middle_row
+from evaluation.experiment.opening import open_stage
 from evaluation.experiment.reporting import reported, show_report, write_report
-from evaluation.experiment.resumption import ResumedTiming, resumed_row, resumption
+from evaluation.experiment.resumption import (
+    ResumedTiming,
+    Resumption,
+    resumed_row,
+    resumption,
+)
 from evaluation.experiment.search import (
     Search,
+    SearchedStage,
     first_stage_row,
     reference_row,
     searched_corpus,
     timed,
 )
-from evaluation.measuring.clock import Contender, keeping_states, resuming
-from pruning_mechanism import TowerError, is_pruned
-from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from evaluation.measuring.clock import Contender, StageTiming, keeping_states, resuming
 
 
 def main(options: CascadeOptions) -> None:
@@ -111,6 +123,8 @@ def main(options: CascadeOptions) -> None:
     with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
         collection, skipped = searched_corpus(options)
         keys = set(collection["key"])
+        middle = [made_before(path, "--middle") for path in options.middle]
+        refuse_overlap(set().union(*map(seen, middle)), keys)
         if options.stage:
             stages = [made_before(path) for path in options.stage]
             refuse_overlap(set().union(*map(seen, stages)), keys)
@@ -118,10 +132,12 @@ def main(options: CascadeOptions) -> None:
         else:
             source = _source(options, methods)
             methods = possible(methods, source)
+            if middle:  # one that doesn't compare is refused before anything is made
+                _between(middle, _full_tower(options), options)
             refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, keys)
             stages = make_all(methods, source, directory / "stages")
             calibration = _calibration(options, methods, len(source.calibration))
-        report = _measure(options, collection, skipped, stages, calibration)
+        report = _measure(options, collection, skipped, stages, middle, calibration)
         write_report(report, directory)
     show_report(report, options.output)
 
@@ -146,43 +162,79 @@ def _measure(
     corpus: Dataset,
     skipped: tuple[str, ...],
     stages: list[KeptStage],
+    middle: list[KeptStage],
     calibration: str,
 ) -> Report:
-    """Everything that the report holds, given first stages on disk."""
-    texts = Stage.load(options.text_model, options.device) if options.text_model else None
-    tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
-    check_text_model(options.text_model, tower.model, options.model)
-    loaded = [_load(stage, tower, options) for stage in stages]
+    """Everything that the report holds, given the stages on disk."""
+    tower = _full_tower(options)
+    any_base = options.other_base or not options.stage  # made here, from the full tower
+    opened = [(stage, open_stage(stage, "--stage", tower, options, any_base)) for stage in stages]
+    between = _between(middle, tower, options)
     search = Search.of(options, corpus, tower)
-    reference, *rows = _rows(search, stages, loaded, options)
+    reference, *rows = _rows(search, opened, between, options)
     return reported(
         "evaluation.cascade", options.model, calibration, skipped, search, options, reference, rows
     )
 
 
+def _full_tower(options: CascadeOptions) -> Stage:
+    texts = Stage.load(options.text_model, options.device) if options.text_model else None
+    tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
+    check_text_model(options.text_model, tower.model, options.model)
+    return tower
+
+
+def _between(
+    middle: Sequence[KeptStage], tower: Stage, options: CascadeOptions
+) -> list[tuple[KeptStage, Stage]]:
+    """The middle stages, opened."""
+    any_base = options.other_base
+    return [(stage, open_stage(stage, "--middle", tower, options, any_base)) for stage in middle]
+
+
 def _rows(
-    search: Search, stages: list[KeptStage], loaded: list[Stage], options: CascadeOptions
+    search: Search,
+    opened: Sequence[tuple[KeptStage, Stage]],
+    between: Sequence[tuple[KeptStage, Stage]],
+    options: CascadeOptions,
 ) -> list[Row]:
-    """The full tower, then each first stage, once more where the full tower resumes."""
-    pairs = list(zip(stages, loaded, strict=True))
-    resumptions = [resumption(*pair, search) if options.resume else None for pair in pairs]
+    """The full tower, then each first stage, once more for each cascade that it begins besides."""
+    resumptions = [resumption(*pair, search) if options.resume else None for pair in opened]
     if options.resume and not any(resumptions):
         console().print("--resume: there is no first stage to resume from")
+    clock = _timed(search, opened, between, resumptions, options)
+    full = clock[FULL_TOWER]
+    middle = [MiddleStage(SearchedStage.of(*pair, search), clock[pair[1].name]) for pair in between]
+    rows = [reference_row(search, full)]
+    for place, (pair, going_on) in enumerate(zip(opened, resumptions, strict=True)):
+        searched = SearchedStage.of(*pair, search)
+        own = clock[pair[1].name]
+        row = first_stage_row(searched, search, own, full, options)
+        rows.append(row)
+        if going_on:
+            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
+            rows.append(resumed_row(row, going_on, search, timings, options))
+        if middle and pair[1].name not in {stage.name for _, stage in between}:
+            rows.append(middle_row(row, searched, middle, search, (own, full), options))
+    return rows
+
+
+def _timed(
+    search: Search,
+    opened: Sequence[tuple[KeptStage, Stage]],
+    between: Sequence[tuple[KeptStage, Stage]],
+    resumptions: Sequence[Resumption | None],
+    options: CascadeOptions,
+) -> dict[Hashable, StageTiming]:
+    """Seconds of all stages, measured in turn: a stage that is named twice is measured once."""
     contenders: dict[Hashable, Stage | Contender] = {FULL_TOWER: search.tower}
-    for place, (stage, going_on) in enumerate(zip(loaded, resumptions, strict=True)):
-        contenders[place] = stage
+    contenders |= {stage.name: stage for _, stage in between}
+    for place, ((_, stage), going_on) in enumerate(zip(opened, resumptions, strict=True)):
+        contenders.setdefault(stage.name, stage)
         if going_on:
             contenders[place, "first"] = keeping_states(going_on.stage)
             contenders[place, "then"] = resuming(going_on.stage)
-    clock = timed(contenders, search.corpus, options)
-    full = clock[FULL_TOWER]
-    rows = [reference_row(search, full)]
-    for place, (pair, going_on) in enumerate(zip(pairs, resumptions, strict=True)):
-        rows.append(first_stage_row(*pair, search, clock[place], full, options))
-        if going_on:
-            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
-            rows.append(resumed_row(rows[-1], going_on, search, timings, options))
-    return rows
+    return timed(contenders, search.corpus, options)
 
 
 def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int) -> str:
@@ -194,44 +246,3 @@ def _calibration(options: CascadeOptions, methods: Sequence[Method], images: int
     if any(method.aligns for method in methods):
         words += ", all of them for the alignment"
     return words
-
-
-def _load(stage: KeptStage, tower: Stage, options: CascadeOptions) -> Stage:
-    """A first stage; one without a text tower borrows the full tower's.
-
-    Raises:
-        UserError: it can't be searched with the full tower's texts.
-    """
-    loaded = Stage.load(
-        stage.directory, options.device, options.batch_size, tower, options.attends_by
-    )
-    if hasattr(loaded.model, "text_model") and is_pruned(loaded.model, "text"):
-        raise UserError(
-            f"--stage {stage.directory}: its text tower is smaller too, but first stages are "
-            "searched with the full text tower"
-        )
-    if loaded.dimension != tower.dimension:
-        raise UserError(
-            f"--stage {stage.directory} embeds into {loaded.dimension} dimensions, the full tower "
-            f"into {tower.dimension}"
-        )
-    if options.stage and not options.other_base and not _fits(stage, tower, options):
-        raise UserError(
-            f"--stage {stage.directory} was made from another checkpoint than --model "
-            f"{options.model}, so their embeddings may not compare: name the checkpoint that it "
-            "was made from, or pass --other-base"
-        )
-    return loaded
-
-
-def _fits(stage: KeptStage, tower: Stage, options: CascadeOptions) -> bool:
-    """Whether a first stage is in the full tower's space, as far as that can be known.
-
-    It is if its record says so, or if its own texts are embedded as the full tower's are.
-    """
-    recorded = belongs_to(stage.directory, fingerprint(options.model, tower.model))
-    if recorded:
-        return True
-    with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
-        return Stage.load(stage.directory, options.device).text_name == tower.text_name
-    return recorded is None

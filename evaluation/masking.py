@@ -22,7 +22,7 @@ from compress.command import run_command
 from compress.errors import UserError
 from compress.options import MaskShare, TokenOptions
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER
+from evaluation.reports.row import FULL_TOWER
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ from evaluation.experiment.first_stages import FirstStage, refuse_overlap
 from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.search import (
     Search,
+    SearchedStage,
     first_stage_row,
     reference_row,
     searched_corpus,
@@ -90,12 +91,18 @@ def main(options: MaskingExperimentOptions) -> None:
         tower = Stage.load(path, options.device, options.batch_size, texts, options.attends_by)
         check_text_model(options.text_model, tower.model, path)
         masked = list(_first_stages(rules, source, tower, options))
-        contenders = {FULL_TOWER: tower} | {_name(pair.first): pair.stage for pair in masked}
+        contenders = {FULL_TOWER: tower} | {pair.first.name: pair.stage for pair in masked}
         clock = timed(contenders, collection, options)
         full = clock[FULL_TOWER]
         search = Search.of(options, collection, tower)
         rows = [
-            first_stage_row(pair.first, pair.stage, search, clock[_name(pair.first)], full, options)
+            first_stage_row(
+                SearchedStage.of(pair.first, pair.stage, search),
+                search,
+                clock[pair.first.name],
+                full,
+                options,
+            )
             for pair in masked
         ]
         report = reported(
@@ -158,10 +165,6 @@ def _sharing(model: PreTrainedModel, source: PreTrainedModel) -> PreTrainedModel
         if name in own and torch.equal(parameter, own[name]):
             parameter.data = own[name].data
     return model
-
-
-def _name(first: FirstStage) -> str:
-    return f"{first.method} {first.constraint}"
 
 
 def _calibration(source: Source, options: MaskingExperimentOptions) -> str:

@@ -1,10 +1,15 @@
 """The flags that experiments share."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from commands.flags import Bounds, Count
+from compress.errors import UserError
 from compress.options import SourceOptions
+
+Candidates = Annotated[int, Bounds(10)]
+"""A number of candidates: at least the ten that agreement@10 is of."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +22,8 @@ class SearchOptions(SourceOptions):
     """search only the first N images"""
     captions: Literal["all", "first"] = "all"
     """captions per image to use as queries"""
-    m: Annotated[int, Bounds(10)] = 50
-    """candidates that the first stage hands to the full tower, at least 10 for agreement@10"""
+    m: tuple[Candidates, ...] = (50,)
+    """candidates that each stage hands to the next, decreasing, at least 10 for agreement@10"""
     f: Annotated[float, Bounds(0, 1)] = 0.1
     """lifetime return fraction that the lifetime speedup assumes"""
     seconds: Literal["encoder", "end to end"] = "encoder"
@@ -27,6 +32,25 @@ class SearchOptions(SourceOptions):
     """times that each stage is timed, in turn with the others"""
     attention: Literal["stored", "sdpa", "eager", "fastest"] = "stored"
     """attention implementation of the towers; fastest: the one measured fastest for each"""
+
+    @property
+    def later_stages(self) -> int:
+        """How many stages come after the first: the full tower."""
+        return 1
+
+    def check(self) -> None:
+        """Raise `UserError` if the m's don't fit the stages, or don't decrease."""
+        super().check()
+        wanted, given = self.later_stages, " ".join(map(str, self.m))
+        if len(self.m) != wanted:
+            raise UserError(
+                f"--m takes {wanted} number{'s' if wanted > 1 else ''} here, one for each stage "
+                f"after the first, found {given or 'none'}"
+            )
+        if any(after >= before for before, after in pairwise(self.m)):
+            raise UserError(
+                f"--m {given}: each stage hands fewer candidates on than the one before"
+            )
 
     @property
     def attends_by(self) -> str | None:

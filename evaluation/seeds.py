@@ -21,7 +21,8 @@ from commands.screen import console, printable
 from commands.writing.outputs import finished_directory
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError, write_text
-from evaluation.reports.report import Report, Row, Searched, open_report, refuse_different
+from evaluation.reports.report import Report, Searched, open_report, refuse_different
+from evaluation.reports.row import Row
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from commands.flags import ConfigOption, ReadPath, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import FULL_TOWER, Report, Result, Row, open_report
+from evaluation.reports.report import Report, open_report
+from evaluation.reports.row import FULL_TOWER, Result, Row
 from figures.view import at_f, title
 
 

@@ -17,7 +17,8 @@ from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
-from evaluation.reports.report import FULL_TOWER, Report, Row, names_of, open_report
+from evaluation.reports.report import Report, names_of, open_report
+from evaluation.reports.row import FULL_TOWER, Row
 from figures.view import Quality, Saving, View, title
 
 
@@ -112,7 +113,7 @@ def draw(
         x: what is drawn to the right; MACs fall, so that to the right is cheaper.
     """
     series = _series(reports, names)
-    columns = 4 if max(len(method.name) for method in series) <= 11 else 3
+    columns = _legend_columns(max(len(method.name) for method in series))
     lines = -(-(len(series) + 2) // columns)
     with matplotlib.style.context(SETTINGS, after_reset=True):
         figure = Figure(figsize=(7.2, 6.5 + 0.25 * lines), layout="constrained")
@@ -173,7 +174,8 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
     """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
 
-    A rule that the full tower resumes from is another than the rule by itself.
+    A rule that the full tower resumes from, or that has further stages behind it, is another than
+    the rule by itself.
     """
     found = []
     variants: dict[tuple[str, bool, str], int] = {}
@@ -181,12 +183,18 @@ def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
         for method in dict.fromkeys(row.method for row in report.rows):
             rows = tuple(row for row in report.rows if row.method == method)
             title = method if len(reports) == 1 else f"{method}, {name}"
-            rule = rows[0].rule, rows[0].state_bytes is not None, name
+            behind = rows[0].state_bytes is not None or bool(rows[0].middle)
+            rule = rows[0].rule, behind, name
             changed = bool(rows[0].variant)
             number = variants[rule] = variants.get(rule, 0) + changed
             style = series_style(list(variants).index(rule), number if changed else 0)
             found.append(Series(title, style, rows))
     return found
+
+
+def _legend_columns(letters: int) -> int:
+    """How many names of so many letters, each with its line, fit beside each other."""
+    return next((columns for columns, most in ((4, 11), (3, 28), (2, 34)) if letters <= most), 1)
 
 
 def _corners(series: Series, view: View) -> list[tuple[float, float]]:

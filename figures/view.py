@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.measuring.values import Interval
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Row
 
 Quality = Literal["recall", "agreement"]
 Saving = Literal["speedup", "macs"]

@@ -7,23 +7,26 @@ import tyro
 from commands.config_file import read_config
 from commands.flags import ConfigOption
 from commands.writing.results import result_directories
-from compress import early_exit, joint
+from compress import early_exit, flip, joint
 from compress.early_exit import EarlyExitOptions
+from compress.flip import FlipOptions
 from compress.joint import JointOptions
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
 from evaluation.masking import MaskingExperimentOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PAPER_CORPORA = ("coco", "flickr30k")
 TABLE_1 = {
     f"{corpus}-{method}"
-    for corpus in ("coco", "flickr30k")
+    for corpus in PAPER_CORPORA
     for method in ("fisher", "sensitivity-22", "sensitivity-77", "sensitivity-132")
 }
 OTHERS = {
     "demo-exit": EarlyExitOptions,
     "demo-joint": JointOptions,
     "masking-demo": MaskingExperimentOptions,
+    **{f"{corpus}-masking": FlipOptions for corpus in PAPER_CORPORA},
 }
 """Files of other commands than evaluation.cascade."""
 
@@ -57,6 +60,21 @@ def test_table_1_files_say_what_their_names_say(name):
     assert options.repair == {"fisher": "rescale", "sensitivity": "none"}[method]
     if heads:
         assert options.heads == (int(heads[0]),)
+
+
+@pytest.mark.parametrize("corpus", PAPER_CORPORA)
+def test_the_cascades_of_table_1_stand_on_what_the_masking_file_makes(corpus):
+    masking = parsed(CONFIGS / f"{corpus}-masking.toml")
+    assert (masking.mask, masking.align) == ((0.5, 0.74), "none")
+    made = result_directories(flip.rule(masking).settings, "flip", masking.output)
+    half, harder = made.values()
+    cascades = parsed(CONFIGS / f"{corpus}-cascades.toml")
+    cascades.check()
+    assert (cascades.stage, cascades.middle, cascades.m) == ((harder, half), (half,), (50, 10))
+    for options in (masking, cascades):
+        assert options.model == "openai/clip-vit-base-patch16"
+        assert options.corpus == corpus
+    assert cascades.captions == "first"
 
 
 def test_the_comparison_has_every_baseline_with_and_without_repair():

@@ -18,7 +18,7 @@ from compress.making.make import Result, make, problems, write
 from compress.making.rule import Rule
 from compress.making.source import FULL_FINGERPRINT, Needs, Source
 from compress.options import FullTowerOptions, RepairOptions
-from evaluation.reports.report import constraint_of
+from evaluation.reports.row import constraint_of
 from pruning_mechanism import TowerError, read_record
 
 
@@ -32,6 +32,11 @@ class FirstStage:
     constraint_value: float | None
     directory: Path | None
     seconds: float | None
+
+    @property
+    def name(self) -> str:
+        """What it is called, as in "fisher MAC 0.65"."""
+        return f"{self.method} {self.constraint}".strip()
 
 
 @dataclass(frozen=True)
@@ -148,15 +153,19 @@ def _skip(name: str, setting: Setting, error: Exception) -> None:
     tqdm.write(f"skipped: {name}, {setting.label}: {error}")
 
 
-def made_before(path: Path) -> KeptStage:
-    """A first stage that lies in a directory; its record says how it was made.
+def made_before(path: Path, flag: str = "--stage") -> KeptStage:
+    """A stage that lies in a directory; its record says how it was made.
+
+    Args:
+        path: of the directory.
+        flag: that named it.
 
     Raises:
         UserError: there is no such directory.
         TowerError: its record can't be read.
     """
     if not path.is_dir():
-        raise UserError(f"--stage {path}: no such directory")
+        raise UserError(f"{flag} {path}: no such directory")
     record = read_record(path)
     if record is None:
         return KeptStage(path.resolve().name, "", None, None, path, None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cascade import Cascade
 from cascade.ranking import rank_all
 from evaluation.measuring.bootstrap import Bootstrap
-from evaluation.reports.report import Result
+from evaluation.reports.row import Result
 from evaluation.retrieval import hits, overlap, ranks_from_embeddings, ranks_from_results
 
 KS = (1, 5, 10)

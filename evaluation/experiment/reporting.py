@@ -14,7 +14,8 @@ from evaluation.measuring.machine import this_machine, versions
 from evaluation.options import SearchOptions
 from evaluation.reports import table
 from evaluation.reports.record import write_text
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Row
 
 
 def reported(
@@ -48,7 +49,7 @@ def reported(
         queries=len(search.queries.texts),
         calibration=calibration,
         captions=options.captions,
-        m=(options.m,),
+        m=options.m,
         seconds_basis=options.seconds,
         seed=options.seed,
         skipped=tuple(skipped),

@@ -16,7 +16,7 @@ from evaluation.experiment.first_stages import FirstStage
 from evaluation.experiment.search import Search, image_batches, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
-from evaluation.reports.report import Row
+from evaluation.reports.row import Row
 from pruning_mechanism import TowerError
 
 
@@ -53,7 +53,7 @@ def resumption(first: FirstStage, stage: Stage, search: Search) -> Resumption | 
     """
     if not exits_early(stage.model):
         return None
-    name = f"{first.method} {first.constraint}".strip()
+    name = first.name
     embedded, gone_on, state_bytes = [], [], 0
     try:
         resumed = ResumedStage(search.tower, stage)
@@ -77,12 +77,9 @@ def resumed_row(
 ) -> Row:
     """The row of a first stage with the full tower resumed, given its ordinary one."""
     known = search.remembered
-    found, reached = in_front(
-        replace(known, images=resumption.first),
-        replace(known, images=resumption.then),
-        search,
-        options.m,
-    )
+    stages = [replace(known, images=part) for part in (resumption.first, resumption.then)]
+    m = options.m[:1]
+    found, (reached,) = in_front(stages, m, search)
     first, then, full = (
         stage.basis(options.seconds) for stage in (timing.first, timing.then, timing.full)
     )
@@ -93,7 +90,7 @@ def resumed_row(
         encoder_seconds=timing.first.encoder,
         end_to_end_seconds=timing.first.end_to_end,
         lifetime_speedup=speedup_interval([first, then], options.f, full),
-        query_speedup=query_speedup([first.median, then.median], [options.m], full.median),
+        query_speedup=query_speedup([first.median, then.median], m, full.median),
         f_measured=reached,
         state_bytes=resumption.state_bytes,
         resumed_seconds=then,

@@ -38,7 +38,7 @@ from evaluation.measuring.clock import (
 )
 from evaluation.measuring.values import Interval
 from evaluation.options import SearchOptions
-from evaluation.reports.report import FULL_TOWER, Result, Row
+from evaluation.reports.row import FULL_TOWER, Result, Row
 from pruning_mechanism import macs, parameters
 from pruning_mechanism.costs.clock import Name
 
@@ -62,7 +62,7 @@ class Search:
         """Search the corpus with the full tower, which encodes every image and query once."""
         queries = Queries.of(corpus, options.captions)
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
-        images = _embeddings(tower, corpus, FULL_TOWER)
+        images = embeddings_of(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, _text_embeddings(tower, different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
@@ -116,20 +116,33 @@ def reference_row(search: Search, clock: StageTiming) -> Row:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SearchedStage:
+    """A stage, what it was asked for, and the embeddings [N, d] that it makes of the collection."""
+
+    made: FirstStage
+    stage: Stage
+    images: Tensor
+
+    @classmethod
+    def of(cls, made: FirstStage, stage: Stage, search: Search) -> "SearchedStage":
+        """Let the stage encode every image."""
+        return cls(made, stage, embeddings_of(stage, search.corpus, made.name))
+
+
 def first_stage_row(
-    first: FirstStage,
-    stage: Stage,
+    searched: SearchedStage,
     search: Search,
     clock: StageTiming,
     full: StageTiming,
     options: SearchOptions,
 ) -> Row:
     """One first stage, alone and in front of the full tower."""
-    images = _embeddings(stage, search.corpus, f"{first.method} {first.constraint}".strip())
-    known = search.remembered
+    first, stage, images = searched.made, searched.stage, searched.images
+    known, m = search.remembered, options.m[:1]
     embedded = known.encode_texts(search.queries.texts)
     alone = answers_alone(embedded, images, search.queries.target)
-    together, reached = in_front(replace(known, images=images), known, search, options.m)
+    together, (reached,) = in_front([replace(known, images=images), known], m, search)
     rule, _, variant = first.method.partition("+")
     cost = macs(stage.model)
     timings = [timing.basis(options.seconds) for timing in (clock, full)]
@@ -151,7 +164,7 @@ def first_stage_row(
         encoder_seconds=clock.encoder,
         end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=speedup_interval(timings, options.f),
-        query_speedup=query_speedup([timing.median for timing in timings], [options.m]),
+        query_speedup=query_speedup([timing.median for timing in timings], m),
         f_assumed=options.f,
         f_measured=reached,
         compression_seconds=first.seconds,
@@ -159,13 +172,15 @@ def first_stage_row(
     )
 
 
-def in_front(first: Remembered, full: Remembered, search: Search, m: int) -> tuple[Result, float]:
-    """What a first stage in front of the full tower finds, and the share that it hands on: f."""
-    positions: Sequence[Any] = range(len(first.images))  # stand for images: see `Remembered`
-    cascade = Cascade([first, full], m=[m])
+def in_front(
+    stages: Sequence[Remembered], m: Sequence[int], search: Search
+) -> tuple[Result, tuple[float, ...]]:
+    """What a cascade finds, and the share of the collection that reaches each later stage: f."""
+    positions: Sequence[Any] = range(len(stages[0].images))  # stand for images: see `Remembered`
+    cascade = Cascade(stages, m=m)
     cascade.index(positions, keys=positions)
     found = result(answers_of(cascade, search.queries), search.answers, search.bootstrap)
-    return found, return_fractions(cascade.encoded)[0]
+    return found, return_fractions(cascade.encoded)
 
 
 def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
@@ -178,7 +193,7 @@ def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
+def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
     batches = image_batches(corpus, stage.batch_size, name)
     return torch.cat([stage.encode_images(images) for images in batches])

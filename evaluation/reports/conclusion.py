@@ -5,7 +5,8 @@ Made from the report alone, like tables and figures.
 
 from evaluation.measuring.values import Timing
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import Report, Result, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Result, Row
 
 UNCHANGED = 0.5
 """Percentage points of Recall@k that a cascade may lose and still be called as good."""
@@ -22,12 +23,14 @@ def conclusion(report: Report) -> str:
     best, cascade = _best(report)
     k = max(best.alone.recall)
     share = _share(report.seconds(best), report.seconds(report.reference))
-    name = f"{best.method} {best.constraint}".strip()
+    first, *middle = best.stages
+    front = " and ".join(["it", *middle])
     recall, full = cascade.recall[k].value, report.reference.alone.recall[k].value
     return (
-        f"The first stage {name} takes {share} of the full tower's time; with it in front, search "
-        f"finds {_agreement(cascade)}, its Recall@{k} is {recall:.1f} % where the full tower alone "
-        f"reaches {full:.1f} %, and over a collection's life encoding is {_saving(best)}."
+        f"The first stage {first} takes {share} of the full tower's time; with {front} in front, "
+        f"search finds {_agreement(cascade)}, its Recall@{k} is {recall:.1f} % where the full "
+        f"tower alone reaches {full:.1f} %, and over a collection's life encoding is "
+        f"{_saving(best)}."
     )
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaluation.reports.report import Report, Row
+from evaluation.reports.report import Report
+from evaluation.reports.row import Row
 
 
 @dataclass(frozen=True)

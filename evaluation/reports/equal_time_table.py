@@ -74,12 +74,14 @@ def _caption(comparison: Comparison) -> str:
     resumed = any(
         row.state_bytes is not None for compared in comparison.reports for row in compared.rows
     )
+    between = any(row.middle for compared in comparison.reports for row in compared.rows)
     return (
         f"share of seconds: the first stage's / the full tower's, {report.seconds_of}, "
         f"on {'; '.join(machines)}\n"
         "values between a method's neighbouring constraints are linear in the logarithm of "
         f"measured seconds; {NOTHING} where its rows don't reach\n"
         f"agreement@10 of the cascade, with {report.candidates} candidates: the share of the full "
-        f"tower's top 10 that are among the first stage's top {', '.join(map(str, report.m))}"
+        f"tower's top 10 that are among the first stage's top {report.m[0]}"
+        + ("\n(where further stages follow: and among the top of each of these)" if between else "")
         + ("\n(where the full tower resumes: that it still has in its top 10)" if resumed else "")
     )

@@ -5,97 +5,17 @@ from nothing else, so a number that they show must be in here. Recalls are in pe
 seconds. No module that this one imports needs torch.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.measuring.values import Interval, Machine, Timing
+from evaluation.measuring.values import Machine, Timing
 from evaluation.reports import record
 from evaluation.reports.record import RecordError
+from evaluation.reports.row import ARROW, FULL_TOWER, Middle, Row, constraint_of
 
 SCHEMA = 2
-FULL_TOWER = "full tower"
-"""The method of the full tower's own row."""
-_VALUE = r"(?P<value>\d+(\.\d+)?(e[+-]?\d+)?)"
-_LABELS = tuple(
-    map(re.compile, (rf"(?P<kind>[^\s\d]\S*) {_VALUE}", rf"{_VALUE} (?P<kind>[^\s\d]\S*)"))
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How well one search answers the queries.
-
-    `recall` is Recall@k by k, `difference` Recall@k minus the full tower's in percentage points
-    (paired), `agreement` agreement@10 with the full tower. Intervals are 95 % bootstrap intervals
-    over images.
-    """
-
-    recall: dict[int, Interval]
-    difference: dict[int, Interval]
-    agreement: Interval
-
-
-@dataclass(frozen=True)
-class Row:
-    """One first stage: what it costs, how well it searches alone and in front of the full tower.
-
-    Attributes:
-        method: the rule and the words that change its options, as in "fisher+rescale"; `FULL_TOWER`
-            for the full tower; with " resumed" where the full tower goes on from its states.
-        rule: the rule alone, "fisher", which its variants share.
-        variant: the words that change its options, "rescale"; "" where there are none.
-        constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
-        constraint_kind: what the constraint counts ("MAC", "heads", "mask"); None where there is
-            no constraint.
-        constraint_value: how much of it, to sort by (0.65, 77); None where there is no number.
-        directory: name of the checkpoint's directory, None if it wasn't kept.
-        encoder_macs: MACs of the encoder layers for one image.
-        mac_fraction: kept / dense encoder MACs, in (0, 1].
-        tower_macs: MACs of the whole tower for one image, patch embedding and projection included.
-        parameters: of the vision tower.
-        alone: the first stage as an ordinary search.
-        cascade: the first stage in front of the full tower; None for the full tower.
-        one_minus_cosine: mean of 1 − cos(embedding, the full tower's embedding) over the images.
-        encoder_seconds: seconds per image, pixels → embedding.
-        end_to_end_seconds: seconds per image, bytes → embedding.
-        lifetime_speedup: at `f_assumed`; bounds from the quartiles of the clock.
-        query_speedup: per-query speedup; None where no candidates are handed on.
-        f_assumed: the f of `lifetime_speedup`.
-        f_measured: share of the collection that the queries brought before the full tower.
-        compression_seconds: what making the first stage took; None if it was made earlier.
-        state_bytes: what is kept of an image for the full tower to go on from; None if nothing is.
-        resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
-            those that the speedups are made of; None where it starts from the image.
-        attention: the implementation by which the tower attends.
-    """
-
-    method: str
-    rule: str
-    variant: str
-    constraint: str
-    constraint_kind: str | None
-    constraint_value: float | None
-    directory: str | None
-    encoder_macs: int
-    mac_fraction: float
-    tower_macs: int
-    parameters: int
-    alone: Result
-    cascade: Result | None
-    one_minus_cosine: float | None
-    encoder_seconds: Timing
-    end_to_end_seconds: Timing
-    lifetime_speedup: Interval
-    query_speedup: float | None
-    f_assumed: float | None
-    f_measured: float | None
-    compression_seconds: float | None
-    state_bytes: int | None = None
-    resumed_seconds: Timing | None = None
-    attention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +29,8 @@ class Searched:
         images: number of images searched.
         queries: number of caption queries.
         captions: the protocol, "all" or "first".
-        m: candidates handed on, one number for each stage but the last.
+        m: candidates handed on, one number for each stage but the last. A cascade with fewer stages
+            than another of the same report takes the first of them.
     """
 
     model: str
@@ -131,7 +52,7 @@ class Searched:
     @property
     def candidates(self) -> str:
         """How many are handed on, in words."""
-        return f"m = {', '.join(map(str, self.m))}"
+        return f"m = {handed_on(self.m)}"
 
 
 @dataclass(frozen=True)
@@ -182,7 +103,11 @@ class Report(Searched):
         found = {row.f_assumed for row in self.rows}
         return found.pop() if len(found) == 1 else None
 
-    def seconds(self, row: Row) -> Timing:
+    def m_of(self, row: Row) -> tuple[int, ...]:
+        """The candidates that the stages of a row hand on."""
+        return self.m[: 1 + len(row.middle)]
+
+    def seconds(self, row: Row | Middle) -> Timing:
         """The seconds per image of a row that the speedups are made of."""
         return row.encoder_seconds if self.seconds_basis == "encoder" else row.end_to_end_seconds
 
@@ -204,6 +129,11 @@ class Report(Searched):
             OSError: the file can't be read.
         """
         return record.read(cls, path, SCHEMA, "report", {1: _from_schema_1})
+
+
+def handed_on(m: Sequence[int]) -> str:
+    """Numbers of candidates, from stage to stage."""
+    return ARROW.join(map(str, m))
 
 
 def open_report(path: Path, command: str = "evaluation.cascade") -> Report:
@@ -236,17 +166,6 @@ def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
             ours, theirs = getattr(first, name), getattr(other, name)
             if ours != theirs:
                 raise RecordError(f"not one experiment: {name} is {ours} here and {theirs} there")
-
-
-def constraint_of(label: str) -> tuple[str | None, float | None]:
-    """Kind and value of a constraint, from what shows it: "MAC 0.65", "77 heads", "ridge" or "".
-
-    Reports under schema 1 and the records of checkpoints hold the label alone.
-    """
-    for pattern in _LABELS:
-        if found := pattern.fullmatch(label):
-            return found["kind"], float(found["value"])
-    return label or None, None
 
 
 def _from_schema_1(report: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from evaluation.experiment.methods import parse_method, unread_settings
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.seeds import SeedsOptions
+from evaluation.table import TableOptions
 from figures.mask import MaskOptions
 from figures.masking import MaskingFigureOptions
 from figures.pareto import ParetoOptions
@@ -80,6 +81,7 @@ COMMANDS = {
     "evaluation.masking": MaskingExperimentOptions,
     "evaluation.patches": PatchesOptions,
     "evaluation.seeds": SeedsOptions,
+    "evaluation.table": TableOptions,
     "figures.mask": MaskOptions,
     "figures.masking": MaskingFigureOptions,
     "figures.pareto": ParetoOptions,

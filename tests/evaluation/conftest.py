@@ -3,7 +3,8 @@
 import pytest
 
 from evaluation.measuring.values import Interval, Machine, Timing
-from evaluation.reports.report import FULL_TOWER, Report, Result, Row, constraint_of
+from evaluation.reports.report import Report
+from evaluation.reports.row import FULL_TOWER, Result, Row, constraint_of
 
 
 def around(value, width=1.0):
@@ -51,6 +52,10 @@ def row(method, constraint, fraction, cascade=True):
 
 @pytest.fixture
 def report():
+    return made_up()
+
+
+def made_up() -> Report:
     return Report(
         command="python -m evaluation.cascade",
         model="demo/clip-scenes",

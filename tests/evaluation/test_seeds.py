@@ -14,7 +14,7 @@ from evaluation.command import run_command
 from evaluation.measuring.values import Interval
 from evaluation.reports import seeds_table
 from evaluation.reports.record import RecordError, restored
-from evaluation.reports.report import FULL_TOWER, constraint_of
+from evaluation.reports.row import FULL_TOWER, constraint_of
 from evaluation.reports.seeds import SeedsReport
 from evaluation.seeds import SeedsOptions, main, spread, summed_up
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from evaluation.measuring.values import Interval, Machine, Timing
-from evaluation.reports.report import FULL_TOWER, Report, Result, Row, constraint_of
+from evaluation.reports.report import Report
+from evaluation.reports.row import FULL_TOWER, Result, Row, constraint_of
 from pruning_mechanism import Mask
 
 

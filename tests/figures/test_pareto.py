@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from evaluation.command import run_command
-from evaluation.measuring.values import Interval
+from evaluation.measuring.values import Interval, Timing
+from evaluation.reports.row import Middle
 from figures.pareto import ParetoOptions, draw, front, main
 from figures.picture import save_picture
 from figures.style import series_style
@@ -141,16 +142,26 @@ def test_variants_of_a_rule_share_its_colour_and_marker_and_differ_in_their_fill
     assert line(axes, "sensitivity").get_fillstyle() == "full"
 
 
-def test_a_rule_that_is_resumed_from_is_another_than_the_rule_by_itself(report):
-    resumed = tuple(
-        dataclasses.replace(row, method="fisher resumed", state_bytes=1)
-        for row in report.rows
-        if row.method == "fisher"
+BETWEEN = Middle(
+    "flip", "mask 0.5", None, 1, 0.5, 1, 1, Timing(0.02, 0.01, 0.03, 5), Timing(1, 1, 1, 5), 0.2
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "fisher resumed", "state_bytes": 1},
+        {"method": "fisher → flip mask 0.5", "middle": (BETWEEN,)},
+    ],
+)
+def test_a_rule_with_something_else_behind_it_is_another_than_the_rule_by_itself(report, change):
+    others = tuple(
+        dataclasses.replace(row, **change) for row in report.rows if row.method == "fisher"
     )
-    changed = dataclasses.replace(report, rows=(*report.rows, *resumed))
+    changed = dataclasses.replace(report, rows=(*report.rows, *others))
     axes = draw([changed], ["demo"], k=10).axes[0]
-    assert line(axes, "fisher resumed").get_fillstyle() == "full"
-    assert line(axes, "fisher resumed").get_color() != line(axes, "fisher").get_color()
+    assert line(axes, change["method"]).get_fillstyle() == "full"
+    assert line(axes, change["method"]).get_color() != line(axes, "fisher").get_color()
 
 
 @pytest.mark.parametrize("x", ["speedup", "macs"])

@@ -14,13 +14,8 @@ from evaluation.measuring.machine import this_machine, versions
 from evaluation.measuring.values import Machine, Timing
 from evaluation.reports import table
 from evaluation.reports.record import RecordError
-from evaluation.reports.report import (
-    FULL_TOWER,
-    Report,
-    constraint_of,
-    names_of,
-    open_report,
-)
+from evaluation.reports.report import Report, names_of, open_report
+from evaluation.reports.row import FULL_TOWER, constraint_of
 
 
 def test_save_then_load_is_identity(report, tmp_path):
