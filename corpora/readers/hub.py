@@ -65,10 +65,8 @@ class _Part:
 
     @property
     def paths(self) -> list[str | None]:
-        """The paths of the images, straight from the table: no bytes are loaded."""
-        column = self.images.data.column("image")
-        paths: list[str | None] = pyarrow.compute.struct_field(column, "path").to_pylist()
-        return paths
+        """The paths of the images."""
+        return paths_of(self.images)
 
 
 def load_hub(source: str, split: str, problems: Problems, captions: bool = True) -> Dataset:
@@ -83,7 +81,7 @@ def load_hub(source: str, split: str, problems: Problems, captions: bool = True)
 
     Raises CorpusError if it can't be loaded, or has no image column, captions or such split.
     """
-    published = _loaded(source)
+    published = loaded(source)
     available = {name: split_name(name) for name in published}
     _say_unread(published, source, problems)
     if len(published) == 1:
@@ -141,7 +139,7 @@ def _images_once(
     groups, labels = _pictures(parts, own, source)
     captions = [texts for part in parts for texts in part.captions]
     side = [of_row for part in sides for of_row in part]
-    usable = _usable(parts, source, problems)
+    usable = usable_rows([part.images for part in parts], source, problems)
     chosen: dict[int, list[int]] = {}
     shared = []
     for group in groups:
@@ -226,7 +224,7 @@ def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None
         return
     paths: set[str] = set()
     for part in published.values():
-        column = part.data.column(_image_column(part, source))
+        column = part.data.column(image_column(part, source))
         paths.update(filter(None, pyarrow.compute.struct_field(column, "path").to_pylist()))
     read = {os.path.relpath(path, source) for path in paths if inside(path, source)}
     if not read:  # the images are embedded
@@ -241,7 +239,14 @@ def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None
         problems.say(said)
 
 
-def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
+def paths_of(images: Dataset) -> list[str | None]:
+    """The paths in a column `image`, straight from the table: no bytes are loaded."""
+    column = images.data.column("image")
+    paths: list[str | None] = pyarrow.compute.struct_field(column, "path").to_pylist()
+    return paths
+
+
+def usable_rows(parts: Sequence[Dataset], source: str, problems: Problems) -> list[bool]:
     """Which rows have an image that may be read: embedded, or a photograph in the data set.
 
     Files outside of the directory (or, of a data set of the hub, outside of where these are kept)
@@ -253,9 +258,9 @@ def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
     usable: list[bool] = []
     passed: Counter[str] = Counter()
     for part in parts:
-        column = pyarrow.compute.struct_field(part.images.data.column("image"), "bytes")
+        column = pyarrow.compute.struct_field(part.data.column("image"), "bytes")
         embedded = pyarrow.compute.is_valid(column).to_pylist()
-        for path, has_bytes in zip(part.paths, embedded, strict=True):
+        for path, has_bytes in zip(paths_of(part), embedded, strict=True):
             fine = True
             if path is None or has_bytes or "://" in path:
                 pass
@@ -271,7 +276,11 @@ def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
     return usable
 
 
-def _loaded(source: str) -> DatasetDict:
+def loaded(source: str) -> DatasetDict:
+    """All splits of `owner/name`, `owner/name@config` or an absolute directory, as published.
+
+    Raises CorpusError if it can't be loaded.
+    """
     # An absolute path is never taken for a loader of that name ("imagefolder", "parquet", "json").
     name, _, config = (source, "", "") if os.path.isabs(source) else source.partition("@")
     if not os.path.isabs(name) and name in LOADERS:
@@ -311,7 +320,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _part(part: Dataset, name: str, source: str, problems: Problems, captioned: bool) -> _Part:
-    image = _image_column(part, source)
+    image = image_column(part, source)
     captions = _captions(part, source, captioned)
     if captioned:
         for row, of_row in enumerate(captions):
@@ -337,7 +346,8 @@ def _column(part: Dataset, names: Sequence[str], distinct: bool = False) -> list
     return None
 
 
-def _image_column(part: Dataset, source: str) -> str:
+def image_column(part: Dataset, source: str) -> str:
+    """The column that holds the images; raises CorpusError if none does."""
     images = [name for name, feature in part.features.items() if isinstance(feature, Image)]
     if not images:
         raise CorpusError(
