@@ -62,7 +62,7 @@ class Search:
         """Search the corpus with the full tower, which encodes every image and query once."""
         queries = Queries.of(corpus, options.captions)
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
-        images = _embeddings(tower, corpus, FULL_TOWER)
+        images = embeddings_of(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
         texts = dict(zip(different, _text_embeddings(tower, different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
@@ -90,14 +90,18 @@ def timed(
     stages: Mapping[Name, Stage | Contender], corpus: Dataset, options: SearchOptions
 ) -> dict[Name, StageTiming]:
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
-    rows = corpus.select(range(min(options.batch_size, len(corpus))))
-    stored = undecoded(rows)["image"]
-    sources = [image["bytes"] or Path(image["path"]).read_bytes() for image in stored]
+    sources = file_contents(corpus, options.batch_size)
     contenders = {
         name: encoding(stage) if isinstance(stage, Stage) else stage
         for name, stage in stages.items()
     }
     return stage_timings(contenders, sources, options.repetitions, options.device)
+
+
+def file_contents(corpus: Dataset, number: int) -> list[bytes]:
+    """The bytes of the first image files of a corpus, at most so many, to time stages on."""
+    stored = undecoded(corpus.select(range(min(number, len(corpus)))))["image"]
+    return [image["bytes"] or Path(image["path"]).read_bytes() for image in stored]
 
 
 def reference_row(search: Search, clock: StageTiming) -> Row:
@@ -125,7 +129,7 @@ def first_stage_row(
     options: SearchOptions,
 ) -> Row:
     """One first stage, alone and in front of the full tower."""
-    images = _embeddings(stage, search.corpus, f"{first.method} {first.constraint}".strip())
+    images = embeddings_of(stage, search.corpus, f"{first.method} {first.constraint}".strip())
     known = search.remembered
     embedded = known.encode_texts(search.queries.texts)
     alone = answers_alone(embedded, images, search.queries.target)
@@ -178,7 +182,7 @@ def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def _embeddings(stage: Stage, corpus: Dataset, name: str) -> Tensor:
+def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
     batches = image_batches(corpus, stage.batch_size, name)
     return torch.cat([stage.encode_images(images) for images in batches])
