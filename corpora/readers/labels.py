@@ -44,7 +44,7 @@ def chosen_split(split: str, available: Sequence[str], where: object, problems: 
     """
     if len(available) == 1:
         (only,) = available
-        if only != split:
+        if only != split and "train" in (only, split):
             problems.say(f"{where} has no split but {only}: all of its images are taken")
         return only
     return resolve(split, available, where)

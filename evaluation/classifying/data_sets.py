@@ -15,6 +15,7 @@ from commands.published import published_corpus
 from compress.errors import UserError
 from corpora import drop_unreadable
 from corpora.labelled import Columns, Labelled, Names, fitted, load_labelled, read_class_names
+from corpora.splits import checked
 from evaluation.classifying.catalogue import KNOWN, Known, names_in_words
 from evaluation.classifying.scenes import scene_tasks
 from evaluation.classifying.tasks import Task, TaskSet, alike, distinct
@@ -47,6 +48,7 @@ def open_data_sets(names: Sequence[str], wanted: Wanted) -> list[TaskSet]:
         UserError: a data set isn't known, class names and labels don't fit, or templates are wrong.
         CorpusError: a data set can't be loaded.
     """
+    checked(wanted.split)
     given = templates_of(wanted.templates) if wanted.templates else None
     written = list(dict.fromkeys(names))
     called = distinct([published_corpus(name) for name in written])
