@@ -34,7 +34,7 @@ from compress.errors import UserError
 class ZeroShotOptions(ConfigOption):
     """Classify images by the names of classes: top-k of each stage beside the full tower's.
 
-    Example: python -m evaluation.zero_shot --datasets folder:DIR --templates imagenet
+    Example: python -m evaluation.zero_shot --datasets cifar10 folder:DIR --stages A B
     """
 
     stages: tuple[Checkpoint, ...] = (DEMO_FIRST_STAGE, DEMO_MODEL)

@@ -13,6 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from cascade import Stage
+from cascade.stage import NoTextTowerError
 from commands.published import published_name
 from compress.errors import UserError
 from compress.making.keys import read_keys
@@ -20,7 +21,6 @@ from evaluation.classifying.classifier import classifier
 from evaluation.classifying.tasks import Task, distinct
 from evaluation.experiment.first_stages import belongs_to
 from evaluation.experiment.search import embeddings_of
-from pruning_mechanism import load, load_processor
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
@@ -96,23 +96,27 @@ def load_stages(
 
 def _opened(path: str, full: tuple[str, Stage] | None, device: str, batch_size: int) -> Stage:
     """A checkpoint as a stage; one without a text tower borrows the full tower's."""
-    model, processor = load(path, device=device), load_processor(path)
-    if hasattr(model, "text_model"):
-        stage = Stage(model, processor, batch_size)
-        stage.encode_texts(["a"])  # a tokenizer that can't be used fails at once
-        return stage
-    if full is None:
-        raise UserError(
-            f"{path} is a vision tower without a text tower, so it can't name classes: the full "
-            "tower, the last of --stages or --full, must be a whole CLIP"
-        )
-    place, tower = full
+    try:
+        stage = Stage.load(path, device, batch_size)
+    except NoTextTowerError as error:
+        if full is None:
+            raise UserError(
+                f"{path} is a vision tower without a text tower, so it can't name classes: the "
+                "full tower, the last of --stages or --full, must be a whole CLIP"
+            ) from error
+        return _borrowing(path, *full, device, batch_size)
+    stage.encode_texts(["a"])  # a tokenizer that can't be used fails at once
+    return stage
+
+
+def _borrowing(path: str, place: str, tower: Stage, device: str, batch_size: int) -> Stage:
+    """A vision tower alone with the text tower of the full tower that lies at `place`."""
     if belongs_to(Path(path), fingerprint(place, tower.model)) is False:
         raise UserError(
             f"{path} is a vision tower that was made from another checkpoint than the full tower "
             f"{place}, whose text tower it would borrow: name the one that it was made from"
         )
-    return Stage(model, processor, batch_size, tower)
+    return Stage.load(path, device, batch_size, tower)
 
 
 def _seen(path: str) -> frozenset[str]:

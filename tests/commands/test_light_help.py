@@ -40,6 +40,7 @@ REFUSED = {
     "experiment": (["--tower", "text"],),
     "patches": ([], ["--stage", "nowhere"]),
     "seeds": (["--report", "one.json"],),
+    "zero-shot": (["--classes", "names.txt"], ["--m", "0"]),
     "draw-mask": ([],),
     "draw-repair": ([],),
     "demo-train": (["--samples", "1"],),
