@@ -39,6 +39,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("figures.topk"), TopkOptions, "figures.topk")
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -57,16 +58,19 @@ _CHANCE: Look = {"color": FAINT, "linewidth": 1.2, "linestyle": (0, (1, 2))}
 _APART = 1.035
 """Factor by which the points of stages stand apart, for their intervals to be told apart."""
 _LETTERS = 11
-"""Letters of the legend on an inch."""
+_HANDLE = 7
+"""Letters of the legend on an inch, and what a handle with its margins takes of them."""
 
 
 def draw(report: ZeroShot) -> Figure:
     """Draw the figure: panels in rows of three."""
     columns = min(_COLUMNS, len(report.tasks))
     rows = -(-len(report.tasks) // columns)
-    width = max(5.2, 0.4 + 2.9 * columns)
+    width = max(5.6, 0.4 + 2.9 * columns)
+    meanings = _meanings(report, width)
+    below = -(-len(meanings["labels"]) // meanings["ncols"])
     with matplotlib.style.context(SETTINGS, after_reset=True):
-        figure = Figure(figsize=(width, 1.5 + 2.7 * rows), layout="constrained")
+        figure = Figure(figsize=(width, 1.0 + 2.7 * rows + 0.25 * below), layout="constrained")
         FigureCanvasAgg(figure)  # measures text, with no screen
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
         for number, (axes, task) in enumerate(zip(panels, report.tasks, strict=False)):
@@ -78,9 +82,7 @@ def draw(report: ZeroShot) -> Figure:
         for axes in panels[len(report.tasks) :]:
             axes.set_axis_off()
         _scale(list(panels), report.tasks)
-        figure.legend(
-            **_meanings(report, width), loc="outside lower center", frameon=False, fontsize=10.5
-        )
+        figure.legend(**meanings, loc="outside lower center", frameon=False, fontsize=10.5)
         settle_layout(figure)
     return figure
 
@@ -98,8 +100,8 @@ def _draw_task(axes: Axes, task: TaskResult) -> None:
     reference = task.full.top[1]
     axes.axhspan(reference.low, reference.high, **_BAND, zorder=1)
     axes.axhline(reference.value, **_REFERENCE, zorder=2)
-    every = range(1, ks[-1] + 1)
-    axes.plot(every, [k * task.chance for k in every], **_CHANCE, zorder=2)
+    every = np.geomspace(1, ks[-1])
+    axes.plot(every, task.chance * every, **_CHANCE, zorder=2)
     for number, accuracy in enumerate(task.stages or (task.full,)):
         style = series_style(number)
         places = _apart(ks, number, len(task.stages))
@@ -137,7 +139,7 @@ def _apart(ks: Sequence[int], number: int, stages: int) -> list[float]:
 
 
 def _meanings(report: ZeroShot, width: float) -> dict[str, Any]:
-    """What the legend says, in as many columns as its longest entry leaves room for."""
+    """What the legend says, in as many columns as there is room for."""
     names = [stage.name for stage in report.stages[1:]] or [report.full_tower]
     styles = map(series_style, range(len(names)))
     lines = [
@@ -151,10 +153,20 @@ def _meanings(report: ZeroShot, width: float) -> dict[str, Any]:
         Line2D([], [], color=INK, marker="|", markersize=12, linestyle="none"),
     ]
     labels = [*names, f"top-1 of {report.full_tower} ({FULL_TOWER})", "chance", "95 % interval"]
-    columns = int(_LETTERS * width / (max(map(len, labels)) + 6))
     return {
         "handles": handles,
         "labels": labels,
-        "ncols": max(1, min(len(labels), columns)),
+        "ncols": _legend_columns(labels, width),
         "handler_map": {tuple: HandlerTuple(ndivide=1)},
     }
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """As many columns, filled one after the other, as stand beside each other in a width."""
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        starts = range(0, len(labels), rows)
+        longest = [max(map(len, labels[start : start + rows])) for start in starts]
+        if sum(longest) + _HANDLE * len(longest) <= _LETTERS * width:
+            return len(longest)
+    return 1

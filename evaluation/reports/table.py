@@ -82,8 +82,8 @@ def _columns(report: Report) -> list[Column]:
     columns = [
         Column("method", lambda row: row.method),
         Column("constraint", lambda row: row.constraint),
-        Column("tower\nMACs", lambda row: _magnitude(row.tower_macs)),
-        Column("param-\neters", lambda row: _magnitude(row.parameters)),
+        Column("tower\nMACs", lambda row: magnitude(row.tower_macs)),
+        Column("param-\neters", lambda row: magnitude(row.parameters)),
         Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f")),
         Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall),
         Column("agree-\nment@10\nalone →\ncascade", _agreement),
@@ -117,14 +117,14 @@ def _agreement(row: Row) -> str:
 
 
 def _milliseconds(report: Report, row: Row) -> str:
-    first = _three_digits(1000 * report.seconds(row).median)
+    first = three_digits(1000 * report.seconds(row).median)
     if row.resumed_seconds is None:
         return first
-    return f"{first}\n+ {_three_digits(1000 * row.resumed_seconds.median)}\nresumed"
+    return f"{first}\n+ {three_digits(1000 * row.resumed_seconds.median)}\nresumed"
 
 
 def _bytes(row: Row) -> str:
-    return NOTHING if row.state_bytes is None else _magnitude(row.state_bytes)
+    return NOTHING if row.state_bytes is None else magnitude(row.state_bytes)
 
 
 def _query_speedup(row: Row) -> str:
@@ -139,14 +139,16 @@ def _joined(recalls: dict[int, Interval], form: str) -> str:
     return "/".join(f"{recalls[k].value:{form}}" for k in sorted(recalls))
 
 
-def _magnitude(number: int) -> str:
+def magnitude(number: int) -> str:
+    """A number with three digits and its unit, as in "5.55 M"."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
-            return f"{_three_digits(number / size)} {unit}"
+            return f"{three_digits(number / size)} {unit}"
     return str(number)
 
 
-def _three_digits(number: float) -> str:
+def three_digits(number: float) -> str:
+    """A number with three digits or more, as in "0.35", "15.6" and "120"."""
     digits = 0 if number >= 100 else 1 if number >= 10 else 2
     return f"{number:.{digits}f}"
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import FULL_TOWER
-from evaluation.reports.table import NOTHING, github_table
+from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits
 from evaluation.reports.zero_shot import Accuracy, StageCost, ZeroShot
 
 BESIDE = (1, 5)
@@ -48,7 +48,7 @@ def by_stage(report: ZeroShot) -> Cells:
     for number, cost in enumerate(report.stages):
         accuracies = [(task.full, *task.stages)[number] for task in report.tasks]
         several = tuple("/".join(_top(accuracy, k) for k in BESIDE) for accuracy in accuracies)
-        costs = (_millions(cost.parameters), _millions(cost.tower_macs), _milliseconds(cost))
+        costs = (magnitude(cost.parameters), magnitude(cost.tower_macs), _milliseconds(cost))
         rows.append((_called(report, number), *costs, *several))
     return Cells(headers, tuple(rows), 1)
 
@@ -125,15 +125,12 @@ def _bound(value: float) -> str:
 def _reranked(accuracy: Accuracy) -> str:
     if accuracy.cascade is None or accuracy.difference is None:
         return NOTHING
-    return f"{_with_interval(accuracy.cascade)}\n{accuracy.difference.value:+.1f}"
+    difference = round(accuracy.difference.value, 1) + 0.0  # adding 0 makes −0 the same as 0
+    return f"{_with_interval(accuracy.cascade)}\n{difference:+.1f}"
 
 
 def _milliseconds(cost: StageCost) -> str:
-    return f"{1000 * cost.encoder_seconds.median:.3g}"
-
-
-def _millions(number: int) -> str:
-    return f"{number / 1e6:.3g} M"
+    return three_digits(1000 * cost.encoder_seconds.median)
 
 
 def _shown(cells: Cells, heading: str, below: str) -> Table:

@@ -19,6 +19,7 @@ from evaluation.reports.zero_shot import ZeroShot
 from evaluation.zero_shot import ZeroShotOptions, main
 from tests.conftest import COLOURS, tiny_clip, tiny_processor
 
+ROOT = Path(__file__).resolve().parents[2]
 PER_CLASS = 6
 
 
@@ -299,3 +300,12 @@ def test_a_report_of_something_else_is_refused(measured, tmp_path):
         (tmp_path / "r.json").write_text(json.dumps(whole | change))
         with pytest.raises(RecordError, match=reason):
             ZeroShot.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("name", ["scenes", "photos"])
+def test_the_reports_that_were_kept_still_load(name):
+    report = ZeroShot.load(ROOT / "docs" / "reports" / "zero-shot" / f"{name}.json")
+    assert zero_shot_table.markdown(report).count("full tower") > 1
+    for task in report.tasks:
+        for accuracy in task.stages:
+            assert task.full.top[1].low <= accuracy.cascade.value <= task.full.top[1].high
