@@ -6,14 +6,15 @@ names in use.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from corpora.column import UprightImage
 from corpora.problems import CorpusError, Problems
-from corpora.readers.hub import image_column, loaded, paths_of, usable_rows
 from corpora.readers.labels import Labelled, chosen_split, numbered, with_label
+from corpora.readers.published import image_column, loaded, paths_of, usable_rows
 from corpora.splits import split_name
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "cls", "category", "target")
@@ -37,8 +38,10 @@ def load_labelled_hub(source: str, split: str, problems: Problems, columns: Colu
     Raises:
         CorpusError: the data set can't be loaded, or has no images, labels or such split.
     """
-    published = loaded(source)
-    part = _part(published, split, source, problems)
+    choose = partial(_part, split=split, source=source, problems=problems)
+    # a column of names is read in all splits, since one may lack a class
+    published = loaded(source, None if columns.name else choose)
+    part = choose(tuple(published)) if len(published) > 1 else next(iter(published))
     where = f"{source} ({part})"
     whole = published[part]
     label = label_column(whole, columns.label, source)
@@ -89,13 +92,12 @@ def label_column(part: Dataset, named: str | None, source: str) -> str:
     return column
 
 
-def _part(published: DatasetDict, split: str, source: str, problems: Problems) -> str:
+def _part(published: Sequence[str], split: str, source: str, problems: Problems) -> str:
     """The publisher's name of the split to take."""
     ours = {name: split_name(name) or name for name in published}
     where = f"{source} ({', '.join(published)})"
     wanted = chosen_split(split, tuple(ours.values()), where, problems)
-    (part, *_) = (str(name) for name, own in ours.items() if own == wanted)
-    return part
+    return next(name for name, own in ours.items() if own == wanted)
 
 
 def _names_by_label(published: DatasetDict, label: str, name: str, source: str) -> tuple[str, ...]:

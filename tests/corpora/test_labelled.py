@@ -255,3 +255,19 @@ def test_names_fit_the_classes_or_say_which_are_missing():
         fitted(by_name, None, "x")
     with pytest.raises(CorpusError, match=r"1 class names, but the data set has 2 classes"):
         fitted((("ape",),), ("a", "b"), "x")
+
+
+def test_of_several_splits_only_the_one_asked_for_is_read(tmp_path):
+    feature = datasets.ClassLabel(names=["cat", "dog"])
+    place = parquet(tmp_path / "d", {"train": [0, 1], "test": [1, 0, 1]}, feature)
+    (place / "train-00000-of-00001.parquet").write_bytes(b"a hundred gigabytes")
+    found = load_labelled("hub", place)
+    assert [name for _, name in pairs(found)] == ["dog", "cat", "dog"]
+    with pytest.raises(CorpusError, match="can't be loaded"):
+        load_labelled("hub", place, "train")
+
+
+def test_a_data_set_without_the_split_asked_for_is_refused(tmp_path):
+    place = parquet(tmp_path / "d", {"validation": [0], "test": [1]}, datasets.Value("int64"))
+    with pytest.raises(CorpusError, match="has no train split"):
+        load_labelled("hub", place, "train")

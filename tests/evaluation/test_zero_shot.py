@@ -161,6 +161,11 @@ def test_a_full_tower_by_itself_is_measured_too(tmp_path, clip_directory, colour
     report = run(tmp_path / "out", "--stages", clip_directory, "--datasets", f"folder:{colours}")
     assert report.tasks[0].stages == ()
     assert "–" in zero_shot_table.markdown(report)
+    flags = ("--stages", clip_directory, "--datasets", f"folder:{colours}")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "out", *flags)
+    again = run(tmp_path / "out", *flags, "--overwrite")
+    assert again.tasks == report.tasks
 
 
 def test_unreadable_images_are_skipped_and_named(tmp_path, clip_directory, colours, capsys):
