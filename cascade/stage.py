@@ -54,6 +54,10 @@ class Encoder(Protocol):
         """L2-normalised float32 [n, d] on the CPU."""
 
 
+class NoTextTowerError(TowerError):
+    """A vision tower alone, to which no text tower is lent."""
+
+
 class Stage:
     """A CLIP checkpoint as a stage of a cascade.
 
@@ -82,15 +86,15 @@ class Stage:
             attention: as in `load`; it is set in the model.
 
         Raises:
-            TowerError: the model has no text tower and none is lent to it, the one lent encodes
-                to another dimension, the processor doesn't belong to the model, or there is no such
-                attention.
+            NoTextTowerError: the model has no text tower and none is lent to it.
+            TowerError: the one lent encodes to another dimension, the processor doesn't belong to
+                the model, or there is no such attention.
             ValueError: `batch_size` isn't positive.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if texts is None and not hasattr(model, "text_model"):
-            raise TowerError(
+            raise NoTextTowerError(
                 "this checkpoint is a vision tower without a text tower: pass texts=STAGE, the "
                 "stage of the whole CLIP that it was made from"
             )

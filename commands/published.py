@@ -9,6 +9,9 @@ from typing import get_type_hints
 from commands.flags import ConfigOption, Reads, Writes, flag_of, marks_of
 from commands.parsing import said_of
 
+_CORPORA = ("corpus", "datasets")
+"""The options that name corpora, each of which may be a directory on this machine."""
+
 
 def published(options: ConfigOption) -> dict[str, str]:
     """Options as text for a record; of a path only the last part."""
@@ -55,4 +58,4 @@ def _published(name: str, value: object, paths: Mapping[str, type]) -> str:
     if name in paths and value is not None:
         several = value if isinstance(value, tuple) else (value,)
         return ", ".join(published_name(paths[name](path)) for path in several)
-    return published_corpus(str(value)) if name == "corpus" else str(value)
+    return published_corpus(str(value)) if name in _CORPORA else str(value)

@@ -117,6 +117,12 @@ SUBCOMMANDS = (
         "Mask patches by each rule, put each tower in front of the full one, measure.",
     ),
     Subcommand(
+        "zero-shot",
+        "evaluation.zero_shot",
+        "measure",
+        "Classify images by the names of classes: top-k of each stage beside the full tower's.",
+    ),
+    Subcommand(
         "patches",
         "evaluation.patches",
         "measure",
@@ -157,6 +163,12 @@ SUBCOMMANDS = (
         "figures.masking",
         "draw",
         "Draw the cascade's recall and speedup against the share of patches masked.",
+    ),
+    Subcommand(
+        "draw-topk",
+        "figures.topk",
+        "draw",
+        "Draw how often the right class is among a stage's first k, from a zero-shot report.",
     ),
     Subcommand(
         "draw-patches",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pruning_mechanism import TowerKind
 
 DEMO_MODEL = str(Path(__file__).resolve().parents[1] / "demo" / "clip-scenes")
+DEMO_FIRST_STAGE = f"{DEMO_MODEL}-first"
 
 Align = Literal["none", "ridge"]
 Allocation = Literal["curves", "scores", "uniform"]

@@ -25,6 +25,8 @@ A picture, that is, a file or its bytes, however often it comes and under whatev
 row with all of its captions. One that a publisher has in train and in a held-out split is left out
 of train.
 
+Images with a class each instead of captions are loaded by `corpora.labelled`.
+
 What others import is at the top. In the rooms below are `readers` of what publishers ship,
 `decoding` of pictures, and `generating` of scenes.
 

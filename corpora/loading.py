@@ -57,7 +57,7 @@ def load_corpus(
         )
     with Problems() as problems:
         if is_hub:
-            corpus = load_hub(_source(name, directory), split, problems, captions)
+            corpus = load_hub(source_of(name, directory), split, problems, captions)
         else:
             corpus = _from_directory(name, directory, split, problems, captions)
         if len(corpus) == 0:
@@ -92,7 +92,7 @@ def _from_directory(
     return dataset_of(parse(directory, split, problems), directory, problems)
 
 
-def _source(name: str, directory: str | Path | None) -> str:
+def source_of(name: str, directory: str | Path | None) -> str:
     """A local directory as an absolute path, or a name on the hub: never one for the other."""
     if directory is not None:
         if not Path(directory).is_dir():

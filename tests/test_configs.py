@@ -14,6 +14,7 @@ from compress.joint import JointOptions
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
 from evaluation.masking import MaskingExperimentOptions
+from evaluation.zero_shot import ZeroShotOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PAPER_CORPORA = ("coco", "flickr30k")
@@ -27,6 +28,7 @@ OTHERS = {
     "demo-joint": JointOptions,
     "masking-demo": MaskingExperimentOptions,
     **{f"{corpus}-masking": FlipOptions for corpus in PAPER_CORPORA},
+    "zero-shot": ZeroShotOptions,
 }
 """Files of other commands than evaluation.cascade."""
 
@@ -126,3 +128,9 @@ def test_the_masking_file_spells_the_defaults_out():
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
 def test_a_file_names_the_command_that_takes_it(path):
     assert f"python -m {command_of(path)} --config configs/{path.name}" in path.read_text()
+
+
+def test_the_zero_shot_file_spells_the_defaults_out():
+    default, file = ZeroShotOptions(), parsed(CONFIGS / "zero-shot.toml")
+    assert replace(file, stages=default.stages, output=default.output) == default
+    assert tuple(str(CONFIGS.parent / stage) for stage in file.stages) == default.stages

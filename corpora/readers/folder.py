@@ -33,7 +33,7 @@ def load_folder(directory: Path, split: str, problems: Problems) -> Listing:
     """
     parts = {
         name: [part for part in folders if _has_metadata(part)]
-        for name, folders in _parts(directory).items()
+        for name, folders in parts_of(directory).items()
     }
     parts = {name: folders for name, folders in parts.items() if folders}
     if not parts and not _has_metadata(directory):
@@ -64,14 +64,14 @@ def load_images(directory: Path, split: str, problems: Problems) -> Listing:
             problems.say(said)
         return {name: [] for name in found.images}
 
-    parts = _parts(directory)
+    parts = parts_of(directory)
     any_metadata = any(_has_metadata(part) for folders in parts.values() for part in folders)
     if any_metadata or not _has_metadata(directory):
         return _listing(directory, parts, split, listed, problems)
     return _listing(directory, {}, split, listed, problems)
 
 
-def _parts(directory: Path) -> dict[str, list[Path]]:
+def parts_of(directory: Path) -> dict[str, list[Path]]:
     """The sub-directories that are splits, by our names for these: train may be in several."""
     parts: dict[str, list[Path]] = {}
     for part in sorted(directory.iterdir()):

@@ -6,9 +6,7 @@ the captions and the key by the names in use. Images stay where `datasets` store
 
 import os
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -19,9 +17,10 @@ from datasets import Dataset, DatasetDict, Image, List, Value
 from corpora.column import UprightImage
 from corpora.problems import CorpusError, Problems
 from corpora.readers.identity import same_rows, united
+from corpora.readers.published import image_column, loaded, paths_of, usable_rows
 from corpora.readers.reading import texts
 from corpora.readers.rows import chosen_key, inside
-from corpora.readers.walking import Walk, passed_over, walk
+from corpora.readers.walking import walk
 from corpora.splits import hashed, resolve, split_name
 
 CAPTION_COLUMNS = (
@@ -42,8 +41,6 @@ ID_COLUMNS = ("image_id", "img_id", "imgid", "cocoid")
 NAME_COLUMNS = ("file_name", "filename", "image_name")
 _TABLES = (".csv file", ".jsonl file", ".parquet file")  # metadata of an imagefolder
 ROW_COLUMNS = ("key", "id")  # these may number the captions
-# Names that `load_dataset` takes for one of its loaders, which then read the working directory.
-LOADERS = frozenset(datasets.packaged_modules._PACKAGED_DATASETS_MODULES)
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,8 @@ class _Part:
 
     @property
     def paths(self) -> list[str | None]:
-        """The paths of the images, straight from the table: no bytes are loaded."""
-        column = self.images.data.column("image")
-        paths: list[str | None] = pyarrow.compute.struct_field(column, "path").to_pylist()
-        return paths
+        """The paths of the images."""
+        return paths_of(self.images)
 
 
 def load_hub(source: str, split: str, problems: Problems, captions: bool = True) -> Dataset:
@@ -83,7 +78,7 @@ def load_hub(source: str, split: str, problems: Problems, captions: bool = True)
 
     Raises CorpusError if it can't be loaded, or has no image column, captions or such split.
     """
-    published = _loaded(source)
+    published = loaded(source)
     available = {name: split_name(name) for name in published}
     _say_unread(published, source, problems)
     if len(published) == 1:
@@ -141,7 +136,7 @@ def _images_once(
     groups, labels = _pictures(parts, own, source)
     captions = [texts for part in parts for texts in part.captions]
     side = [of_row for part in sides for of_row in part]
-    usable = _usable(parts, source, problems)
+    usable = usable_rows([part.images for part in parts], source, problems)
     chosen: dict[int, list[int]] = {}
     shared = []
     for group in groups:
@@ -226,7 +221,7 @@ def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None
         return
     paths: set[str] = set()
     for part in published.values():
-        column = part.data.column(_image_column(part, source))
+        column = part.data.column(image_column(part, source))
         paths.update(filter(None, pyarrow.compute.struct_field(column, "path").to_pylist()))
     read = {os.path.relpath(path, source) for path in paths if inside(path, source)}
     if not read:  # the images are embedded
@@ -241,77 +236,8 @@ def _say_unread(published: DatasetDict, source: str, problems: Problems) -> None
         problems.say(said)
 
 
-def _usable(parts: list[_Part], source: str, problems: Problems) -> list[bool]:
-    """Which rows have an image that may be read: embedded, or a photograph in the data set.
-
-    Files outside of the directory (or, of a data set of the hub, outside of where these are kept)
-    are left out and reported, and so are thumbnails.
-    """
-    local = os.path.isabs(source)
-    kept = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
-    roots = [source, *kept] if local else list(kept)
-    usable: list[bool] = []
-    passed: Counter[str] = Counter()
-    for part in parts:
-        column = pyarrow.compute.struct_field(part.images.data.column("image"), "bytes")
-        embedded = pyarrow.compute.is_valid(column).to_pylist()
-        for path, has_bytes in zip(part.paths, embedded, strict=True):
-            fine = True
-            if path is None or has_bytes or "://" in path:
-                pass
-            elif not any(inside(path, root) for root in roots):
-                problems.add(source, None, f"the file name {path!r} leads outside of it, left out")
-                fine = False
-            elif local and inside(path, source) and (reason := passed_over(path, source)):
-                passed[reason] += 1
-                fine = False
-            usable.append(fine)
-    if said := Walk(ignored=passed).said(Path(source)):
-        problems.say(said)
-    return usable
-
-
-def _loaded(source: str) -> DatasetDict:
-    # An absolute path is never taken for a loader of that name ("imagefolder", "parquet", "json").
-    name, _, config = (source, "", "") if os.path.isabs(source) else source.partition("@")
-    if not os.path.isabs(name) and name in LOADERS:
-        raise CorpusError(
-            f"{name} is a loader of the datasets library, not a data set: name its directory, as "
-            f"in --corpus hub --corpus-dir DIR"
-        )
-    try:
-        with _no_bars():
-            try:
-                return datasets.load_dataset(name, config or None)
-            except RuntimeError as error:
-                if "scripts are no longer supported" not in str(error):
-                    raise
-                # The hub keeps a copy in parquet of most data sets that still ship a script.
-                revision = "refs/convert/parquet"
-                return datasets.load_dataset(name, config or None, revision=revision)
-    # datasets, huggingface_hub, fsspec and pyarrow each raise their own errors here.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CorpusError(
-            f"{source}: can't be loaded as a Hugging Face data set ({reason}); expected "
-            "owner/name, owner/name@config or a directory with parquet files or an imagefolder"
-        ) from error
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without the bars of `datasets`; huggingface_hub still shows its own while it downloads."""
-    were_off = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            datasets.enable_progress_bars()
-
-
 def _part(part: Dataset, name: str, source: str, problems: Problems, captioned: bool) -> _Part:
-    image = _image_column(part, source)
+    image = image_column(part, source)
     captions = _captions(part, source, captioned)
     if captioned:
         for row, of_row in enumerate(captions):
@@ -335,16 +261,6 @@ def _column(part: Dataset, names: Sequence[str], distinct: bool = False) -> list
         if None not in values and not (distinct and len(set(values)) < len(values)):
             return [str(value) for value in values]
     return None
-
-
-def _image_column(part: Dataset, source: str) -> str:
-    images = [name for name, feature in part.features.items() if isinstance(feature, Image)]
-    if not images:
-        raise CorpusError(
-            f"{source}: no column holds images (columns: {', '.join(part.column_names)}); "
-            "choose a data set that holds the images, not only their addresses"
-        )
-    return "image" if "image" in images else images[0]
 
 
 def _captions(part: Dataset, source: str, captioned: bool) -> list[list[str]]:

@@ -79,7 +79,7 @@ def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset
     directory, isn't on disk or is held out are left out and reported. The dataset is empty if none
     is left.
     """
-    rows = [row for row in listing.rows if _inside(row, directory, problems)]
+    rows = [row for row in listing.rows if lies_inside(row, directory, problems)]
     identities = same_files([row.path for row in rows] + list(listing.held_out))
     own, held_out = identities[: len(rows)], set(identities[len(rows) :])
     groups = united([row.key for row in rows], own)
@@ -93,7 +93,7 @@ def dataset_of(listing: Listing, directory: Path, problems: Problems) -> Dataset
         rows = [row for row in rows if row.key in members]
     if listing.captioned:
         rows = [row for row in rows if row.captions]
-    here = _on_disk(rows, problems)
+    here = on_disk(rows, problems)
     columns = {
         "image": [os.path.abspath(row.path) for row in here],
         "captions": [list(row.captions) for row in here],
@@ -113,7 +113,8 @@ def chosen_key(keys: Iterable[str]) -> str:
     return min(keys, key=lambda key: (len(key), key))
 
 
-def _inside(row: Row, directory: Path, problems: Problems) -> bool:
+def lies_inside(row: Row, directory: Path, problems: Problems) -> bool:
+    """Whether a row's image lies in its directory, as it is written; reported if it doesn't."""
     if inside(row.path, directory) and "\0" not in row.key:
         return True
     problems.add(directory, None, f"the file name {row.key!r} leads outside of it, left out")
@@ -143,7 +144,8 @@ def _same_spelling(one: Path, other: Path) -> bool:
     return os.path.normpath(one) == os.path.normpath(other)
 
 
-def _on_disk(rows: list[Row], problems: Problems) -> list[Row]:
+def on_disk(rows: Sequence[Row], problems: Problems) -> list[Row]:
+    """The rows whose image is an ordinary file; the others are reported."""
     here, missing = [], []
     for row in rows:
         try:

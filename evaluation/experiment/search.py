@@ -90,14 +90,18 @@ def timed(
     stages: Mapping[Name, Stage | Contender], corpus: Dataset, options: SearchOptions
 ) -> dict[Name, StageTiming]:
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
-    rows = corpus.select(range(min(options.batch_size, len(corpus))))
-    stored = undecoded(rows)["image"]
-    sources = [image["bytes"] or Path(image["path"]).read_bytes() for image in stored]
+    sources = file_contents(corpus, options.batch_size)
     contenders = {
         name: encoding(stage) if isinstance(stage, Stage) else stage
         for name, stage in stages.items()
     }
     return stage_timings(contenders, sources, options.repetitions, options.device)
+
+
+def file_contents(corpus: Dataset, number: int) -> list[bytes]:
+    """The bytes of the first image files of a corpus, at most so many, to time stages on."""
+    stored = undecoded(corpus.select(range(min(number, len(corpus)))))["image"]
+    return [image["bytes"] or Path(image["path"]).read_bytes() for image in stored]
 
 
 def reference_row(search: Search, clock: StageTiming) -> Row:

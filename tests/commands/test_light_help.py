@@ -41,6 +41,7 @@ REFUSED = {
     "patches": ([], ["--stage", "nowhere"]),
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
+    "zero-shot": (["--classes", "names.txt"], ["--m", "0"]),
     "draw-mask": ([],),
     "draw-repair": ([],),
     "demo-train": (["--samples", "1"],),

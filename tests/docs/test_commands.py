@@ -15,7 +15,8 @@ from tests.docs.markdown import ROOT, blocks, commands, inline_commands, name, p
 
 PACKAGES = ("compress", "evaluation", "figures", "demo")
 VARIABLES = {
-    variable: variable.lower() for variable in ("COCO", "FLICKR30K", "FLICKR8K", "CLIP_PHOTOS")
+    variable: variable.lower()
+    for variable in ("COCO", "FLICKR30K", "FLICKR8K", "CLIP_PHOTOS", "PHOTOS200")
 }
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))

@@ -1,0 +1,1 @@
+"""Zero-shot classification: data sets, class names and templates, the classifier, its accuracy."""
