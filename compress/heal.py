@@ -30,7 +30,7 @@ class TrainingOptions(TokenOptions):
     """steps of training, at most"""
     batch_size: Count = 64
     """images in a step, on all processes together, and computed at once elsewhere"""
-    learning_rate: Annotated[float, Bounds(0, low_open=True)] = 0.02
+    learning_rate: Annotated[float, Bounds(0, low_open=True)] = 0.05
     """peak learning rate, relative to the size of each weight matrix"""
     affinity: Annotated[float, Bounds(0)] = 0.0
     """weight of affinity mimicking (TinyCLIP): similarities within a batch, beside each cosine"""
@@ -38,7 +38,7 @@ class TrainingOptions(TokenOptions):
     """see no image mirrored; for images with writing in them"""
     held_out: Annotated[int, Bounds(22)] = 512
     """images that are left out, to tell when to stop; a quarter of the samples at most"""
-    patience: Count = 4
+    patience: Count = 10
     """stop after so many looks at them without a gain; there are ten in all"""
     precision: Precision = "float32"
     """of matrix products; weights are float32 either way"""
@@ -78,8 +78,8 @@ from compress.errors import UserError
 from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
-from compress.training.training import LEAST_IMAGES, trained
-from pruning_mechanism import Tower
+from compress.training.processes import processes
+from compress.training.training import LEAST_IMAGES, taught
 
 
 def rule(options: TrainingOptions) -> Rule:
@@ -87,15 +87,25 @@ def rule(options: TrainingOptions) -> Rule:
 
     def step(source: Source, recipe: Recipe) -> Step:
         model = copy.deepcopy(source.model)
-        embeddings, notes = trained(source, Tower.of(model), recipe, options.state)
-        return Step(model, source.processor, embeddings=embeddings, notes=notes)
+        lesson = taught(source, model, recipe, options.finish, options.state)
+        return Step(
+            model,
+            source.processor,
+            pooled=lesson.pooled,
+            embeddings=lesson.embeddings,
+            notes=lesson.notes,
+        )
 
     asked = {Setting("steps", options.steps): options.recipe}
     return Rule("heal", asked, step, check, Needs(full=True, images=LEAST_IMAGES))
 
 
-def check(source: Source, _recipe: Recipe) -> None:
-    """Raise `UserError` for a tower that has nothing to learn."""
+def check(source: Source, recipe: Recipe) -> None:
+    """Raise `UserError` for a tower that has nothing to learn, or a batch that can't be shared."""
+    if recipe.batch_size % processes():
+        raise UserError(
+            f"--batch-size {recipe.batch_size} can't be shared equally by {processes()} processes"
+        )
     if source.full.tower.model is source.model:
         raise UserError(
             f"{source.path} is the full tower itself: name a result of another rule to heal"

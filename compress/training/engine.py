@@ -29,21 +29,23 @@ from compress.training.views import Views
 from pruning_mechanism import Tower
 
 METRIC = f"agreement@{AT}"
+OF_PROJECTION = 0.1
+"""Learning rate of the projection, relative to the others': closed form has solved for it already,
+and what it has learnt to cancel out comes back in full with the first large step."""
 LEAST_SIZE = 1e-3
 """Root mean square that a tensor counts as having at least, so that one of zeros moves too."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: agreement@10 on images left out before it and at its best, in percent.
+    """How a training went: agreement@10 on images left out before it and after it, in percent.
 
-    `steps` is how many were made, `best` after how many of them the tower was best; 0: before.
+    `steps` is how many were made.
     """
 
     before: float
     after: float
     steps: int
-    best: int
 
 
 class Imitation(nn.Module):
@@ -70,7 +72,7 @@ class Imitation(nn.Module):
 
 
 def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: Path) -> Trained:
-    """Train a tower in place; it ends as it was at its best on the images held out.
+    """Train a tower in place; it ends as it was in the look at the held out images that was best.
 
     A training that was interrupted is taken up where `state` has it last.
 
@@ -90,24 +92,18 @@ def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: P
         data_collator=_as_it_is,
         compute_metrics=_judged,
         callbacks=[EarlyStoppingCallback(recipe.patience), Progress(METRIC)],
-        optimizers=(_optimizer(student, recipe), None),
+        optimizers=(_optimizer(student, tower.final, recipe), None),
     )
     trainer.remove_callback(PrinterCallback)
-    start = {name: value.detach().clone() for name, value in student.state_dict().items()}
     before = _measured(student, held_out, recipe.batch_size)
     last = get_last_checkpoint(str(state)) if state.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
-    after, steps = trainer.state.best_metric, trainer.state.global_step
-    best = trainer.state.best_global_step or 0
-    if after is None or after <= before:
-        student.load_state_dict(start)
-        after, best = before, 0
     trainer.accelerator.wait_for_everyone()
     student.eval().requires_grad_(False)
-    return Trained(before, after, steps, best)
+    return Trained(before, trainer.state.best_metric or 0.0, trainer.state.global_step)
 
 
-def _optimizer(student: nn.Module, recipe: Recipe) -> AdamW:
+def _optimizer(student: nn.Module, projection: nn.Module, recipe: Recipe) -> AdamW:
     """AdamW whose steps are relative to what they change.
 
     The learning rate of a tensor is `learning_rate` times its root mean square, as Adafactor scales
@@ -115,16 +111,12 @@ def _optimizer(student: nn.Module, recipe: Recipe) -> AdamW:
     size, which steps of one size would drown.
     """
     groups = []
+    solved = set(projection.parameters())
     for parameter in student.parameters():
         size = max(LEAST_SIZE, float(parameter.detach().square().mean().sqrt()))
+        rate = recipe.learning_rate * size * (OF_PROJECTION if parameter in solved else 1)
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        groups.append(
-            {
-                "params": [parameter],
-                "lr": recipe.learning_rate * size,
-                "weight_decay": decay / size,  # AdamW multiplies it by the learning rate
-            }
-        )
+        groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
     return AdamW(groups)
 
 

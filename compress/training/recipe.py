@@ -28,13 +28,13 @@ class Recipe:
 
     steps: int = 400
     batch_size: int = 64
-    learning_rate: float = 0.02
+    learning_rate: float = 0.05
     warm_up: float = 0.1
     weight_decay: float = 0.01
     affinity: float = 0.0
     flips: bool = True
     held_out: int = 512
     looks: int = 10
-    patience: int = 4
+    patience: int = 10
     precision: Precision = "float32"
     seed: int = 0

@@ -1,17 +1,22 @@
-"""Trains a tower of a source: from calibration images to weights, whatever the student is.
+"""Trains a model's vision tower: from calibration images to better weights, or those of before.
 
 Stands between the source and the Trainer: who is the teacher, which images are left out, where an
-unfinished training lies.
+unfinished training lies, and whether what came of it is kept.
 """
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from compress.choices import Finish
 from compress.making.source import Source
+from compress.solving.alignment import align_features, pooled_features
 from compress.training.engine import Trained, train
+from compress.training.held_out import agreement
 from compress.training.processes import first_alone, is_first
 from compress.training.recipe import Recipe
 from compress.training.teacher import digest, full_embeddings, identified, prepared_by
@@ -24,25 +29,40 @@ LEAST_IMAGES = 88
 ten of the others, which are twice as many."""
 
 
-def trained(
-    source: Source, tower: Tower, recipe: Recipe, state: Path
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Train a tower on a source's calibration images, in place.
+@dataclass(frozen=True)
+class Lesson:
+    """What came of a training, beside the weights.
+
+    `embeddings` are the full tower's of all calibration images, float32 [n, e]; `pooled` is what
+    the trained model reads off them, float32 [n, 2d], if that had to be known; `notes` are for the
+    reader of the record.
+    """
+
+    embeddings: Tensor
+    pooled: Tensor | None
+    notes: tuple[str, ...]
+
+
+def taught(
+    source: Source, model: PreTrainedModel, recipe: Recipe, finish: Finish, state: Path
+) -> Lesson:
+    """Train a model's vision tower on a source's calibration images, in place.
+
+    Where it isn't better on the images held out, with its projection solved for again if that is
+    what will be done, it stays as it was.
 
     Args:
         source: its images, and the full tower whose embeddings are to be met.
-        tower: what to train.
+        model: what to train.
         recipe: how.
+        finish: what will be done to the model afterwards.
         state: where unfinished trainings are kept, each in a directory of its own.
-
-    Returns:
-        the full tower's embeddings of all calibration images, float32 [n, e], and what there is to
-        say of the training.
     """
-    images = source.calibration
+    images, tower = source.calibration, Tower.of(model)
     content = digest(images)
     with first_alone(images.device):
-        embeddings = full_embeddings(source, 2 if recipe.flips else 1, content)
+        views = full_embeddings(source, 2 if recipe.flips else 1, content)
+    full = views[:, 0]
     learnt, held_out = _parted(len(images), recipe.held_out)
     own = state / identified(
         model=fingerprint(source.path, source.model),
@@ -51,16 +71,23 @@ def trained(
         images=content,
         recipe=asdict(recipe),
     )
+    start = {name: value.detach().clone() for name, value in model.state_dict().items()}
     found = train(
-        tower,
-        Views(images, embeddings, learnt),
-        Views(images, embeddings[:, :1], held_out),
-        recipe,
-        own,
+        tower, Views(images, views, learnt), Views(images, views[:, :1], held_out), recipe, own
     )
+    after, pooled = found.after, None
+    if finish.align == "ridge":
+        pooled = pooled_features(model, images, "features")
+        known = slice(learnt.start, learnt.stop)
+        features, seed = finish.align_features, source.sampling.seed
+        aligned, _ = align_features(model, pooled[known], full[known], features, seed)
+        after = max(after, _agreement(aligned, pooled, full, held_out))
+    if after <= found.before:
+        model.load_state_dict(start)
+        pooled = None
     if is_first():
         shutil.rmtree(own, ignore_errors=True)
-    return embeddings[:, 0], _said(found, len(learnt), len(held_out))
+    return Lesson(full, pooled, _said(found, after, len(learnt), len(held_out)))
 
 
 def _parted(images: int, held_out: int) -> tuple[range, range]:
@@ -69,9 +96,20 @@ def _parted(images: int, held_out: int) -> tuple[range, range]:
     return range(left), range(left, images)
 
 
-def _said(found: Trained, learnt: int, held_out: int) -> tuple[str, ...]:
-    went = f"{found.before:.1f} before, {found.after:.1f} after {found.best} of {found.steps} steps"
-    return (
-        f"trained on {learnt} images; agreement@10 with the full tower among {held_out} others: "
-        f"{went}",
+@torch.no_grad()
+def _agreement(aligned: PreTrainedModel, pooled: Tensor, full: Tensor, rows: range) -> float:
+    """Agreement@10 of an aligned model on some images, from what it reads off them."""
+    final = Tower.of(aligned).final
+    weights = next(final.parameters())
+    own = final(pooled[rows.start : rows.stop].to(weights)).float().cpu()
+    return agreement(own, full[rows.start : rows.stop])
+
+
+def _said(found: Trained, after: float, learnt: int, held_out: int) -> tuple[str, ...]:
+    among = (
+        f"trained on {learnt} images in {found.steps} steps; agreement@10 with the full tower "
+        f"among {held_out} others"
     )
+    if after <= found.before:
+        return (f"{among} was {found.before:.1f} and didn't rise ({after:.1f}): it is as it was",)
+    return (f"{among}: {found.before:.1f} before, {after:.1f} after",)

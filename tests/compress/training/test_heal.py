@@ -81,9 +81,11 @@ def test_all_of_the_vision_tower_has_learnt_and_nothing_else(healed, damaged):
 def test_the_record_says_what_was_done(healed):
     found = record(healed)
     assert found["chain"][-1] == "heal steps 30"
-    assert found["settings"]["learning_rate"] == "0.02"
+    assert found["settings"]["learning_rate"] == "0.05"
     (note,) = [note for note in found["notes"] if note.startswith("trained on")]
-    assert note.startswith("trained on 76 images; agreement@10 with the full tower among 24 others")
+    assert note.startswith(
+        "trained on 76 images in 30 steps; agreement@10 with the full tower among 24 others: "
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_no_state(
@@ -149,7 +151,7 @@ def test_a_training_that_makes_it_worse_leaves_it_as_it_was(
 ):
     flags = ("--learning-rate", 50, "--align", "none", "--target", clip_directory)
     run(healing(damaged, hundred, tmp_path, *flags))
-    assert "after 0 of" in " ".join(record(tmp_path / "out")["notes"])
+    assert "it is as it was" in " ".join(record(tmp_path / "out")["notes"])
     before, after = (load_file(path / "model.safetensors") for path in (damaged, tmp_path / "out"))
     assert all(torch.equal(after[name], before[name]) for name in before)
 
