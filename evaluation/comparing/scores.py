@@ -92,7 +92,7 @@ class Retrieval:
         self._bootstrap = Bootstrap(self._queries.target, seed=seed)
         self._embedded: dict[str, Tensor] = {}
         self.texts: Sequence[str] = self._queries.texts
-        self.scored = (
+        self.scored: tuple[Scored, ...] = (
             Scored(self._name, "Recall@1", self._name, split, len(corpus), len(self.texts)),
         )
 
@@ -129,7 +129,7 @@ class Naming:
         task = data_sets[0].tasks[0]
         every = (text for names in task.classes for text in texts_of(names, task.templates))
         self.texts: Sequence[str] = list(islice(every, _TEXTS_TIMED))
-        self.scored = tuple(
+        self.scored: tuple[Scored, ...] = tuple(
             Scored(task.name, "top-1", data.name, data.split, len(task.labels), len(task.classes))
             for data in data_sets
             for task in data.tasks

@@ -96,11 +96,6 @@ class ModelRow:
     dtype: str
     scores: tuple[Interval, ...]
 
-    @property
-    def parameters(self) -> int:
-        """Of both sides that it has."""
-        return self.image.parameters + (self.text.parameters if self.text else 0)
-
 
 @dataclass(frozen=True)
 class Latency:
