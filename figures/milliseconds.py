@@ -1,4 +1,4 @@
-"""Which milliseconds of a latency report are drawn: of which side, at which batch size, from what."""
+"""Which milliseconds of a latency report are drawn: of which side, batch size and source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
