@@ -103,7 +103,8 @@ def draw(reports: Sequence[Latency], view: View) -> Figure:
     scored = reports[0].scored
     with matplotlib.style.context(SETTINGS, after_reset=True):
         crowded = max(0, sum(len(report.models) for report in reports) - _FEW)
-        height = 1.6 + (3.6 + 0.1 * min(crowded, 2 * _FEW)) * len(scored) + 0.25 * len(machines)
+        usual = 3.6 if len(scored) == 1 else 2.9
+        height = 1.6 + (usual + 0.1 * min(crowded, 2 * _FEW)) * len(scored) + 0.25 * len(machines)
         figure = Figure(figsize=(7.2, height), layout="constrained")
         FigureCanvasAgg(figure)  # measures text, with no screen
         panels = figure.subplots(len(scored), 1, sharex=True, squeeze=False).flatten()
@@ -225,7 +226,7 @@ def _panel(axes: Axes, series: Sequence[Sequence[Spot]], scored: Scored) -> None
     axes.set_ylabel(f"{scored.measure} (%)\n{scored.name}")
     axes.margins(y=0.18)
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0.0), high)
+    axes.set_ylim(max(low, 0.0), min(high, 102.0))
 
 
 def _scale(axes: Axes, spots: Sequence[Spot]) -> None:

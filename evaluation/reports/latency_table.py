@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluation.measuring.values import Interval, Timing
+from evaluation.measuring.values import Timing
 from evaluation.reports.latency import Latency, ModelRow, Side
-from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits
+from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits, with_interval
 
 TITLE = "latency of models: milliseconds for one image or text"
 
@@ -85,7 +85,7 @@ def _rows(report: Latency) -> Iterator[tuple[str, ...]]:
                 _milliseconds(image.encoder),
                 _milliseconds(image.end_to_end),
                 _text(model.text, place),
-                *(_percent(score) if place == 0 else "" for score in model.scores),
+                *(with_interval(score) if place == 0 else "" for score in model.scores),
             )
 
 
@@ -105,7 +105,3 @@ def _milliseconds(timing: Timing) -> str:
         for seconds in (timing.median, timing.lower_quartile, timing.upper_quartile)
     )
     return f"{median}\n({low}–{high})"
-
-
-def _percent(score: Interval) -> str:
-    return f"{score.value:.1f}\n({score.low:.1f}–{score.high:.1f})"

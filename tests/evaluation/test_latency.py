@@ -15,12 +15,15 @@ from evaluation.latency import LatencyOptions, main
 from evaluation.reports import latency_table
 from evaluation.reports.latency import Latency
 from evaluation.reports.record import RecordError
+from evaluation.reports.table import with_interval
 from evaluation.reports.zero_shot import ZeroShot
 from evaluation.retrieval import ranks_from_embeddings, recall_of
 from evaluation.zero_shot import ZeroShotOptions
 from evaluation.zero_shot import main as zero_shot
 from pruning_mechanism import macs
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from tests.conftest import tiny_clip, tiny_processor
+from tests.pruning_mechanism.conftest import tiny_model
 
 
 def run(output: Path, *flags) -> Latency:
@@ -148,6 +151,23 @@ def test_the_zero_shot_score_is_the_other_commands_top_1(tmp_path, clip_director
     assert report.models[1].borrows == "tiny"  # the only one that there is
 
 
+@pytest.mark.parametrize("family", ["siglip", "altclip"])
+def test_other_families_have_both_sides_too(tmp_path, family, corpus):
+    """SigLIP projects by heads; an AltCLIP's text tower is a BERT, which can't be pruned."""
+    model = tiny_model(family)
+    processor = tiny_processor()
+    processor.tokenizer.model_max_length = 12  # a RoBERTa has fewer places than embeddings
+    for saved in (model, processor):
+        saved.save_pretrained(tmp_path / family)
+    report = run(tmp_path / "out", "--models", tmp_path / family, "--batch", 1, *corpus)
+    (row,) = report.models
+    scales = [getattr(model, name, None) for name in ("logit_scale", "logit_bias")]
+    neither = sum(scale.numel() for scale in scales if scale is not None)
+    assert row.image.parameters + row.text.parameters == count(model) - neither
+    assert row.image.parameters >= count(model.vision_model)
+    assert row.text.parameters >= count(model.text_model)
+
+
 def test_models_are_timed_alone_without_any_text_tower(tmp_path, vision, corpus):
     report = run(tmp_path / "out", "--models", vision, "--score", "none", "--batch", 3, *corpus)
     (model,) = report.models
@@ -168,8 +188,7 @@ def test_the_table_shows_parameters_milliseconds_and_scores(measured, report, ca
     assert [row[0] for row in rows] == ["tiny", "", "other", "", "vision", ""]
     assert [row[6] == "–" for row in rows] == [False] * 4 + [True] * 2
     assert rows[4][1].endswith("+ –")
-    score = report.models[0].scores[0]
-    assert rows[0][7] == f"{score.value:.1f} ({score.low:.1f}–{score.high:.1f})"
+    assert rows[0][7] == with_interval(report.models[0].scores[0]).replace("\n", " ")
     assert "vision is a vision tower alone, scored with the text tower of tiny" in text
     assert report.machine.summary in text
     assert "/" not in report.command.replace("python -m", "")  # no path of this machine
@@ -185,8 +204,6 @@ def test_a_tower_finds_among_the_models_the_one_that_it_was_made_from(
 
 
 def fingerprint_of(directory: Path) -> str:
-    from pruning_mechanism.checkpoints.checkpoint import fingerprint
-
     return fingerprint(directory, CLIPModel.from_pretrained(directory))
 
 

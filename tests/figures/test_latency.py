@@ -175,6 +175,17 @@ def test_each_score_has_a_panel(report):
     assert "cifar10" in last.get_ylabel()
 
 
+def test_no_axis_goes_beyond_what_a_share_can_be(report):
+    whole = tuple(
+        dataclasses.replace(each, scores=(Interval(value, value, value),))
+        for each, value in zip(report.models, (100.0, 100.0, 0.0, 0.0, 50.0, 100.0), strict=True)
+    )
+    for models in (whole, whole[:2]):
+        (axes,) = draw([dataclasses.replace(report, models=models)], View(1)).axes
+        low, high = axes.get_ylim()
+        assert 0 <= low < high <= 102
+
+
 def test_machines_have_colours_and_fronts_of_their_own(report):
     machine = dataclasses.replace(report.machine, cpu="another")
     other = dataclasses.replace(report, machine=machine, models=report.models[:2])
