@@ -4,7 +4,7 @@ Between the checkpoint and the cascade. `Stage` runs a checkpoint; a `Cascade` t
 has the four members of `Encoder`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +75,7 @@ class Stage:
         batch_size: int = 32,
         texts: "Stage | None" = None,
         attention: str | None = None,
+        without_texts: bool = False,
     ) -> None:
         """Make a stage of a loaded model; see `load` for the usual way.
 
@@ -84,6 +85,7 @@ class Stage:
             batch_size: images or texts that pass through a tower at once.
             texts: the stage whose text tower encodes the queries; by default this model's own.
             attention: as in `load`; it is set in the model.
+            without_texts: as in `load`.
 
         Raises:
             NoTextTowerError: the model has no text tower and none is lent to it.
@@ -93,11 +95,9 @@ class Stage:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if texts is None and not hasattr(model, "text_model"):
-            raise NoTextTowerError(
-                "this checkpoint is a vision tower without a text tower: pass texts=STAGE, the "
-                "stage of the whole CLIP that it was made from"
-            )
+        has_texts = texts is not None or hasattr(model, "text_model")
+        if not has_texts and not without_texts:
+            raise _no_text_tower()
         self.model = model.eval()
         self.batch_size = batch_size
         of_images: Any = getattr(processor, "image_processor", processor)
@@ -106,7 +106,8 @@ class Stage:
         self._text_problem = getattr(processor, "problem", None)
         self._texts = texts
         check_belongs(processor, model, texts=texts is None)
-        if texts is None and self._tokenizer is None and self._text_problem is None:
+        own_texts = has_texts and texts is None
+        if own_texts and self._tokenizer is None and self._text_problem is None:
             raise TowerError("this checkpoint has a text tower but no tokenizer: pass texts=STAGE")
         if texts is not None and texts.dimension != self.dimension:
             raise TowerError(
@@ -124,6 +125,7 @@ class Stage:
         batch_size: int = 32,
         texts: "Stage | None" = None,
         attention: str | None = None,
+        without_texts: bool = False,
     ) -> "Stage":
         """Load a checkpoint.
 
@@ -137,6 +139,8 @@ class Stage:
                 the one that a measurement of a few seconds finds for this device, thread count
                 and batch size; by default the one that transformers picks. Embeddings
                 stay the same.
+            without_texts: take a vision tower alone as it is, for images; asked to embed a text,
+                it raises `NoTextTowerError`.
 
         Raises:
             TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
@@ -144,7 +148,8 @@ class Stage:
                 can't be used here is an error only when a text is encoded.
         """
         check_attention(attention)
-        return cls(load(path, device=device), load_processor(path), batch_size, texts, attention)
+        model, processor = load(path, device=device), load_processor(path)
+        return cls(model, processor, batch_size, texts, attention, without_texts)
 
     @cached_property
     def name(self) -> str:
@@ -165,9 +170,13 @@ class Stage:
         if self._texts is not None:
             return self._texts.text_name
         preparation = described(self._usable_tokenizer())
+        return fingerprint(self.text_modules, self.model.config.text_config, preparation)
+
+    @property
+    def text_modules(self) -> list[nn.Module]:
+        """The model's own text tower and its projection; none of a vision tower alone."""
         names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]
-        modules = [getattr(self.model, name) for name in names]
-        return fingerprint(modules, self.model.config.text_config, preparation)
+        return [getattr(self.model, name) for name in names]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -238,19 +247,43 @@ class Stage:
         if self._texts is not None:
             return self._texts.encode_texts(texts)
         parts = [
-            self._encode_text_batch(list(texts[start : start + self.batch_size]))
+            self.encode_tokens(self.tokens(texts[start : start + self.batch_size]))
             for start in range(0, len(texts), self.batch_size)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
 
-    def _encode_text_batch(self, texts: list[str]) -> Tensor:
-        tokens = tokenise(self.model, self._usable_tokenizer(), texts)
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as the model's own text tower takes them: see `pruning_mechanism.tokenise`.
+
+        Raises:
+            TowerError: the model has no text tower, or the tokenizer can't be used here.
+        """
+        return tokenise(self.model, self._usable_tokenizer(), texts)
+
+    @torch.inference_mode()
+    def encode_tokens(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Embed texts by the model's own text tower, all in one batch: float32 [n, d].
+
+        The encoder alone, without the tokenizer, as `encode_pixels` is of images.
+
+        Args:
+            tokens: as `tokens` gives them.
+        """
         return normalised(text_embeddings(self.model, tokens))
 
     def _usable_tokenizer(self) -> PreTrainedTokenizerBase:
+        if not hasattr(self.model, "text_model"):
+            raise _no_text_tower()
         if self._tokenizer is None:
             raise TowerError(self._text_problem)
         return self._tokenizer
+
+
+def _no_text_tower() -> NoTextTowerError:
+    return NoTextTowerError(
+        "this checkpoint is a vision tower without a text tower: pass texts=STAGE, the stage of "
+        "the whole CLIP that it was made from"
+    )
 
 
 def normalised(embeddings: Tensor) -> Tensor:

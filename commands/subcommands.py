@@ -123,6 +123,12 @@ SUBCOMMANDS = (
         "Classify images by the names of classes: top-k of each stage beside the full tower's.",
     ),
     Subcommand(
+        "latency",
+        "evaluation.latency",
+        "measure",
+        "Put models into a latency table: parameters, milliseconds of images and texts, a score.",
+    ),
+    Subcommand(
         "patches",
         "evaluation.patches",
         "measure",
@@ -169,6 +175,12 @@ SUBCOMMANDS = (
         "figures.topk",
         "draw",
         "Draw how often the right class is among a stage's first k, from a zero-shot report.",
+    ),
+    Subcommand(
+        "draw-latency",
+        "figures.latency",
+        "draw",
+        "Draw what models score against the milliseconds that they take, from latency reports.",
     ),
     Subcommand(
         "draw-patches",

@@ -1,10 +1,13 @@
 """The flags that experiments share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal
 
 from commands.flags import Bounds, Count
+from commands.inputs import Input
 from compress.errors import UserError
 from compress.options import SourceOptions
 
@@ -56,3 +59,18 @@ class SearchOptions(SourceOptions):
     def attends_by(self) -> str | None:
         """The same as a `Stage` takes it."""
         return None if self.attention == "stored" else self.attention
+
+
+def refuse_named_classes(classes: Path | None, datasets: Sequence[str]) -> None:
+    """Raise `UserError` if class names are given for several data sets, or for scenes."""
+    if classes and (len(set(datasets)) > 1 or "scenes" in datasets):
+        raise UserError(
+            "--classes names the classes of one data set, and scenes have names of their own: "
+            "pass a single one of --datasets that isn't scenes"
+        )
+
+
+def places_of(datasets: Sequence[str]) -> tuple[Input, ...]:
+    """The directories that data sets lie in, which nothing is written over."""
+    places = [Path(name.partition(":")[2]) for name in datasets if ":" in name]
+    return tuple(Input("--datasets", place) for place in places if place.is_dir())

@@ -20,14 +20,14 @@ from commands.flags import (
     Seed,
     WrittenPath,
 )
-from commands.inputs import Input, inputs_of
+from commands.inputs import inputs_of
 from commands.published import published_command
 from commands.run import main_of
 from commands.screen import console, printable
 from commands.writing.outputs import finished_directory
 from compress.choices import DEMO_FIRST_STAGE, DEMO_MODEL
 from compress.command import run_command
-from compress.errors import UserError
+from evaluation.options import places_of, refuse_named_classes
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,7 @@ class ZeroShotOptions(ConfigOption):
     def check(self) -> None:
         """Raise `UserError` if class names are given for several tasks."""
         super().check()
-        if self.classes and (len(set(self.datasets)) > 1 or "scenes" in self.datasets):
-            raise UserError(
-                "--classes names the classes of one data set, and scenes have names of their own: "
-                "pass a single one of --datasets that isn't scenes"
-            )
-
-    @property
-    def local(self) -> tuple[Input, ...]:
-        """The directories that data sets lie in, which nothing is written over."""
-        places = [Path(name.partition(":")[2]) for name in self.datasets if ":" in name]
-        return tuple(Input("--datasets", place) for place in places if place.is_dir())
+        refuse_named_classes(self.classes, self.datasets)
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -102,7 +92,7 @@ from evaluation.reports.zero_shot import FILE, ZeroShot
 def main(options: ZeroShotOptions) -> None:
     """Classify, and write report.json, report.md and confusion matrices."""
     check_device(options.device)
-    inputs = (*inputs_of(options), *options.local)
+    inputs = (*inputs_of(options), *places_of(options.datasets))
     with finished_directory(options.output, options.overwrite, inputs) as directory:
         report = _measured(options, directory / "confusion")
         report.save(directory / FILE)
@@ -121,7 +111,7 @@ def _measured(options: ZeroShotOptions, matrices: Path) -> ZeroShot:
     full, stages = load_stages(options.stages, options.full, options.device, options.batch_size)
     everyone = (full, *stages)
     for data in data_sets:
-        refuse_seen(everyone, data)
+        refuse_seen(everyone, data.images, data.name)
     clock = costs(everyone, data_sets[0], options.batch_size, options.repetitions, options.device)
     tasks = [
         task

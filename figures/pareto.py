@@ -61,6 +61,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from figures.front import front
 from figures.labels import Point, place_labels
 from figures.picture import refuse_existing, write_picture
 from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
@@ -76,24 +77,6 @@ class Series:
     name: str
     style: SeriesStyle
     rows: tuple[Row, ...]
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points are on the Pareto front: no other is at least as good in both and not equal.
-
-    Args:
-        points: (speedup, recall), larger is better in both.
-
-    Returns:
-        One flag a point, in their order. Equal points are on it together.
-    """
-    return [
-        not any(
-            other[0] >= point[0] and other[1] >= point[1] and tuple(other) != tuple(point)
-            for other in points
-        )
-        for point in points
-    ]
 
 
 def draw(

@@ -13,6 +13,7 @@ from compress.flip import FlipOptions
 from compress.joint import JointOptions
 from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
+from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.zero_shot import ZeroShotOptions
 
@@ -26,6 +27,7 @@ TABLE_1 = {
 OTHERS = {
     "demo-exit": EarlyExitOptions,
     "demo-joint": JointOptions,
+    "latency": LatencyOptions,
     "masking-demo": MaskingExperimentOptions,
     **{f"{corpus}-masking": FlipOptions for corpus in PAPER_CORPORA},
     "zero-shot": ZeroShotOptions,
@@ -134,3 +136,9 @@ def test_the_zero_shot_file_spells_the_defaults_out():
     default, file = ZeroShotOptions(), parsed(CONFIGS / "zero-shot.toml")
     assert replace(file, stages=default.stages, output=default.output) == default
     assert tuple(str(CONFIGS.parent / stage) for stage in file.stages) == default.stages
+
+
+def test_the_latency_file_spells_the_defaults_out():
+    default, file = LatencyOptions(), parsed(CONFIGS / "latency.toml")
+    assert replace(file, models=default.models, output=default.output) == default
+    assert tuple(str(CONFIGS.parent / model) for model in file.models) == default.models

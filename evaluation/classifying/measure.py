@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from compress.errors import UserError
@@ -139,14 +140,14 @@ def costs(
     ]
 
 
-def refuse_seen(everyone: Sequence[Classifying], data: TaskSet) -> None:
-    """Raise `UserError` if a stage was calibrated on images that are to be classified."""
-    keys = set(data.images["key"])
+def refuse_seen(everyone: Sequence[Classifying], images: Dataset, name: str) -> None:
+    """Raise `UserError` if a stage was calibrated on images of the data set of that name."""
+    keys = set(images["key"])
     for classifying in everyone:
         try:
             refuse_overlap(set(classifying.seen), keys)
         except UserError as error:
-            raise UserError(f"{classifying.name} on {data.name}: {error}") from error
+            raise UserError(f"{classifying.name} on {name}: {error}") from error
 
 
 def write_matrices(

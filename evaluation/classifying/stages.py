@@ -88,10 +88,10 @@ def load_stages(
     *names, own = distinct([published_name(path) for path in (*others, last)])
     tower = _opened(last, None, device, batch_size)
     made = [
-        Classifying(name, _opened(path, (last, tower), device, batch_size), _seen(path))
+        Classifying(name, _opened(path, (last, tower), device, batch_size), calibration_keys(path))
         for name, path in zip(names, others, strict=True)
     ]
-    return Classifying(own, tower, _seen(last)), made
+    return Classifying(own, tower, calibration_keys(last)), made
 
 
 def _opened(path: str, full: tuple[str, Stage] | None, device: str, batch_size: int) -> Stage:
@@ -119,5 +119,6 @@ def _borrowing(path: str, place: str, tower: Stage, device: str, batch_size: int
     return Stage.load(path, device, batch_size, tower)
 
 
-def _seen(path: str) -> frozenset[str]:
+def calibration_keys(path: str) -> frozenset[str]:
+    """Keys of the images that a checkpoint was calibrated on, as far as it says."""
     return frozenset(read_keys(Path(path))) if Path(path).is_dir() else frozenset()

@@ -64,7 +64,7 @@ class Search:
         tower.encode_texts(queries.texts[:1])  # a tokenizer that can't be used fails at once
         images = embeddings_of(tower, corpus, FULL_TOWER)
         different = list(dict.fromkeys(queries.texts))
-        texts = dict(zip(different, _text_embeddings(tower, different), strict=True))
+        texts = dict(zip(different, text_embeddings_of(tower, different), strict=True))
         remembered = Remembered(tower.name, tower.text_name, images, texts)
         embedded = remembered.encode_texts(queries.texts)
         return cls(
@@ -80,8 +80,13 @@ class Search:
 def searched_corpus(options: SearchOptions) -> tuple[Dataset, tuple[str, ...]]:
     """The readable images that are searched, and the keys of the others."""
     corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
-    if options.images is not None:
-        corpus = corpus.select(range(min(options.images, len(corpus))))
+    return readable(corpus, options.images)
+
+
+def readable(corpus: Dataset, images: int | None) -> tuple[Dataset, tuple[str, ...]]:
+    """The readable ones of a corpus's first images, and the keys of the others."""
+    if images is not None:
+        corpus = corpus.select(range(min(images, len(corpus))))
     corpus, unreadable = drop_unreadable(corpus)
     return corpus, tuple(unreadable)
 
@@ -187,7 +192,7 @@ def in_front(
     return found, return_fractions(cascade.encoded)
 
 
-def _text_embeddings(tower: Stage, texts: Sequence[str]) -> Tensor:
+def text_embeddings_of(tower: Stage, texts: Sequence[str]) -> Tensor:
     """The embeddings [n, d] of texts, with a progress bar."""
     size, parts = tower.batch_size, []
     with tqdm(total=len(texts), desc="embed: captions", unit="caption", leave=None) as bar:

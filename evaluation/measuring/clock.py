@@ -53,7 +53,10 @@ def seconds_per_image(
 
 @dataclass(frozen=True)
 class StageTiming:
-    """Seconds per image of one stage: from ready pixels, and from the bytes of files."""
+    """Seconds per input of one stage, made ready beforehand or as it comes.
+
+    An image from pixels and from the bytes of its file, a text from tokens and from its words.
+    """
 
     encoder: Timing
     end_to_end: Timing
@@ -65,7 +68,7 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender does with one batch of images, given as pixels or as bytes of files."""
+    """What a contender does with one batch of inputs, made ready beforehand or as they come."""
 
     encoder: Callable[[], object]
     end_to_end: Callable[[], object]
@@ -83,6 +86,12 @@ def encoding(stage: Stage) -> Contender:
         return Work(partial(stage.encode_pixels, pixels), partial(stage.encode_images, sources))
 
     return work
+
+
+def reading(stage: Stage, texts: Sequence[str]) -> Work:
+    """A stage that embeds texts by its own text tower: from their tokens, and from their words."""
+    tokens = stage.tokens(texts)
+    return Work(partial(stage.encode_tokens, tokens), partial(stage.encode_texts, texts))
 
 
 def keeping_states(stage: ResumedStage) -> Contender:
@@ -119,14 +128,27 @@ def stage_timings(
         device: where the stages run.
     """
     works = {name: contender(sources) for name, contender in contenders.items()}
+    return work_timings(works, len(sources), repetitions, device)
+
+
+def work_timings(
+    works: Mapping[Name, Work], inputs: int, repetitions: int, device: str, title: str = "seconds"
+) -> dict[Name, StageTiming]:
+    """Time what contenders do with one batch in turn, encoder only and end to end.
+
+    Args:
+        works: name → work with one batch.
+        inputs: images or texts of the batch.
+        repetitions: timed turns.
+        device: where the stages run.
+        title: of the progress bars.
+    """
     turns = {
         "encoder": {name: work.encoder for name, work in works.items()},
         "end to end": {name: work.end_to_end for name, work in works.items()},
     }
     timed = [
-        seconds_per_image(
-            turn, len(sources), repetitions, device=device, progress=f"seconds: {basis}"
-        )
+        seconds_per_image(turn, inputs, repetitions, device=device, progress=f"{title}: {basis}")
         for basis, turn in turns.items()
     ]
     return {name: StageTiming(*(timings[name] for timings in timed)) for name in works}

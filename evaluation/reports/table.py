@@ -157,6 +157,16 @@ def three_digits(number: float) -> str:
     return f"{number:.{digits}f}"
 
 
+def with_interval(found: Interval) -> str:
+    """A percentage to a tenth, and its interval in a second line."""
+    return f"{found.value:.1f}\n({_bound(found.low)}–{_bound(found.high)})"
+
+
+def _bound(value: float) -> str:
+    """To a tenth of a percent; 0 and 100 as they are, which saves the table its width."""
+    return f"{value:.1f}".removesuffix(".0") if value in (0, 100) else f"{value:.1f}"
+
+
 def _whole(header: str) -> str:
     """A header that was broken for the terminal, whole again."""
     for broken in ("param-\neters", "agree-\nment", "meas-\nured", "ms/\nimage", "bytes/\nimage"):

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluation.measuring.values import Interval
 from evaluation.reports.row import FULL_TOWER
-from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits
+from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits, with_interval
 from evaluation.reports.zero_shot import Accuracy, StageCost, ZeroShot
 
 BESIDE = (1, 5)
@@ -93,7 +92,7 @@ def caption(report: ZeroShot) -> str:
 def _task_rows(report: ZeroShot, ks: Sequence[int]) -> Iterator[tuple[str, ...]]:
     for task in report.tasks:
         for number, accuracy in enumerate((task.full, *task.stages)):
-            tops = [_with_interval(accuracy.top[k]) if k in accuracy.top else NOTHING for k in ks]
+            tops = [with_interval(accuracy.top[k]) if k in accuracy.top else NOTHING for k in ks]
             yield (
                 "" if number else task.name,
                 _called(report, number),
@@ -113,20 +112,11 @@ def _top(accuracy: Accuracy, k: int) -> str:
     return f"{accuracy.top[k].value:.1f}" if k in accuracy.top else NOTHING
 
 
-def _with_interval(found: Interval) -> str:
-    return f"{found.value:.1f}\n({_bound(found.low)}–{_bound(found.high)})"
-
-
-def _bound(value: float) -> str:
-    """To a tenth of a percent; 0 and 100 as they are, which saves the table its width."""
-    return f"{value:.1f}".removesuffix(".0") if value in (0, 100) else f"{value:.1f}"
-
-
 def _reranked(accuracy: Accuracy) -> str:
     if accuracy.cascade is None or accuracy.difference is None:
         return NOTHING
     difference = round(accuracy.difference.value, 1) + 0.0  # adding 0 makes −0 the same as 0
-    return f"{_with_interval(accuracy.cascade)}\n{difference:+.1f}"
+    return f"{with_interval(accuracy.cascade)}\n{difference:+.1f}"
 
 
 def _milliseconds(cost: StageCost) -> str:

@@ -6,6 +6,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
 
 from cascade import Stage, UnreadableImage
+from cascade.stage import NoTextTowerError
 from pruning_mechanism import Mask, TowerError, load_processor, prune
 from pruning_mechanism.attention import attention_of
 from tests.conftest import tiny_processor
@@ -52,6 +53,12 @@ def test_the_two_halves_of_encoding_images_make_the_whole(stage, pictures):
     pixels = stage.pixels(pictures)
     assert pixels.shape == (5, 3, 16, 16)
     torch.testing.assert_close(stage.encode_pixels(pixels), stage.encode_images(pictures))
+
+
+def test_the_two_halves_of_encoding_texts_make_the_whole(stage):
+    tokens = stage.tokens(TEXTS)
+    assert len(tokens["input_ids"]) == len(TEXTS)
+    torch.testing.assert_close(stage.encode_tokens(tokens), stage.encode_texts(TEXTS))
 
 
 def test_no_images_and_no_texts_are_no_embeddings(stage):
@@ -130,6 +137,23 @@ def test_a_vision_only_checkpoint_borrows_a_text_tower(stage, vision_only, pictu
 def test_a_vision_only_checkpoint_without_texts_says_what_to_do(vision_only):
     with pytest.raises(TowerError, match="texts=STAGE"):
         Stage.load(vision_only)
+
+
+def test_a_vision_only_checkpoint_may_be_taken_as_it_is(stage, vision_only, pictures):
+    alone = Stage.load(vision_only, without_texts=True)
+    torch.testing.assert_close(alone.encode_images(pictures), stage.encode_images(pictures))
+    assert (alone.text_modules, len(stage.text_modules)) == ([], 2)
+    for asked in (alone.encode_texts, alone.tokens):
+        with pytest.raises(NoTextTowerError, match="texts=STAGE"):
+            asked(TEXTS)
+    with pytest.raises(NoTextTowerError):
+        _ = alone.text_name
+
+
+def test_a_whole_checkpoint_keeps_its_texts_where_they_may_be_missing(stage, clip_directory):
+    whole = Stage.load(clip_directory, without_texts=True)
+    torch.testing.assert_close(whole.encode_texts(TEXTS), stage.encode_texts(TEXTS))
+    assert whole.text_name == stage.text_name
 
 
 def test_a_lent_text_tower_must_have_the_same_dimension(stage, vision_only):

@@ -49,10 +49,12 @@ from demo.train import Recipe
 from evaluation.cascade import CascadeOptions
 from evaluation.equal_time import EqualTimeOptions
 from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.seeds import SeedsOptions
 from evaluation.table import TableOptions
+from figures.latency import LatencyFigureOptions
 from figures.mask import MaskOptions
 from figures.masking import MaskingFigureOptions
 from figures.pareto import ParetoOptions
@@ -78,10 +80,12 @@ COMMANDS = {
     "demo.train": Recipe,
     "evaluation.cascade": CascadeOptions,
     "evaluation.equal_time": EqualTimeOptions,
+    "evaluation.latency": LatencyOptions,
     "evaluation.masking": MaskingExperimentOptions,
     "evaluation.patches": PatchesOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.table": TableOptions,
+    "figures.latency": LatencyFigureOptions,
     "figures.mask": MaskOptions,
     "figures.masking": MaskingFigureOptions,
     "figures.pareto": ParetoOptions,
@@ -150,6 +154,10 @@ def test_flags_that_exclude_each_other_are_refused(name, line):
             for flag in ("--align-features", "--target")
         ),
         ("evaluation.masking", "--align none --align-features 4", "--align-features"),
+        ("evaluation.latency", "--datasets cifar10", "--datasets"),
+        ("evaluation.latency", "--score zero-shot --corpus coco", "--corpus"),
+        ("evaluation.latency", "--score zero-shot --captions first", "--captions"),
+        ("evaluation.latency", "--score none --full other", "--full"),
         ("figures.pareto", "--y agreement --k 5", "--k"),
     ],
 )
@@ -171,6 +179,8 @@ def test_a_flag_that_nothing_reads_is_refused(name, line, flag):
         ("evaluation.masking", "--align none --target other"),
         ("evaluation.cascade", "--mac-constraint 0.5 --heads 22"),
         ("evaluation.cascade", "--latency-constraint 0.5 --heads 22"),
+        ("evaluation.latency", "--score zero-shot --datasets cifar10 --templates cifar"),
+        ("evaluation.latency", "--score none --batch 2,8 --corpus coco"),
         ("figures.pareto", "--k 5"),
     ],
 )  # fmt: skip

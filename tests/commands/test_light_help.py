@@ -42,6 +42,13 @@ REFUSED = {
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
     "zero-shot": (["--classes", "names.txt"], ["--m", "0"]),
+    "latency": (
+        ["--batch", "0"],
+        ["--batch", "1", "1"],
+        ["--models", "A", "./A"],
+        ["--score", "none", "--images", "5"],
+    ),
+    "draw-latency": (["--report"], ["--batch", "0"]),
     "draw-mask": ([],),
     "draw-repair": ([],),
     "demo-train": (["--samples", "1"],),

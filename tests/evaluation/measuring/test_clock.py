@@ -10,6 +10,7 @@ from evaluation.measuring import clock
 from evaluation.measuring.clock import (
     encoding,
     keeping_states,
+    reading,
     resuming,
     seconds_per_image,
     speedup_interval,
@@ -109,6 +110,14 @@ def files(folder):
 def test_what_is_timed_of_a_stage_is_embedding_images(resumed, files):
     work = encoding(resumed.stage)(files)
     expected = resumed.stage.encode_images(files)
+    torch.testing.assert_close(work.encoder(), expected)
+    torch.testing.assert_close(work.end_to_end(), expected)
+
+
+def test_what_is_timed_of_a_text_tower_is_embedding_texts(resumed):
+    texts = ["a red square", "a big blue disc on the left"]
+    work = reading(resumed.stage, texts)
+    expected = resumed.stage.encode_texts(texts)
     torch.testing.assert_close(work.encoder(), expected)
     torch.testing.assert_close(work.end_to_end(), expected)
 

@@ -1,0 +1,1 @@
+"""Models of any families side by side: opened, timed, and scored on the same images."""
