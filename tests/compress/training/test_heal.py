@@ -200,3 +200,11 @@ def test_two_processes_train_together(clip_directory, damaged, hundred, tmp_path
     )
     assert learnt > 0
     assert apart < 1e-4 * learnt
+
+
+def test_products_in_bfloat16_and_affinity_train_too(clip_directory, damaged, hundred, tmp_path):
+    flags = ("--precision", "bfloat16", "--affinity", 0.5, "--steps", 8, "--align", "none")
+    run(healing(damaged, hundred, tmp_path, "--target", clip_directory, *flags))
+    before, after = (load_file(path / "model.safetensors") for path in (damaged, tmp_path / "out"))
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    assert any(not torch.equal(after[name], before[name]) for name in before)
