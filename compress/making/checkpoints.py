@@ -6,8 +6,6 @@ has its name never takes its place.
 """
 
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -18,11 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from compress.choices import DEMO_MODEL
 from compress.errors import UserError
+from compress.making.user_cache import cache_file, keep
 from pruning_mechanism import Compression
 from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
 from pruning_mechanism.checkpoints.record import first_line
 
 _REVISION = "revision "
+_MEMORY = "checkpoints.json"
+"""Where this machine's checkpoints are noted, in this user's cache."""
 _ABOVE = 3
 """Directories above a result that are looked through, for the base and for what holds it."""
 _DIGITS = 12
@@ -128,30 +129,16 @@ def remember(fingerprint: str, place: str | Path) -> None:
     """
     if fingerprint.startswith(_REVISION) or not Path(place).is_dir():
         return
-    path, here = _memory(), str(Path(place).resolve())
-    known = _remembered()
+    here, known = str(Path(place).resolve()), _remembered()
     if known.get(fingerprint) == here:
         return
     content = json.dumps({**known, fingerprint: here}, indent=1)
-    written = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with suppress(OSError):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            written.write_text(content + "\n")
-            written.replace(path)
-        finally:
-            written.unlink(missing_ok=True)
-
-
-def _memory() -> Path:
-    """Where this machine's checkpoints are noted; read anew each time, so that it can be moved."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "clip-cascade" / "checkpoints.json"
+    keep(_MEMORY, lambda path: path.write_text(content + "\n"))
 
 
 def _remembered() -> dict[str, str]:
     try:
-        content = json.loads(_memory().read_text())
+        content = json.loads(cache_file(_MEMORY).read_text())
     except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
         return {}
     if not isinstance(content, dict):

@@ -57,6 +57,11 @@ class Imitation(nn.Module):
         self.answer = tower.embeddings
         self.affinity = affinity
 
+    def embed(self, pixels: Tensor) -> Tensor:
+        """The tower's embeddings, float32 [b, e], of pixels of any type, wherever they are."""
+        weights = next(self.parameters())
+        return self.answer(pixels.to(weights)).float()
+
     def forward(self, pixels: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
         """The loss, and what the tower answers [b, e].
 
@@ -64,7 +69,7 @@ class Imitation(nn.Module):
             pixels: [b, 3, height, width], prepared for the tower.
             embeddings: the full tower's, [b, e].
         """
-        own = self.answer(pixels.to(next(self.parameters()).dtype)).float()
+        own = self.embed(pixels)
         loss = cosine_loss(own, embeddings)
         if self.affinity and len(own) > 1:
             loss = loss + self.affinity * affinity_loss(own, embeddings)
@@ -168,10 +173,9 @@ def _measured(student: Imitation, held_out: Views, batch_size: int) -> float:
     The Trainer isn't asked: of several processes one that has evaluated trains for itself alone
     afterwards, without a word (accelerate takes the model for prepared, and doesn't wrap it).
     """
-    device = next(student.parameters()).device
     own, full = [], []
     for start in range(0, len(held_out), batch_size):
         batch = held_out.__getitems__(range(start, min(start + batch_size, len(held_out))))
-        own.append(student.answer(batch["pixels"].to(device).float()).float().cpu())
+        own.append(student.embed(batch["pixels"]).cpu())
         full.append(batch["embeddings"])
     return agreement(torch.cat(own), torch.cat(full))

@@ -7,8 +7,6 @@ one on the same images, doesn't compute them anew.
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +21,7 @@ from torch import Tensor
 from compress.calibrating.calibration import Calibration
 from compress.errors import UserError
 from compress.making.source import Source
+from compress.making.user_cache import cache_file, keep
 from compress.training.views import view_of
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from pruning_mechanism.protocols import Processor
@@ -72,15 +71,15 @@ def full_embeddings(source: Source, views: int, images: str) -> Tensor:
         views=views,
         device=source.calibration.device,  # another device rounds otherwise
     )
-    kept = _place(name)
-    with suppress(OSError, SafetensorError, KeyError):
-        found = load_file(kept)[_NAME]
+    file = f"{_NAME}/{name}.safetensors"
+    with suppress(OSError, RuntimeError, SafetensorError, KeyError):  # RuntimeError: no home
+        found = load_file(cache_file(file))[_NAME]
         if found.shape[:2] == (len(source.calibration), views):
             return found
-    made = torch.cat(list(_made(source, views)))
+    made = torch.cat(list(_made(source, views))).contiguous()
     if not made.isfinite().all():
         raise UserError(f"the embeddings of {full.path} are not finite: is the checkpoint damaged?")
-    _keep(made, kept)
+    keep(file, lambda path: save_file({_NAME: made}, path))
     return made
 
 
@@ -90,20 +89,3 @@ def _made(source: Source, views: int) -> Iterator[Tensor]:
     for batch in images.batches("full tower"):
         seen = (view_of(batch.pixels, view) for view in range(views))
         yield torch.stack([source.full.tower.embeddings(view).float().cpu() for view in seen], 1)
-
-
-def _place(name: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "clip-cascade" / "embeddings" / f"{name}.safetensors"
-
-
-def _keep(embeddings: Tensor, place: Path) -> None:
-    """Write them whole or not at all; a machine where that can't be done does without."""
-    written = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-    with suppress(OSError):
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            save_file({_NAME: embeddings.contiguous()}, written)
-            written.replace(place)
-        finally:
-            written.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def taught(
 
     Args:
         source: its images, and the full tower whose embeddings are to be met.
-        model: what to train.
+        model: what to train, a copy of the source's.
         recipe: how.
         finish: what will be done to the model afterwards.
         state: where unfinished trainings are kept, each in a directory of its own.
@@ -71,7 +71,6 @@ def taught(
         images=content,
         recipe=asdict(recipe),
     )
-    start = {name: value.detach().clone() for name, value in model.state_dict().items()}
     found = train(
         tower, Views(images, views, learnt), Views(images, views[:, :1], held_out), recipe, own
     )
@@ -83,7 +82,7 @@ def taught(
         aligned, _ = align_features(model, pooled[known], full[known], features, seed)
         after = max(after, _agreement(aligned, pooled, full, held_out))
     if after <= found.before:
-        model.load_state_dict(start)
+        model.load_state_dict(source.model.state_dict())
         pooled = None
     if is_first():
         shutil.rmtree(own, ignore_errors=True)

@@ -163,7 +163,7 @@ def _bounded(name: str, interval: Interval | None) -> dict[str, object]:
 
 
 def _columns(block: Block) -> tuple[list[Column], list[str]]:
-    """The columns of a block, and remarks in the place of those that always say the same."""
+    """The columns of a block, and remarks in place of those that always say the same."""
     columns = [
         Column("method", lambda line: line.row.method, numeric=False),
         Column("constraint", lambda line: line.row.constraint, numeric=False),

@@ -108,7 +108,7 @@ class Latency:
         scored: what models are scored on; none if they are timed only.
         models: at least one.
         skipped: keys of the images that couldn't be read.
-        seed: of the draw of images and of the bootstrap.
+        seed: for drawing images and for the bootstrap intervals.
         machine: where it was measured.
         versions: of Python and packages.
         date: ISO 8601.

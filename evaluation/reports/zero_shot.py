@@ -123,7 +123,7 @@ class ZeroShot:
         command: the command line that made it.
         stages: the full tower first, then the others.
         tasks: at least one.
-        seed: of the draw of images and of the bootstrap.
+        seed: for drawing images and for the bootstrap intervals.
         machine: where it was measured.
         versions: of Python and packages.
         date: ISO 8601.
