@@ -18,7 +18,6 @@ from cascade.images import ImageSource, UnreadableImage, open_image
 from corpora import CorpusError
 from corpora.pixels import pixel_values
 from pruning_mechanism import (
-    Tower,
     TowerError,
     check_belongs,
     image_embeddings,
@@ -26,6 +25,7 @@ from pruning_mechanism import (
     load_processor,
     text_embeddings,
     tokenise,
+    tower_of,
 )
 from pruning_mechanism.attention import check_attention, choose_attention
 from pruning_mechanism.costs.conditions import settle_memory
@@ -157,7 +157,7 @@ class Stage:
 
         SHA-256 in hexadecimal, the same in every process and on every device.
         """
-        tower = Tower.of(self.model)
+        tower = tower_of(self.model)
         return fingerprint(tower.modules, tower.config, self.preprocessing)
 
     @cached_property
@@ -186,7 +186,7 @@ class Stage:
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return Tower.of(self.model).dimension
+        return tower_of(self.model).dimension
 
     @property
     def device(self) -> torch.device:

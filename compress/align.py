@@ -27,13 +27,17 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("compress.align"), AlignCommandOptions, "compress.align")
 
 from compress.making.rule import Rule, Step
+from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
 
 
 def rule() -> Rule:
     """Alignment and nothing else."""
-    asked = {Setting("ridge"): None}
-    return Rule("align", asked, lambda source, _asked: Step(source.model, source.processor))
+
+    def step(source: Source, _asked: None) -> Step:
+        return Step(source.model, source.processor)
+
+    return Rule("align", {Setting("ridge"): None}, step, needs=Needs(layers=False))
 
 
 def main(options: AlignCommandOptions) -> None:

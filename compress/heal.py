@@ -97,7 +97,7 @@ def rule(options: TrainingOptions) -> Rule:
         )
 
     asked = {Setting("steps", options.steps): options.recipe}
-    return Rule("heal", asked, step, check, Needs(full=True, images=LEAST_IMAGES))
+    return Rule("heal", asked, step, check, Needs(layers=False, full=True, images=LEAST_IMAGES))
 
 
 def check(source: Source, recipe: Recipe) -> None:

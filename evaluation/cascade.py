@@ -153,7 +153,7 @@ def _source(options: CascadeOptions, methods: Sequence[Method]) -> Source:
     """What all first stages are made from: the full tower itself."""
     called = {options.model: published_name(options.model)}
     checkpoints = Checkpoints(options.model, options.text_model, options.model, called=called)
-    needs = functools.reduce(or_, (method.needs for method in methods), Needs())
+    needs = functools.reduce(or_, (method.needs for method in methods), Needs(layers=False))
     return open_source(checkpoints, options.sampling, needs)
 
 

@@ -6,7 +6,14 @@ Importing this package makes `transformers.AutoModel` load the checkpoints that 
 from pruning_mechanism.checkpoints.checkpoint import load, register, save
 from pruning_mechanism.checkpoints.preparation import check_belongs, load_processor
 from pruning_mechanism.checkpoints.record import Compression, read_record
-from pruning_mechanism.cost import Macs, Shape, macs, parameters
+from pruning_mechanism.cost import Macs, Shape, mac_share, macs, parameters
+from pruning_mechanism.encoding import (
+    image_embeddings,
+    layered,
+    text_embeddings,
+    tokenise,
+    tower_of,
+)
 from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
@@ -15,6 +22,7 @@ from pruning_mechanism.modeling.token_rules import register_token_rule
 from pruning_mechanism.reduction import (
     Reduction,
     align,
+    check_alignable,
     is_smaller,
     mac_fraction,
     pooled_only,
@@ -23,15 +31,7 @@ from pruning_mechanism.reduction import (
 )
 from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import is_pruned, masked, prune
-from pruning_mechanism.tower import (
-    Tower,
-    embed,
-    image_embeddings,
-    project,
-    sublayers,
-    text_embeddings,
-    tokenise,
-)
+from pruning_mechanism.tower import Tower, embed, project, sublayers
 
 register()
 
@@ -52,14 +52,17 @@ __all__ = [
     "TowerError",
     "TowerKind",
     "align",
+    "check_alignable",
     "check_belongs",
     "embed",
     "image_embeddings",
     "is_pruned",
     "is_smaller",
+    "layered",
     "load",
     "load_processor",
     "mac_fraction",
+    "mac_share",
     "macs",
     "masked",
     "parameters",
@@ -74,4 +77,5 @@ __all__ = [
     "sublayers",
     "text_embeddings",
     "tokenise",
+    "tower_of",
 ]

@@ -21,14 +21,16 @@ from pruning_mechanism.costs.conditions import (
     noise_pixels,
     settle_memory,
 )
+from pruning_mechanism.encoding import image_embeddings, layered
 from pruning_mechanism.families import TowerError, tower_config
-from pruning_mechanism.tower import image_embeddings
 
 IMPLEMENTATIONS = ("sdpa", "eager")
 """torch's fused kernels, and matrix products with a softmax between, by transformers' names.
 
 Those that merged towers can have too: transformers' others don't add to logits, or need a compiler.
 """
+OWN = "its own"
+"""What the attention of an encoder is called that comes from another library."""
 FASTEST = "fastest"
 """What asks for a measurement instead of naming one of these."""
 
@@ -47,7 +49,12 @@ class AttentionChoice:
 
 
 def attention_of(model: PreTrainedModel) -> str:
-    """The implementation by which a model's vision tower attends."""
+    """The implementation by which a model's vision tower attends.
+
+    An encoder of another library attends by its own, if at all.
+    """
+    if not layered(model):
+        return OWN
     return tower_config(model.config, "vision")._attn_implementation
 
 
@@ -65,6 +72,8 @@ def set_attention(model: PreTrainedModel, name: str) -> None:
         TowerError: transformers has no such implementation for the model.
     """
     kind = model.config.model_type
+    if not layered(model):
+        raise TowerError(f"a {kind!r} model's encoder computes its attention itself, not {name!r}")
     whole = model.config is not tower_config(model.config, "vision")
     try:
         model.set_attn_implementation({"vision_config": name} if whole else name)
@@ -118,7 +127,7 @@ def choose_attention(
         TowerError: as `check_attention` and `set_attention`.
     """
     check_attention(name)
-    if name is None:
+    if name is None or (name == FASTEST and not layered(model)):
         return AttentionChoice(attention_of(model))
     choice = fastest_attention(model, batch_size) if name == FASTEST else AttentionChoice(name)
     set_attention(model, choice.name)

@@ -9,6 +9,7 @@ rule compares by their keys costs a MACs per head; where images have different s
 over the images.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -17,8 +18,12 @@ from functools import cached_property
 from operator import mul
 from typing import Any
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from pruning_mechanism.encoding import layered, tower_of
 from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
 from pruning_mechanism.modeling.token_rule import TokenRule
 from pruning_mechanism.modeling.token_rules import asked_rules, dense_size
@@ -234,7 +239,10 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates for one input, and the encoder's share of the dense encoder's."""
+    """Multiply-accumulates for one input, and the encoder's share of the dense encoder's.
+
+    An encoder that wasn't pruned from anything is its own dense one.
+    """
 
     encoder: int
     tower: int
@@ -242,13 +250,48 @@ class Macs:
 
 
 def macs(model: PreTrainedModel, tower: TowerKind = "vision") -> Macs:
-    """What one image, or one text as long as the context, costs in a tower, dense or pruned."""
+    """What one image, or one text as long as the context, costs in a tower, dense or pruned.
+
+    What it costs whose layers no rule knows is counted as it runs, biases and norms left out.
+    """
+    if tower == "vision" and not layered(model):
+        return _counted(model)
     shape = Shape.of(model.config, tower=tower)
     dense = Shape.of(model.config, dense=True, tower=tower)
     return Macs(shape.encoder_macs, shape.tower_macs, shape.encoder_macs / dense.encoder_macs)
 
 
+def mac_share(model: PreTrainedModel, full: PreTrainedModel) -> float:
+    """A vision encoder's MACs as a share of the dense encoder's that it was pruned from.
+
+    That of one which wasn't pruned from another is of the full tower's, dense.
+    """
+    own = macs(model)
+    if layered(model):
+        return own.fraction
+    if not layered(full):
+        return own.encoder / macs(full).encoder
+    return own.encoder / Shape.of(full.config, dense=True).encoder_macs
+
+
+def _counted(model: PreTrainedModel) -> Macs:
+    """MACs of a tower that is taken as a whole, by torch's counter, without computing anything."""
+    with torch.device("meta"):
+        kind: Any = type(model)
+        empty: Any = kind(copy.deepcopy(model.config)).eval()
+        config = tower_config(model.config, "vision")
+        pixels = torch.empty(1, config.num_channels, config.image_size, config.image_size)
+        counts = []
+        for work in (empty.vision_model, empty.get_image_features):
+            counter: Any = FlopCounterMode(display=False)
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+                work(pixels)
+            counts.append(counter.get_total_flops() // 2)
+    encoder, tower = counts
+    return Macs(encoder, tower, 1.0)
+
+
 def parameters(model: PreTrainedModel, tower: TowerKind = "vision") -> int:
     """How many parameters a tower and its projection have."""
-    modules = Tower.of(model, tower).modules
+    modules = tower_of(model).modules if tower == "vision" else Tower.of(model, tower).modules
     return sum(parameter.numel() for module in modules for parameter in module.parameters())

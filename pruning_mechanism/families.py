@@ -22,6 +22,10 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from pruning_mechanism.modeling.modeling_composed_clip import (
+    ComposedClipModel,
+    ComposedClipVisionModel,
+)
 from pruning_mechanism.modeling.modeling_pruned_clip import (
     PrunedAltCLIPModel,
     PrunedChineseCLIPModel,
@@ -72,13 +76,15 @@ class TowerParts:
 class Family:
     """A family of models: its classes, dense and pruned, and where the towers' parts are.
 
-    `text` is None where the text tower doesn't fit.
+    `vision` or `text` is None where the layers of that tower don't fit: it can embed, and that is
+    all that is known of it. `why` says why the vision tower doesn't.
     """
 
     name: str
     models: tuple[tuple[type[PreTrainedModel], type[PreTrainedModel]], ...]
-    vision: TowerParts
+    vision: TowerParts | None
     text: TowerParts | None
+    why: str = ""
 
     @property
     def model_type(self) -> str:
@@ -132,6 +138,16 @@ FAMILIES = (
     # their text towers are BERTs, which normalise after each sublayer
     Family("AltCLIP", ((AltCLIPModel, PrunedAltCLIPModel),), CLASS_TOKEN, None),
     Family("Chinese-CLIP", ((ChineseCLIPModel, PrunedChineseCLIPModel),), CLASS_TOKEN, None),
+    Family(
+        "composed CLIP",
+        (
+            (ComposedClipModel, ComposedClipModel),
+            (ComposedClipVisionModel, ComposedClipVisionModel),
+        ),
+        None,
+        None,
+        "its encoders come from other libraries and are taken as a whole",
+    ),
 )
 
 _NO_PROJECTION = "it lacks the projection into the embedding space: name the whole model"
@@ -204,6 +220,11 @@ def parts_of(config: Config, tower: TowerKind) -> TowerParts:
     """
     family = family_of(config)
     parts = family.vision if tower == "vision" else family.text
+    if parts is None and family.why:
+        raise TowerError(
+            f"the {tower} tower of a {family.name} has no layers that rules know: {family.why}; "
+            "compress.align and compress.heal take it"
+        )
     if parts is None:
         names = ", ".join(other.name for other in FAMILIES if other.text)
         raise TowerError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 
 class Config(Protocol):
@@ -84,6 +85,33 @@ class EncoderLayer(Protocol):
 
     def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """The residual stream [b, n, d] after the layer."""
+
+
+class AnyTower(Protocol):
+    """A vision tower that embeds images, whatever is known of its inside."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that it is part of."""
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All that the embeddings depend on."""
+
+    @property
+    def final(self) -> nn.Module:
+        """The head or projection that the embedding comes out of."""
+
+    @property
+    def config(self) -> Any:
+        """The tower's own configuration."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+
+    def embeddings(self, inputs: Tensor) -> Tensor:
+        """The embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
 
 
 class Tokenizer(Protocol):

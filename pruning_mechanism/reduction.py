@@ -14,7 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
-from pruning_mechanism.families import WIDTHS, TowerError, parts_of, tower_config
+from pruning_mechanism.encoding import layered, tower_of
+from pruning_mechanism.families import WIDTHS, TowerError, family_of, parts_of, tower_config
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
 from pruning_mechanism.modeling.token_rules import (
@@ -113,21 +114,26 @@ def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
     return rebuilt(changed, entries)
 
 
+def check_alignable(config: Config) -> None:
+    """Raise `TowerError` unless the vision tower that `config` describes can be aligned."""
+    if family_of(config).vision is not None:
+        Reduction().check(config)
+
+
 def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedModel:
     """A new model whose vision tower has this projection; `model` stays as it is.
 
     Raises:
         TowerError: the tower has no class token, or its sizes aren't the projection's.
     """
-    Reduction().check(model.config)
-    own = tower_config(model.config, "vision")
+    check_alignable(model.config)
+    own, whole_tower = tower_config(model.config, "vision"), not layered(model)
     features = 0 if projection.random is None else projection.random.out_features
     inputs = projection.linear.in_features - features
-    if inputs != 2 * own.hidden_size:
-        raise TowerError(
-            f"the projection takes {inputs} dimensions, but class token and mean of the patches "
-            f"have {2 * own.hidden_size}"
-        )
+    read = own.hidden_size if whole_tower else 2 * own.hidden_size
+    if inputs != read:
+        what = "the encoder's features" if whole_tower else "class token and mean of the patches"
+        raise TowerError(f"the projection takes {inputs} dimensions, but {what} have {read}")
     changed = copy.deepcopy(model)
     changed.visual_projection = copy.deepcopy(projection).to(changed.device, changed.dtype)
     whole, outputs = model.config is not own, projection.out_features
@@ -136,19 +142,24 @@ def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedMo
             f"the projection gives {outputs} dimensions, but the model's texts "
             f"have {changed.config.projection_dim}"
         )
-    entries = {"aligned_features": features}
+    entries = (
+        {"random_features": features, "projected": True}
+        if whole_tower
+        else {"aligned_features": features}
+    )
     # a tower alone may embed into the space of another
     return rebuilt(changed, entries if whole else entries | {"projection_dim": outputs})
 
 
 def pooled_only(model: PreTrainedModel) -> PreTrainedModel:
-    """A new model that gives [class token, mean of patches] [b, 2d] in place of embeddings.
+    """A new model that gives what a projection reads in place of embeddings.
 
-    What an alignment is solved from; `model` may have been aligned before.
+    That is [class token, mean of patches] [b, 2d], or the features [b, d] of an encoder taken as a
+    whole. What an alignment is solved from; `model` may have been aligned before.
     """
     own = tower_config(model.config, "vision")
-    placeholder = AlignedProjection(2 * own.hidden_size, 0, Tower.of(model).dimension)
-    made = align(model, placeholder)
+    inputs = 2 * own.hidden_size if layered(model) else own.hidden_size
+    made = align(model, AlignedProjection(inputs, 0, tower_of(model).dimension))
     made.visual_projection = nn.Identity()
     return made
 

@@ -17,13 +17,12 @@ from pruning_mechanism.families import (
     TowerError,
     TowerKind,
     TowerParts,
-    family_of,
     parts_of,
     tower_config,
 )
 from pruning_mechanism.modeling.pruned_layers import FamilyModule
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
-from pruning_mechanism.protocols import Config, EncoderLayer, Tokenizer, TowerConfig, VisionConfig
+from pruning_mechanism.protocols import Config, EncoderLayer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -200,27 +199,6 @@ def _of_text(inputs: Inputs | None) -> Mapping[str, Tensor]:
     return inputs
 
 
-def tokenise(
-    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str]
-) -> dict[str, Tensor]:
-    """Texts as the model's text tower takes them, on its device; long ones are cut off.
-
-    Padded to the longest of them, or, where the tower reads the last token and so sees the
-    padding, to the context length, as such towers were trained.
-    """
-    text = family_of(model.config).text
-    sees_padding = text is not None and text.pooling == "last"
-    longest = tower_config(model.config, "text").max_position_embeddings
-    tokens = tokenizer(
-        list(texts),
-        padding="max_length" if sees_padding else True,
-        truncation=True,
-        max_length=min(longest, tokenizer.model_max_length),
-        return_tensors="pt",
-    )
-    return {name: tensor.to(model.device) for name, tensor in tokens.items()}
-
-
 def vision_config(config: Config) -> VisionConfig:
     """The vision tower's configuration, given a whole CLIP's or its own."""
     return tower_config(config, "vision")
@@ -239,23 +217,3 @@ def embed(model: PreTrainedModel, pixels: Tensor) -> Tensor:
 def project(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """The embedding [b, e], not normalised, of what leaves the last vision layer [b, n, d]."""
     return Tower.of(model).project(hidden)
-
-
-def image_embeddings(model: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """The vision tower's embeddings [b, e], not normalised, of pixels [b, 3, height, width]."""
-    return Tower.of(model).embeddings(pixels)
-
-
-def text_embeddings(model: PreTrainedModel, tokens: Mapping[str, Tensor]) -> Tensor:
-    """The text tower's embeddings [b, e], not normalised, of what `tokenise` gives.
-
-    Text towers that can't be pruned encode too.
-
-    Raises:
-        TowerError: the model is a vision tower alone.
-    """
-    if family_of(model.config).text is None:
-        whole: FamilyModule = model
-        embeddings: Tensor = whole.get_text_features(**tokens, return_dict=True).pooler_output
-        return embeddings
-    return Tower.of(model, "text").embeddings(tokens)

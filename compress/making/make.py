@@ -27,6 +27,7 @@ from pruning_mechanism import (
     Tower,
     TowerError,
     TowerKind,
+    mac_share,
     macs,
     parameters,
     save,
@@ -135,8 +136,6 @@ def _record(
 ) -> Compression:
     """The record, but for its seconds and notes."""
     costs = [macs(model, kind) for kind in source.kinds]
-    dense = [Shape.of(model.config, dense=True, tower=kind) for kind in source.kinds]
-    encoder = sum(cost.encoder for cost in costs)
     aligned = bool(step.cuts) and finish.align != "none"
     done = (f"{rule.name} {setting.label}", *((f"align {finish.align}",) if aligned else ()))
     return Compression(
@@ -148,8 +147,8 @@ def _record(
         corpus=source.sampling.recorded,
         samples=len(source.calibration),
         seed=source.sampling.seed,
-        macs=encoder,
-        mac_fraction=encoder / sum(shape.encoder_macs for shape in dense),
+        macs=sum(cost.encoder for cost in costs),
+        mac_fraction=_share(source, model),
         tower_macs=sum(cost.tower for cost in costs),
         parameters=sum(parameters(model, kind) for kind in source.kinds),
         seconds=0.0,
@@ -159,6 +158,15 @@ def _record(
         unreadable_images=source.calibration.unreadable,
         settings={**finish.settings, **source.settings},
     )
+
+
+def _share(source: Source, model: PreTrainedModel) -> float:
+    """MACs of what was made, as a share of the dense tower's that it came from or stands before."""
+    if source.kinds == ("vision",):
+        return mac_share(model, source.full.tower.model)
+    dense = [Shape.of(model.config, dense=True, tower=kind) for kind in source.kinds]
+    encoder = sum(macs(model, kind).encoder for kind in source.kinds)
+    return encoder / sum(shape.encoder_macs for shape in dense)
 
 
 def write(result: Result, source: Source, directory: Path) -> None:

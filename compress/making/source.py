@@ -23,14 +23,16 @@ from compress.making.keys import read_keys
 from corpora import load_corpus
 from pruning_mechanism import (
     Compression,
-    Reduction,
     Tower,
     TowerKind,
+    check_alignable,
     check_belongs,
     is_pruned,
+    layered,
     load,
     load_processor,
     read_record,
+    tower_of,
 )
 from pruning_mechanism.checkpoints.checkpoint import (
     computed_dtype,
@@ -38,7 +40,7 @@ from pruning_mechanism.checkpoints.checkpoint import (
     in_dtype,
     stored_dtype,
 )
-from pruning_mechanism.protocols import Processor
+from pruning_mechanism.protocols import AnyTower, Processor
 from pruning_mechanism.widening import widened
 
 FULL_FINGERPRINT = "target_fingerprint"
@@ -49,27 +51,30 @@ FULL_FINGERPRINT = "target_fingerprint"
 class Needs:
     """What a rule, and what is done after it, asks of a source.
 
-    `captions`: of all images, and the tower that embeds them; `full`: the full tower's embeddings;
-    `class_token`: a tower that has one, as an alignment reads it; `images`: how many calibration
-    images at least.
+    `layers`: a tower whose layers are known; `captions`: of all images, and the tower that embeds
+    them; `full`: the full tower's embeddings; `alignable`: a tower that an alignment can read;
+    `images`: how many calibration images at least.
     """
 
+    layers: bool = True
     captions: bool = False
     full: bool = False
-    class_token: bool = False
+    alignable: bool = False
     images: int = 1
 
     @classmethod
     def of(cls, align: Align) -> "Needs":
         """What an alignment asks for."""
-        return cls() if align == "none" else cls(full=True, class_token=True, images=LEAST_IMAGES)
+        asked = align != "none"
+        return cls(False, full=asked, alignable=asked, images=LEAST_IMAGES if asked else 1)
 
     def __or__(self, other: "Needs") -> "Needs":
         """What either of two asks for."""
         return Needs(
+            self.layers or other.layers,
             self.captions or other.captions,
             self.full or other.full,
-            self.class_token or other.class_token,
+            self.alignable or other.alignable,
             max(self.images, other.images),
         )
 
@@ -79,7 +84,7 @@ class FullTower:
     """The vision tower that a first stage stands in front of, and what prepares its images."""
 
     path: str
-    tower: Tower
+    tower: AnyTower
     processor: Processor
 
 
@@ -87,7 +92,8 @@ class FullTower:
 class Source:
     """A checkpoint to be made smaller or cheaper.
 
-    `subjects` are those of its towers that it is asked for. `base` is what records call the
+    `kinds` are those of its towers that it is asked for, `subjects` what rules that know their
+    layers take in their place. `base` is what records call the
     checkpoint that everything is made from, `chain` what has been done to it before, `seen` the
     images that was calibrated on. `settings` and `notes` are for the record of what is made, which
     is stored in `stored_dtype`, as the checkpoint is, and computed in `deployed_dtype` once it is
@@ -98,6 +104,7 @@ class Source:
     model: PreTrainedModel
     processor: Processor
     full: FullTower
+    kinds: tuple[TowerKind, ...]
     subjects: tuple[Subject, ...]
     calibration: Calibration
     sampling: Sampling
@@ -110,11 +117,6 @@ class Source:
     notes: tuple[str, ...] = ()
     stored_dtype: torch.dtype | None = None
     deployed_dtype: torch.dtype | None = None
-
-    @property
-    def kinds(self) -> tuple[TowerKind, ...]:
-        """Which of its towers are to be made smaller."""
-        return tuple(subject.kind for subject in self.subjects)
 
     def deployed(self, model: PreTrainedModel) -> PreTrainedModel:
         """A model in the type that results are computed in: what seconds are measured of."""
@@ -144,16 +146,20 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     check_device(sampling.device)
     path, device = checkpoints.model, sampling.device
     model, processor = load(path, device, exact=True), load_processor(path)
-    towers = [Tower.of(model, kind) for kind in checkpoints.towers]
-    if needs.class_token:
-        Reduction().check(model.config)
+    towers = (
+        [Tower.of(model, kind) for kind in checkpoints.towers]
+        if needs.layers or layered(model)
+        else []
+    )
+    if needs.alignable:
+        check_alignable(model.config)
     check_text_model(checkpoints.text_model, model, path)
     captions = needs.captions or "text" in checkpoints.towers
     check_belongs(processor, model, texts=captions)
     record = read_record(path)
     own = record.base_fingerprint if record else fingerprint(path, model)
     full = _full_tower(
-        checkpoints, record, FullTower(path, Tower.of(model), processor), needs, device
+        checkpoints, record, FullTower(path, tower_of(model), processor), needs, device
     )
     if record is None:
         remember(own, path)
@@ -178,6 +184,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         model,
         processor,
         full,
+        checkpoints.towers,
         tuple(_subject(tower, texts, calibration, cache, deployed) for tower in towers),
         calibration,
         sampling,
@@ -283,7 +290,7 @@ def _full_tower(
         return own
     model, processor = load(path, device, exact=True), load_processor(path)
     check_belongs(processor, model, texts=False)
-    full = FullTower(path, Tower.of(model), processor)
+    full = FullTower(path, tower_of(model), processor)
     if full.tower.dimension != own.tower.dimension:
         raise UserError(
             f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "

@@ -25,7 +25,7 @@ from compress.calibrating.calibration import Calibration
 from compress.choices import LEAST_IMAGES
 from compress.errors import UserError, not_finite
 from compress.solving.ridge import Ridge, deviations, ridge
-from pruning_mechanism import Tower, TowerError, align, pooled_only
+from pruning_mechanism import Tower, TowerError, align, pooled_only, tower_of
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 
 RANDOM_SCALE = 0.15
@@ -40,12 +40,14 @@ FEATURES_OF_HIDDEN = 4
 def pooled_features(
     model: PreTrainedModel, calibration: Calibration, progress: str | None = None
 ) -> Tensor:
-    """What a first stage reads off images, [class token, mean of patches], float32 [n, 2d].
+    """What a projection reads off images, float32 [n, r]: [class token, mean of patches], r = 2d.
+
+    Or the features of an encoder that is taken as a whole.
 
     Raises:
         TowerError: the tower has no class token.
     """
-    reader = Tower.of(pooled_only(model))
+    reader = tower_of(pooled_only(model))
     return torch.cat(
         [reader.embeddings(batch.pixels).float().cpu() for batch in calibration.batches(progress)]
     )
@@ -103,7 +105,7 @@ def align_features(
     if not pooled.isfinite().all() or not targets.isfinite().all():
         raise not_finite("the projection")
     pooled, targets = pooled.double(), targets.double()
-    projection = _projection(Tower.of(model).final, pooled, targets.shape[1], features, seed)
+    projection = _projection(tower_of(model).final, pooled, targets.shape[1], features, seed)
     read = projection.features(pooled)
     mean, random = read.mean(0), deviations(read[:, pooled.shape[1] :]) / RANDOM_SCALE
     deviation = torch.cat([deviations(pooled), random])

@@ -7,12 +7,14 @@ computed once, and put behind every first stage of the experiment.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from transformers import PreTrainedModel
+
 from cascade import query_speedup
 from evaluation.experiment.search import Search, SearchedStage, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
 from evaluation.reports.row import ARROW, Middle, Row
-from pruning_mechanism import macs, parameters
+from pruning_mechanism import mac_share, macs, parameters
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,11 @@ class MiddleStage:
     searched: SearchedStage
     clock: StageTiming
 
-    def reached_by(self, f: float) -> Middle:
-        """What the report says of it, where the queries brought a share of the images before it."""
+    def reached_by(self, f: float, full: PreTrainedModel) -> Middle:
+        """What the report says of it, where the queries brought a share of the images before it.
+
+        `full` is the model of the full tower.
+        """
         made, model = self.searched.made, self.searched.stage.model
         cost = macs(model)
         return Middle(
@@ -31,7 +36,7 @@ class MiddleStage:
             constraint=made.constraint,
             directory=made.directory.resolve().name if made.directory else None,
             encoder_macs=cost.encoder,
-            mac_fraction=cost.fraction,
+            mac_fraction=mac_share(model, full),
             tower_macs=cost.tower,
             parameters=parameters(model),
             encoder_seconds=self.clock.encoder,
@@ -72,5 +77,8 @@ def middle_row(
         lifetime_speedup=speedup_interval(timings, options.f),
         query_speedup=query_speedup([timing.median for timing in timings], options.m),
         f_measured=before_full,
-        middle=tuple(stage.reached_by(f) for stage, f in zip(middle, between, strict=True)),
+        middle=tuple(
+            stage.reached_by(f, search.tower.model)
+            for stage, f in zip(middle, between, strict=True)
+        ),
     )

@@ -39,7 +39,7 @@ from evaluation.measuring.clock import (
 from evaluation.measuring.values import Interval
 from evaluation.options import SearchOptions
 from evaluation.reports.row import FULL_TOWER, Result, Row
-from pruning_mechanism import macs, parameters
+from pruning_mechanism import mac_share, macs, parameters
 from pruning_mechanism.costs.clock import Name
 
 
@@ -164,7 +164,7 @@ def first_stage_row(
         constraint_value=first.constraint_value,
         directory=first.directory.resolve().name if first.directory else None,
         encoder_macs=cost.encoder,
-        mac_fraction=cost.fraction,
+        mac_fraction=mac_share(stage.model, search.tower.model),
         tower_macs=cost.tower,
         parameters=parameters(stage.model),
         alone=result(alone, search.answers, search.bootstrap),

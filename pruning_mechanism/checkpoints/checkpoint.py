@@ -27,7 +27,15 @@ from transformers import (
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
-from pruning_mechanism.families import FAMILIES, MODEL_CLASSES, TowerError, check_fits, config_class
+from pruning_mechanism.encoding import tower_of
+from pruning_mechanism.families import (
+    FAMILIES,
+    MODEL_CLASSES,
+    TowerError,
+    check_fits,
+    config_class,
+    family_of,
+)
 from pruning_mechanism.modeling.consistency import check_tower
 from pruning_mechanism.modeling.pruned_layers import activate_in_place
 from pruning_mechanism.protocols import Processor
@@ -89,7 +97,9 @@ def load(path: str | Path, device: str = "cpu", exact: bool = False) -> PreTrain
     if beside:
         logger.warning(f"{path}: did not read what is not part of the model: {listed(beside)}")
     _check_finite(path, model)
-    activate_in_place(Tower.of(model).root)
+    tower = tower_of(model)
+    if isinstance(tower, Tower):
+        activate_in_place(tower.root)
     model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
     model.eval()
     return model
@@ -97,8 +107,7 @@ def load(path: str | Path, device: str = "cpu", exact: bool = False) -> PreTrain
 
 def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -> None:
     """Raise `TowerError` unless configuration and weights have the same sizes; takes no memory."""
-    towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
-    for tower in [tower for tower in towers if tower is not None] or [config]:
+    for tower in _layered_towers(config):
         try:
             check_tower(tower)
         except ValueError as error:
@@ -116,6 +125,14 @@ def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -
             f"{path}: config.json describes no model that can be built: {first_line(error)}"
         ) from error
     weights.check_sizes(empty)
+
+
+def _layered_towers(config: PreTrainedConfig) -> list[Any]:
+    """The configurations of the towers of which it is known what their layers may be."""
+    if family_of(config).vision is None:
+        return []  # its class checks them
+    towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
+    return [tower for tower in towers if tower is not None] or [config]
 
 
 def _build(

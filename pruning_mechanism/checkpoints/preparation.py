@@ -19,9 +19,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from pruning_mechanism.checkpoints.record import first_line, read_object
 from pruning_mechanism.checkpoints.weights import file_of
+from pruning_mechanism.encoding import tokenise
 from pruning_mechanism.families import TowerError, family_of, tower_config
 from pruning_mechanism.protocols import ImageProcessor, Processor, Tokenizer, VisionConfig
-from pruning_mechanism.tower import tokenise
 
 logger = logging.getLogger(__name__)
 

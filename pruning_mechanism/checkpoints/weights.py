@@ -105,9 +105,10 @@ class Weights:
         Names that only transformers can match, as in old checkpoints, are left to it. It fills what
         it can't match at random, so the files must hold about as many numbers as the model.
         """
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        own = model.state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
         for name in wanted.keys() & self.tensors.keys():
-            if self.tensors[name].dtype not in FLOATS:
+            if own[name].is_floating_point() and self.tensors[name].dtype not in FLOATS:
                 raise self._quantised(name)
         wrong = [
             f"{name} is {list(self.tensors[name].shape)}, should be {list(shape)}"

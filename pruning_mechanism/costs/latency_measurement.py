@@ -35,11 +35,12 @@ from pruning_mechanism.costs.latency_sizes import (
     uniform_counts,
     uniform_mask,
 )
+from pruning_mechanism.encoding import image_embeddings
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import prune
-from pruning_mechanism.tower import Tower, embed, image_embeddings, project, sublayers
+from pruning_mechanism.tower import Tower, embed, project, sublayers
 
 
 @torch.inference_mode()

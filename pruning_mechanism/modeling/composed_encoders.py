@@ -1,0 +1,188 @@
+"""Encoders that a composed CLIP may be made of, each from the library that it comes from.
+
+Part of every checkpoint of such a model, beside `modeling_composed_clip`. An image encoder is a
+timm backbone without its classifier, a text encoder a transformer of transformers' with a pooling.
+
+Modifications, each made only where the configuration asks for it:
+- `sigmoid_attention`: a vision transformer of timm's attends by σ(qkᵀ/√h − log n) in place of the
+  softmax over n tokens (arXiv 2409.04431, equation 3 and section 3.1).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from .checks import check_choice, check_range, short
+
+Module = Any
+"""A module of another library, whose classes share no base class that names their parts."""
+
+LIBRARIES = ("timm",)
+"""Where image encoders come from."""
+POOLINGS = ("mean", "first", "last")
+"""Which tokens make a text's embedding: the mean of all, the first, the last; padding aside."""
+NEEDED = "pip install 'clip-cascade[train]'"
+REFUSED = ("pretrained", "checkpoint", "cache", "features_only", "scriptable", "exportable")
+"""How arguments begin by which a library would fetch weights, or make another kind of model."""
+
+
+def check_vision(config: PreTrainedConfig) -> None:
+    """Raise `ValueError`, naming the entry, unless an image encoder can be as it is described."""
+    check_choice("library", config.library, LIBRARIES)
+    for name in ("image_size", "num_channels", "hidden_size", "projection_dim"):
+        check_range(name, getattr(config, name), 1, required=True)
+    check_range("random_features", config.random_features, 0)
+    arguments = config.arguments or {}
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"arguments takes names and values, found {short(arguments)}")
+    if refused := [name for name in arguments if str(name).startswith(REFUSED)]:
+        raise ValueError(f"arguments can't hold {refused[0]!r}")
+    timm = library("timm")
+    if not isinstance(config.architecture, str) or not timm.is_model(config.architecture):
+        raise ValueError(
+            f"architecture is the name of a model of timm {timm.__version__}, found "
+            f"{short(config.architecture)}"
+        )
+
+
+def check_text(config: PreTrainedConfig) -> None:
+    """Raise `ValueError`, naming the entry, unless a text encoder can be as it is described."""
+    check_choice("pooling", config.pooling, POOLINGS)
+    for name in ("hidden_size", "projection_dim", "vocab_size", "max_position_embeddings"):
+        check_range(name, getattr(config, name), 1, required=True)
+    kind = (config.encoder or {}).get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"encoder is a configuration of transformers', found {short(kind)}")
+
+
+def library(name: str) -> Module:
+    """An optional library.
+
+    Raises:
+        ValueError: it isn't installed.
+    """
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise ValueError(f"this model needs {name}: {NEEDED}") from error
+
+
+class ImageEncoder(nn.Module):
+    """Pixels [b, 3, height, width] → features [b, d], by an encoder of another library."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = backbone(config)
+
+    def forward(self, pixel_values: Tensor, **_asked: Any) -> BaseModelOutputWithPooling:
+        """The features as `pooler_output`; there are no hidden states that mean the same in all."""
+        return BaseModelOutputWithPooling(pooler_output=self.encoder(pixel_values))
+
+
+def backbone(config: PreTrainedConfig, **loading: Any) -> Module:
+    """A timm backbone without its classifier; `loading` are further arguments of its maker."""
+    timm = library("timm")
+    arguments = {"in_chans": config.num_channels, **(config.arguments or {}), **loading}
+    made = timm.create_model(config.architecture, num_classes=0, **arguments)
+    if config.sigmoid_attention:
+        attend_by_sigmoid(made)
+    return made
+
+
+def attend_by_sigmoid(model: Module) -> None:
+    """Give the attention of a vision transformer of timm's a sigmoid, in place.
+
+    Raises:
+        ValueError: it has no attention of the plain kind.
+    """
+    kind = library("timm").layers.Attention
+    plain = [
+        module
+        for module in model.modules()
+        if type(module) is kind and getattr(module, "gate", None) is None
+    ]
+    if not plain:
+        raise ValueError(
+            f"sigmoid attention is for timm's plain vision transformers, not {type(model).__name__}"
+        )
+    for attention in plain:
+        attention.forward = _Sigmoid(attention)
+
+
+class _Sigmoid:
+    """The forward pass of an attention of timm's, by a sigmoid; copied with its module."""
+
+    def __init__(self, attention: Module) -> None:
+        self.attention = attention
+
+    def __call__(self, x: Tensor, attn_mask: Tensor | None = None, **_asked: Any) -> Tensor:
+        own = self.attention
+        b, n, _ = x.shape
+        q, k, v = own.qkv(x).reshape(b, n, 3, own.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = own.q_norm(q), own.k_norm(k)
+        logits = q @ k.transpose(-2, -1) * own.scale - math.log(n)
+        if attn_mask is not None:
+            logits = logits + attn_mask
+        attended = own.attn_drop(torch.sigmoid(logits)) @ v
+        joined = attended.transpose(1, 2).reshape(b, n, -1)
+        if hasattr(own, "norm"):  # from timm 1.0.16 on
+            joined = own.norm(joined)
+        projected: Tensor = own.proj_drop(own.proj(joined))
+        return projected
+
+
+class TextEncoder(nn.Module):
+    """Tokens [b, n] → features [b, d], by a transformer of transformers' and a pooling."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+        entries = copy.deepcopy(config.encoder)
+        own = CONFIG_MAPPING[entries.pop("model_type")](**entries)
+        self.encoder: Module = AutoModel.from_config(own, trust_remote_code=False)
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None  # no pooling here reads it
+        self.pool = _POOLING[config.pooling]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+    ) -> BaseModelOutputWithPooling:
+        """Hidden states [b, n, d], and what is pooled from them [b, d]."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        given = {name: value for name, value in others.items() if name == "token_type_ids"}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **given)[0]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden, pooler_output=self.pool(hidden, attention_mask)
+        )
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weights = mask[..., None].to(hidden.dtype)
+    total: Tensor = (hidden * weights).sum(1) / weights.sum(1).clamp_min(1e-9)
+    return total
+
+
+def _first(hidden: Tensor, _mask: Tensor) -> Tensor:
+    return hidden[:, 0]
+
+
+def _last(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The last token that isn't padding, on whichever side that is."""
+    places = torch.arange(mask.shape[1], device=mask.device) * mask
+    return hidden[torch.arange(len(hidden), device=hidden.device), places.argmax(1)]
+
+
+_POOLING: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": _mean,
+    "first": _first,
+    "last": _last,
+}
