@@ -166,7 +166,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     texts, tokeniser = (
         _text_tower(checkpoints, model, processor, device) if captions else (None,) * 2
     )
-    calibration = _drawn(sampling, processor, tokeniser, captions, needs)
+    calibration = drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
     stored = stored_dtype(path)
     deployed = computed_dtype(stored, device)
@@ -215,13 +215,18 @@ def _subject(
     return Subject(tower, calibration, texts, alive, cache, deployed_dtype=deployed)
 
 
-def _drawn(
+def drawn(
     sampling: Sampling,
     processor: Processor,
     tokeniser: Tokeniser | None,
     captions: bool,
     needs: Needs,
 ) -> Calibration:
+    """The calibration images.
+
+    Raises:
+        UserError: there are too few.
+    """
     corpus = load_corpus(sampling.corpus, sampling.directory, sampling.split, captions=captions)
     calibration = Calibration.draw(
         corpus,
