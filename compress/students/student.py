@@ -15,7 +15,7 @@ from typing import Any, Literal
 import timm
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 from torch import nn
 from transformers import CLIPImageProcessor
 
@@ -83,13 +83,11 @@ def check_name(name: str) -> None:
     """Raise `UserError` unless `name` is `timm:` and the name of a model of timm's."""
     architecture = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX):
-        raise UserError(f"--student {name}: write timm:NAME, as in timm:mobilenetv3_small_100")
+        raise UserError(f"student {name}: write timm:NAME, as in timm:mobilenetv3_small_100")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"; near it: {', '.join(near)}" if near else ""
-        raise UserError(
-            f"--student {name}: timm {timm.__version__} has no model of that name{hint}"
-        )
+        raise UserError(f"student {name}: timm {timm.__version__} has no model of that name{hint}")
 
 
 def check_weights(weights: str) -> None:
@@ -97,9 +95,9 @@ def check_weights(weights: str) -> None:
     if weights in (SCRATCH, PRETRAINED):
         return
     if not Path(weights).is_file():
-        raise UserError(f"--weights {weights}: no such file, nor {PRETRAINED} or {SCRATCH}")
+        raise UserError(f"weights {weights}: no such file, nor {PRETRAINED} or {SCRATCH}")
     if Path(weights).suffix != ".safetensors":
-        raise UserError(f"--weights {weights}: only safetensors files are read, never pickles")
+        raise UserError(f"weights {weights}: only safetensors files are read, never pickles")
 
 
 def new_student(asked: Asked, dimension: int, like: Processor | None = None) -> Student:
@@ -149,7 +147,7 @@ def _config(asked: Asked, dimension: int) -> ComposedClipVisionConfig:
             config.hidden_size = features.shape[-1]
             return config
     raise UserError(
-        f"--student {asked.name}: can't be made for images of {asked.image_size} pixels: "
+        f"student {asked.name}: can't be made for images of {asked.image_size} pixels: "
         f"{first_line(problem or ValueError())}"
     )
 
@@ -178,7 +176,7 @@ def _pretrained(asked: Asked, config: ComposedClipVisionConfig) -> tuple[Any, st
     except Exception as error:  # no connection, no such weights, or weights of another shape
         if own_file:
             raise UserError(
-                f"--weights {asked.weights} doesn't fit {asked.name}: {first_line(error)}"
+                f"weights {asked.weights} doesn't fit {asked.name}: {first_line(error)}"
             ) from error
         return None, f"{asked.name}: pretrained weights can't be reached, so from scratch"
     where = asked.weights if own_file else made.pretrained_cfg.get("tag") or "timm's"
@@ -237,9 +235,7 @@ def settle_norms(model: nn.Module, images: Calibration) -> None:
         norm.momentum = None  # the plain mean of all batches
         norm.train()
     whole: Any = model
-    for number, batch in enumerate(images.batches("norms")):
-        if number == SETTLING:
-            break
+    for batch in images.first(SETTLING * images.batch_size).batches("norms"):
         whole.vision_model(batch.pixels)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

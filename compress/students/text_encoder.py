@@ -70,7 +70,7 @@ def load_sentence_encoder(name: str) -> SentenceEncoder:
         )
     except Exception as error:  # each has its own ways to fail
         raise UserError(
-            f"--text-encoder {name} isn't a model of sentence-transformers that can be loaded: "
+            f"text encoder {name} isn't a model of sentence-transformers that can be loaded: "
             f"{first_line(error)}"
         ) from error
     parts = {type(module).__name__: module for module in loaded}
@@ -81,11 +81,11 @@ def load_sentence_encoder(name: str) -> SentenceEncoder:
     if first is None or mode not in POOLINGS or unknown:
         found = ", ".join(type(module).__name__ for module in loaded)
         raise UserError(
-            f"--text-encoder {name}: it is made of {found} with pooling {mode!r}; a transformer "
+            f"text encoder {name}: it is made of {found} with pooling {mode!r}; a transformer "
             f"with pooling {', '.join(POOLINGS)} can be taken"
         )
     if dense is not None and not isinstance(dense.activation_function, nn.Identity):
-        raise UserError(f"--text-encoder {name}: its Dense layer isn't linear")
+        raise UserError(f"text encoder {name}: its Dense layer isn't linear")
     directory = Path(place)
     identity = (
         weights_fingerprint(directory)
@@ -139,7 +139,7 @@ def dual_encoder(vision: ComposedClipVisionModel, texts: SentenceEncoder) -> Com
     if texts.dense is not None:
         model.text_projection.load_state_dict({"weight": texts.dense.weight})
         if texts.dense.bias is not None and bool(texts.dense.bias.any()):
-            raise UserError(f"--text-encoder {texts.name}: its Dense layer has a bias")
+            raise UserError(f"text encoder {texts.name}: its Dense layer has a bias")
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
