@@ -16,12 +16,10 @@ from torch.nn.functional import layer_norm, normalize
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from compress.rank import LEAST_EFFECT
 from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.modeling.tokens import keep_ranked
-
-LEAST_EFFECT = 1e-9
-"""Effects below it are rounding."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,8 @@ class Order:
 
     `ranks` gives it, [c, p], for the images at positions [c] and the embedding [e] of a query's
     text, which an order that isn't `by_text` leaves unread. `known`: it is made of the patches'
-    true contributions, which takes an encode for each patch: a bound, and no way to save MACs.
+    true contributions, which take an encode for each patch: no way to save MACs, but as much as
+    can be known of single patches.
     """
 
     name: str

@@ -30,7 +30,8 @@ class Reranked:
     Attributes:
         order: by what patches go on.
         by_text: whether that depends on the query, so that no embedding serves another query.
-        known: whether the order is a bound, made of what only encoding without each patch tells.
+        known: whether the order is made of what only encoding without each patch tells: it can save
+            nothing, and shows how much there is to know of single patches.
         after: layer, from 1, after whose attention patches are left out; None: from layer to layer.
         kept: patches that go on; None for merging and for the full tower.
         macs: of encoding one image, whole tower.
@@ -126,12 +127,11 @@ def markdown(report: TextConditioned) -> str:
 
 
 def _cells(row: Reranked) -> tuple[str, ...]:
-    bound = " (bound)" if row.known else ""
     gain = NOTHING
     if row.gain is not None:
         gain = f"{row.gain.value:+.1f}\n({row.gain.low:+.1f} to {row.gain.high:+.1f})"
     return (
-        f"{row.order}{bound}",
+        row.order,
         NOTHING if row.after is None else str(row.after),
         NOTHING if row.kept is None else str(row.kept),
         magnitude(row.macs),
@@ -153,6 +153,6 @@ def _caption(report: TextConditioned) -> str:
     return (
         f"{report.reached:,} of the images are candidates of a query{skipped}; "
         "in brackets: 95 % intervals. MACs/query: what no query changes is computed once for an "
-        "image. Break-even: from so many queries on, encoding each candidate once by the full "
-        "tower takes fewer MACs"
+        "image; finding out effects that are known isn't counted. Break-even: from so many queries "
+        "on, encoding each candidate once by the full tower takes fewer MACs"
     )
