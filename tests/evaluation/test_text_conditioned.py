@@ -1,6 +1,7 @@
 """Re-ranking with fewer tokens, by the query's text or without it, against its definitions."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from tests.conftest import tiny_clip, tiny_processor
 from tests.lanes import examples
 
 LAYERS, PATCHES = 3, 16
+KEPT = Path(__file__).resolve().parents[2] / "docs" / "reports" / "text-conditioned"
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +284,16 @@ def test_a_report_that_is_not_whole_is_not_read(report, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(RecordError, match="lacks macs_of_query"):
         TextConditioned.load(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.iterdir()), ids=lambda path: path.stem)
+def test_reports_that_were_kept_load_and_say_what_the_docs_conclude(path):
+    merged = None
+    for row in TextConditioned.load(path).rows[1:]:
+        merged = row.result.agreement if row.order == "merging" else merged
+        if row.by_text:
+            assert row.result.agreement.value < merged.value
+            assert row.break_even is not None
 
 
 def refused(capsys, *arguments) -> str:
