@@ -54,6 +54,7 @@ from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.seeds import SeedsOptions
 from evaluation.table import TableOptions
+from evaluation.text_conditioned import TextConditionedOptions
 from figures.latency import LatencyFigureOptions
 from figures.mask import MaskOptions
 from figures.masking import MaskingFigureOptions
@@ -85,6 +86,7 @@ COMMANDS = {
     "evaluation.patches": PatchesOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.table": TableOptions,
+    "evaluation.text_conditioned": TextConditionedOptions,
     "figures.latency": LatencyFigureOptions,
     "figures.mask": MaskOptions,
     "figures.masking": MaskingFigureOptions,
