@@ -30,6 +30,7 @@ from compress.baseline import BaselineOptions
 from compress.budgets.budgets import MacBudget
 from compress.budgets.settings import Setting
 from compress.command import run_command
+from compress.distill import DistillOptions
 from compress.early_exit import EarlyExitOptions
 from compress.errors import UserError
 from compress.fisher import FisherOptions
@@ -65,6 +66,7 @@ from figures.repair import RepairOptions
 COMMANDS = {
     "compress.align": AlignCommandOptions,
     "compress.baseline": BaselineOptions,
+    "compress.distill": DistillOptions,
     "compress.early_exit": EarlyExitOptions,
     "compress.fisher": FisherOptions,
     "compress.flip": FlipOptions,
