@@ -62,9 +62,9 @@ class RankingOptions(TokenOptions):
 
     @property
     def finish(self) -> Finish:
-        """What is done to what the rule makes: an alignment is of images."""
-        finish = super().finish
-        return replace(finish, align="none") if self.tower == "text" else finish
+        """What is done to what the rule makes: only what embeds images is aligned."""
+        own = replace(self, align="none") if self.tower == "text" else self
+        return super(RankingOptions, own).finish
 
 
 @dataclass(frozen=True)
