@@ -42,7 +42,7 @@ class ReducedTextTower(ReducedLayers):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
@@ -57,13 +57,13 @@ class ReducedTextTower(ReducedLayers):
             output_attentions=output_attentions,
             return_dict=return_dict,
         )
-        input_ids = input_ids.view(-1, input_ids.shape[-1])
-        if not self._leaves_fewer(input_ids.shape[1]):
+        if input_ids is None or not self._leaves_fewer(input_ids.shape[-1]):
             asked = {"output_hidden_states": states, "output_attentions": attentions}
             dense: BaseModelOutputWithPooling = super().forward(  # type: ignore[misc]
                 input_ids, attention_mask, position_ids, return_dict=True, **asked, **kwargs
             )
             return dense.to_tuple() if as_output is False else dense
+        input_ids = input_ids.view(-1, input_ids.shape[-1])
         weights: list[Tensor] | None = [] if attentions else None
         hidden: Tensor = self.embeddings(input_ids=input_ids, position_ids=position_ids)
         sizes = self._sizes(input_ids, attention_mask)
