@@ -59,7 +59,7 @@ class TokenRule:
     per_layer: ClassVar[tuple[str, ...]] = ()
     """Fields that have one number for each layer; an early exit cuts them off."""
     tower: ClassVar[Literal["vision", "text"]] = "vision"
-    """Which towers it is for."""
+    """Which towers it is for. Of a text only the tokens of its layers can change."""
 
     # --- what is asked ---
 

@@ -8,7 +8,7 @@ code.
 from collections.abc import Sequence
 from dataclasses import fields, make_dataclass
 
-from transformers import CLIPVisionConfig
+from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from .aligned_projection import Alignment
 from .checks import is_whole
@@ -76,7 +76,8 @@ def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
     names = {*rule.settings(), *(field.name for field in fields(rule))}
     if not fields(rule):
         raise ValueError(f"{rule.__name__} has no fields: is it decorated as a dataclass?")
-    if every := sorted(names & set(dir(CLIPVisionConfig()))):
+    usual = CLIPVisionConfig() if rule.tower == "vision" else CLIPTextConfig()
+    if every := sorted(names & set(dir(usual))):
         raise ValueError(
             f"{rule.__name__} takes {', '.join(every)}, which is an entry of every tower"
         )
