@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascade import Stage
+from cascade import Cascade, Stage
 from pruning_mechanism import Mask, Reduction, Tower, TowerError, load, macs, prune, reduce
 from pruning_mechanism.modeling.text_ranking import TextRanking
 from pruning_mechanism.modeling.tokens import ends_of, keep_ranked_of_texts
@@ -259,3 +260,22 @@ def test_what_is_no_share_is_refused(shares, reason):
 def test_one_reduction_is_of_one_tower():
     with pytest.raises(TypeError, match="text and vision one after the other"):
         Reduction(ranked_share_per_layer=SHARES, layers=2)
+
+
+def test_each_stage_of_a_cascade_searches_with_its_own_texts():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (6, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    pictures = [Image.fromarray(pixels.numpy()) for pixels in noise]
+    processor, dense = tiny_processor(), tiny_clip()
+    first = Stage(reduce(dense, Reduction(ranked_share_per_layer=(0.4, 0.4))), processor)
+    last = Stage(dense, processor)
+    cascade = Cascade([first, last], m=[3])
+    cascade.index(pictures, keys=range(6))
+    query = "a red disc on the left of a big blue square"
+    scores = [
+        (stage.encode_images(pictures) @ stage.encode_texts([query]).T)[:, 0]
+        for stage in (first, last)
+    ]
+    candidates = scores[0].topk(3).indices.tolist()
+    expected = sorted(candidates, key=lambda place: -scores[1][place])[:2]
+    assert [hit.key for hit in cascade.search(query, k=2)] == expected
