@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pruning_mechanism import WIDTHS
-from pruning_mechanism.modeling.token_rules import FewerTextTokens
+from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
 from pruning_mechanism.protocols import Config
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
@@ -76,8 +76,9 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     digest = hashlib.sha256()
     shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
     # an unpruned tower of a model whose other tower was pruned is what it was before
-    unset = (*WIDTHS, *(field.name for field in fields(FewerTextTokens)))
-    shape = {name: value for name, value in shape.items() if name not in unset or value}
+    rules = (field.name for kind in (FewerTokens, FewerTextTokens) for field in fields(kind))
+    unset = (*WIDTHS, *rules)
+    shape = {name: value for name, value in shape.items() if name not in unset or value is not None}
     shape["model_type"] = shape["model_type"].removeprefix("pruned_")
     for described in (shape, preparation):
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
