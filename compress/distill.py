@@ -116,7 +116,6 @@ from compress.rule_command import run_rule
 from compress.solving.alignment import align_features, pooled_features
 from compress.students.student import (
     Asked,
-    Student,
     check_name,
     check_weights,
     new_student,
@@ -133,7 +132,6 @@ from compress.training.teacher import (
 from compress.training.training import LEAST_IMAGES, check_batch, parted, taught
 from pruning_mechanism import check_belongs, text_embeddings, tower_of
 from pruning_mechanism.families import tower_config
-from pruning_mechanism.protocols import Processor
 
 USUAL_SIZE = 224
 """Side of the images of a student that learns from captions, if none is asked for."""
@@ -150,25 +148,20 @@ def rule(options: StudentOptions) -> Rule:
     setting = Setting(Asked(options.student).architecture)
 
     def step(source: Source, recipe: Recipe) -> Step:
-        dual = options.text_encoder is not None
-        student = None if dual else _student_of(source, options)
-        model = source.model if student is None else student.model
-        processor = source.processor if student is None else _of_images(student)
-        images = replace(source.calibration, processor=processor)
-        own = replace(source, model=model, processor=processor, calibration=images)
-        if student is None or student.drawn:
-            settle_norms(model, images)
+        untaught, notes = source, tuple[str, ...]()
+        if options.text_encoder is None:
+            untaught, notes = _with_student(source, options)
         teaching = _teaching(source, options, recipe)
-        own = replace(own, model=_head_start(own, teaching, options))
-        learns = copy.deepcopy(own.model)
-        lesson = taught(own, learns, recipe, options.finish, options.state, teaching)
+        started = replace(untaught, model=_head_start(untaught, teaching, options))
+        learns = copy.deepcopy(started.model)
+        lesson = taught(started, learns, recipe, options.finish, options.state, teaching)
         return Step(
             learns,
-            processor,
+            started.processor,
             pooled=lesson.pooled,
             embeddings=lesson.embeddings,
             settled=lesson.settled,
-            notes=(*(student.notes if student else ()), *lesson.notes),
+            notes=(*notes, *lesson.notes),
         )
 
     needs = Needs(False, options.reads_captions, full=True, images=LEAST_IMAGES)
@@ -187,24 +180,25 @@ def _asked(options: StudentOptions, size: int) -> Asked:
     )
 
 
-def _student_of(source: Source, options: StudentOptions) -> Student:
-    """The student that learns from a full tower."""
+def _with_student(source: Source, options: StudentOptions) -> tuple[Source, tuple[str, ...]]:
+    """A source whose model is a new student in place of the full tower, and notes about it."""
     size = tower_config(source.full.tower.model.config, "vision").image_size
     asked = _asked(options, size if isinstance(size, int) else max(size))
     student = new_student(asked, source.full.tower.dimension, source.full.processor)
     student.model.to(source.sampling.device)  # type: ignore[arg-type]  # its wrapper hides self
-    return student
-
-
-def _of_images(student: Student) -> Processor:
-    return student.images
+    images = replace(source.calibration, processor=student.images)
+    if student.drawn:
+        settle_norms(student.model, images)
+    own = replace(source, model=student.model, processor=student.images, calibration=images)
+    return own, student.notes
 
 
 def _teaching(source: Source, options: StudentOptions, recipe: Recipe) -> Teaching:
     """What the student is to learn: by the full tower, or by the captions."""
     captions = None
-    texts = {"weights": weights_digest(source.model), "by": options.text_encoder or "text tower"}
+    texts: dict[str, str] = {}
     if options.reads_captions:
+        texts = {"weights": _texts_digest(source.model), "device": options.device}
         several = source.calibration.corpus["captions"]
         captions = caption_embeddings(
             lambda found: _embedded(source, found), several, texts, options.distinct_captions
@@ -214,6 +208,12 @@ def _teaching(source: Source, options: StudentOptions, recipe: Recipe) -> Teachi
     if captions is None:
         raise TypeError("a text encoder teaches by captions")
     return by_captions(digest(source.calibration), captions, recipe.views, texts)
+
+
+def _texts_digest(model: PreTrainedModel) -> str:
+    """What identifies the weights of a model's text tower."""
+    own = {name: part for name, part in model.named_children() if name.startswith("text_")}
+    return weights_digest(torch.nn.ModuleDict(own))
 
 
 def _embedded(source: Source, texts: list[str]) -> Tensor:
@@ -255,6 +255,8 @@ def dual_source(options: StudentOptions) -> Source:
     sampling, path = options.sampling, texts.name
     tokenise = tokeniser_of(model, processor)
     calibration = drawn(sampling, processor, tokenise, True, Needs(images=LEAST_IMAGES))
+    if student.drawn:
+        settle_norms(model, calibration)
     return Source(
         path,
         model,
