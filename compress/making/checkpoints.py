@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from compress.choices import DEMO_MODEL
 from compress.errors import UserError
-from compress.making.user_cache import cache_file, keep
+from pruning_mechanism.user_cache import cache_file, keep
 from pruning_mechanism import Compression
 from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
 from pruning_mechanism.checkpoints.record import first_line
