@@ -21,10 +21,10 @@ from torch import Tensor
 from compress.calibrating.calibration import Calibration
 from compress.errors import UserError
 from compress.making.source import Source
-from pruning_mechanism.user_cache import cache_file, keep
 from compress.training.views import view_of
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from pruning_mechanism.protocols import Processor
+from pruning_mechanism.user_cache import cache_file, keep
 
 _NAME = "embeddings"
 

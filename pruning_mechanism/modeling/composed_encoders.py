@@ -108,7 +108,7 @@ def backbone(config: PreTrainedConfig, **loading: Any) -> Module:
 
 
 def reparameterize(model: Module) -> None:
-    """Merge the branches of a model that only training needs, in place; the rest stays trainable."""
+    """Merge the branches of a model that only training needs, in place; it stays trainable."""
     library("timm").utils.reparameterize_model(model, inplace=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

@@ -28,7 +28,7 @@ from pruning_mechanism.checkpoints.from_open_clip.naming import (
     is_open_clip,
     open_clip,
 )
-from pruning_mechanism.checkpoints.from_open_clip.plain import Differs, Made, plain
+from pruning_mechanism.checkpoints.from_open_clip.plain import DiffersError, Made, plain
 from pruning_mechanism.checkpoints.from_open_clip.preparing import own_tokenizer, processor_of
 from pruning_mechanism.checkpoints.from_open_clip.whole import composed
 from pruning_mechanism.checkpoints.identity import files_fingerprint
@@ -93,7 +93,7 @@ def _write(wanted: Wanted, directory: Path) -> None:
     """Convert a model and write it."""
     theirs, dtype = _opened(wanted)
     made = described(copy.deepcopy(theirs), wanted)
-    found = made.kind.from_pretrained(  # type: ignore[attr-defined]
+    found = made.kind.from_pretrained(
         None, config=made.config, state_dict=dict(made.weights), dtype=torch.float32
     ).eval()
     side = tower_config(found.config, "vision").image_size
@@ -114,11 +114,11 @@ def described(theirs: Module, wanted: Wanted) -> Made:
     """
     try:
         return plain(theirs, own_tokenizer(wanted))
-    except Differs:
+    except DiffersError:
         pass
     try:
         return composed(theirs, wanted)
-    except Differs as error:
+    except DiffersError as error:
         raise TowerError(f"{wanted.spec}: can't be converted: {error}") from error
 
 
@@ -185,13 +185,13 @@ def _random_texts(
     """
     asked: Mapping[str, Any] = wanted.text
     length = asked.get("context_length", 77)
-    padding = getattr(getattr(text, "config", None), "pad_token_id", None)
-    padding = getattr(text, "pad_id", 0) if padding is None else padding
+    padding: int = text.config.pad_token_id if hasattr(text, "config") else text.pad_id
     last = text.vocab_size - 1
     ids = torch.randint(3, max(4, last), (2, length), generator=random)
-    end = getattr(text, "eos_id", last) if asked.get("pool_type") == "eos" else last
+    end: int = text.eos_id if asked.get("pool_type") == "eos" else last
     for row, place in enumerate((length - 1, length // 2)):
-        ids[row, place], ids[row, place + 1 :] = end, padding
+        ids[row, place] = end
+        ids[row, place + 1 :] = padding
     mask = torch.ones_like(ids)
     mask[1, length // 2 + 1 :] = 0
     return ids, None if asked.get("pool_type") == "last" else mask

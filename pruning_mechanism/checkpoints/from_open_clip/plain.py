@@ -77,7 +77,7 @@ SIGLIP_VISION = {
 }
 
 
-class Differs(ValueError):
+class DiffersError(ValueError):
     """A tower that has a part which the class of transformers' lacks; says which."""
 
 
@@ -98,7 +98,7 @@ def plain(model: Module, own_tokenizer: bool) -> Made:
         own_tokenizer: whether texts are read by open_clip's own tokenizer.
 
     Raises:
-        Differs: there is no such class.
+        DiffersError: there is no such class.
     """
     if isinstance(model.visual, open_clip().timm_model.TimmModel):
         return _siglip(model)
@@ -146,7 +146,7 @@ def _siglip(model: Module) -> Made:
     _expect(not any(True for _ in trunk.fc_norm.parameters()), "norm before the head")
     _check_text(text)
     _expect(text.attn_mask is None and text.cls_emb is None and text.pool_type == "last", "text")
-    _expect(isinstance(text.text_projection, nn.Linear), "text projection")
+    _expect(text.text_projection is not None, "text projection")
     block, pool = trunk.blocks[0], trunk.attn_pool
     _expect(_activation(block.mlp.act) == _activation(pool.mlp.act), "activation of the head")
     vision = {
@@ -160,13 +160,15 @@ def _siglip(model: Module) -> Made:
         "hidden_act": _activation(block.mlp.act),
     }
     _expect(pool.num_heads == block.attn.num_heads, "heads of the head")
-    outputs = text.text_projection.out_features
+    outputs, texts = text.output_dim, text.state_dict()
+    if isinstance(text.text_projection, nn.Parameter):  # else a layer with a bias
+        matrix = texts.pop("text_projection").T
+        texts["text_projection.weight"] = matrix
+        texts["text_projection.bias"] = matrix.new_zeros(outputs)
     _expect(outputs == trunk.embed_dim, "length of an embedding")
     entries = _text_sizes(text, outputs) | {"projection_size": outputs}
     ends = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}  # no token is read as such
-    placed = _placed(
-        "vision_model", trunk.state_dict(), SIGLIP_VISION, "blocks.", TIMM_LAYER
-    )
+    placed = _placed("vision_model", trunk.state_dict(), SIGLIP_VISION, "blocks.", TIMM_LAYER)
     for kind in ("weight", "bias"):
         parts = [placed.pop(f"vision_model.{name}.{kind}") for name in ("q", "kv")]
         placed[f"vision_model.head.attention.in_proj_{kind}"] = torch.cat(parts)
@@ -174,9 +176,7 @@ def _siglip(model: Module) -> Made:
     weights = {
         **placed,
         position: placed[position].squeeze(0),
-        **_placed(
-            "text_model", text.state_dict(), TEXT, "transformer.resblocks.", OPEN_CLIP_LAYER
-        ),
+        **_placed("text_model", texts, TEXT, "transformer.resblocks.", OPEN_CLIP_LAYER),
         "logit_scale": model.logit_scale.detach().reshape(1),
         "logit_bias": _bias(model).reshape(1),
     }
@@ -226,7 +226,7 @@ def _activation(module: nn.Module) -> str:
         return "gelu_pytorch_tanh"
     if isinstance(module, nn.GELU):
         return "gelu_pytorch_tanh" if module.approximate == "tanh" else "gelu"
-    raise Differs(f"activation {type(module).__name__}")
+    raise DiffersError(f"activation {type(module).__name__}")
 
 
 def _square(size: Any) -> int:
@@ -237,7 +237,7 @@ def _square(size: Any) -> int:
 
 def _expect(condition: bool, part: str) -> None:
     if not condition:
-        raise Differs(part)
+        raise DiffersError(part)
 
 
 def _placed(
@@ -257,7 +257,7 @@ def _placed(
         of_layer: the names inside a layer, without their last part.
 
     Raises:
-        Differs: a tensor has no place.
+        DiffersError: a tensor has no place.
     """
     placed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -277,5 +277,5 @@ def _placed(
         elif stem in known:
             placed[f"{place}.{known[stem]}.{kind}"] = tensor
         else:
-            raise Differs(name)
+            raise DiffersError(name)
     return placed

@@ -1,8 +1,8 @@
 """How open_clip prepares images and texts, as a processor of transformers'.
 
-Images: transformers resizes by torchvision on tensors, open_clip by Pillow; `docs/support.md` says
-how far they are apart. Texts: the tokenizer has open_clip's vocabulary, and cleans texts as open_clip
-does, except that text which was decoded wrongly isn't mended.
+Images: transformers resizes by torchvision on tensors, open_clip by Pillow; docs/support.md says
+how far they are apart. Texts: the tokenizer has open_clip's vocabulary, and cleans texts as
+open_clip does, except that text which was decoded wrongly isn't mended.
 """
 
 import string
@@ -136,7 +136,9 @@ def _end_in_padding(backend: Tokenizer, found: PreTrainedTokenizerBase) -> None:
 def _cleaning(kind: str) -> normalizers.Normalizer:
     """What open_clip does to a text first."""
     mended: Mapping[str, str] = ENTITIES | LIGATURES
-    steps = [normalizers.Replace(old, new) for old, new in mended.items()]
+    steps: list[normalizers.Normalizer] = [
+        normalizers.Replace(old, new) for old, new in mended.items()
+    ]
     steps += [normalizers.Replace(Regex(old), new) for old, new in QUOTES.items()]
     steps.append(normalizers.NFC())
     if kind == "canonicalize":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_mechanism.checkpoints.from_open_clip.naming import Wanted, open_clip
-from pruning_mechanism.checkpoints.from_open_clip.plain import Differs, Made
+from pruning_mechanism.checkpoints.from_open_clip.plain import DiffersError, Made
 from pruning_mechanism.modeling.composed_encoders import reparameterize
 from pruning_mechanism.modeling.libraries import Module
 from pruning_mechanism.modeling.modeling_composed_clip import (
@@ -47,7 +47,7 @@ def composed(model: Module, wanted: Wanted) -> Made:
         wanted: what it was made by.
 
     Raises:
-        Differs: its text tower is of a kind that there is no place for.
+        DiffersError: its text tower is of a kind that there is no place for.
     """
     texts = _text(model.text, wanted)
     for images in _images(model.visual, wanted):
@@ -65,7 +65,7 @@ def composed(model: Module, wanted: Wanted) -> Made:
         }
         if fits(config, weights):
             return Made(ComposedClipModel, config, weights)
-    raise Differs("tower that can't be made again from its configuration")
+    raise DiffersError("tower that can't be made again from its configuration")
 
 
 def fits(config: ComposedClipConfig, weights: Mapping[str, Tensor]) -> bool:
@@ -89,11 +89,13 @@ def deployed(visual: Module) -> bool:
 
 def _images(visual: Module, wanted: Wanted) -> list[Side]:
     """The forms that an image tower may have here, that with a projection of its own first."""
-    height, width = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (
-        visual.image_size,
-    ) * 2
+    height, width = (
+        visual.image_size
+        if isinstance(visual.image_size, (tuple, list))
+        else (visual.image_size,) * 2
+    )
     if height != width:
-        raise Differs(f"images of {height} x {width} pixels")
+        raise DiffersError(f"images of {height} x {width} pixels")
     entries = {
         "image_size": int(height),
         "projection_dim": wanted.model["embed_dim"],
@@ -190,7 +192,7 @@ def _text_of_transformers(text: Module, wanted: Wanted, entries: Mapping[str, An
     pooling = POOLINGS.get(wanted.text.get("hf_pooler_type", "mean_pooler"))
     encoder = text.transformer.state_dict()
     if pooling is None or any(name.startswith("pooler.") for name in encoder):
-        raise Differs("pooling of its text tower")
+        raise DiffersError("pooling of its text tower")
     projection = dict(text.proj.named_children())
     hidden = projection["0"].out_features if projection else 0
     own = {
