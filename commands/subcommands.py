@@ -99,6 +99,12 @@ SUBCOMMANDS = (
         "Train a pruned, merged or shortened vision tower towards the full tower's embeddings.",
     ),
     Subcommand(
+        "distill",
+        "compress.distill",
+        "compress",
+        "Train a small image encoder of timm towards the full tower's embeddings.",
+    ),
+    Subcommand(
         "experiment",
         "evaluation.cascade",
         "measure",

@@ -57,7 +57,7 @@ class TrainingOptions(TokenOptions):
         """How it is trained."""
         same = {field.name for field in fields(Recipe)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in same}
-        return Recipe(flips=not self.no_flips, **given)
+        return Recipe(flips=not self.no_flips, views=1 if self.no_flips else 2, **given)
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def rule(options: TrainingOptions) -> Rule:
             source.processor,
             pooled=lesson.pooled,
             embeddings=lesson.embeddings,
+            settled=lesson.settled,
             notes=lesson.notes,
         )
 
@@ -100,12 +101,17 @@ def rule(options: TrainingOptions) -> Rule:
     return Rule("heal", asked, step, check, Needs(layers=False, full=True, images=LEAST_IMAGES))
 
 
-def check(source: Source, recipe: Recipe) -> None:
-    """Raise `UserError` for a tower that has nothing to learn, or a batch that can't be shared."""
+def check_batch(recipe: Recipe) -> None:
+    """Raise `UserError` for a batch that can't be shared by the processes."""
     if recipe.batch_size % processes():
         raise UserError(
             f"--batch-size {recipe.batch_size} can't be shared equally by {processes()} processes"
         )
+
+
+def check(source: Source, recipe: Recipe) -> None:
+    """Raise `UserError` for a tower that has nothing to learn, or a batch that can't be shared."""
+    check_batch(recipe)
     if source.full.tower.model is source.model:
         raise UserError(
             f"{source.path} is the full tower itself: name a result of another rule to heal"

@@ -10,7 +10,6 @@ size together.
     python -m compress.resolution --choose-from 64,96,128 --mac-constraint 0.6
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -61,9 +60,10 @@ from compress.making.rule import Rule, Step
 from compress.making.source import Source
 from compress.rule_command import run_rule
 from pruning_mechanism import Reduction, mac_fraction, reduce
+from pruning_mechanism.checkpoints.preparation import resized_processor
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.modeling.tokens import complexity
-from pruning_mechanism.protocols import Config, Processor
+from pruning_mechanism.protocols import Config
 
 
 def rule(options: ResolutionOptions) -> Rule:
@@ -101,17 +101,6 @@ def _of_all(source: Source, asked: float | MacBudget) -> Step:
     return Step(
         reduce(source.model, reduction), resized_processor(source.processor, reduction.image_size)
     )
-
-
-def resized_processor(processor: Processor, size: int) -> Processor:
-    """A copy of a processor that prepares images of another size."""
-    changed = copy.deepcopy(processor)
-    images = getattr(changed, "image_processor", changed)
-    for name in ("size", "crop_size"):
-        given = getattr(images, name, None)
-        if given:
-            setattr(images, name, type(given)(**{key: size for key in dict(given) if given[key]}))
-    return changed
 
 
 def _of_each(source: Source, budget: MacBudget, sides: list[int]) -> Step:

@@ -3,10 +3,12 @@
 Between the rules and the floor of all command lines (`commands`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from commands.inputs import inputs_of
 from commands.published import published_name
@@ -15,21 +17,28 @@ from commands.writing.results import Setting as Named
 from compress.budgets.settings import Setting
 from compress.choices import DEMO_MODEL, towers_called
 from compress.errors import UserError
-from compress.making.make import Result, make, write
+from compress.making.make import Result, make, share_of, write
 from compress.making.rule import Rule
 from compress.making.source import Needs, Source, open_source
 from compress.options import FullTowerOptions, OutputOptions
 from compress.training.processes import is_first
 from corpora import CorpusError
-from pruning_mechanism import Shape, TowerError, macs, parameters
+from pruning_mechanism import Shape, TowerError, TowerKind, layered, macs, parameters
 from pruning_mechanism.families import tower_config
 
 MENDABLE = (UserError, TowerError, CorpusError)
 """What the libraries raise where a user of a command can do something about it."""
 
 
-def run_rule(rule: Rule, options: FullTowerOptions) -> None:
+def run_rule(
+    rule: Rule, options: FullTowerOptions, opened: Callable[[], Source] | None = None
+) -> None:
     """The command of a rule, whose options have `output` and `overwrite`.
+
+    Args:
+        rule: what to do.
+        options: of its command.
+        opened: gives the source, if that isn't what the options' checkpoints are.
 
     Raises:
         UserError, UsageError, TowerError, CorpusError: something that is named can't be used, or
@@ -45,7 +54,7 @@ def run_rule(rule: Rule, options: FullTowerOptions) -> None:
     _refuse_unread_texts(rule, options)
     finish = options.finish
     needs = rule.needs | Needs.of(finish.align)
-    source = open_source(options.checkpoints, options.sampling, needs)
+    source = opened() if opened else open_source(options.checkpoints, options.sampling, needs)
     for setting in rule.settings:
         rule.check(source, rule.asked[setting])
 
@@ -90,17 +99,13 @@ def summary(source: Source, result: Result) -> list[RenderableType]:
         table.add_column(heading, justify="right")
     for kind in source.kinds:
         for name, model in (("before", source.model), ("after", result.model)):
-            cost, shape = macs(model, kind), Shape.of(model.config, tower=kind)
-            first, last = shape.layer_tokens[0].attention, shape.layer_tokens[-1].mlp
+            cost, share = macs(model, kind).encoder, share_of(source, model, [kind])
             table.add_row(
                 name,
                 kind,
-                f"{tower_config(model.config, kind).num_hidden_layers}",
-                f"{first:g}" if first == last else f"{first:g} → {last:g}",
-                f"{sum(shape.heads):,}",
-                f"{sum(shape.neurons):,}",
-                f"{cost.encoder / 1e9:.3f}",
-                f"{cost.fraction:.3f}",
+                *_layers(model, kind),
+                f"{cost / 1e9:.3f}",
+                f"{share:.3f}",
                 f"{parameters(model, kind):,}",
             )
     found = result.alignment
@@ -112,3 +117,17 @@ def summary(source: Source, result: Result) -> list[RenderableType]:
         f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
         f"{found.left_out:.4g} on images left out",
     ]
+
+
+def _layers(model: PreTrainedModel, kind: TowerKind) -> tuple[str, str, str, str]:
+    """A tower's layers, tokens, heads and neurons, as far as rules know them."""
+    if kind == "vision" and not layered(model):
+        return ("–",) * 4
+    shape = Shape.of(model.config, tower=kind)
+    first, last = shape.layer_tokens[0].attention, shape.layer_tokens[-1].mlp
+    return (
+        f"{tower_config(model.config, kind).num_hidden_layers}",
+        f"{first:g}" if first == last else f"{first:g} → {last:g}",
+        f"{sum(shape.heads):,}",
+        f"{sum(shape.neurons):,}",
+    )

@@ -82,7 +82,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
         raise UserError(f"{title}: {error}") from error
     towers = tuple(repaired(step.model, cut, finish, f"{title}: repair") for cut in step.cuts)
     stored, model, alignment = source.stored_dtype or source.model.dtype, step.model, None
-    if finish.align == "ridge":
+    if finish.align == "ridge" and not step.settled:
         if step.cuts:  # aligned as it is computed once it is loaded
             model, _ = cast(model, stored)
             model.to(source.model.dtype)  # type: ignore[arg-type]  # its wrapper hides self
@@ -148,7 +148,7 @@ def _record(
         samples=len(source.calibration),
         seed=source.sampling.seed,
         macs=sum(cost.encoder for cost in costs),
-        mac_fraction=_share(source, model),
+        mac_fraction=share_of(source, model, source.kinds),
         tower_macs=sum(cost.tower for cost in costs),
         parameters=sum(parameters(model, kind) for kind in source.kinds),
         seconds=0.0,
@@ -160,12 +160,12 @@ def _record(
     )
 
 
-def _share(source: Source, model: PreTrainedModel) -> float:
-    """MACs of what was made, as a share of the dense tower's that it came from or stands before."""
-    if source.kinds == ("vision",):
+def share_of(source: Source, model: PreTrainedModel, kinds: Sequence[TowerKind]) -> float:
+    """MACs of towers, as a share of the dense ones' that they come from or stand before."""
+    if tuple(kinds) == ("vision",):
         return mac_share(model, source.full.tower.model)
-    dense = [Shape.of(model.config, dense=True, tower=kind) for kind in source.kinds]
-    encoder = sum(macs(model, kind).encoder for kind in source.kinds)
+    dense = [Shape.of(model.config, dense=True, tower=kind) for kind in kinds]
+    encoder = sum(macs(model, kind).encoder for kind in kinds)
     return encoder / sum(shape.encoder_macs for shape in dense)
 
 

@@ -33,8 +33,9 @@ class Step:
 
     `cuts` are the towers that lost units, which repair goes over. `pooled` is what the model reads
     off the calibration images, float32 [n, 2d], and `embeddings` the full tower's of these, float32
-    [n, e], where the rule came to know them on its way. `notes` are for the reader of the record;
-    `files` writes what else belongs beside the model.
+    [n, e], where the rule came to know them on its way. `settled` says that the
+    projection is better left as it is, whatever is asked for afterwards. `notes` are for the reader
+    of the record; `files` writes what else belongs beside the model.
     """
 
     model: PreTrainedModel
@@ -42,6 +43,7 @@ class Step:
     cuts: tuple[Cut, ...] = ()
     pooled: Tensor | None = None
     embeddings: Tensor | None = None
+    settled: bool = False
     notes: tuple[str, ...] = ()
     files: Callable[[Path], None] | None = None
 

@@ -33,6 +33,7 @@ from pruning_mechanism import (
     load_processor,
     read_record,
     tower_of,
+    vision_alone,
 )
 from pruning_mechanism.checkpoints.checkpoint import (
     computed_dtype,
@@ -166,7 +167,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     texts, tokeniser = (
         _text_tower(checkpoints, model, processor, device) if captions else (None,) * 2
     )
-    calibration = _drawn(sampling, processor, tokeniser, captions, needs)
+    calibration = drawn(sampling, processor, tokeniser, captions, needs)
     cache = Cache()
     stored = stored_dtype(path)
     deployed = computed_dtype(stored, device)
@@ -179,6 +180,9 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
             settings = {FULL_FINGERPRINT: aligned_to}
             called = checkpoints.recorded(full.path)
             notes = (f"aligned to {called}, which isn't what it was made from",)
+            if not layered(model) and hasattr(model, "text_model"):
+                model, processor = vision_alone(model), image_side(processor)
+                notes = (*notes, "its own texts are embedded elsewhere, and left out")
     return Source(
         path,
         model,
@@ -215,13 +219,18 @@ def _subject(
     return Subject(tower, calibration, texts, alive, cache, deployed_dtype=deployed)
 
 
-def _drawn(
+def drawn(
     sampling: Sampling,
     processor: Processor,
     tokeniser: Tokeniser | None,
     captions: bool,
     needs: Needs,
 ) -> Calibration:
+    """The calibration images.
+
+    Raises:
+        UserError: there are too few.
+    """
     corpus = load_corpus(sampling.corpus, sampling.directory, sampling.split, captions=captions)
     calibration = Calibration.draw(
         corpus,
@@ -291,12 +300,18 @@ def _full_tower(
     model, processor = load(path, device, exact=True), load_processor(path)
     check_belongs(processor, model, texts=False)
     full = FullTower(path, tower_of(model), processor)
-    if full.tower.dimension != own.tower.dimension:
+    if layered(own.tower.model) and full.tower.dimension != own.tower.dimension:
         raise UserError(
             f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
             f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
         )
     return full
+
+
+def image_side(processor: Processor) -> Processor:
+    """What prepares images, of a processor that may prepare texts too."""
+    images: Processor = getattr(processor, "image_processor", processor)
+    return images
 
 
 def _same_place(one: str, other: str) -> bool:

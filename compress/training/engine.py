@@ -4,12 +4,15 @@ Between the views of images and a tower that has learnt. Progress, checkpoints, 
 precision, clipping and several processes are the Trainer's and accelerate's.
 """
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 from torch.optim import AdamW
 from transformers import (
     EarlyStoppingCallback,
@@ -18,15 +21,16 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from compress.training.held_out import AT, agreement
-from compress.training.losses import affinity_loss, cosine_loss
+from compress.training.losses import affinity_loss, contrastive_loss, cosine_loss
 from compress.training.processes import processes
 from compress.training.progress import Progress
 from compress.training.recipe import Recipe
 from compress.training.views import Views
-from pruning_mechanism import Tower
+from pruning_mechanism.protocols import AnyTower
 
 METRIC = f"agreement@{AT}"
 OF_PROJECTION = 0.1
@@ -49,46 +53,68 @@ class Trained:
 
 
 class Imitation(nn.Module):
-    """A tower that learns to answer as the full tower; only its own weights are in it."""
+    """A tower that learns to answer as its teacher; only its own weights are in it."""
 
-    def __init__(self, tower: Tower, affinity: float):
+    def __init__(self, tower: AnyTower, recipe: Recipe):
         super().__init__()
         self.modules_of_tower = nn.ModuleList(tower.modules)
         self.answer = tower.embeddings
-        self.affinity = affinity
+        self.recipe = recipe
+        self.final = [tower.final]  # in a list, since it is among the modules already
+        learns = tower.final if recipe.part == "head" else self
+        self.requires_grad_(False)
+        learns.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "Imitation":
+        """As of any module; where the head alone learns, all else stays as in inference."""
+        super().train(mode and self.recipe.part == "all")
+        self.training = mode
+        self.final[0].train(mode)
+        return self
+
+    def without_features(self, _final: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the projection gets in training: some features are 0, the others larger for it."""
+        return (dropout(given[0], self.recipe.dropout, self.training), *given[1:])
 
     def embed(self, pixels: Tensor) -> Tensor:
         """The tower's embeddings, float32 [b, e], of pixels of any type, wherever they are."""
         weights = next(self.parameters())
         return self.answer(pixels.to(weights)).float()
 
-    def forward(self, pixels: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, pixels: Tensor, embeddings: Tensor, texts: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The loss, and what the tower answers [b, e].
 
         Args:
             pixels: [b, 3, height, width], prepared for the tower.
-            embeddings: the full tower's, [b, e].
+            embeddings: the teacher's, [b, e].
+            texts: a caption's of each, [b, e].
         """
-        own = self.embed(pixels)
-        loss = cosine_loss(own, embeddings)
-        if self.affinity and len(own) > 1:
-            loss = loss + self.affinity * affinity_loss(own, embeddings)
+        own, recipe = self.embed(pixels), self.recipe
+        loss = recipe.cosine * cosine_loss(own, embeddings)
+        if recipe.affinity and len(own) > 1:
+            loss = loss + recipe.affinity * affinity_loss(own, embeddings)
+        if recipe.contrastive and texts is not None and len(own) > 1:
+            loss = loss + recipe.contrastive * contrastive_loss(own, texts)
         return {"loss": loss, "embeddings": own}
 
 
-def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: Path) -> Trained:
+def train(tower: AnyTower, learnt: Views, held_out: Views, recipe: Recipe, state: Path) -> Trained:
     """Train a tower in place; it ends as it was in the look at the held out images that was best.
 
     A training that was interrupted is taken up where `state` has it last.
 
     Args:
-        tower: what to train; all its parameters are.
+        tower: what to train.
         learnt: what it is trained on.
         held_out: what tells how good it is.
         recipe: how.
         state: directory of the unfinished training, of this one alone.
     """
-    student = Imitation(tower, recipe.affinity).requires_grad_(True)
+    student = Imitation(tower, recipe)
+    student.eval()
+    dropped = tower.final.register_forward_pre_hook(student.without_features)
     trainer = Trainer(
         model=student,
         args=_arguments(recipe, state, next(student.parameters()).device),
@@ -101,11 +127,30 @@ def train(tower: Tower, learnt: Views, held_out: Views, recipe: Recipe, state: P
     )
     trainer.remove_callback(PrinterCallback)
     before = _measured(student, held_out, recipe.batch_size)
-    last = get_last_checkpoint(str(state)) if state.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=last_whole(state))
     trainer.accelerator.wait_for_everyone()
     student.eval().requires_grad_(False)
+    dropped.remove()
     return Trained(before, trainer.state.best_metric or 0.0, trainer.state.global_step)
+
+
+def last_whole(state: Path) -> str | None:
+    """The last checkpoint of an unfinished training that is whole; later ones are removed.
+
+    The Trainer writes `trainer_state.json` at the end of each: a process that is killed before
+    leaves a directory without it, or with a part of it.
+    """
+    while state.is_dir():
+        last: str | None = get_last_checkpoint(str(state))
+        if last is None:
+            break
+        try:
+            json.loads((Path(last) / TRAINER_STATE_NAME).read_bytes())
+        except (OSError, ValueError):
+            shutil.rmtree(last)
+        else:
+            return last
+    return None
 
 
 def _optimizer(student: nn.Module, projection: nn.Module, recipe: Recipe) -> AdamW:
@@ -116,8 +161,10 @@ def _optimizer(student: nn.Module, projection: nn.Module, recipe: Recipe) -> Ada
     size, which steps of one size would drown.
     """
     groups = []
-    solved = set(projection.parameters())
+    solved = set(projection.parameters()) if recipe.part == "all" else set()
     for parameter in student.parameters():
+        if not parameter.requires_grad:
+            continue
         size = max(LEAST_SIZE, float(parameter.detach().square().mean().sqrt()))
         rate = recipe.learning_rate * size * (OF_PROJECTION if parameter in solved else 1)
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0

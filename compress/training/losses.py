@@ -1,10 +1,11 @@
-"""Losses that pull a first stage's embeddings towards the full tower's; captions play no part.
+"""Losses that pull a first stage's embeddings towards its teacher's.
 
 Pure functions of embeddings. Only directions count, as in a search: all of them normalise.
 """
 
+import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, kl_div, normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, normalize
 
 TEMPERATURE = 0.05
 """Of similarities in a batch. CLIP's own logit scale ends at 1/0.01, where one image takes all."""
@@ -40,3 +41,19 @@ def affinity_loss(own: Tensor, full: Tensor, temperature: float = TEMPERATURE) -
     return kl_div(
         found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
     )
+
+
+def contrastive_loss(own: Tensor, texts: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """How badly images and their captions find each other within a batch (CLIP, arXiv 2103.00020).
+
+    The mean of two cross entropies, over the captions for each image and over the images for each
+    caption.
+
+    Args:
+        own: the images' embeddings [b, e], b > 1.
+        texts: one caption's embedding of each [b, e].
+        temperature: that similarities are divided by.
+    """
+    logits = normalize(own, dim=1) @ normalize(texts, dim=1).T / temperature
+    itself = torch.arange(len(own), device=own.device)
+    return (cross_entropy(logits, itself) + cross_entropy(logits.T, itself)) / 2

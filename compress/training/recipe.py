@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
+Part = Literal["all", "head"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a first stage is trained towards the full tower's embeddings.
+    """How a first stage is trained towards the embeddings of a teacher.
 
     Attributes:
         steps: of the optimizer, at most.
@@ -17,8 +18,13 @@ class Recipe:
             along a cosine.
         warm_up: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
+        part: what is trained, all of the tower or the projection at its head alone.
+        cosine: weight of the distance of each image to its own embedding by the teacher.
         affinity: weight of the loss that compares similarities within a batch.
-        flips: whether each image is seen as it is and mirrored.
+        contrastive: weight of the loss that tells an image's caption from the others' in a batch.
+        dropout: share of the features in front of the projection that a step leaves out.
+        views: how many views of each image are seen: as it is, mirrored, then crops.
+        flips: whether views may be mirrored.
         held_out: images that are left out, to tell when to stop.
         looks: how many times they are looked at.
         patience: looks without a gain after which training stops.
@@ -31,7 +37,12 @@ class Recipe:
     learning_rate: float = 0.05
     warm_up: float = 0.1
     weight_decay: float = 0.01
+    part: Part = "all"
+    cosine: float = 1.0
     affinity: float = 0.0
+    contrastive: float = 0.0
+    dropout: float = 0.0
+    views: int = 2
     flips: bool = True
     held_out: int = 512
     looks: int = 10

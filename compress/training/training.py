@@ -17,12 +17,17 @@ from compress.making.source import Source
 from compress.solving.alignment import align_features, pooled_features
 from compress.training.engine import Trained, train
 from compress.training.held_out import agreement
-from compress.training.processes import first_alone, is_first
+from compress.training.processes import is_first
 from compress.training.recipe import Recipe
-from compress.training.teacher import digest, full_embeddings, identified, prepared_by
+from compress.training.teacher import (
+    Teaching,
+    by_full_tower,
+    identified,
+    prepared_by,
+    weights_digest,
+)
 from compress.training.views import Views
-from pruning_mechanism import Tower
-from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism import tower_of
 
 LEAST_IMAGES = 88
 """Images that are trained on and held out at least: a quarter is held out, and each of these finds
@@ -33,23 +38,30 @@ ten of the others, which are twice as many."""
 class Lesson:
     """What came of a training, beside the weights.
 
-    `embeddings` are the full tower's of all calibration images, float32 [n, e]; `pooled` is what
-    the trained model reads off them, float32 [n, 2d], if that had to be known; `notes` are for the
-    reader of the record.
+    `embeddings` are the teacher's of all calibration images, float32 [n, e]; `pooled` is what the
+    trained model reads off them, float32 [n, r], if that had to be known; `settled` says that the
+    projection is better as it has learnt than solved for again; `notes` are for the reader of the
+    record.
     """
 
     embeddings: Tensor
     pooled: Tensor | None
+    settled: bool
     notes: tuple[str, ...]
 
 
 def taught(
-    source: Source, model: PreTrainedModel, recipe: Recipe, finish: Finish, state: Path
+    source: Source,
+    model: PreTrainedModel,
+    recipe: Recipe,
+    finish: Finish,
+    state: Path,
+    teaching: Teaching | None = None,
 ) -> Lesson:
     """Train a model's vision tower on a source's calibration images, in place.
 
     Where it isn't better on the images held out, with its projection solved for again if that is
-    what will be done, it stays as it was.
+    better still, it stays as it was.
 
     Args:
         source: its images, and the full tower whose embeddings are to be met.
@@ -57,39 +69,40 @@ def taught(
         recipe: how.
         finish: what will be done to the model afterwards.
         state: where unfinished trainings are kept, each in a directory of its own.
+        teaching: what is to be learnt; by default the full tower's embeddings.
     """
-    images, tower = source.calibration, Tower.of(model)
-    content = digest(images)
-    with first_alone(images.device):
-        views = full_embeddings(source, 2 if recipe.flips else 1, content)
-    full = views[:, 0]
-    learnt, held_out = _parted(len(images), recipe.held_out)
+    images, tower = source.calibration, tower_of(model)
+    teaching = teaching or by_full_tower(source, recipe)
+    views, full = teaching.embeddings, teaching.embeddings[:, 0]
+    learnt, held_out = parted(len(images), recipe.held_out)
     own = state / identified(
-        model=fingerprint(source.path, source.model),
+        model=weights_digest(source.model),
         prepared=prepared_by(source.processor),
-        full=fingerprint(source.full.path, source.full.tower.model),
-        images=content,
         recipe=asdict(recipe),
+        **teaching.identity,
     )
-    found = train(
-        tower, Views(images, views, learnt), Views(images, views[:, :1], held_out), recipe, own
-    )
-    after, pooled = found.after, None
+    seen = Views(images, views, learnt, recipe.flips, teaching.captions)
+    found = train(tower, seen, Views(images, views[:, :1], held_out), recipe, own)
+    after, pooled, settled = found.after, None, False
     if finish.align == "ridge":
         pooled = pooled_features(model, images, "features")
         known = slice(learnt.start, learnt.stop)
         features, seed = finish.align_features, source.sampling.seed
         aligned, _ = align_features(model, pooled[known], full[known], features, seed)
-        after = max(after, _agreement(aligned, pooled, full, held_out))
+        solved = _agreement(aligned, pooled, full, held_out)
+        settled = solved < found.after
+        after = max(found.after, solved)
     if after <= found.before:
         model.load_state_dict(source.model.state_dict())
-        pooled = None
+        pooled, settled = None, False
     if is_first():
         shutil.rmtree(own, ignore_errors=True)
-    return Lesson(full, pooled, _said(found, after, len(learnt), len(held_out)))
+    return Lesson(
+        full, pooled, settled, _said(found, after, (len(learnt), len(held_out)), teaching.teacher)
+    )
 
 
-def _parted(images: int, held_out: int) -> tuple[range, range]:
+def parted(images: int, held_out: int) -> tuple[range, range]:
     """Which images are trained on, and which are left out: the last, a quarter at most."""
     left = images - min(held_out, images // 4)
     return range(left), range(left, images)
@@ -98,15 +111,16 @@ def _parted(images: int, held_out: int) -> tuple[range, range]:
 @torch.no_grad()
 def _agreement(aligned: PreTrainedModel, pooled: Tensor, full: Tensor, rows: range) -> float:
     """Agreement@10 of an aligned model on some images, from what it reads off them."""
-    final = Tower.of(aligned).final
+    final = tower_of(aligned).final
     weights = next(final.parameters())
     own = final(pooled[rows.start : rows.stop].to(weights)).float().cpu()
     return agreement(own, full[rows.start : rows.stop])
 
 
-def _said(found: Trained, after: float, learnt: int, held_out: int) -> tuple[str, ...]:
+def _said(found: Trained, after: float, images: tuple[int, int], teacher: str) -> tuple[str, ...]:
+    learnt, held_out = images
     among = (
-        f"trained on {learnt} images in {found.steps} steps; agreement@10 with the full tower "
+        f"trained on {learnt} images in {found.steps} steps; agreement@10 with {teacher} "
         f"among {held_out} others"
     )
     if after <= found.before:

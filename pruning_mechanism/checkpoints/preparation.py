@@ -4,6 +4,7 @@ Beside `checkpoint`. A processor of another model gives pixels of another size, 
 text tower never saw; code that pairs the two calls `check_belongs` first.
 """
 
+import copy
 import logging
 import math
 import shutil
@@ -119,6 +120,17 @@ def _tokenizer_problem(path: str | Path, reason: str) -> str:
                 f"pip install {package}"
             )
     return f"{path}: texts can't be encoded, since its tokenizer can't be read: {reason}"
+
+
+def resized_processor(processor: Processor, size: int) -> Processor:
+    """A copy of a processor that prepares images of another size."""
+    changed = copy.deepcopy(processor)
+    images = getattr(changed, "image_processor", changed)
+    for name in ("size", "crop_size"):
+        given = getattr(images, name, None)
+        if given:
+            setattr(images, name, type(given)(**{key: size for key in dict(given) if given[key]}))
+    return changed
 
 
 def check_belongs(processor: Processor, model: PreTrainedModel, texts: bool = True) -> None:

@@ -27,7 +27,7 @@ from compress.making.make import make
 from compress.making.source import Source, open_source
 from compress.solving.repair import DAMPINGS, rescale
 from pruning_mechanism import Mask, embed, image_embeddings, prune, sublayers
-from pruning_mechanism.tower import text_embeddings
+from pruning_mechanism.encoding import text_embeddings
 from tests.benchmarks.conftest import LAYERS, seconds
 from tests.conftest import WORDS, tiny_processor, write_folder
 

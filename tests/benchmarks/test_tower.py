@@ -23,7 +23,7 @@ from compress.calibrating.importance import Importance, mask_gradients
 from compress.calibrating.objective import contrastive_loss, objective_named
 from compress.fisher import fisher_information
 from pruning_mechanism import Mask, Tower, image_embeddings, macs, prune
-from pruning_mechanism.tower import text_embeddings
+from pruning_mechanism.encoding import text_embeddings
 from tests.benchmarks.conftest import LAYERS, against
 
 BATCH = int(os.environ.get("TOWER_BATCH", "32"))

@@ -20,7 +20,7 @@ from compress.command import run_command
 from compress.errors import UserError
 from corpora import load_corpus
 from pruning_mechanism import Mask, TowerError, load
-from pruning_mechanism.tower import image_embeddings, text_embeddings
+from pruning_mechanism.encoding import image_embeddings, text_embeddings
 from tests.conftest import tiny_clip, tiny_processor
 
 KINDS = get_args(Estimator)

@@ -18,7 +18,7 @@ from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.costs.latency import Conditions, LatencyTable
-from pruning_mechanism.tower import image_embeddings
+from pruning_mechanism.encoding import image_embeddings
 from tests.compress.same_function import CHANGES
 from tests.compress.solving.test_alignment import calibration
 from tests.conftest import tiny_clip, tiny_processor

@@ -9,7 +9,6 @@ from transformers import CLIPVisionModelWithProjection
 
 from cascade import ResumedStage, Stage
 from compress.command import run_command
-from compress.resolution import resized_processor
 from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
 from evaluation.experiment.quality import Queries
@@ -17,6 +16,7 @@ from evaluation.reports import table
 from evaluation.reports.report import Report
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, Reduction, load, macs, reduce, save
+from pruning_mechanism.checkpoints.preparation import resized_processor
 from tests.conftest import tiny_clip, tiny_processor
 
 

@@ -8,7 +8,7 @@ from compress.calibrating.importance import mask_gradients
 from compress.calibrating.objective import Contrastive, contrastive_loss
 from compress.errors import UserError
 from pruning_mechanism import Mask, Tower, masked, sublayers
-from pruning_mechanism.tower import image_embeddings, text_embeddings
+from pruning_mechanism.encoding import image_embeddings, text_embeddings
 from tests.conftest import tiny_clip
 
 

@@ -14,11 +14,12 @@ from torch.nn.functional import cosine_similarity
 
 from compress import flip, heal, recover
 from compress.command import run_command
+from compress.training.engine import last_whole
 from corpora import load_corpus, open_image
 from corpora.column import undecoded
 from corpora.pixels import pixel_values
 from pruning_mechanism import load, load_processor
-from pruning_mechanism.tower import image_embeddings
+from pruning_mechanism.encoding import image_embeddings
 from tests.fresh import ROOT, Process, python
 
 COMMANDS = {
@@ -116,6 +117,17 @@ def test_after_a_kill_the_same_command_goes_on_and_ends_as_if_never_interrupted(
     run(given)
     again, first = (load_file(path / "model.safetensors") for path in (tmp_path / "out", healed))
     assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(tmp_path):
+    for step, content in ((3, '{"global_step": 3}'), (6, '{"glo'), (9, ""), (12, None)):
+        place = tmp_path / f"checkpoint-{step}"
+        place.mkdir()
+        if content is not None:
+            (place / "trainer_state.json").write_text(content)
+    assert last_whole(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    assert last_whole(tmp_path / "nothing") is None
 
 
 def test_what_is_healed_is_pruned_again_and_the_projection_is_solved_for(

@@ -1,0 +1,1 @@
+"""Students: first stages that are not cut out of the full tower but made of other encoders."""
