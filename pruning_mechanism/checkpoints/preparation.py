@@ -223,8 +223,8 @@ def _check_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) ->
             f"has {text.vocab_size:,}: they don't belong together"
         )
     pooling = family.text.pooling if family.text else None
-    wanted = text.eos_token_id
     if pooling in ("end", "end or highest"):
+        wanted = text.eos_token_id
         if pooling == "end or highest" and wanted == 2:
             # such towers read the token of the highest number
             wanted = max(n for token, n in vocabulary.items() if token not in added or n == end)

@@ -21,6 +21,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput, CLIPVisionModelOu
 
 from .aligned_projection import AlignedProjection
 from .composed_encoders import ImageEncoder, check_text, check_vision, text_encoder
+from .open_clip_encoders import make_mask
 
 
 class ComposedClipVisionConfig(PreTrainedConfig):
@@ -104,6 +105,7 @@ class ComposedModel(PreTrainedModel):
         """Leave what the libraries initialised; buffers that no file holds are made anew."""
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
+        make_mask(module)
 
     def _compose_images(self, config: Any) -> None:
         check_vision(config)

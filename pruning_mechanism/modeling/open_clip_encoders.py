@@ -79,6 +79,13 @@ def without_projection(visual: Module) -> Tensor | None:
     return matrix
 
 
+def make_mask(module: nn.Module) -> None:
+    """Make the mask of a causal text tower of open_clip's anew, which no file holds."""
+    if hasattr(module, "build_causal_mask") and module.attn_mask is not None:
+        text: Module = module
+        text.attn_mask = text.build_causal_mask().to(text.positional_embedding.device)
+
+
 class OpenClipTextEncoder(nn.Module):
     """Tokens [b, n] → embeddings [b, e], by a text tower of open_clip's with its projection.
 
@@ -90,12 +97,6 @@ class OpenClipTextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = tower_of_open_clip(config.arguments, "text_cfg")
-
-    def init_non_persistent_buffers(self) -> None:
-        """Make the mask of a causal tower, which no file holds."""
-        if self.encoder.attn_mask is not None:
-            mask = self.encoder.build_causal_mask()
-            self.encoder.attn_mask = mask.to(self.encoder.positional_embedding.device)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_others: Any

@@ -169,11 +169,11 @@ def _check_parity(wanted: Wanted, theirs: Module, found: PreTrainedModel) -> Non
     random = torch.Generator().manual_seed(0)
     config = tower_config(found.config, "vision")
     pixels = torch.randn(2, 3, config.image_size, config.image_size, generator=random)
-    _compare(wanted, "image", image_embeddings(found, pixels), theirs.encode_image(pixels))
+    _compare(wanted, "image", image_embeddings(found, pixels), theirs.visual(pixels))
     ids, mask = _random_texts(wanted, theirs.text, random)
     own: Any = found
     texts = own.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
-    _compare(wanted, "text", texts, theirs.encode_text(ids))
+    _compare(wanted, "text", texts, theirs.text(ids))
 
 
 def _random_texts(
