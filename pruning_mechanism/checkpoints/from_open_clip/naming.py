@@ -93,11 +93,11 @@ def find(spec: str) -> Wanted:
 
 def _unknown(name: str) -> str:
     known = open_clip().list_models()
+    if same := [each for each in known if each.lower() == name.lower()]:
+        return f"open_clip writes it {same[0]}"
     near = difflib.get_close_matches(name.lower(), [each.lower() for each in known], SHOWN, 0.5)
     names = [each for each in known if each.lower() in near] or known
     more = "" if len(names) <= SHOWN else f" and {len(names) - SHOWN} more"
-    if name in near:
-        return f"open_clip writes it {names[0]}"
     return f"open_clip has no model {name!r}: it has {', '.join(names[:SHOWN])}{more}"
 
 
