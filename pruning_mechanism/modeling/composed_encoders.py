@@ -37,6 +37,8 @@ TEXT_LIBRARIES = ("transformers", "open_clip")
 """Where text encoders come from."""
 POOLINGS = ("mean", "first", "last")
 """Which tokens make a text's embedding: the mean of all, the first, the last; padding aside."""
+MERGED_AT_ONCE = ("fastvit",)
+"""Modules of timm whose models can be made in their merged form, which saves seconds."""
 REFUSED = ("pretrained", "checkpoint", "cache", "features_only", "scriptable", "exportable")
 """How arguments begin by which a library would fetch weights, or make another kind of model."""
 
@@ -94,15 +96,22 @@ class ImageEncoder(nn.Module):
 
 def backbone(config: PreTrainedConfig, **loading: Any) -> Module:
     """An image encoder without its classifier; `loading` are further arguments of timm's maker."""
+    merged = False
     if config.library == "open_clip":
         made = tower_of_open_clip(config.arguments, "vision_cfg")
         without_projection(made)
     else:
+        timm = library("timm")
         arguments = {"in_chans": config.num_channels, **(config.arguments or {}), **loading}
-        made = library("timm").create_model(config.architecture, num_classes=0, **arguments)
+        merged = config.reparameterized and timm.models.is_model_in_modules(
+            config.architecture, MERGED_AT_ONCE
+        )
+        if merged:
+            arguments["inference_mode"] = True
+        made = timm.create_model(config.architecture, num_classes=0, **arguments)
     if config.sigmoid_attention:
         attend_by_sigmoid(made)
-    if config.reparameterized:
+    if config.reparameterized and not merged:
         reparameterize(made)
     return made
 

@@ -142,9 +142,12 @@ def test_what_is_merged_is_made_again_by_timm(name):
         model = ComposedClipVisionModel(ComposedClipConfig(vision_config=vision).vision_config)
         training = timm.create_model(name, num_classes=0, **arguments)
         merged = timm.utils.reparameterize_model(training)
-    own = [tensor.shape for tensor in model.vision_model.encoder.state_dict().values()]
-    assert own == [tensor.shape for tensor in merged.state_dict().values()]
-    assert len(own) < len(training.state_dict())
+    own, expected, before = (
+        {name: tensor.shape for name, tensor in each.state_dict().items()}
+        for each in (model.vision_model.encoder, merged, training)
+    )
+    assert own == expected
+    assert len(own) < len(before)
 
 
 def test_the_features_of_a_hybrid_tower_come_before_its_projection(spec):
