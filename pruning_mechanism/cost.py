@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from pruning_mechanism.encoding import layered, tower_of
 from pruning_mechanism.families import (
+    MODEL_CLASSES,
     TowerKind,
     TowerParts,
     config_class,
@@ -262,7 +263,7 @@ def macs(model: PreTrainedModel, tower: TowerKind = "vision") -> Macs:
     What it costs whose layers no rule knows is counted as it runs, biases and norms left out.
     """
     if tower == "vision" and not layered(model):
-        return _counted(type(model), model.config.to_json_string(use_diff=False))
+        return _counted(model.config.model_type, model.config.to_json_string(use_diff=False))
     shape = Shape.of(model.config, tower=tower)
     dense = Shape.of(model.config, dense=True, tower=tower)
     return Macs(shape.encoder_macs, shape.tower_macs, shape.encoder_macs / dense.encoder_macs)
@@ -282,14 +283,14 @@ def mac_share(model: PreTrainedModel, full: PreTrainedModel) -> float:
 
 
 @functools.cache
-def _counted(kind: type[PreTrainedModel], entries: str) -> Macs:
+def _counted(model_type: str, entries: str) -> Macs:
     """MACs of a tower that is taken as a whole, by torch's counter, without computing anything.
 
     It takes seconds; `entries` are those of the configuration, as JSON.
     """
-    whole = config_class(kind).from_dict(json.loads(entries))
+    made: Any = MODEL_CLASSES[model_type]
+    whole = config_class(made).from_dict(json.loads(entries))
     with torch.device("meta"):
-        made: Any = kind
         empty: Any = made(whole).eval()
         config = tower_config(whole, "vision")
         pixels = torch.empty(1, config.num_channels, config.image_size, config.image_size)

@@ -163,8 +163,9 @@ def vision_alone(model: PreTrainedModel) -> PreTrainedModel:
     """
     if layered(model):
         raise TowerError(f"the vision tower of a {type(model).__name__} is not taken as a whole")
+    own: Any = copy.deepcopy(tower_config(model.config, "vision"))
     with torch.device("meta"):
-        alone: Any = ComposedClipVisionModel(copy.deepcopy(tower_config(model.config, "vision")))
+        alone: Any = ComposedClipVisionModel(own)
     encoder, projection = copy.deepcopy(tower_of(model).modules)
     alone.vision_model, alone.visual_projection = encoder, projection
     alone.config._name_or_path = model.config._name_or_path
