@@ -1,5 +1,7 @@
 """Models of open_clip answer as open_clip does, once they are Hugging Face directories."""
 
+from pathlib import Path
+
 import open_clip
 import pytest
 import timm
@@ -13,7 +15,9 @@ from compress import align, fisher, recover
 from compress.choices import Checkpoints, Sampling
 from compress.command import run_command
 from compress.making.checkpoints import find_base
+from compress.making.keys import read_keys
 from compress.making.source import Needs, open_source
+from evaluation.experiment.first_stages import made_before
 from pruning_mechanism import (
     TowerError,
     image_embeddings,
@@ -179,6 +183,14 @@ def test_it_is_converted_once(spec, monkeypatch):
     assert fingerprint(spec("CLIP"), model) == fingerprint(place, model)
     assert stored_dtype(spec("CLIP")) == torch.float32
     assert read_record(spec("CLIP")) is None
+
+
+def test_a_stage_of_an_experiment_is_named_so(spec):
+    stage = made_before(Path(spec("MobileCLIP")))
+    assert stage.name == "open_clip:MobileCLIP"
+    assert not read_keys(stage.directory)
+    with pytest.raises(TowerError, match="has no model 'none'"):
+        made_before(Path("open_clip:none"))
 
 
 def test_other_weights_are_converted_anew(places, tmp_path):
