@@ -7,6 +7,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pruning_mechanism import WIDTHS
+from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
 from pruning_mechanism.protocols import Config
 
 # Entries of a configuration that say where a tower came from rather than what it computes.
@@ -74,7 +76,9 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     digest = hashlib.sha256()
     shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
     # an unpruned tower of a model whose other tower was pruned is what it was before
-    shape = {name: value for name, value in shape.items() if name not in WIDTHS or value}
+    rules = (field.name for kind in (FewerTokens, FewerTextTokens) for field in fields(kind))
+    unset = (*WIDTHS, *rules)
+    shape = {name: value for name, value in shape.items() if name not in unset or value is not None}
     shape["model_type"] = shape["model_type"].removeprefix("pruned_")
     for described in (shape, preparation):
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())

@@ -123,6 +123,12 @@ SUBCOMMANDS = (
         "Mask patches by each rule, put each tower in front of the full one, measure.",
     ),
     Subcommand(
+        "text-conditioned",
+        "evaluation.text_conditioned",
+        "measure",
+        "Re-rank with fewer tokens, chosen by the query's text or without it; measure both.",
+    ),
+    Subcommand(
         "zero-shot",
         "evaluation.zero_shot",
         "measure",

@@ -18,8 +18,8 @@ from commands.flags import Bounds, Count, NumberFromZero, Share, Unread
 from commands.run import main_of
 from compress.command import run_command
 from compress.errors import check_installed
-from compress.heal import TrainingOptions
 from compress.options import MaskShare, OutputOptions
+from compress.training.options import TrainingOptions
 from compress.training.recipe import Part, Recipe
 
 
@@ -110,7 +110,6 @@ from compress.budgets.settings import Setting
 from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import tokeniser_of
 from compress.errors import UserError
-from compress.heal import check_batch
 from compress.making.rule import Rule, Step
 from compress.making.source import FullTower, Needs, Source, drawn
 from compress.rule_command import run_rule
@@ -131,7 +130,7 @@ from compress.training.teacher import (
     digest,
     weights_digest,
 )
-from compress.training.training import LEAST_IMAGES, parted, taught
+from compress.training.training import LEAST_IMAGES, check_batch, parted, taught
 from pruning_mechanism import check_belongs, text_embeddings, tower_of
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.protocols import Processor

@@ -8,56 +8,13 @@ alone, and the projection is solved for once more. What pruning left is inherite
     python -m compress.heal --model results/joint-mac-0.07
 """
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
 
-from commands.flags import Bounds, Count, WrittenPath
 from commands.run import main_of
 from compress.command import run_command
-from compress.errors import check_installed
-from compress.options import OutputOptions, TokenOptions
-from compress.training.recipe import Precision, Recipe
-
-
-@dataclass(frozen=True)
-class TrainingOptions(TokenOptions):
-    """How a first stage is trained towards the full tower."""
-
-    samples: Count = 8192
-    """images to train on, and to hold out"""
-    steps: Count = 400
-    """steps of training, at most"""
-    batch_size: Count = 64
-    """images in a step, on all processes together, and computed at once elsewhere"""
-    learning_rate: Annotated[float, Bounds(0, low_open=True)] = 0.05
-    """peak learning rate, relative to the size of each weight matrix"""
-    affinity: Annotated[float, Bounds(0)] = 0.0
-    """weight of affinity mimicking (TinyCLIP): similarities within a batch, beside each cosine"""
-    no_flips: bool = False
-    """see no image mirrored; for images with writing in them"""
-    held_out: Annotated[int, Bounds(22)] = 512
-    """images that are left out, to tell when to stop; a quarter of the samples at most"""
-    patience: Count = 10
-    """stop after so many looks at them without a gain; there are ten in all"""
-    precision: Precision = "float32"
-    """of matrix products; weights are float32 either way"""
-    state: WrittenPath = Path("results/training")
-    """where unfinished training is kept; the same command goes on with it"""
-
-    reads_target: ClassVar = True
-
-    def check(self) -> None:
-        """Raise `UserError` if transformers' Trainer lacks accelerate."""
-        super().check()
-        check_installed("accelerate", "train")
-
-    @property
-    def recipe(self) -> Recipe:
-        """How it is trained."""
-        same = {field.name for field in fields(Recipe)} & {field.name for field in fields(self)}
-        given = {name: getattr(self, name) for name in same}
-        return Recipe(flips=not self.no_flips, views=1 if self.no_flips else 2, **given)
+from compress.options import OutputOptions
+from compress.training.options import TrainingOptions
+from compress.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -78,8 +35,7 @@ from compress.errors import UserError
 from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
-from compress.training.processes import processes
-from compress.training.training import LEAST_IMAGES, taught
+from compress.training.training import LEAST_IMAGES, check_batch, taught
 
 
 def rule(options: TrainingOptions) -> Rule:
@@ -99,14 +55,6 @@ def rule(options: TrainingOptions) -> Rule:
 
     asked = {Setting("steps", options.steps): options.recipe}
     return Rule("heal", asked, step, check, Needs(layers=False, full=True, images=LEAST_IMAGES))
-
-
-def check_batch(recipe: Recipe) -> None:
-    """Raise `UserError` for a batch that can't be shared by the processes."""
-    if recipe.batch_size % processes():
-        raise UserError(
-            f"--batch-size {recipe.batch_size} can't be shared equally by {processes()} processes"
-        )
 
 
 def check(source: Source, recipe: Recipe) -> None:

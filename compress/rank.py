@@ -1,21 +1,23 @@
-"""Token ranking: after some layers only the patches that matter most go on, the others as one.
+"""Token ranking: after some layers only the tokens that matter most go on, the others as one.
 
 Ranks are the class token's attention (EViT, arXiv 2202.07800), or what a tiny predictor says of a
 patch's effect on the embedding (in the way of Patch Ranking, arXiv 2409.14607). The predictor is
 linear in the layer-normalised token and solved in closed form against the true leave-one-out
-effect: 1 - cos between the embedding with the patch and without it.
+effect: 1 - cos between the embedding with the patch and without it. Of a text the ranks are the
+attention of its end, and the share is of its own tokens; start and end always stay.
 
     python -m compress.rank --keep 0.7 --ranker learned
+    python -m compress.rank --keep 0.7 --tower text
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from commands.flags import Bounds, Count, Share, Unread, by_default
 from commands.run import main_of
 from compress.budgets.budgets import MacBudget
-from compress.choices import LEAST_IMAGES
+from compress.choices import LEAST_IMAGES, Checkpoints, Finish
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import OutputOptions, TokenOptions
@@ -25,10 +27,12 @@ Ranker = Literal["attention", "learned"]
 
 @dataclass(frozen=True)
 class RankingOptions(TokenOptions):
-    """Which patches go on, how many, and from where on."""
+    """Which patches go on, or tokens of a text, how many, and from where on."""
 
+    tower: Literal["vision", "text"] = "vision"
+    """which to make cheaper; texts aren't aligned"""
     keep: Annotated[tuple[Share, ...], by_default("0.7")] = ()
-    """share of the patches that goes on, each time, in (0, 1]"""
+    """share of the patches, or of a text's tokens, that goes on, each time, in (0, 1]"""
     mac_constraint: tuple[Share, ...] = ()
     """instead: kept MACs / dense MACs of the encoder layers, in (0, 1]; picks the share"""
     after: tuple[Count, ...] = ()
@@ -44,12 +48,28 @@ class RankingOptions(TokenOptions):
         Unread(
             ("rank_samples",), lambda options: options.ranker != "learned", "--ranker attention"
         ),
+        Unread(
+            ("ranker", "rank_samples", "align", "align_features", "target"),
+            lambda options: options.tower == "text",
+            "--tower text",
+        ),
     )
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Which checkpoints to open, and the tower of them."""
+        return replace(super().checkpoints, towers=(self.tower,))
+
+    @property
+    def finish(self) -> Finish:
+        """What is done to what the rule makes: only what embeds images is aligned."""
+        own = replace(self, align="none") if self.tower == "text" else self
+        return super(RankingOptions, own).finish
 
 
 @dataclass(frozen=True)
 class RankOptions(RankingOptions, OutputOptions):
-    """Let the highest-ranked patches go on, and fuse the others into one token.
+    """Let the highest-ranked tokens go on, and fuse the others into one.
 
     Example: python -m compress.rank --keep 0.7
     """
@@ -75,7 +95,7 @@ from pruning_mechanism.families import tower_config
 from pruning_mechanism.protocols import Config
 
 USUAL_KEEPS = (0.7,)
-"""The share of patches that goes on if none is asked for."""
+"""The share of tokens that goes on if none is asked for."""
 PATCHES_AN_IMAGE = 16
 """Patches of each image whose effect is measured."""
 LEAST_EFFECT = 1e-9
@@ -88,30 +108,36 @@ def rule(options: RankingOptions) -> Rule:
     def choose(config: Config, asked: float | MacBudget) -> Reduction:
         if not isinstance(asked, MacBudget):
             return _ranked(config, asked, options)
-        patches = int(Shape.of(config).tokens) - 1
-        shares = [(count + 1) / patches for count in range(patches)]
+        tokens = int(Shape.of(config, tower=options.tower).tokens)
+        tokens -= 2 if options.tower == "text" else 1  # start and end, or the class token
+        shares = [(count + 1) / tokens for count in range(tokens)]
         return within(config, [_ranked(config, share, options) for share in shares], asked)
 
     def step(source: Source, asked: float | MacBudget) -> Step:
         made = reduce(source.model, choose(source.model.config, asked))
-        if options.ranker == "learned":
+        if learns:
             images = source.calibration.first(options.rank_samples)
             learn_rankers(made, images, options.seed)
         return Step(made, source.processor)
 
+    learns = options.ranker == "learned" and options.tower == "vision"
     asked = asked_of("keep", options.keep or USUAL_KEEPS, options.mac_constraint)
-    needs = Needs(images=LEAST_IMAGES) if options.ranker == "learned" else Needs()
+    needs = Needs(images=LEAST_IMAGES) if learns else Needs()
     return Rule("rank", asked, step, check_of(choose), needs)
 
 
 def _ranked(config: Config, keep: float, options: RankingOptions) -> Reduction:
     """Each time the share `keep` of what was kept before goes on."""
-    layers = tower_config(config, "vision").num_hidden_layers
+    layers = tower_config(config, options.tower).num_hidden_layers
     places = [layer - 1 for layer in options.after]
     if not places:
         places = sorted({layers // 4, layers // 2, 3 * layers // 4} - {layers})
     if any(not 0 <= index < layers for index in places):
         raise UserError(f"--after takes layers from 1 to {layers}, found {list(options.after)}")
+    if options.tower == "text":
+        at = set(places)
+        shares = tuple(keep if index in at else 1.0 for index in range(layers))
+        return Reduction(ranked_share_per_layer=shares)
     patches, kept = int(Shape.of(config).tokens) - 1, [0] * layers
     for number, place in enumerate(sorted(set(places)), start=1):
         kept[place] = max(1, round(keep**number * patches))

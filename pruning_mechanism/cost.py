@@ -74,7 +74,7 @@ class Shape:
     def of(cls, config: Config, dense: bool = False, tower: TowerKind = "vision") -> "Shape":
         """The shape of one of `config`'s towers, or, if `dense`, of what it was pruned from.
 
-        A text tower has as many tokens as its context is long.
+        A text tower has as many tokens as its context is long, before rules leave any out.
 
         Raises:
             TowerError: the configuration's family, or its tower of this kind, doesn't fit.
@@ -82,6 +82,7 @@ class Shape:
         own, parts = tower_config(config, tower), parts_of(config, tower)
         tokens: float
         before: float
+        of_layers: tuple[LayerTokens, ...]
         head_dim = own.hidden_size // own.num_attention_heads
         layers = dense_size(own, "num_hidden_layers") if dense else own.num_hidden_layers
         rules = () if dense else asked_rules(own)
@@ -91,8 +92,9 @@ class Shape:
             return tuple(kept or [most] * layers)
 
         if tower == "text":
-            tokens, before = tower_config(config, "text").max_position_embeddings, 0
-            of_layers = (LayerTokens(tokens, tokens**2, tokens),) * layers
+            context = tower_config(config, "text").max_position_embeddings
+            tokens, before = context, 0
+            of_layers = tuple(_path(context, layers, rules))
         else:
             vision = tower_config(config, "vision")
             side = dense_size(vision, "image_size") if dense else vision.image_size
@@ -197,17 +199,21 @@ def _counts(
         )
         for rule in rules:
             patches = rule.patches(patches)
-        tokens = patches + (parts.pooling == "first")
-        path = []
-        for layer in range(layers):
-            left, compared = tokens, 0
-            for rule in rules:
-                compared += rule.compared(layer, left)
-                left = rule.left(layer, left)
-            path.append(LayerTokens(tokens, tokens**2, left, compared))
-            tokens = left
-        counts.append((share, path))
+        counts.append((share, _path(patches + (parts.pooling == "first"), layers, rules)))
     return counts
+
+
+def _path(tokens: int, layers: int, rules: Sequence[TokenRule]) -> list[LayerTokens]:
+    """The tokens of each layer, of so many that enter the first."""
+    path = []
+    for layer in range(layers):
+        left, compared = tokens, 0
+        for rule in rules:
+            compared += rule.compared(layer, left)
+            left = rule.left(layer, left)
+        path.append(LayerTokens(tokens, tokens**2, left, compared))
+        tokens = left
+    return path
 
 
 def _mean(counts: list[tuple[float, list[LayerTokens]]], layer: int) -> LayerTokens:

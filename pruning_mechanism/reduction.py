@@ -1,7 +1,7 @@
 """Reduction + tower → the tower with fewer tokens, fewer layers or an aligned projection.
 
-What `Mask` and `prune` are to widths, `Reduction` and `reduce` are to all else that makes a vision
-tower cheaper. Each reduction is made on top of those before, and on top of pruning, so a chain of
+What `Mask` and `prune` are to widths, `Reduction` and `reduce` are to all else that makes a tower
+cheaper. Each reduction is made on top of those before, and on top of pruning, so a chain of
 rules is one model. What can be asked for is what the token rules say (`modeling.token_rules`).
 """
 
@@ -16,7 +16,14 @@ from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.encoding import layered, tower_of
-from pruning_mechanism.families import WIDTHS, TowerError, family_of, parts_of, tower_config
+from pruning_mechanism.families import (
+    WIDTHS,
+    TowerError,
+    TowerKind,
+    family_of,
+    parts_of,
+    tower_config,
+)
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
 from pruning_mechanism.modeling.modeling_composed_clip import ComposedClipVisionModel
@@ -28,14 +35,14 @@ from pruning_mechanism.modeling.token_rules import (
     names_to_register,
     token_rules,
 )
-from pruning_mechanism.protocols import Config, VisionConfig
+from pruning_mechanism.protocols import Config, TowerConfig
 from pruning_mechanism.surgery import rebuilt
 from pruning_mechanism.tower import Tower
 
 
 @dataclass(frozen=True, init=False)
 class Reduction:
-    """What a vision tower is to do from now on; what isn't named it does as before.
+    """What a tower is to do from now on; what isn't named it does as before.
 
     The keyword arguments are the settings of the token rules; each can be read as an attribute,
     None if it isn't asked for. Those of the rules built in:
@@ -45,10 +52,11 @@ class Reduction:
     - `resolutions`, `resolution_bounds`, `resolution_shares`: of `modeling.resolutions`;
     - `kept_patches`, `patch_rule`, `patch_seed`: of `modeling.patch_masking`;
     - `merged_per_layer`: of `modeling.merging`, one number for each layer;
-    - `ranked_per_layer`, `ranker`: of `modeling.ranking`, one number for each layer.
+    - `ranked_per_layer`, `ranker`: of `modeling.ranking`, one number for each layer;
+    - `ranked_share_per_layer`: of `modeling.text_ranking`, one share for each layer of texts.
 
     Raises:
-        TypeError: no token rule takes an argument of that name.
+        TypeError: no token rule takes an argument of that name, or they are of both towers.
     """
 
     asked: tuple[tuple[str, Any], ...]
@@ -61,6 +69,8 @@ class Reduction:
             )
         given = {name: value for name, value in asked.items() if value is not None}
         object.__setattr__(self, "asked", tuple(sorted(given.items())))
+        if len(towers := {known[name] for name in given}) > 1:
+            raise TypeError(f"reduce {' and '.join(sorted(towers))} one after the other")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in _settings():
@@ -70,10 +80,22 @@ class Reduction:
     def __repr__(self) -> str:
         return f"Reduction({', '.join(f'{name}={value!r}' for name, value in self.asked)})"
 
+    @property
+    def tower(self) -> TowerKind:
+        """Which tower it is for."""
+        known = _settings()
+        return next((known[name] for name, _ in self.asked), "vision")
+
     def check(self, config: Config) -> None:
-        """Raise `TowerError` unless the vision tower that `config` describes can be reduced so."""
-        own, parts = tower_config(config, "vision"), parts_of(config, "vision")
-        if parts.pooling != "first":
+        """Raise `TowerError` unless the tower that `config` describes can be reduced so."""
+        own, parts = tower_config(config, self.tower), parts_of(config, self.tower)
+        if self.tower == "text" and (own is config or not parts.causal):
+            raise TowerError(
+                f"a {config.model_type!r} model has no text tower that reads the embedding off "
+                "the end of a text (SigLIP's reads the last token, which may be padding), as rules "
+                "that leave out its tokens need; those of CLIP and MetaCLIP 2 do"
+            )
+        if self.tower == "vision" and parts.pooling != "first":
             raise TowerError(
                 f"a {config.model_type!r} vision tower has no class token, which rules that leave "
                 "out tokens or layers read the embedding off; towers of CLIP, MetaCLIP 2, AltCLIP "
@@ -86,19 +108,19 @@ class Reduction:
             raise TowerError(str(error)) from error
 
 
-def _settings() -> tuple[str, ...]:
-    """What the keyword arguments of `Reduction` may be."""
-    return tuple(name for rule in token_rules() for name in rule.settings())
+def _settings() -> dict[str, TowerKind]:
+    """What the keyword arguments of `Reduction` may be, and of which tower each is."""
+    return {name: rule.tower for rule in token_rules() for name in rule.settings()}
 
 
-def is_smaller(model: PreTrainedModel) -> bool:
-    """Whether the vision tower of a model is anything but the dense one it started as."""
-    own = tower_config(model.config, "vision")
+def is_smaller(model: PreTrainedModel, tower: TowerKind = "vision") -> bool:
+    """Whether a tower of a model is anything but the dense one it started as."""
+    own = tower_config(model.config, tower)
     return is_reduced(own) or any(getattr(own, name, None) is not None for name in WIDTHS)
 
 
 def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
-    """A new model whose vision tower does what `reduction` says; `model` stays as it is.
+    """A new model whose tower does what `reduction` says; `model` stays as it is.
 
     Args:
         model: a whole model or a vision tower with a class token, dense, pruned or reduced.
@@ -108,12 +130,12 @@ def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
         TowerError: the tower can't be reduced so.
     """
     reduction.check(model.config)
-    own = tower_config(model.config, "vision")
+    own = tower_config(model.config, reduction.tower)
     entries = _entries(reduction, own)
     changed, config = copy.deepcopy(model), _reduced(own, entries)
     for rule in asked_rules(config):
-        rule.fit(Tower.of(changed).root, config)
-    return rebuilt(changed, entries)
+        rule.fit(Tower.of(changed, reduction.tower).root, config)
+    return rebuilt(changed, entries, reduction.tower)
 
 
 def check_alignable(config: Config) -> None:
@@ -187,22 +209,22 @@ def pooled_only(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def reduced_shape(config: Config, reduction: Reduction) -> Shape:
-    """The shape that the vision tower of a configuration has if reduced so."""
+    """The shape that the tower of a configuration has if reduced so."""
     changed = copy.deepcopy(config)
-    own = tower_config(changed, "vision")
+    own = tower_config(changed, reduction.tower)
     for name, value in _entries(reduction, own).items():
         setattr(own, name, value)
-    return Shape.of(changed)
+    return Shape.of(changed, tower=reduction.tower)
 
 
 def mac_fraction(config: Config, reduction: Reduction) -> float:
     """Share of the dense encoder's MACs that the tower of a configuration has if reduced so."""
-    dense = Shape.of(config, dense=True)
+    dense = Shape.of(config, dense=True, tower=reduction.tower)
     return reduced_shape(config, reduction).encoder_macs / dense.encoder_macs
 
 
-def _entries(reduction: Reduction, own: VisionConfig) -> dict[str, Any]:
-    """The entries of a vision tower's configuration that change.
+def _entries(reduction: Reduction, own: Any) -> dict[str, Any]:
+    """The entries of a tower's configuration that change.
 
     Raises:
         TowerError: the tower can't do what is asked.
@@ -235,8 +257,8 @@ def _check_layers(name: str, given: Any, layers: int) -> None:
         raise TowerError(f"{name} takes {layers} numbers from 0 on, found {list(given)}")
 
 
-def _reduced(own: VisionConfig, entries: dict[str, Any]) -> SimpleNamespace:
-    """The sizes and rules of a vision tower's configuration once these entries have changed."""
+def _reduced(own: TowerConfig, entries: dict[str, Any]) -> SimpleNamespace:
+    """The sizes and rules of a tower's configuration once these entries have changed."""
     names = [
         *SIZES,
         *IMAGE_SIZES,

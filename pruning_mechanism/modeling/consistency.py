@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from .checks import check_per_layer, check_range, is_whole
 from .pruned_layers import PrunedWidths
 from .token_rules import (
+    FewerTextTokens,
     FewerTokens,
     asked_rules,
     check_registered,
@@ -36,7 +37,9 @@ def check_tower(config: PreTrainedConfig) -> None:
     widths = {name: given for name, given in asked.items() if given is not None}
     rules = asked_rules(config)
     _check_kind(config, PrunedWidths, list(widths))
-    _check_kind(config, FewerTokens, entry_names(rules, config))
+    for tower, kind in (("vision", FewerTokens), ("text", FewerTextTokens)):
+        of_tower = [rule for rule in rules if rule.tower == tower]
+        _check_kind(config, kind, entry_names(of_tower, config))
     if widths:
         _check_widths(config, widths)
     if rules:

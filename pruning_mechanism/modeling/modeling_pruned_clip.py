@@ -1,16 +1,16 @@
 """CLIPs, and models like it, whose vision or text tower has been made smaller.
 
 Every smaller tower is an instance of the classes here, whatever made it smaller: `pruned_layers`
-says what a layer may lose, `token_rules` how a vision tower may have fewer tokens and layers, each
-rule in a file of its own, `reduced_tower` the way through such a tower, `consistency` what
-configurations may say. The files of this folder need torch and transformers only, and each other by
-relative imports: `save_pretrained` copies them into the checkpoint, which therefore loads with
-`trust_remote_code=True` on a machine that has never heard of this project.
+says what a layer may lose, `token_rules` how a tower may have fewer tokens and layers, each rule in
+a file of its own, `reduced_tower` and `reduced_text` the way through such a tower, `consistency`
+what configurations may say. The files of this folder need torch and transformers only, and each
+other by relative imports: `save_pretrained` copies them into the checkpoint, which therefore loads
+with `trust_remote_code=True` on a machine that has never heard of this project.
 
 Modifications to transformers' models, the same for every family: the tower configurations take
-`PrunedWidths`, and those of vision towers with a class token `FewerTokens`; `num_attention_heads`
-stays what it was before pruning, so that the dense head dimension, and with it the scale of the
-logits, does too.
+`PrunedWidths`, those of vision towers with a class token `FewerTokens`, and those of text towers
+that read the end of a text `FewerTextTokens`; `num_attention_heads` stays what it was before
+pruning, so that the dense head dimension, and with it the scale of the logits, does too.
 """
 
 import os
@@ -46,8 +46,8 @@ from transformers import (
 
 from .consistency import check_tower
 from .pruned_layers import PrunedWidths, narrow_tower
-from .reduced_tower import reduce_tower
-from .token_rules import FewerTokens, is_reduced
+from .reduced_tower import reduce_towers
+from .token_rules import FewerTextTokens, FewerTokens, is_reduced
 
 
 class PrunedTowers:
@@ -97,7 +97,7 @@ class PrunedModel:
         towers = [getattr(self, name, None) for name in ("vision_model", "text_model")]
         for tower in [tower for tower in towers if tower is not None] or [self]:
             narrow_tower(tower, always=is_reduced(tower.config))
-        reduce_tower(self)
+        reduce_towers(self)
         self.post_init()
 
     def save_pretrained(
@@ -117,10 +117,11 @@ class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):
     model_type = "pruned_clip_vision_model"
 
 
-class PrunedCLIPTextConfig(CLIPTextConfig, PrunedWidths):
+class PrunedCLIPTextConfig(CLIPTextConfig, PrunedWidths, FewerTextTokens):
     """A CLIP text tower's shape, and what its layers keep."""
 
     model_type = "pruned_clip_text_model"
+    highest_ends: ClassVar[bool] = True
 
 
 class PrunedCLIPConfig(PrunedTowers, CLIPConfig):
@@ -152,10 +153,11 @@ class PrunedMetaClip2VisionConfig(MetaClip2VisionConfig, PrunedWidths, FewerToke
     model_type = "pruned_metaclip_2_vision_model"
 
 
-class PrunedMetaClip2TextConfig(MetaClip2TextConfig, PrunedWidths):
+class PrunedMetaClip2TextConfig(MetaClip2TextConfig, PrunedWidths, FewerTextTokens):
     """A MetaCLIP 2 text tower's shape, and what its layers keep."""
 
     model_type = "pruned_metaclip_2_text_model"
+    highest_ends: ClassVar[bool] = False
 
 
 class PrunedMetaClip2Config(PrunedTowers, MetaClip2Config):

@@ -4,7 +4,7 @@ Part of every checkpoint. Ranks are the class token's attention (EViT, arXiv 220
 of a linear predictor in the layer (`compress.rank` solves it).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -77,23 +77,35 @@ class Ranking(TokenRule):
 
     def _ranks(self, tokens: Tokens) -> Tensor:
         """Ranks of all tokens but the class token, [b, n - 1]."""
-        hidden, normed, attended = tokens.hidden, tokens.normed, tokens.attended
+        hidden = tokens.hidden
         if self.ranker == "learned":
             learned: Tensor = tokens.layer.ranker(layer_norm(hidden[:, 1:], hidden.shape[-1:]))
             return learned[..., 0]
-        if attended is None or attended.queries is None or attended.keys is None:
-            # no heads: what is like the class token
-            like = hidden if normed is None else normed
-            return cosine_similarity(like[:, 1:], like[:, :1], dim=-1)
-        queries, keys = attended.queries[:, :, :1], attended.keys
-        if torch.compiler.is_exporting():  # the shape of a matrix product would lose the batch
-            logits = (queries * keys).sum(-1)[:, :, None]
-        else:
-            logits = queries @ keys.transpose(-1, -2)
-        scale: float = tokens.layer.self_attn.scale
-        logits = logits * scale
-        bias = size_bias(hidden, tokens.sizes)
-        if bias is not None:
-            logits = logits + bias
-        # the logarithm of the heads' mean attention, but for a constant; none of it vanishes
-        return logits.float().log_softmax(-1).logsumexp(1)[:, 0, 1:].to(hidden.dtype)
+        return attention_ranks(tokens, lambda rows: rows[..., :1, :])[:, 1:].to(hidden.dtype)
+
+
+def attention_ranks(tokens: Tokens, pooled: Callable[[Tensor], Tensor]) -> Tensor:
+    """How much the token that the embedding is read off attends to each, [b, n].
+
+    The logarithm of the heads' mean attention, but for a constant; in a layer without heads, how
+    much each is like that token.
+
+    Args:
+        tokens: of a layer.
+        pooled: takes that token's row out of [b, n, d] or [b, heads, n, size]; one row is left.
+    """
+    hidden, normed, attended = tokens.hidden, tokens.normed, tokens.attended
+    if attended is None or attended.queries is None or attended.keys is None:
+        like = hidden if normed is None else normed
+        return cosine_similarity(like, pooled(like), dim=-1)
+    queries, keys = pooled(attended.queries), attended.keys
+    if torch.compiler.is_exporting():  # the shape of a matrix product would lose the batch
+        logits = (queries * keys).sum(-1)[:, :, None]
+    else:
+        logits = queries @ keys.transpose(-1, -2)
+    scale: float = tokens.layer.self_attn.scale
+    logits = logits * scale
+    bias = size_bias(hidden, tokens.sizes)
+    if bias is not None:
+        logits = logits + bias
+    return logits.float().log_softmax(-1).logsumexp(1)[:, 0]  # none of the attention vanishes

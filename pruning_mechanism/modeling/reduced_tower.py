@@ -6,9 +6,7 @@ the points at which rules act (`token_rule`); what a rule does stands in its own
 Modifications to transformers' vision towers, each made only where a rule asks for it:
 - images are computed at sizes of their own, and only some of their patches are embedded, each with
   its own position;
-- between a layer's attention and its MLP tokens get fewer; from then on each stands for as many
-  patches as its size says, and attention counts it so often (ToMe's proportional attention,
-  arXiv 2210.09461, equation 1);
+- between a layer's attention and its MLP tokens get fewer (`reduced_layers`);
 - the embedding is read off other things than the class token.
 """
 
@@ -20,13 +18,16 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .pruned_layers import Attended, FamilyModule, mixed, vision_tower
-from .token_rule import Change, TokenRule, Tokens, TowerSizes, known_sizes, size_bias
+from .pruned_layers import FamilyModule, mixed, vision_tower
+from .reduced_layers import ReducedLayers, as_asked, selected
+from .reduced_text import reduce_text_tower
+from .token_rule import TowerSizes
 from .token_rules import asked_rules
 
 
-def reduce_tower(model: FamilyModule) -> None:
-    """Give the vision tower of a model the rules that its configuration asks for, in place."""
+def reduce_towers(model: FamilyModule) -> None:
+    """Give the towers of a model the rules that their configurations ask for, in place."""
+    reduce_text_tower(model)
     root = vision_tower(model)
     rules = asked_rules(root.config)
     if not rules:
@@ -81,13 +82,11 @@ class KeptPatches:
         return tokens + positions
 
 
-class ReducedTower:
+class ReducedTower(ReducedLayers):
     """A vision tower that works by `rules`; over a family's own."""
 
-    rules: tuple[TokenRule, ...]
-    config: TowerSizes
+    config: Any  # the family's own
     embeddings: nn.Module
-    encoder: FamilyModule
     pre_layrnorm: nn.Module
     post_layernorm: nn.Module
 
@@ -110,14 +109,11 @@ class ReducedTower:
                 interpolated; hidden states or attentions of a tower that computes each image at a
                 size of its own, whose tokens don't make one tensor.
         """
-        asked: dict[str, Any] = {
-            "output_hidden_states": output_hidden_states,
-            "output_attentions": output_attentions,
-            "return_dict": return_dict,
-        }
-        states, attentions, as_output = (
-            getattr(self.config, name, None) if value is None else value
-            for name, value in asked.items()
+        states, attentions, as_output = as_asked(
+            self.config,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=return_dict,
         )
         sized = next((rule for rule in self.rules if rule.sides()), None)
         if sized is None:
@@ -158,7 +154,7 @@ class ReducedTower:
     ) -> BaseModelOutputWithPooling:
         weights: list[Tensor] | None = [] if output_attentions else None
         states, sizes = self._states(pixel_values, interpolate_pos_encoding, weights)
-        asked = _selected(states, output_hidden_states) if output_hidden_states else None
+        asked = selected(states, output_hidden_states) if output_hidden_states else None
         return BaseModelOutputWithPooling(
             last_hidden_state=states[-1],
             pooler_output=self.pool(states[-1], sizes),
@@ -181,71 +177,6 @@ class ReducedTower:
             states.append(hidden)
         return states, sizes
 
-    def through(
-        self,
-        index: int,
-        hidden: Tensor,
-        sizes: Tensor | None,
-        weights: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The stream [b, n, d] and its tokens' sizes [b, n] after a layer; sizes None: all 1.
-
-        The layer's attention [b, heads, n, n] is added to `weights`, if the implementation gives
-        it.
-        """
-        tokens = hidden.shape[1]
-        if weights is None and all(rule.left(index, tokens) == tokens for rule in self.rules):
-            return self.encoder.layers[index](hidden, size_bias(hidden, sizes)), sizes
-        hidden, sizes = self.attend_and_reduce(index, hidden, sizes, weights)
-        return self.feed(index, hidden), sizes
-
-    def attend_and_reduce(
-        self,
-        index: int,
-        hidden: Tensor,
-        sizes: Tensor | None,
-        weights: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The stream and its tokens' sizes after a layer's attention and what rules do then."""
-        layer = self.encoder.layers[index]
-        asked = {} if weights is None else {"output_attentions": True}
-        hidden, normed, attended = self.attend(index, hidden, sizes, **asked)
-        if weights is not None and attended.weights is not None:
-            weights.append(attended.weights)
-        tokens = Tokens(layer, hidden, sizes, normed, attended)
-        for rule in self.rules:
-            left = rule.left(index, tokens.hidden.shape[1])
-            if left != tokens.hidden.shape[1]:
-                known = known_sizes(tokens.sizes, tokens.hidden)
-                changed = self.changed(rule.change(index, tokens), tokens.hidden, known)
-                tokens = Tokens(layer, *changed)
-                if tokens.hidden.shape[1] != left:
-                    raise ValueError(
-                        f"{type(rule).__name__} leaves {tokens.hidden.shape[1]} tokens in layer "
-                        f"{index + 1}, but said that {left} would be left"
-                    )
-        return tokens.hidden, tokens.sizes
-
-    @staticmethod
-    def changed(change: Change, hidden: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and sizes after a change; replaced on a tower to follow where tokens go."""
-        return change(hidden, sizes)
-
-    def attend(
-        self, index: int, hidden: Tensor, sizes: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor, Attended]:
-        """The stream after a layer's attention, what that was given, and what it gave."""
-        layer = self.encoder.layers[index]
-        normed = layer.layer_norm1(hidden)
-        attended = layer.self_attn.attend(normed, size_bias(hidden, sizes), **kwargs)
-        return hidden + attended.output, normed, attended
-
-    def feed(self, index: int, hidden: Tensor) -> Tensor:
-        """The stream after a layer's MLP, given that before it."""
-        layer = self.encoder.layers[index]
-        added: Tensor = layer.mlp(layer.layer_norm2(hidden))
-        return hidden + added
-
     def pool(self, hidden: Tensor, sizes: Tensor | None = None) -> Tensor:
         """What the projection gets of the last stream [b, n, d]: the class token's row, normed.
 
@@ -257,12 +188,3 @@ class ReducedTower:
                 return pooled
         normed: Tensor = self.post_layernorm(hidden[:, 0])
         return normed
-
-
-def _selected(states: list[Tensor], asked: bool | int | list[int]) -> tuple[Tensor | None, ...]:
-    """All hidden states, or those that transformers' numbers ask for, the others None."""
-    if asked is True:
-        return tuple(states)
-    numbers = [asked] if isinstance(asked, int) else asked
-    wanted = {number % len(states) for number in numbers if -len(states) <= number < len(states)}
-    return tuple(state if place in wanted else None for place, state in enumerate(states))

@@ -1,4 +1,4 @@
-"""What a token rule is: one object that says all about one way to make a vision tower cheaper.
+"""What a token rule is: one object that says all about one way to make a tower cheaper.
 
 A token rule leaves out tokens, or layers, or pixels, or changes what the embedding is read off. It
 is a frozen dataclass whose fields are the entries that it has in a tower's configuration, None
@@ -6,13 +6,14 @@ where nothing is asked of it. Its methods say what these may be, how many tokens
 what is done to them. `token_rules` lists the rules; everything else goes through that list and
 names none of them.
 
-Part of every checkpoint, beside `modeling_pruned_clip`. For towers with a class token (CLIP,
-MetaCLIP 2, AltCLIP, Chinese-CLIP), whose parts have the same names. Token 0 is the class token.
+Part of every checkpoint, beside `modeling_pruned_clip`. For vision towers with a class token (CLIP,
+MetaCLIP 2, AltCLIP, Chinese-CLIP), whose parts have the same names; token 0 is the class token. And
+for text towers that read the embedding off the end of a text (CLIP, MetaCLIP 2).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class TowerSizes(Protocol):
-    """A vision tower's configuration, or anything with the entries that rules read."""
+    """A tower's configuration, or anything with the entries that rules read; of images the last."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -35,9 +36,9 @@ class TowerSizes(Protocol):
 class Tokens(NamedTuple):
     """The tokens between a layer's attention and its MLP.
 
-    `hidden` [b, n, d] is the residual stream, `sizes` [b, n] how many patches each token stands
-    for; None: one each. `normed` is what the attention was given and `attended` what it gave; both
-    are None once another rule has changed the tokens of this layer.
+    `hidden` [b, n, d] is the residual stream, `sizes` [b, n] how many patches, or tokens of a text,
+    each token stands for; None: one each, 0: padding. `normed` is what the attention was given and
+    `attended` what it gave; both are None once another rule has changed the tokens of this layer.
     """
 
     layer: FamilyModule
@@ -49,7 +50,7 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenRule:
-    """One way to make a vision tower cheaper; a subclass overrides what it has to say.
+    """One way to make a tower cheaper; a subclass overrides what it has to say.
 
     A subclass is a frozen dataclass, too. Its fields are the entries of the configuration that
     belong to it; they have the default None and must be what JSON can hold.
@@ -57,12 +58,14 @@ class TokenRule:
 
     per_layer: ClassVar[tuple[str, ...]] = ()
     """Fields that have one number for each layer; an early exit cuts them off."""
+    tower: ClassVar[Literal["vision", "text"]] = "vision"
+    """Which towers it is for. Of a text only the tokens of its layers can change."""
 
     # --- what is asked ---
 
     @classmethod
     def of(cls, config: object) -> "TokenRule":
-        """The rule as a vision tower's configuration asks for it."""
+        """The rule as a tower's configuration asks for it."""
         return cls(**{field.name: getattr(config, field.name, None) for field in fields(cls)})
 
     @property
@@ -118,7 +121,7 @@ class TokenRule:
 
         Args:
             layer: counted from 0.
-            tokens: how many there are before this rule, class token included.
+            tokens: how many there are before this rule, class token included, or start and end.
         """
         return tokens
 

@@ -8,7 +8,7 @@ code.
 from collections.abc import Sequence
 from dataclasses import fields, make_dataclass
 
-from transformers import CLIPVisionConfig
+from transformers import CLIPTextConfig, CLIPVisionConfig
 
 from .aligned_projection import Alignment
 from .checks import is_whole
@@ -18,26 +18,45 @@ from .merging import Merging
 from .patch_masking import PatchMasking
 from .ranking import Ranking
 from .resolutions import Resolutions
+from .text_ranking import TextRanking
 from .token_rule import TokenRule, TowerSizes
 
-BUILT_IN = (SmallerImages, Resolutions, PatchMasking, EarlyExit, Ranking, Merging, Alignment)
+BUILT_IN = (
+    SmallerImages,
+    Resolutions,
+    PatchMasking,
+    EarlyExit,
+    Ranking,
+    Merging,
+    Alignment,
+    TextRanking,
+)
 """In the order in which they see the tokens of a layer."""
 NAMED = "token_rules"
 """The entry of a configuration that names those of its rules that aren't built in."""
 
 _registered: dict[str, type[TokenRule]] = {}
 
-FewerTokens = make_dataclass(
-    "FewerTokens",
-    [(field.name, field.type, None) for rule in BUILT_IN for field in fields(rule)],
-    init=False,
-    repr=False,
-    eq=False,
-    namespace={
-        "__module__": __name__,
-        "__doc__": "The entries that the rules built in have in a tower's configuration.",
-    },
-)
+
+def _entries_of(tower: str, name: str) -> type:
+    """A class of the entries that the rules built in have in the configurations of a tower."""
+    rules = [rule for rule in BUILT_IN if rule.tower == tower]
+    return make_dataclass(
+        name,
+        [(field.name, field.type, None) for rule in rules for field in fields(rule)],
+        init=False,
+        repr=False,
+        eq=False,
+        namespace={
+            "__module__": __name__,
+            "__doc__": f"The entries that the rules built in have in a {tower} tower's "
+            "configuration.",
+        },
+    )
+
+
+FewerTokens = _entries_of("vision", "FewerTokens")
+FewerTextTokens = _entries_of("text", "FewerTextTokens")
 
 
 def token_rules() -> tuple[type[TokenRule], ...]:
@@ -57,7 +76,8 @@ def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
     names = {*rule.settings(), *(field.name for field in fields(rule))}
     if not fields(rule):
         raise ValueError(f"{rule.__name__} has no fields: is it decorated as a dataclass?")
-    if every := sorted(names & set(dir(CLIPVisionConfig()))):
+    usual = CLIPVisionConfig() if rule.tower == "vision" else CLIPTextConfig()
+    if every := sorted(names & set(dir(usual))):
         raise ValueError(
             f"{rule.__name__} takes {', '.join(every)}, which is an entry of every tower"
         )
@@ -73,12 +93,12 @@ def register_token_rule(rule: type[TokenRule]) -> type[TokenRule]:
 
 
 def asked_rules(config: object) -> tuple[TokenRule, ...]:
-    """The rules that a vision tower's configuration asks for, none for a dense or pruned tower."""
+    """The rules that a tower's configuration asks for, none for a dense or pruned tower."""
     return tuple(asked for rule in token_rules() if (asked := rule.of(config)).is_asked)
 
 
 def is_reduced(config: object) -> bool:
-    """Whether a vision tower's configuration asks for any rule."""
+    """Whether a tower's configuration asks for any rule."""
     return bool(asked_rules(config))
 
 
@@ -124,14 +144,15 @@ def check_registered(config: object) -> None:
 
 
 def check_token_rules(config: TowerSizes) -> None:
-    """Raise `ValueError` unless a vision tower can do what the rules that it asks for say.
+    """Raise `ValueError` unless a tower can do what the rules that it asks for say.
 
     Args:
-        config: a vision tower's, or anything with its entries.
+        config: a tower's, or anything with its entries.
     """
-    patch, size = config.patch_size, config.image_size
-    if not (is_whole(patch) and is_whole(size)):
-        raise ValueError(f"images and patches must be square, found {size!r} and {patch!r}")
     rules = asked_rules(config)
+    if not rules or any(rule.tower == "vision" for rule in rules):
+        patch, size = config.patch_size, config.image_size
+        if not (is_whole(patch) and is_whole(size)):
+            raise ValueError(f"images and patches must be square, found {size!r} and {patch!r}")
     for rule in rules:
         rule.check(config, rules)

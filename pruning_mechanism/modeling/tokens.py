@@ -1,7 +1,8 @@
-"""Which tokens of an image stay, and which become one: pure functions on tensors.
+"""Which tokens of an image or text stay, and which become one: pure functions on tensors.
 
-Part of every checkpoint, beside `reduced_tower`, which calls them. Everywhere token 0 is the class
-token, which always stays, and the others, from 1 on, stand for patches, row by row.
+Part of every checkpoint, beside `reduced_tower`, which calls them. Of an image token 0 is the class
+token, which always stays, and the others, from 1 on, stand for patches, row by row. Of a text the
+first and the last token that count for anything are its start and its end, which always stay.
 """
 
 from typing import NamedTuple
@@ -163,6 +164,47 @@ def keep_ranked(hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: int) -> tupl
         torch.cat([_taken(hidden, stay), fused], dim=1),
         torch.cat([sizes.gather(1, stay), left], dim=1),
     )
+
+
+def ends_of(sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Where texts start and end, int64 [b] each: the first and last tokens of a size [b, n] > 0."""
+    counts = (sizes > 0).int()
+    return counts.argmax(1), sizes.shape[1] - 1 - counts.flip(1).argmax(1)
+
+
+def keep_ranked_of_texts(
+    hidden: Tensor, sizes: Tensor, ranks: Tensor, keep: Tensor, left: int
+) -> tuple[Tensor, Tensor]:
+    """Start and end, the tokens of highest rank between them, and the others as one.
+
+    Fused as in `keep_ranked`, in the place of the last of the others: all stay in their order, so
+    under a causal mask none is seen by a token that it wasn't seen by. Padding comes after the end.
+
+    Args:
+        hidden: tokens [b, n, d].
+        sizes: how many tokens each stands for, [b, n]; 0: padding.
+        ranks: of the tokens, [b, n].
+        keep: how many stay between start and end of each text, int64 [b].
+        left: the most tokens that any text has then.
+
+    Returns:
+        tokens [b, left, d] and their sizes [b, left].
+    """
+    tokens = sizes.shape[1]
+    places = torch.arange(tokens, device=sizes.device)
+    start, end = ends_of(sizes)
+    inner = (sizes > 0) & (places != start[:, None]) & (places != end[:, None])
+    ranks = ranks.float().masked_fill(~inner, -torch.inf)
+    order = ranks.argsort(dim=1, descending=True).argsort(dim=1)
+    others = inner & (order >= keep[:, None])
+    shares = ranks.masked_fill(~others, -torch.inf).softmax(dim=1).nan_to_num()[..., None]
+    fused = (hidden * shares).sum(1, keepdim=True).to(hidden.dtype)
+    last = others & (places == (places * others).amax(1, keepdim=True))
+    total = (sizes * others).sum(1, keepdim=True)
+    hidden = torch.where(last[..., None], fused, hidden)
+    sizes = torch.where(last, total, sizes.masked_fill(others, 0))
+    stay = torch.where(sizes > 0, places, places + tokens).sort(dim=1).values[:, :left] % tokens
+    return _taken(hidden, stay), sizes.gather(1, stay)
 
 
 def complexity(pixels: Tensor, size: int) -> Tensor:

@@ -116,6 +116,11 @@ def test_pruning_one_tower_leaves_the_name_of_the_other(stage, clip_directory):
     smaller = Stage(prune(stage.model, mask), processor)
     assert smaller.name != stage.name
     assert smaller.text_name == stage.text_name
+    texts = Mask.dense(stage.model.config, "text")
+    texts.neurons[:, ::2] = False
+    smaller = Stage(prune(stage.model, texts, "text"), processor)
+    assert smaller.name == stage.name
+    assert smaller.text_name != stage.text_name
 
 
 def test_preprocessing_and_shape_are_part_of_the_name(stage, clip_directory):

@@ -30,6 +30,7 @@ from compress.baseline import BaselineOptions
 from compress.budgets.budgets import MacBudget
 from compress.budgets.settings import Setting
 from compress.command import run_command
+from compress.distill import DistillOptions
 from compress.early_exit import EarlyExitOptions
 from compress.errors import UserError
 from compress.fisher import FisherOptions
@@ -54,6 +55,7 @@ from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.seeds import SeedsOptions
 from evaluation.table import TableOptions
+from evaluation.text_conditioned import TextConditionedOptions
 from figures.latency import LatencyFigureOptions
 from figures.mask import MaskOptions
 from figures.masking import MaskingFigureOptions
@@ -64,6 +66,7 @@ from figures.repair import RepairOptions
 COMMANDS = {
     "compress.align": AlignCommandOptions,
     "compress.baseline": BaselineOptions,
+    "compress.distill": DistillOptions,
     "compress.early_exit": EarlyExitOptions,
     "compress.fisher": FisherOptions,
     "compress.flip": FlipOptions,
@@ -85,6 +88,7 @@ COMMANDS = {
     "evaluation.patches": PatchesOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.table": TableOptions,
+    "evaluation.text_conditioned": TextConditionedOptions,
     "figures.latency": LatencyFigureOptions,
     "figures.mask": MaskOptions,
     "figures.masking": MaskingFigureOptions,

@@ -41,6 +41,7 @@ REFUSED = {
     "patches": ([], ["--stage", "nowhere"]),
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
+    "text-conditioned": (["--m", "10"], ["--keep"]),
     "zero-shot": (["--classes", "names.txt"], ["--m", "0"]),
     "latency": (
         ["--batch", "0"],

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from compress import early_exit, fisher, flip, merge, recover, sensitivity
+from compress import early_exit, fisher, flip, merge, rank, recover, sensitivity
 from compress.command import run_command
 from compress.making.keys import read_keys
 from pruning_mechanism import Mask, Tower, load, macs
@@ -18,6 +18,7 @@ COMMANDS = {
     "sensitivity": (sensitivity.main, sensitivity.SensitivityOptions, ()),
     "flip": (flip.main, flip.FlipOptions, ()),
     "merge": (merge.main, merge.MergeOptions, ()),
+    "rank": (rank.main, rank.RankOptions, ()),
     "exit": (early_exit.main, early_exit.EarlyExitOptions, ()),
 }
 
@@ -132,3 +133,20 @@ def test_pruning_can_align_what_it_makes(chain):
     assert found["chain"] == ["recover MAC 0.5", "align ridge"]
     mask = Mask.load(made / "mask.safetensors")
     assert mask.mac_fraction(tiny_clip().config) <= 0.5
+
+
+TEXT = ("--tower", "text")
+
+
+def test_texts_are_ranked_before_and_after_their_tower_is_pruned(chain):
+    ranked, pruned, merged = chain(
+        ("rank", *TEXT, "--keep", 0.5), ("recover", *TEXT, *HALF), ("merge", "--r", 2)
+    )
+    pruned_first, ranked_last = chain(("recover", *TEXT, *HALF), ("rank", *TEXT, "--keep", 0.5))
+    assert record(pruned)["chain"] == ["rank keep 0.5", "recover MAC 0.5"]
+    assert record(pruned)["mac_fraction"] == macs(load(pruned), "text").fraction <= 0.5
+    assert record(pruned)["mac_fraction"] < record(ranked)["mac_fraction"]
+    assert record(ranked_last)["mac_fraction"] < record(pruned_first)["mac_fraction"] <= 0.5
+    texts = {"input_ids": torch.tensor([[0, 5, 6, 7, 8, 9, 5, 1], [0, 5, 8, 6, 1, 1, 1, 1]])}
+    found = [Tower.of(load(place), "text").embeddings(texts) for place in (pruned, merged)]
+    assert torch.equal(*found)

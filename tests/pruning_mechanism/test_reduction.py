@@ -18,6 +18,7 @@ from pruning_mechanism import (
     pooled_only,
     prune,
     reduce,
+    text_embeddings,
 )
 from pruning_mechanism.heads import rotate
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
@@ -25,6 +26,7 @@ from tests.conftest import tiny_clip, tiny_processor
 from tests.fresh import python
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+TEXTS = torch.tensor([[0, 5, 6, 7, 8, 9, 1], [0, 5, 8, 6, 1, 1, 1]])
 NOTHING = {
     "grid": Reduction(kept_patches=16, patch_rule="grid"),
     "random": Reduction(kept_patches=16, patch_rule="random", patch_seed=1),
@@ -65,6 +67,7 @@ def chain():
     made = reduce(pruned(), Reduction(merged_per_layer=(3, 2, 1)))
     made = reduce(made, Reduction(ranked_per_layer=(11, 0, 0), ranker="learned"))
     made = reduce(made, Reduction(kept_patches=13, patch_rule="grid", layers=2))
+    made = reduce(made, Reduction(ranked_share_per_layer=(0.5, 0.5)))
     return align(made, AlignedProjection(32, 5, 8))
 
 
@@ -106,9 +109,10 @@ READER = """
 import sys, torch
 from transformers import AutoModel
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
-pixels = torch.load(sys.argv[2])
+pixels, texts = torch.load(sys.argv[2])
 with torch.no_grad():
-    torch.save(model.get_image_features(pixel_values=pixels).pooler_output, sys.argv[3])
+    images = model.get_image_features(pixel_values=pixels).pooler_output
+    torch.save([images, model.get_text_features(input_ids=texts).pooler_output], sys.argv[3])
 """
 
 
@@ -116,11 +120,14 @@ def test_a_chain_of_rules_loads_where_the_project_is_not_importable(tmp_path):
     model = chain()
     model.save_pretrained(tmp_path / "chain")
     tiny_processor().save_pretrained(tmp_path / "chain")
-    torch.save(PIXELS, tmp_path / "pixels.pt")
-    files = [tmp_path / name for name in ("chain", "pixels.pt", "found.pt")]
+    torch.save([PIXELS, TEXTS], tmp_path / "inputs.pt")
+    files = [tmp_path / name for name in ("chain", "inputs.pt", "found.pt")]
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     python("-c", READER, *files, cwd=tmp_path, env=environment)
-    same(torch.load(tmp_path / "found.pt"), embeddings(model))
+    images, texts = torch.load(tmp_path / "found.pt")
+    same(images, embeddings(model))
+    with torch.no_grad():
+        same(texts, text_embeddings(model, {"input_ids": TEXTS}))
 
 
 @pytest.mark.parametrize("name", ["grid", "merging", "ranking", "exit"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from cascade import Stage
 from compress import align, early_exit, flip, merge, rank, resolution
 from compress.budgets.budgets import MacBudget
 from compress.budgets.schedules import spread
@@ -111,6 +112,42 @@ def test_a_command_writes_a_checkpoint_within_its_constraint(
     assert model.config.vision_config.aligned_features == 64
     size = load_processor(directory).image_processor.crop_size["height"]
     assert size == model.config.vision_config.image_size
+
+
+@pytest.mark.parametrize(
+    ("flags", "fraction"),
+    [(("--keep", "0.5", "--after", "1"), None), (("--mac-constraint", "0.8"), 0.8)],
+)
+def test_texts_are_ranked_within_a_constraint_and_not_aligned(
+    command, clip_directory, flags, fraction
+):
+    directory = command("rank", "--tower", "text", *flags)
+    found, model, dense = record(directory), load(directory), load(clip_directory)
+    assert (found["tower"], found["align"], found["settings"]["align"]) == ("text", "none", "none")
+    assert found["mac_fraction"] == macs(model, "text").fraction < 1
+    if fraction:
+        assert 0.9 * fraction < found["mac_fraction"] <= fraction
+    assert macs(model) == macs(dense)
+    assert isinstance(model.visual_projection, torch.nn.Linear)
+    stages = [Stage.load(place) for place in (clip_directory, directory)]
+    assert stages[0].text_name != stages[1].text_name
+    texts = ["a red star", "a big blue disc on the left of a small green square and a star"]
+    dense_texts, ranked_texts = (stage.encode_texts(texts) for stage in stages)
+    alone = torch.cat([stages[1].encode_texts([text]) for text in texts])
+    torch.testing.assert_close(ranked_texts, alone, atol=1e-6, rtol=0)
+    assert (ranked_texts[1] - dense_texts[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "flags", [("--align", "ridge"), ("--ranker", "attention"), ("--rank-samples", "20")]
+)
+def test_what_is_of_images_is_refused_where_texts_are_ranked(command, capsys, tmp_path, flags):
+    with pytest.raises(SystemExit) as caught:
+        command("rank", "--tower", "text", *flags)
+    assert caught.value.code == 2
+    message = capsys.readouterr().err.strip().split("\n")[-1]
+    assert message == f"error: {flags[0]} has no effect with --tower text: leave one of them out"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_chain_is_one_checkpoint_that_knows_its_base(command, clip_directory):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.training.held_out import agreement
-from compress.training.losses import TEMPERATURE, affinity_loss, cosine_loss
+from compress.training.losses import TEMPERATURE, affinity_loss, contrastive_loss, cosine_loss
 
 
 def embeddings(seed: int, images: int = 30, length: int = 5) -> torch.Tensor:
@@ -57,3 +57,19 @@ def test_agreement_is_that_of_two_searches_by_the_full_towers_embeddings():
         shared += len(found[0] & found[1])
     assert abs(agreement(own, full) - 100 * shared / 400) < 1e-9
     assert agreement(full * 3, full) == 100
+
+
+def test_contrastive_loss_is_its_formula():
+    own, texts = embeddings(2), embeddings(3)
+    logits = unit(own) @ unit(texts).T / TEMPERATURE
+    images = [float(logits[i, i] - logits[i].exp().sum().log()) for i in range(len(own))]
+    captions = [float(logits[i, i] - logits[:, i].exp().sum().log()) for i in range(len(own))]
+    wanted = -(sum(images) + sum(captions)) / (2 * len(own))
+    assert abs(float(contrastive_loss(own, texts)) - wanted) < 1e-9
+
+
+@given(st.integers(0, 1000))
+def test_contrastive_loss_is_least_where_each_finds_its_own(seed):
+    own = embeddings(seed)
+    mixed = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(seed))]
+    assert contrastive_loss(own, own) <= contrastive_loss(own, mixed)

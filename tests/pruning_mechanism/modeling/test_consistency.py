@@ -24,6 +24,7 @@ MAKE = {
         tiny_model("clip"),
         Reduction(resolutions=(8, 16), resolution_bounds=(0.5,), resolution_shares=(0.25, 0.75)),
     ),
+    "texts": lambda: reduce(tiny_model("clip"), Reduction(ranked_share_per_layer=(1.0, 0.5, 0.5))),
     "siglip": lambda: prune(tiny_model("siglip"), random_slim_mask(5)),
     "dense": lambda: tiny_model("clip"),
 }
@@ -66,6 +67,11 @@ WRONG = [
         ("resolution_shares", [0.5, 0.6]), ("resolution_shares", [-0.5, 1.5]),
         ("resolution_shares", None), ("kept_patches", 8),
     ]),
+    *(("texts", "ranked_share_per_layer", value) for value in [
+        [1.0, 0.5], [1.0, 0.5, 0], [1.0, 0.5, 1.5], [1.0, 0.5, True], [1.0, 0.5, "0.5"], 0.5,
+        [1.0, 0.5, float("nan")],
+    ]),
+    ("texts", "kept_patches", 8), ("kept", "ranked_share_per_layer", [1.0, 0.5, 0.5]),
     *(("dense", name, value) for name, value in [
         ("heads_per_layer", [1, 2, 3]), ("kept_patches", 8), ("merged_per_layer", [1, 1, 1]),
         ("hidden_size", 0), ("hidden_size", -16), ("hidden_size", 16.0), ("hidden_size", None),
@@ -86,7 +92,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def tampered(saved, tmp_path):
-    """A directory of a model's with one entry of its vision tower's configuration changed."""
+    """A directory of a model's with one entry of its reduced tower's configuration changed."""
 
     def changed(made: str, name: str, value: object):
         directory = tmp_path / "tampered"
@@ -94,7 +100,7 @@ def tampered(saved, tmp_path):
         for file in (saved / made).iterdir():
             (directory / file.name).symlink_to(file)
         config = json.loads((directory / "config.json").read_text())
-        config["vision_config"][name] = value
+        config["text_config" if made == "texts" else "vision_config"][name] = value
         (directory / "config.json").unlink()
         (directory / "config.json").write_text(json.dumps(config))
         return directory
@@ -111,7 +117,7 @@ def test_an_entry_that_no_rule_writes_is_refused_in_one_line(tampered, made, nam
 
 @pytest.mark.parametrize(
     ("made", "name", "value"),
-    [case for case in WRONG if case[0] in ("kept", "fewer", "sizes", "slim") and
+    [case for case in WRONG if case[0] in ("kept", "fewer", "sizes", "texts", "slim") and
      case[1] not in ("num_hidden_layers", "image_size", "ranker")],
 )  # fmt: skip
 def test_the_models_themselves_refuse_it_too(tampered, made, name, value):
