@@ -130,7 +130,8 @@ class Stage:
         """Load a checkpoint.
 
         Args:
-            path: a directory in the Hugging Face layout, or a name on the hub.
+            path: a directory in the Hugging Face layout, a name on the hub, or `open_clip:` and a
+                name of open_clip's.
             device: where the towers run, as torch names it.
             batch_size: images or texts that pass through a tower at once.
             texts: the stage whose text tower encodes the queries; a vision-only checkpoint

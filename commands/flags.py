@@ -55,7 +55,7 @@ Seed = Annotated[int, Bounds(0, 2**63 - 1)]
 Share = Annotated[float, Bounds(0, 1, low_open=True)]
 """In (0, 1]."""
 Checkpoint = Annotated[str, Reads(checkpoint=True)]
-"""A directory or a hub name."""
+"""A directory, a hub name, or `open_clip:` with a name of open_clip's and perhaps a file."""
 ReadPath = Annotated[Path, Reads()]
 StagePath = Annotated[Path, Reads(checkpoint=True)]
 WrittenPath = Annotated[Path, Writes()]

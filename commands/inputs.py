@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from commands.flags import ConfigOption, Reads, flag_of, marks_of
+from commands.places import place_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ def inputs_of(options: ConfigOption) -> tuple[Input, ...]:
         for mark in marks_of(hint, Reads):
             value = getattr(options, name)
             for path in value if isinstance(value, tuple) else (value,):
-                if path is not None and Path(path).exists():
-                    found.append(Input(flag_of(name), Path(path), mark.checkpoint))
+                if path is None:
+                    continue
+                before, place = place_of(path)
+                here = Path(place).expanduser() if before else Path(place)
+                if here.exists():
+                    found.append(Input(flag_of(name), here, mark.checkpoint))
     return tuple(found)

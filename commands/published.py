@@ -8,6 +8,7 @@ from typing import get_type_hints
 
 from commands.flags import ConfigOption, Reads, Writes, flag_of, marks_of
 from commands.parsing import said_of
+from commands.places import place_of
 
 _CORPORA = ("corpus", "datasets")
 """The options that name corpora, each of which may be a directory on this machine."""
@@ -35,6 +36,9 @@ def published_name(path: str | Path) -> str:
 
     A path on one machine is of no use on another, and may be private.
     """
+    before, place = place_of(path)
+    if before:
+        return before + published_name(place)
     here = Path(path).expanduser()
     if here.exists() or isinstance(path, Path) or str(path).startswith((".", "/", "~", "\\")):
         return here.resolve().name

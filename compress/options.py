@@ -54,7 +54,7 @@ class SourceOptions(ConfigOption):
     """Which checkpoint to make smaller, and what to calibrate it on."""
 
     model: Checkpoint = DEMO_MODEL
-    """directory or hub name of a CLIP, or of its vision tower alone"""
+    """directory, hub name or open_clip:NAME of a CLIP, or of its vision tower alone"""
     corpus: str = "scenes"
     """scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: ReadPath | None = None

@@ -11,6 +11,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from commands.inputs import inputs_of
+from commands.published import published_name
 from commands.writing.results import Closing, Outputs, result_directories
 from commands.writing.results import Setting as Named
 from compress.budgets.settings import Setting
@@ -80,9 +81,14 @@ def _refuse_unread_texts(rule: Rule, options: FullTowerOptions) -> None:
 
 def _called(rule: Rule, options: FullTowerOptions) -> str:
     """What a result's directory is called, before its setting."""
-    before = "" if options.model == DEMO_MODEL else f"{Path(options.model).resolve().name}-"
+    before = "" if options.model == DEMO_MODEL else f"{_file_name(options.model)}-"
     tower = towers_called(options.checkpoints.towers)
     return f"{before}{rule.name}" if tower == "vision" else f"{before}{rule.name}-{tower}"
+
+
+def _file_name(model: str) -> str:
+    """A checkpoint's public name as a part of a file name."""
+    return Path(published_name(model)).name.replace(":", "-")
 
 
 def summary(source: Source, result: Result) -> list[RenderableType]:

@@ -40,7 +40,7 @@ class LatencyOptions(ConfigOption):
     """
 
     models: tuple[Checkpoint, ...] = (DEMO_MODEL, DEMO_FIRST_STAGE)
-    """directories or hub names of checkpoints, whole CLIPs or vision towers alone"""
+    """directories, hub names or open_clip:NAMEs of whole CLIPs or vision towers alone"""
     full: Checkpoint | None = None
     """whole CLIP that lends vision towers its text tower (default: of --models, the one that each
     was made from)"""

@@ -28,6 +28,7 @@ from pruning_mechanism.reduction import (
     pooled_only,
     reduce,
     reduced_shape,
+    vision_alone,
 )
 from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import is_pruned, masked, prune
@@ -78,4 +79,5 @@ __all__ = [
     "text_embeddings",
     "tokenise",
     "tower_of",
+    "vision_alone",
 ]

@@ -9,7 +9,8 @@ rule compares by their keys costs a MACs per head; where images have different s
 over the images.
 """
 
-import copy
+import functools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -24,7 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from pruning_mechanism.encoding import layered, tower_of
-from pruning_mechanism.families import TowerKind, TowerParts, parts_of, tower_config
+from pruning_mechanism.families import (
+    MODEL_CLASSES,
+    TowerKind,
+    TowerParts,
+    config_class,
+    parts_of,
+    tower_config,
+)
 from pruning_mechanism.modeling.token_rule import TokenRule
 from pruning_mechanism.modeling.token_rules import asked_rules, dense_size
 from pruning_mechanism.protocols import Config, VisionConfig
@@ -261,7 +269,7 @@ def macs(model: PreTrainedModel, tower: TowerKind = "vision") -> Macs:
     What it costs whose layers no rule knows is counted as it runs, biases and norms left out.
     """
     if tower == "vision" and not layered(model):
-        return _counted(model)
+        return _counted(model.config.model_type, model.config.to_json_string(use_diff=False))
     shape = Shape.of(model.config, tower=tower)
     dense = Shape.of(model.config, dense=True, tower=tower)
     return Macs(shape.encoder_macs, shape.tower_macs, shape.encoder_macs / dense.encoder_macs)
@@ -280,12 +288,17 @@ def mac_share(model: PreTrainedModel, full: PreTrainedModel) -> float:
     return own.encoder / Shape.of(full.config, dense=True).encoder_macs
 
 
-def _counted(model: PreTrainedModel) -> Macs:
-    """MACs of a tower that is taken as a whole, by torch's counter, without computing anything."""
+@functools.cache
+def _counted(model_type: str, entries: str) -> Macs:
+    """MACs of a tower that is taken as a whole, by torch's counter, without computing anything.
+
+    It takes seconds; `entries` are those of the configuration, as JSON.
+    """
+    made: Any = MODEL_CLASSES[model_type]
+    whole = config_class(made).from_dict(json.loads(entries))
     with torch.device("meta"):
-        kind: Any = type(model)
-        empty: Any = kind(copy.deepcopy(model.config)).eval()
-        config = tower_config(model.config, "vision")
+        empty: Any = made(whole).eval()
+        config = tower_config(whole, "vision")
         pixels = torch.empty(1, config.num_channels, config.image_size, config.image_size)
         counts = []
         for work in (empty.vision_model, empty.get_image_features):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,6 +26,7 @@ from pruning_mechanism.families import (
 )
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
+from pruning_mechanism.modeling.modeling_composed_clip import ComposedClipVisionModel
 from pruning_mechanism.modeling.token_rules import (
     NAMED,
     asked_rules,
@@ -171,6 +173,26 @@ def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedMo
     )
     # a tower alone may embed into the space of another
     return rebuilt(changed, entries if whole else entries | {"projection_dim": outputs})
+
+
+def vision_alone(model: PreTrainedModel) -> PreTrainedModel:
+    """A new model that is the vision tower of one that is taken as a whole, with its projection.
+
+    Once that is aligned to another model's embeddings, its own texts are embedded elsewhere.
+
+    Raises:
+        TowerError: the model's vision tower has layers that rules know.
+    """
+    if layered(model):
+        raise TowerError(f"the vision tower of a {type(model).__name__} is not taken as a whole")
+    own: Any = copy.deepcopy(tower_config(model.config, "vision"))
+    with torch.device("meta"):
+        alone: Any = ComposedClipVisionModel(own)
+    encoder, projection = copy.deepcopy(tower_of(model).modules)
+    alone.vision_model, alone.visual_projection = encoder, projection
+    alone.config._name_or_path = model.config._name_or_path
+    made: PreTrainedModel = alone.eval()
+    return made
 
 
 def pooled_only(model: PreTrainedModel) -> PreTrainedModel:

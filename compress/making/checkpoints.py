@@ -16,10 +16,12 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from compress.choices import DEMO_MODEL
 from compress.errors import UserError
-from compress.making.user_cache import cache_file, keep
-from pruning_mechanism import Compression
+from pruning_mechanism import Compression, TowerError
 from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
+from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
+from pruning_mechanism.checkpoints.from_open_clip.naming import is_open_clip
 from pruning_mechanism.checkpoints.record import first_line
+from pruning_mechanism.user_cache import cache_file, keep
 
 _REVISION = "revision "
 _MEMORY = "checkpoints.json"
@@ -63,6 +65,8 @@ def find_base(record: Compression, result: str | Path) -> str:
 
 def _places(record: Compression, result: Path) -> Iterator[Path]:
     """Where the base may be, the likeliest first."""
+    if is_open_clip(record.base):
+        yield Path(record.base)
     if known := _remembered().get(record.base_fingerprint):
         yield Path(known)
     recorded = Path(record.base).expanduser()
@@ -86,9 +90,10 @@ def _literal(name: str) -> str:
 
 def _fingerprint(place: Path) -> str | None:
     """What identifies the weights in a directory; None if it is no checkpoint to be read."""
-    with suppress(OSError):
-        if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
-            return weights_fingerprint(place)
+    with suppress(OSError, TowerError):
+        here = Path(directory_of(place))
+        if (here / "config.json").is_file() and any(here.glob("*.safetensors")):
+            return weights_fingerprint(here)
     return None
 
 
@@ -127,9 +132,10 @@ def remember(fingerprint: str, place: str | Path) -> None:
 
     Only in this user's own cache; a machine where that can't be written does without.
     """
-    if fingerprint.startswith(_REVISION) or not Path(place).is_dir():
+    directory = Path(directory_of(place))
+    if fingerprint.startswith(_REVISION) or not directory.is_dir():
         return
-    here, known = str(Path(place).resolve()), _remembered()
+    here, known = str(directory.resolve()), _remembered()
     if known.get(fingerprint) == here:
         return
     content = json.dumps({**known, fingerprint: here}, indent=1)

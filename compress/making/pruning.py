@@ -91,7 +91,9 @@ def planned(
                 _check_real_heads(budget, subject.alive, subject.kind)
             check_reach(structures, budget, subject.model.config, subject.kind)
 
-    return Rule(name, by_setting(budgets), step, check, Needs(captions, images=LEAST_IMAGES))
+    return Rule(
+        name, by_setting(budgets), step, check, Needs(captions=captions, images=LEAST_IMAGES)
+    )
 
 
 def cut(subject: Subject, plan: Plan, model: PreTrainedModel | None = None) -> PreTrainedModel:

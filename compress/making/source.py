@@ -33,6 +33,7 @@ from pruning_mechanism import (
     load_processor,
     read_record,
     tower_of,
+    vision_alone,
 )
 from pruning_mechanism.checkpoints.checkpoint import (
     computed_dtype,
@@ -179,6 +180,9 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
             settings = {FULL_FINGERPRINT: aligned_to}
             called = checkpoints.recorded(full.path)
             notes = (f"aligned to {called}, which isn't what it was made from",)
+            if not layered(model) and hasattr(model, "text_model"):
+                model, processor = vision_alone(model), image_side(processor)
+                notes = (*notes, "its own texts are embedded elsewhere, and left out")
     return Source(
         path,
         model,
@@ -296,12 +300,18 @@ def _full_tower(
     model, processor = load(path, device, exact=True), load_processor(path)
     check_belongs(processor, model, texts=False)
     full = FullTower(path, tower_of(model), processor)
-    if full.tower.dimension != own.tower.dimension:
+    if layered(own.tower.model) and full.tower.dimension != own.tower.dimension:
         raise UserError(
             f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
             f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
         )
     return full
+
+
+def image_side(processor: Processor) -> Processor:
+    """What prepares images, of a processor that may prepare texts too."""
+    images: Processor = getattr(processor, "image_processor", processor)
+    return images
 
 
 def _same_place(one: str, other: str) -> bool:

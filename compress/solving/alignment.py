@@ -151,6 +151,9 @@ def _projection(
         TowerError: the tower's embedding comes out of something else.
     """
     linear, known = (own.linear, own.random) if isinstance(own, AlignedProjection) else (own, None)
+    if isinstance(own, nn.Identity):
+        linear = nn.Linear(pooled.shape[1], pooled.shape[1], bias=False)
+        linear.weight.copy_(torch.eye(pooled.shape[1]))
     if not isinstance(linear, nn.Linear):
         raise TowerError(f"a {type(own).__name__} is no projection that can be aligned")
     inputs = pooled.shape[1]

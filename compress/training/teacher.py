@@ -23,12 +23,12 @@ from tqdm import tqdm
 from compress.calibrating.calibration import Calibration
 from compress.errors import UserError
 from compress.making.source import Source
-from compress.making.user_cache import cache_file, keep
 from compress.training.processes import first_alone
 from compress.training.recipe import Recipe
 from compress.training.views import Captions, View, views_of
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from pruning_mechanism.protocols import Processor
+from pruning_mechanism.user_cache import cache_file, keep
 
 _NAME = "embeddings"
 TEXTS = 64

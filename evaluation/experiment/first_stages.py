@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from commands.published import published_name
 from commands.screen import printable
 from compress.budgets.settings import Setting
 from compress.errors import UserError
@@ -20,6 +21,7 @@ from compress.making.source import FULL_FINGERPRINT, Needs, Source
 from compress.options import FullTowerOptions, RepairOptions
 from evaluation.reports.row import constraint_of
 from pruning_mechanism import TowerError, read_record
+from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,11 @@ def made_before(path: Path, flag: str = "--stage") -> KeptStage:
         UserError: there is no such directory.
         TowerError: its record can't be read.
     """
-    if not path.is_dir():
+    if not Path(directory_of(path)).is_dir():
         raise UserError(f"{flag} {path}: no such directory")
     record = read_record(path)
     if record is None:
-        return KeptStage(path.resolve().name, "", None, None, path, None)
+        return KeptStage(published_name(path), "", None, None, path, None)
     kind, value = constraint_of(record.constraint)
     return KeptStage(record.rule, record.constraint, kind, value, path, record.seconds)
 

@@ -7,7 +7,6 @@ beside weights is run here, and nothing in a directory is believed before it is 
 
 import copy
 import functools
-import hashlib
 import json
 import logging
 import re
@@ -24,6 +23,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
+from pruning_mechanism.checkpoints.identity import weights_fingerprint
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
@@ -52,6 +53,7 @@ __all__ = [
     "register",
     "save",
     "stored_dtype",
+    "weights_fingerprint",
 ]
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ def load(path: str | Path, device: str = "cpu", exact: bool = False) -> PreTrain
     taken off, and what lies beside the model's own weights is left unread, each with a message.
 
     Args:
-        path: a directory in the Hugging Face layout, or a name on the hub.
+        path: a directory in the Hugging Face layout, a name on the hub, or a model of open_clip's
+            (`checkpoints.from_open_clip`).
         device: where the model goes, as torch names it.
         exact: compute a half-precision checkpoint in float32 on every device. What compares
             embeddings that are close, or solves for weights, needs it: near 1, cosines in float16
@@ -80,6 +83,13 @@ def load(path: str | Path, device: str = "cpu", exact: bool = False) -> PreTrain
             has no safetensors weights, they belong to another model or lack a part of this one, or
             one of them is NaN or infinite.
     """
+    model = _loaded(directory_of(path), device, exact)
+    model.config._name_or_path = str(path)
+    return model
+
+
+def _loaded(path: str | Path, device: str, exact: bool) -> PreTrainedModel:
+    """A checkpoint in a directory or on the hub."""
     config = _read_config(path)
     weights = Weights.of(path, getattr(config, "_commit_hash", None))
     dtype = torch.float32 if exact else computed_dtype(weights.dtype, device)
@@ -146,7 +156,6 @@ def _build(
     except Exception as error:  # as above
         raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
     model, found = made  # a pair, with the loading info
-    model.config._name_or_path = str(path)
     return model, found
 
 
@@ -182,7 +191,7 @@ def in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 def stored_dtype(path: str | Path) -> torch.dtype:
     """The type in which a checkpoint's weights are stored, as their files say."""
-    return Weights.of(path).dtype
+    return Weights.of(directory_of(path)).dtype
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> tuple[PreTrainedModel, tuple[str, ...]]:
@@ -292,36 +301,10 @@ def _check_architecture(config: PreTrainedConfig) -> None:
 
 def fingerprint(path: str | Path, model: PreTrainedModel) -> str:
     """What identifies the weights: a local file's SHA-256, or the revision on the hub."""
-    if not Path(path).is_dir():
-        return f"revision {_revision(path, model)}"
-    return weights_fingerprint(path)
-
-
-def weights_fingerprint(directory: str | Path) -> str:
-    """What identifies the weights in a directory: the SHA-256 of its safetensors files, in order.
-
-    Raises:
-        OSError: a file can't be read.
-    """
-    files = sorted(Path(directory).resolve().glob("*.safetensors"))
-    states = [file.stat() for file in files]
-    return _digest(
-        tuple(
-            (str(file), state.st_size, state.st_mtime_ns)
-            for file, state in zip(files, states, strict=True)
-        )
-    )
-
-
-@functools.cache
-def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
-    """SHA-256 of files; with their sizes and times of change, no file is read twice in a run."""
-    digest = hashlib.sha256()
-    for path, _, _ in files:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return f"sha256 {digest.hexdigest()}"
+    place = directory_of(path)
+    if not Path(place).is_dir():
+        return f"revision {_revision(place, model)}"
+    return weights_fingerprint(place)
 
 
 def _revision(path: str | Path, model: PreTrainedModel) -> str:

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 
+from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 from pruning_mechanism.checkpoints.record import first_line, read_object
 from pruning_mechanism.checkpoints.weights import file_of
 from pruning_mechanism.encoding import tokenise
@@ -76,6 +77,7 @@ def load_processor(path: str | Path) -> Processor:
         TowerError: the directory says nothing about how its images are prepared, or what it says
             can't be read.
     """
+    path = directory_of(path)
     directory = Path(path)
     for name in JSON_FILES:
         if (directory / name).is_file():

@@ -1,9 +1,12 @@
 """Encoders that a composed CLIP may be made of, each from the library that it comes from.
 
 Part of every checkpoint of such a model, beside `modeling_composed_clip`. An image encoder is a
-timm backbone without its classifier, a text encoder a transformer of transformers' with a pooling.
+timm backbone without its classifier, a text encoder a transformer of transformers' with a pooling;
+either may be a tower of open_clip's (`open_clip_encoders`).
 
 Modifications, each made only where the configuration asks for it:
+- `reparameterized`: branches that only training needs are merged into one convolution each, by
+  timm (RepVGG, arXiv 2101.03697; MobileOne, arXiv 2206.04040; FastViT, arXiv 2303.14189).
 - `sigmoid_attention`: a vision transformer of timm's attends by σ(qkᵀ/√h − log n) in place of the
   softmax over n tokens (arXiv 2409.04431, equation 3 and section 3.1).
 """
@@ -20,15 +23,22 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .checks import check_choice, check_range, short
+from .libraries import Module, library
+from .open_clip_encoders import (
+    OpenClipTextEncoder,
+    check_arguments,
+    tower_of_open_clip,
+    without_projection,
+)
 
-Module = Any
-"""A module of another library, whose classes share no base class that names their parts."""
-
-LIBRARIES = ("timm",)
+LIBRARIES = ("timm", "open_clip")
 """Where image encoders come from."""
+TEXT_LIBRARIES = ("transformers", "open_clip")
+"""Where text encoders come from."""
 POOLINGS = ("mean", "first", "last")
 """Which tokens make a text's embedding: the mean of all, the first, the last; padding aside."""
-NEEDED = "pip install 'clip-cascade[train]'"
+MERGED_AT_ONCE = ("fastvit",)
+"""Modules of timm whose models can be made in their merged form, which saves seconds."""
 REFUSED = ("pretrained", "checkpoint", "cache", "features_only", "scriptable", "exportable")
 """How arguments begin by which a library would fetch weights, or make another kind of model."""
 
@@ -39,6 +49,9 @@ def check_vision(config: PreTrainedConfig) -> None:
     for name in ("image_size", "num_channels", "hidden_size", "projection_dim"):
         check_range(name, getattr(config, name), 1, required=True)
     check_range("random_features", config.random_features, 0)
+    if config.library == "open_clip":
+        check_arguments(config.arguments, "vision_cfg")
+        return
     arguments = config.arguments or {}
     if not isinstance(arguments, Mapping):
         raise ValueError(f"arguments takes names and values, found {short(arguments)}")
@@ -54,24 +67,18 @@ def check_vision(config: PreTrainedConfig) -> None:
 
 def check_text(config: PreTrainedConfig) -> None:
     """Raise `ValueError`, naming the entry, unless a text encoder can be as it is described."""
+    check_choice("library", config.library, TEXT_LIBRARIES)
     check_choice("pooling", config.pooling, POOLINGS)
     for name in ("hidden_size", "projection_dim", "vocab_size", "max_position_embeddings"):
         check_range(name, getattr(config, name), 1, required=True)
+    check_range("projection_hidden", config.projection_hidden, 0, required=True)
+    check_range("pad_id", config.pad_id, 0, required=True)
+    if config.library == "open_clip":
+        check_arguments(config.arguments, "text_cfg")
+        return
     kind = (config.encoder or {}).get("model_type")
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"encoder is a configuration of transformers', found {short(kind)}")
-
-
-def library(name: str) -> Module:
-    """An optional library.
-
-    Raises:
-        ValueError: it isn't installed.
-    """
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ValueError(f"this model needs {name}: {NEEDED}") from error
 
 
 class ImageEncoder(nn.Module):
@@ -88,13 +95,32 @@ class ImageEncoder(nn.Module):
 
 
 def backbone(config: PreTrainedConfig, **loading: Any) -> Module:
-    """A timm backbone without its classifier; `loading` are further arguments of its maker."""
-    timm = library("timm")
-    arguments = {"in_chans": config.num_channels, **(config.arguments or {}), **loading}
-    made = timm.create_model(config.architecture, num_classes=0, **arguments)
+    """An image encoder without its classifier; `loading` are further arguments of timm's maker."""
+    merged = False
+    if config.library == "open_clip":
+        made = tower_of_open_clip(config.arguments, "vision_cfg")
+        without_projection(made)
+    else:
+        timm = library("timm")
+        arguments = {"in_chans": config.num_channels, **(config.arguments or {}), **loading}
+        merged = config.reparameterized and timm.models.is_model_in_modules(
+            config.architecture, MERGED_AT_ONCE
+        )
+        if merged:
+            arguments["inference_mode"] = True
+        made = timm.create_model(config.architecture, num_classes=0, **arguments)
     if config.sigmoid_attention:
         attend_by_sigmoid(made)
+    if config.reparameterized and not merged:
+        reparameterize(made)
     return made
+
+
+def reparameterize(model: Module) -> None:
+    """Merge the branches of a model that only training needs, in place; it stays trainable."""
+    library("timm").utils.reparameterize_model(model, inplace=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
 
 
 def attend_by_sigmoid(model: Module) -> None:
@@ -139,8 +165,17 @@ class _Sigmoid:
         return projected
 
 
+def text_encoder(config: PreTrainedConfig) -> nn.Module:
+    """The text encoder that a configuration describes, untrained."""
+    own = OpenClipTextEncoder if config.library == "open_clip" else TextEncoder
+    return own(config)
+
+
 class TextEncoder(nn.Module):
-    """Tokens [b, n] → features [b, d], by a transformer of transformers' and a pooling."""
+    """Tokens [b, n] → features [b, d], by a transformer of transformers' and a pooling.
+
+    Of one that has an encoder and a decoder, the encoder is taken.
+    """
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
@@ -148,6 +183,8 @@ class TextEncoder(nn.Module):
         entries = copy.deepcopy(config.encoder)
         own = CONFIG_MAPPING[entries.pop("model_type")](**entries)
         self.encoder: Module = AutoModel.from_config(own, trust_remote_code=False)
+        if getattr(own, "is_encoder_decoder", False):
+            self.encoder = self.encoder.get_encoder()
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None  # no pooling here reads it
         self.pool = _POOLING[config.pooling]

@@ -20,7 +20,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput, CLIPVisionModelOutput
 
 from .aligned_projection import AlignedProjection
-from .composed_encoders import ImageEncoder, TextEncoder, check_text, check_vision
+from .composed_encoders import ImageEncoder, check_text, check_vision, text_encoder
+from .open_clip_encoders import make_mask
 
 
 class ComposedClipVisionConfig(PreTrainedConfig):
@@ -28,7 +29,8 @@ class ComposedClipVisionConfig(PreTrainedConfig):
 
     `arguments` are those of the library's maker, `hidden_size` is the length of its features. A
     projection is linear in the features and in `random_features` of them; without one (`projected`
-    false) the features are the embedding.
+    false) the features are the embedding. `reparameterized`: branches that only training needs are
+    merged.
     """
 
     model_type = "composed_clip_vision_model"
@@ -44,19 +46,30 @@ class ComposedClipVisionConfig(PreTrainedConfig):
     projected: bool = True
     random_features: int = 0
     sigmoid_attention: bool = False
+    reparameterized: bool = False
 
 
 class ComposedClipTextConfig(PreTrainedConfig):
-    """A text encoder: a configuration of transformers', a pooling, and the projection behind it."""
+    """A text encoder, and the projection behind it.
+
+    Of transformers' it is a configuration (`encoder`) and a pooling; the projection is linear, or
+    has a hidden layer of `projection_hidden` units. One of open_clip's holds its own pooling and
+    projection; `arguments` are what open_clip makes it by, `pad_id` is the token that it was
+    trained to see where a text has ended.
+    """
 
     model_type = "composed_clip_text_model"
     base_config_key = "text_config"
 
+    library: str = "transformers"
     encoder: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = None
+    pad_id: int = 0
     pooling: str = "mean"
     hidden_size: int = 384
     projection_dim: int = 512
     projected: bool = False
+    projection_hidden: int = 0
     vocab_size: int = 30522
     max_position_embeddings: int = 256
 
@@ -92,6 +105,7 @@ class ComposedModel(PreTrainedModel):
         """Leave what the libraries initialised; buffers that no file holds are made anew."""
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
+        make_mask(module)
 
     def _compose_images(self, config: Any) -> None:
         check_vision(config)
@@ -112,6 +126,10 @@ def projection_of(config: Any) -> nn.Module:
     inputs, outputs = config.hidden_size, config.projection_dim
     if not config.projected:
         return nn.Identity()
+    if hidden := getattr(config, "projection_hidden", 0):
+        return nn.Sequential(
+            nn.Linear(inputs, hidden, bias=False), nn.GELU(), nn.Linear(hidden, outputs, bias=False)
+        )
     if not hasattr(config, "random_features"):
         return nn.Linear(inputs, outputs, bias=False)
     return AlignedProjection(inputs, config.random_features, outputs)
@@ -147,7 +165,7 @@ class ComposedClipModel(ComposedModel):
         text: Any = config.text_config
         self._compose_images(vision)
         check_text(text)
-        self.text_model = TextEncoder(text)
+        self.text_model = text_encoder(text)
         self.text_projection = projection_of(text)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()  # type: ignore[no-untyped-call]

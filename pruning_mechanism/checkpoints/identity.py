@@ -1,0 +1,39 @@
+"""What identifies the contents of files: their SHA-256, read once in a run.
+
+Stands under `checkpoint`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def weights_fingerprint(directory: str | Path) -> str:
+    """What identifies the weights in a directory: the SHA-256 of its safetensors files, in order.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    return files_fingerprint(sorted(Path(directory).resolve().glob("*.safetensors")))
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """The SHA-256 of what files hold, one after another.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    states = [(file.resolve(), file.stat()) for file in files]
+    return _digest(tuple((str(file), state.st_size, state.st_mtime_ns) for file, state in states))
+
+
+@functools.cache
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """SHA-256 of files; with their sizes and times of change, no file is read twice in a run."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return f"sha256 {digest.hexdigest()}"
