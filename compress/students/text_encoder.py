@@ -137,9 +137,11 @@ def dual_encoder(vision: ComposedClipVisionModel, texts: SentenceEncoder) -> Com
         for name, tensor in texts.encoder.state_dict().items()
         if not name.startswith("pooler.")
     }
-    model.text_model.encoder.load_state_dict(own)
+    tower: Any = model.text_model
+    tower.encoder.load_state_dict(own)
     if texts.dense is not None:
-        model.text_projection.load_state_dict({"weight": texts.dense.weight})
+        projection: Any = model.text_projection
+        projection.load_state_dict({"weight": texts.dense.weight})
         if texts.dense.bias is not None and bool(texts.dense.bias.any()):
             raise UserError(f"text encoder {texts.name}: its Dense layer has a bias")
     model.eval()  # type: ignore[no-untyped-call]
