@@ -8,6 +8,7 @@ from commands.config_file import read_config
 from commands.flags import ConfigOption
 from commands.writing.results import result_directories
 from compress import early_exit, flip, joint
+from compress.distill import DistillOptions
 from compress.early_exit import EarlyExitOptions
 from compress.flip import FlipOptions
 from compress.joint import JointOptions
@@ -19,11 +20,18 @@ from evaluation.text_conditioned import TextConditionedOptions
 from evaluation.zero_shot import ZeroShotOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.toml"))
 PAPER_CORPORA = ("coco", "flickr30k")
 TABLE_1 = {
     f"{corpus}-{method}"
     for corpus in PAPER_CORPORA
     for method in ("fisher", "sensitivity-22", "sensitivity-77", "sensitivity-132")
+}
+STUDENTS = {
+    "mobilenetv3-small": "mobilenetv3_small_100",
+    "mobilenetv3-large": "mobilenetv3_large_100",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
 }
 OTHERS = {
     "demo-exit": EarlyExitOptions,
@@ -31,6 +39,7 @@ OTHERS = {
     "latency": LatencyOptions,
     "masking-demo": MaskingExperimentOptions,
     **{f"{corpus}-masking": FlipOptions for corpus in PAPER_CORPORA},
+    **{f"{corpus}-distill-{name}": DistillOptions for corpus in PAPER_CORPORA for name in STUDENTS},
     "text-conditioned": TextConditionedOptions,
     "zero-shot": ZeroShotOptions,
 }
@@ -48,10 +57,14 @@ def command_of(path: Path) -> str:
 
 
 def test_every_experiment_of_table_1_has_a_file():
-    assert {path.stem for path in CONFIGS.iterdir()} >= TABLE_1 | {"demo", "flickr8k", *OTHERS}
+    assert {path.stem for path in CONFIGS.rglob("*.toml")} >= TABLE_1 | {
+        "demo",
+        "flickr8k",
+        *OTHERS,
+    }
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_parses(path):
     options = parsed(path)
     assert options.output == Path("results") / path.stem
@@ -66,6 +79,15 @@ def test_table_1_files_say_what_their_names_say(name):
     assert options.repair == {"fisher": "rescale", "sensitivity": "none"}[method]
     if heads:
         assert options.heads == (int(heads[0]),)
+
+
+@pytest.mark.parametrize("corpus", PAPER_CORPORA)
+@pytest.mark.parametrize("name", STUDENTS)
+def test_files_of_students_say_what_their_names_say(corpus, name):
+    options = parsed(CONFIGS / "distill" / f"{corpus}-distill-{name}.toml")
+    options.check()
+    assert (options.corpus, options.student) == (corpus, f"timm:{STUDENTS[name]}")
+    assert (options.weights, options.reads_captions) == ("pretrained", False)
 
 
 @pytest.mark.parametrize("corpus", PAPER_CORPORA)
@@ -115,7 +137,7 @@ def test_the_demo_compares_the_joint_rule_by_the_clock():
 
 def test_make_demo_runs_the_demos_files():
     recipe = (CONFIGS.parent / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
-    files = [path for path in sorted(CONFIGS.iterdir()) if path.stem.split("-")[0] == "demo"]
+    files = [path for path in FILES if path.stem.split("-")[0] == "demo"]
     assert [path.stem for path in files] == ["demo-exit", "demo-joint", "demo"]
     for path in files:
         assert f"-m {command_of(path)} --config configs/{path.name} " in recipe
@@ -129,9 +151,12 @@ def test_the_masking_file_spells_the_defaults_out():
     assert {f"--{name}" for name in flags} <= set(said)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_names_the_command_that_takes_it(path):
-    assert f"python -m {command_of(path)} --config configs/{path.name}" in path.read_text()
+    assert (
+        f"python -m {command_of(path)} --config {path.relative_to(CONFIGS.parent)}"
+        in path.read_text()
+    )
 
 
 def test_the_text_conditioned_file_spells_the_defaults_out():
