@@ -164,7 +164,13 @@ def rule(options: StudentOptions) -> Rule:
             notes=(*notes, *lesson.notes),
         )
 
-    needs = Needs(False, options.reads_captions, full=True, images=LEAST_IMAGES)
+    needs = Needs(
+        layers=False,
+        own=False,
+        captions=options.reads_captions,
+        full=True,
+        images=LEAST_IMAGES,
+    )
     return Rule(
         "distill", {setting: options.recipe}, step, lambda _source, asked: check_batch(asked), needs
     )

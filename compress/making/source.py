@@ -52,12 +52,14 @@ FULL_FINGERPRINT = "target_fingerprint"
 class Needs:
     """What a rule, and what is done after it, asks of a source.
 
-    `layers`: a tower whose layers are known; `captions`: of all images, and the tower that embeds
+    `layers`: a tower whose layers are known; `own`: that what is made of it is still that tower, so
+    that alignment is of it; `captions`: of all images, and the tower that embeds
     them; `full`: the full tower's embeddings; `alignable`: a tower that an alignment can read;
     `images`: how many calibration images at least.
     """
 
     layers: bool = True
+    own: bool = True
     captions: bool = False
     full: bool = False
     alignable: bool = False
@@ -67,12 +69,13 @@ class Needs:
     def of(cls, align: Align) -> "Needs":
         """What an alignment asks for."""
         asked = align != "none"
-        return cls(False, full=asked, alignable=asked, images=LEAST_IMAGES if asked else 1)
+        return cls(layers=False, full=asked, alignable=asked, images=LEAST_IMAGES if asked else 1)
 
     def __or__(self, other: "Needs") -> "Needs":
         """What either of two asks for."""
         return Needs(
             self.layers or other.layers,
+            self.own and other.own,
             self.captions or other.captions,
             self.full or other.full,
             self.alignable or other.alignable,
@@ -152,7 +155,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         if needs.layers or layered(model)
         else []
     )
-    if needs.alignable:
+    if needs.alignable and needs.own:
         check_alignable(model.config)
     check_text_model(checkpoints.text_model, model, path)
     captions = needs.captions or "text" in checkpoints.towers

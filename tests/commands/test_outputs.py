@@ -294,9 +294,9 @@ def test_a_signal_in_the_last_step_is_acted_on_after_it(tmp_path, monkeypatch):
     told = renaming.exchange
 
     def signalled(*names) -> bool:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         done = told(*names)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return done
 
     def command(_options) -> None:

@@ -1,4 +1,3 @@
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,7 @@ def test_what_is_no_result_is_never_overwritten(tmp_path):
 def test_an_interrupt_that_a_library_made_another_error_of_is_one_still(capsys):
     def importing(_options) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         except BaseException:
             raise ModuleNotFoundError("could not import") from None
 

@@ -35,8 +35,13 @@ FLAGS = {
     "early_exit": ("--layer", "2"),
     "align": (),
     "heal": ("--steps", "2", "--batch-size", "8", "--held-out", "22"),
+    "distill": (
+        *("--student", "timm:test_resnet", "--image-size", "32", "--weights", "scratch"),
+        *("--steps", "2", "--batch-size", "8", "--held-out", "22", "--views", "2"),
+    ),
 }
 
+TRAINING = ("heal", "distill")
 CHECKED_ELSEWHERE = {
     (family, rule)
     for family in ("MetaCLIP 2", "SigLIP")
@@ -80,10 +85,11 @@ def run(folder, hundred, tmp_path, monkeypatch, capsys):
         if not base.exists():
             tiny_model(family).save_pretrained(base)
             tiny_processor().save_pretrained(base)
-        model, images = (smaller(base), hundred) if rule == "heal" else (base, folder)
+        images = hundred if rule in TRAINING else folder
+        model = smaller(base) if rule == "heal" else base
         where = ("--model", model, "--corpus", "folder", "--corpus-dir", images)
         arguments = (*where, "--output", output, *FLAGS[rule], *flags)
-        if rule == "heal":
+        if rule in TRAINING:
             arguments = (*arguments, "--target", base, "--state", tmp_path / "state")
         monkeypatch.setattr(sys, "argv", [rule, *map(str, arguments)])
         capsys.readouterr()
