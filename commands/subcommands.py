@@ -72,7 +72,7 @@ SUBCOMMANDS = (
         "rank",
         "compress.rank",
         "compress",
-        "Let the highest-ranked patches go on, and fuse the others into one token.",
+        "Let the highest-ranked tokens go on, and fuse the others into one.",
     ),
     Subcommand(
         "resolution",
