@@ -151,6 +151,15 @@ def test_what_is_no_result_is_never_overwritten(tmp_path):
     assert (tmp_path / "thesis" / "chapter.tex").exists()
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts, also where a shell that runs the tests in its background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_made_another_error_of_is_one_still(capsys):
     def importing(_options) -> None:
         try:

@@ -264,7 +264,7 @@ def test_joint_finds_the_same(change, monkeypatch):
         model = tower.model
         full = FullTower("", tower, doubles)
         source = Source(
-            "", model, doubles, full, (), IMAGES, Sampling(), Cache(), "", "",
+            "", model, doubles, full, ("vision",), (), IMAGES, Sampling(), Cache(), "", "",
         )  # fmt: skip
         prices = MacPrices.under(model.config, 0.3)
         tried.append(best_combinations(source, prices, options, "MAC 0.3"))

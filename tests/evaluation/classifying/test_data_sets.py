@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import datasets
 import pytest
@@ -56,6 +57,8 @@ def packages(tmp_path, monkeypatch):
     (folder / "en_classnames.json").write_text(json.dumps(names))
     (folder / "en_zeroshot_classification_templates.json").write_text(json.dumps(templates))
     monkeypatch.syspath_prepend(place)
+    for name in ("open_clip", "clip_benchmark"):  # the real ones, if something has imported them
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return place
 
 
