@@ -66,8 +66,9 @@ def encoder(bert, place, pooling: str = "mean", *more):
     return place
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    ("pooling", "dense"), [("mean", True), ("cls", False), ("lasttoken", True)]
+)
 def test_texts_are_embedded_as_sentence_transformers_does(bert, tmp_path, pooling, dense):
     linear = Dense(16, 6, bias=False, activation_function=torch.nn.Identity())
     place = encoder(bert, tmp_path / "st", pooling, *([linear] if dense else []), Normalize())
