@@ -11,11 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pruning_mechanism import WIDTHS
+from pruning_mechanism.checkpoints.identity import add_weights
 from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
 from pruning_mechanism.protocols import Config
 
@@ -83,8 +83,5 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     for described in (shape, preparation):
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for tower in towers:
-        for name, tensor in sorted(tower.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            weights = tensor.detach().cpu().contiguous().flatten()
-            digest.update(weights.view(torch.uint8).numpy().data)
+        add_weights(digest, tower)
     return digest.hexdigest()

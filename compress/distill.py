@@ -11,7 +11,7 @@ is a dual encoder in a space of its own.
     python -m compress.distill --student timm:mobilenetv3_small_100
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from commands.flags import Bounds, Count, NumberFromZero, Share, Unread
@@ -83,9 +83,7 @@ class StudentOptions(TrainingOptions):
     @property
     def recipe(self) -> Recipe:
         """How it is trained."""
-        same = {field.name for field in fields(Recipe)} & {field.name for field in fields(self)}
-        given = {name: getattr(self, name) for name in same}
-        return Recipe(flips=not self.no_flips, part=self.train, **given)
+        return replace(super().recipe, part=self.train)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("compress.distill"), DistillOptions, "compress.distill")
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -127,10 +124,10 @@ from compress.training.teacher import (
     by_full_tower,
     caption_embeddings,
     digest,
-    weights_digest,
 )
 from compress.training.training import LEAST_IMAGES, check_batch, parted, taught
 from pruning_mechanism import check_belongs, text_embeddings, tower_of
+from pruning_mechanism.checkpoints.identity import weights_digest
 from pruning_mechanism.families import tower_config
 
 USUAL_SIZE = 224
@@ -218,8 +215,7 @@ def _teaching(source: Source, options: StudentOptions, recipe: Recipe) -> Teachi
 
 def _texts_digest(model: PreTrainedModel) -> str:
     """What identifies the weights of a model's text tower."""
-    own = {name: part for name, part in model.named_children() if name.startswith("text_")}
-    return weights_digest(torch.nn.ModuleDict(own))
+    return weights_digest(part for name, part in model.named_children() if name.startswith("text_"))
 
 
 def _embedded(source: Source, texts: list[str]) -> Tensor:

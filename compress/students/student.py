@@ -38,8 +38,8 @@ SETTLING = 16
 """Batches that the running statistics of norms are taken from."""
 PATIENCE = 5
 """Seconds to wait for an answer of the hub."""
-SIZED = ("img_size",)
-"""Arguments that some of timm's models take to be built for images of a size."""
+SIZED = "img_size"
+"""The argument that some of timm's models take to be built for images of a size."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def new_student(asked: Asked, dimension: int, like: Processor | None = None) -> 
 def _config(asked: Asked, dimension: int) -> ComposedClipVisionConfig:
     """The configuration, with the arguments that the backbone takes for images of this size."""
     problem: Exception | None = None
-    for arguments in ({SIZED[0]: asked.image_size}, {}):
+    for arguments in ({SIZED: asked.image_size}, {}):
         config = ComposedClipVisionConfig(
             architecture=asked.architecture,
             arguments=arguments,

@@ -9,12 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase, VisionTextDualEncoderProcessor
 
 from compress.errors import UserError
-from pruning_mechanism.checkpoints.checkpoint import weights_fingerprint
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.modeling.modeling_composed_clip import (
     ComposedClipConfig,
@@ -88,12 +87,8 @@ def load_sentence_encoder(name: str) -> SentenceEncoder:
         )
     if dense is not None and not isinstance(dense.activation_function, nn.Identity):
         raise UserError(f"text encoder {name}: its Dense layer isn't linear")
-    directory = Path(place)
-    identity = (
-        weights_fingerprint(directory)
-        if directory.is_dir()
-        else f"revision {getattr(first.auto_model.config, '_commit_hash', None) or 'unknown'}"
-    )
+    if dense is not None and dense.linear.bias is not None and bool(dense.linear.bias.any()):
+        raise UserError(f"text encoder {name}: its Dense layer has a bias")
     return SentenceEncoder(
         name,
         first.auto_model.eval(),
@@ -101,7 +96,7 @@ def load_sentence_encoder(name: str) -> SentenceEncoder:
         POOLINGS[mode],
         dense.linear if dense is not None else None,
         int(loaded.max_seq_length),
-        identity,
+        fingerprint(place, first.auto_model),
     )
 
 
@@ -142,8 +137,6 @@ def dual_encoder(vision: ComposedClipVisionModel, texts: SentenceEncoder) -> Com
     if texts.dense is not None:
         projection: Any = model.text_projection
         projection.load_state_dict({"weight": texts.dense.weight})
-        if texts.dense.bias is not None and bool(texts.dense.bias.any()):
-            raise UserError(f"text encoder {texts.name}: its Dense layer has a bias")
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -154,11 +147,3 @@ def whole_processor(images: ImageProcessor, texts: SentenceEncoder) -> Processor
     made: Any = VisionTextDualEncoderProcessor(images, texts.tokenizer)
     processor: Processor = made
     return processor
-
-
-@torch.inference_mode()
-def encoded(model: ComposedClipModel, tokens: dict[str, Tensor]) -> Tensor:
-    """A dual encoder's text embeddings [b, e]."""
-    found: Any = model.get_text_features(**tokens, return_dict=True)
-    embeddings: Tensor = found.pooler_output
-    return embeddings

@@ -50,4 +50,6 @@ class TrainingOptions(TokenOptions):
         """How it is trained."""
         same = {field.name for field in fields(Recipe)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in same}
-        return Recipe(flips=not self.no_flips, views=1 if self.no_flips else 2, **given)
+        flips = not self.no_flips
+        asked = {"views": 1 + flips, **given}  # a student is asked for its own number
+        return Recipe(flips=flips, **asked)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
@@ -42,15 +42,6 @@ def digest(images: Calibration) -> str:
         data = image["bytes"] or Path(image["path"]).read_bytes()
         content.update(len(data).to_bytes(8, "big"))
         content.update(data)
-    return content.hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """What identifies the weights of a model in memory."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 

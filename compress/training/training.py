@@ -25,10 +25,10 @@ from compress.training.teacher import (
     by_full_tower,
     identified,
     prepared_by,
-    weights_digest,
 )
 from compress.training.views import Views
 from pruning_mechanism import tower_of
+from pruning_mechanism.checkpoints.identity import weights_digest
 
 LEAST_IMAGES = 88
 """Images that are trained on and held out at least: a quarter is held out, and each of these finds
@@ -85,7 +85,7 @@ def taught(
     views, full = teaching.embeddings, teaching.embeddings[:, 0]
     learnt, held_out = parted(len(images), recipe.held_out)
     own = state / identified(
-        model=weights_digest(source.model),
+        model=weights_digest([source.model]),
         prepared=prepared_by(source.processor),
         recipe=asdict(recipe),
         **teaching.identity,

@@ -1,4 +1,4 @@
-"""What identifies the contents of files: their SHA-256, read once in a run.
+"""What identifies weights, in files or in memory: their SHA-256; files are read once in a run.
 
 Stands under `checkpoint`.
 """
@@ -7,6 +7,9 @@ import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+
+import torch
+from torch import nn
 
 
 def weights_fingerprint(directory: str | Path) -> str:
@@ -26,6 +29,22 @@ def files_fingerprint(files: Iterable[Path]) -> str:
     """
     states = [(file.resolve(), file.stat()) for file in files]
     return _digest(tuple((str(file), state.st_size, state.st_mtime_ns) for file, state in states))
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """The SHA-256 of the weights of modules in memory, one after another, in hexadecimal."""
+    digest = hashlib.sha256()
+    for module in modules:
+        add_weights(digest, module)
+    return digest.hexdigest()
+
+
+def add_weights(digest: "hashlib._Hash", module: nn.Module) -> None:
+    """Add a module's weights to a digest: names, types, shapes and what they hold."""
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights = tensor.detach().cpu().contiguous().flatten()
+        digest.update(weights.view(torch.uint8).numpy().data)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ The files of this folder need torch and transformers, and these models the libra
 encoder comes from; `save_pretrained` copies the files into the checkpoint.
 """
 
-import os
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +21,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput, CLIPVisionModelOu
 from .aligned_projection import AlignedProjection
 from .composed_encoders import ImageEncoder, check_text, check_vision, text_encoder
 from .open_clip_encoders import make_mask
+from .zero_shot_class import FoundByPipelines
 
 
 class ComposedClipVisionConfig(PreTrainedConfig):
@@ -90,7 +90,7 @@ class ComposedClipConfig(PreTrainedConfig):
     logit_scale_init_value: float = 2.6592
 
 
-class ComposedModel(PreTrainedModel):
+class ComposedModel(FoundByPipelines, PreTrainedModel):
     """What both models share: how they are loaded, and how they embed images."""
 
     base_model_prefix = ""
@@ -204,13 +204,3 @@ class ComposedClipModel(ComposedModel):
             image_embeds=image_embeds,
         )
         return output.to_tuple() if return_dict is False else output
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> None:
-        """As transformers', and pipelines that classify images find this class too."""
-        if self._auto_class is not None:
-            place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
-            known = getattr(self.config, "auto_map", None) or {}
-            self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
-        super().save_pretrained(save_directory, *args, **kwargs)

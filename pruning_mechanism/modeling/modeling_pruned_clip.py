@@ -13,7 +13,6 @@ that read the end of a text `FewerTextTokens`; `num_attention_heads` stays what 
 pruning, so that the dense head dimension, and with it the scale of the logits, does too.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -48,6 +47,7 @@ from .consistency import check_tower
 from .pruned_layers import PrunedWidths, narrow_tower
 from .reduced_tower import reduce_towers
 from .token_rules import FewerTextTokens, FewerTokens, is_reduced
+from .zero_shot_class import FoundByPipelines
 
 
 class PrunedTowers:
@@ -79,11 +79,9 @@ class PrunedTowers:
                 setattr(self, name, made)
 
 
-class PrunedModel:
+class PrunedModel(FoundByPipelines):
     """A model any of whose towers may be pruned; over a family's own model."""
 
-    config: Any  # the family's own
-    _auto_class: str | None
     post_init: Callable[[], None]
 
     def __init__(self, config: PreTrainedConfig) -> None:
@@ -99,16 +97,6 @@ class PrunedModel:
             narrow_tower(tower, always=is_reduced(tower.config))
         reduce_towers(self)
         self.post_init()
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> None:
-        """As transformers', and pipelines that classify images find a whole model's class too."""
-        if self._auto_class is not None and hasattr(self, "get_text_features"):
-            place = f"{__name__.rpartition('.')[2]}.{type(self).__name__}"
-            known = getattr(self.config, "auto_map", None) or {}
-            self.config.auto_map = known | {"AutoModelForZeroShotImageClassification": place}
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
 
 class PrunedCLIPVisionConfig(CLIPVisionConfig, PrunedWidths, FewerTokens):

@@ -177,7 +177,7 @@ def keep_ranked_of_texts(
 ) -> tuple[Tensor, Tensor]:
     """Start and end, the tokens of highest rank between them, and the others as one.
 
-    Fused as in `keep_ranked`, in the place of the last of the others: all stay in their order, so
+    Fused as in `keep_ranked`, where the last of them was: all stay in their order, so
     under a causal mask none is seen by a token that it wasn't seen by. Padding comes after the end.
 
     Args:
