@@ -105,10 +105,10 @@ from transformers import PreTrainedModel
 
 from compress.budgets.settings import Setting
 from compress.calibrating.cache import Cache
-from compress.calibrating.calibration import tokeniser_of
+from compress.calibrating.drawing import drawn
 from compress.errors import UserError
 from compress.making.rule import Rule, Step
-from compress.making.source import FullTower, Needs, Source, drawn
+from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
 from compress.solving.alignment import align_features, pooled_features
 from compress.students.student import (
@@ -126,8 +126,9 @@ from compress.training.teacher import (
     digest,
 )
 from compress.training.training import LEAST_IMAGES, check_batch, parted, taught
-from pruning_mechanism import check_belongs, text_embeddings, tower_of
+from pruning_mechanism import check_belongs, text_embeddings
 from pruning_mechanism.checkpoints.identity import weights_digest
+from pruning_mechanism.checkpoints.opened import Checkpoint
 from pruning_mechanism.families import tower_config
 
 USUAL_SIZE = 224
@@ -255,15 +256,15 @@ def dual_source(options: StudentOptions) -> Source:
     processor = whole_processor(student.images, texts)
     check_belongs(processor, model)
     sampling, path = options.sampling, texts.name
-    tokenise = tokeniser_of(model, processor)
-    calibration = drawn(sampling, processor, tokenise, True, Needs(images=LEAST_IMAGES))
+    own = Checkpoint(path, path, model, processor)
+    calibration = drawn(sampling, processor, own, LEAST_IMAGES)
     if student.drawn:
         settle_norms(model, calibration)
     return Source(
         path,
         model,
         processor,
-        FullTower(path, tower_of(model), processor),
+        own,
         ("vision",),
         (),
         calibration,

@@ -47,11 +47,12 @@ def run_rule(
     """
     if not isinstance(options, OutputOptions):
         raise TypeError(f"{type(options).__name__} is no OutputOptions: where do results go?")
-    directories = result_directories(rule.settings, _called(rule, options), options.output)
+    _refuse_unread_texts(rule, options)
+    called = _called(rule, options)
+    directories = result_directories(rule.settings, called, options.output)
     outputs = Outputs(directories, options.overwrite, inputs_of(options), MENDABLE)
     if is_first():
         outputs.check()
-    _refuse_unread_texts(rule, options)
     finish = options.finish
     needs = rule.needs | Needs.of(finish.align)
     source = opened() if opened else open_source(options.checkpoints, options.sampling, needs)

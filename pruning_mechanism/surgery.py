@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from pruning_mechanism.families import (
     WIDTHS,
@@ -114,8 +115,8 @@ def rebuilt(
     own = _settings(tower_config(model.config, tower)) | entries
     settings = _settings(model.config) | {f"{tower}_config": own} if _is_whole(model) else own
     new = pruned_class(model.config)
-    # on the meta device the new model costs nothing
-    with torch.device("meta"):
+    # weights that are replaced take no memory, and aren't drawn
+    with torch.device("meta"), no_init_weights():
         made: PreTrainedModel = new._from_config(
             config_class(new)(**settings), attn_implementation=model.config._attn_implementation
         )

@@ -66,7 +66,8 @@ def find_base(record: Compression, result: str | Path) -> str:
 def _places(record: Compression, result: Path) -> Iterator[Path]:
     """Where the base may be, the likeliest first."""
     if is_open_clip(record.base):
-        yield Path(record.base)
+        with suppress(TowerError):
+            yield Path(directory_of(record.base))
     if known := _remembered().get(record.base_fingerprint):
         yield Path(known)
     recorded = Path(record.base).expanduser()
@@ -91,9 +92,8 @@ def _literal(name: str) -> str:
 def _fingerprint(place: Path) -> str | None:
     """What identifies the weights in a directory; None if it is no checkpoint to be read."""
     with suppress(OSError, TowerError):
-        here = Path(directory_of(place))
-        if (here / "config.json").is_file() and any(here.glob("*.safetensors")):
-            return weights_fingerprint(here)
+        if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
+            return weights_fingerprint(place)
     return None
 
 
@@ -127,13 +127,12 @@ def _from_hub(record: Compression, result: str | Path) -> str:
         ) from error
 
 
-def remember(fingerprint: str, place: str | Path) -> None:
-    """Note where a checkpoint lies, for results that are made from it.
+def remember(fingerprint: str, directory: Path | None) -> None:
+    """Note in which directory a checkpoint lies, for results that are made from it.
 
     Only in this user's own cache; a machine where that can't be written does without.
     """
-    directory = Path(directory_of(place))
-    if fingerprint.startswith(_REVISION) or not directory.is_dir():
+    if directory is None or fingerprint.startswith(_REVISION):
         return
     here, known = str(directory.resolve()), _remembered()
     if known.get(fingerprint) == here:

@@ -54,11 +54,13 @@ def pruning(
         select: the rule's choice; see `compress.allocation.plan`.
         spending: how a budget is spread over the layers, and what may go.
     """
-
-    def plan(subject: Subject, budget: Budget) -> Plan:
-        return plan_of(subject, scoring.of(subject), budget, spending, select)
-
-    return planned(name, budgets, plan, scoring.captions, spending.structures)
+    return planned(
+        name,
+        budgets,
+        lambda subject, budget: plan_of(subject, scoring.of(subject), budget, spending, select),
+        scoring.captions,
+        spending.structures,
+    )
 
 
 def planned(

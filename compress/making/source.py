@@ -6,42 +6,32 @@ it goes on in the record of what is made. Whatever can be checked is checked her
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache
-from compress.calibrating.calibration import Calibration, Tokeniser, tokeniser_of
+from compress.calibrating.calibration import Calibration
 from compress.calibrating.device import check_device
+from compress.calibrating.drawing import check_enough, drawn
 from compress.calibrating.subject import Subject
 from compress.choices import LEAST_IMAGES, Align, Checkpoints, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
-from corpora import load_corpus
 from pruning_mechanism import (
-    Compression,
     Tower,
     TowerKind,
     check_alignable,
     check_belongs,
     is_pruned,
     layered,
-    load,
-    load_processor,
-    read_record,
-    tower_of,
     vision_alone,
 )
-from pruning_mechanism.checkpoints.checkpoint import (
-    computed_dtype,
-    fingerprint,
-    in_dtype,
-    stored_dtype,
-)
-from pruning_mechanism.protocols import AnyTower, Processor
+from pruning_mechanism.checkpoints.checkpoint import computed_dtype, in_dtype
+from pruning_mechanism.checkpoints.opened import Checkpoint
+from pruning_mechanism.protocols import Processor
 from pruning_mechanism.widening import widened
 
 FULL_FINGERPRINT = "target_fingerprint"
@@ -84,15 +74,6 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class FullTower:
-    """The vision tower that a first stage stands in front of, and what prepares its images."""
-
-    path: str
-    tower: AnyTower
-    processor: Processor
-
-
-@dataclass(frozen=True)
 class Source:
     """A checkpoint to be made smaller or cheaper.
 
@@ -107,7 +88,7 @@ class Source:
     path: str
     model: PreTrainedModel
     processor: Processor
-    full: FullTower
+    full: Checkpoint
     kinds: tuple[TowerKind, ...]
     subjects: tuple[Subject, ...]
     calibration: Calibration
@@ -145,49 +126,35 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     Raises:
         UserError, TowerError, CorpusError: something that is named can't be used.
     """
-    if sampling.samples < needs.images:
-        raise too_few(sampling.samples, needs.images)
+    check_enough(sampling.samples, needs.images)
     check_device(sampling.device)
-    path, device = checkpoints.model, sampling.device
-    model, processor = load(path, device, exact=True), load_processor(path)
-    towers = (
-        [Tower.of(model, kind) for kind in checkpoints.towers]
-        if needs.layers or layered(model)
-        else []
-    )
+    own = Checkpoint.open(checkpoints.model, sampling.device, exact=True)
+    model, processor = own.model, own.processor
+    known = needs.layers or layered(model)
+    towers = [Tower.of(model, kind) for kind in checkpoints.towers] if known else []
     if needs.alignable and needs.own:
         check_alignable(model.config)
-    check_text_model(checkpoints.text_model, model, path)
+    check_text_model(checkpoints.text_model, model, own.path)
     captions = needs.captions or "text" in checkpoints.towers
     check_belongs(processor, model, texts=captions)
-    record = read_record(path)
-    own = record.base_fingerprint if record else fingerprint(path, model)
-    full = _full_tower(
-        checkpoints, record, FullTower(path, tower_of(model), processor), needs, device
-    )
-    if record is None:
-        remember(own, path)
-    texts, tokeniser = (
-        _text_tower(checkpoints, model, processor, device) if captions else (None,) * 2
-    )
-    calibration = drawn(sampling, processor, tokeniser, captions, needs)
-    cache = Cache()
-    stored = stored_dtype(path)
-    deployed = computed_dtype(stored, device)
+    full = _full_tower(checkpoints, own, needs, sampling.device)
+    lent = _text_tower(checkpoints, own, sampling.device) if captions else None
+    texts = lent.model if lent else None
+    calibration = drawn(sampling, processor, lent, needs.images)
+    cache, record, stored = Cache(), own.record, own.stored_dtype or model.dtype
+    deployed = computed_dtype(stored, sampling.device)
+    base = record.base_fingerprint if record else own.fingerprint
     settings: dict[str, str] = {}
     notes: tuple[str, ...] = ()
-    if needs.full:
-        aligned_to = fingerprint(full.path, full.tower.model)
-        remember(aligned_to, full.path)
-        if checkpoints.full and aligned_to != own:
-            settings = {FULL_FINGERPRINT: aligned_to}
-            called = checkpoints.recorded(full.path)
-            notes = (f"aligned to {called}, which isn't what it was made from",)
-            if not layered(model) and hasattr(model, "text_model"):
-                model, processor = vision_alone(model), image_side(processor)
-                notes = (*notes, "its own texts are embedded elsewhere, and left out")
+    if checkpoints.full and needs.full and full.fingerprint != base:
+        settings = {FULL_FINGERPRINT: full.fingerprint}
+        called = checkpoints.recorded(full.path)
+        notes = (f"aligned to {called}, which isn't what it was made from",)
+        if not layered(model) and hasattr(model, "text_model"):
+            model, processor = vision_alone(model), image_side(processor)
+            notes = (*notes, "its own texts are embedded elsewhere, and left out")
     return Source(
-        path,
+        own.path,
         model,
         processor,
         full,
@@ -196,10 +163,10 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         calibration,
         sampling,
         cache,
-        record.base if record else checkpoints.recorded(path),
-        own,
+        record.base if record else checkpoints.recorded(own.path),
+        base,
         record.steps if record else (),
-        tuple(read_keys(path)),
+        tuple(read_keys(own.path)),
         settings,
         notes,
         stored,
@@ -222,42 +189,6 @@ def _subject(
     return Subject(tower, calibration, texts, alive, cache, deployed_dtype=deployed)
 
 
-def drawn(
-    sampling: Sampling,
-    processor: Processor,
-    tokeniser: Tokeniser | None,
-    captions: bool,
-    needs: Needs,
-) -> Calibration:
-    """The calibration images.
-
-    Raises:
-        UserError: there are too few.
-    """
-    corpus = load_corpus(sampling.corpus, sampling.directory, sampling.split, captions=captions)
-    calibration = Calibration.draw(
-        corpus,
-        sampling.samples,
-        sampling.seed,
-        processor,
-        tokeniser,
-        sampling.batch_size,
-        sampling.device,
-    )
-    if not len(calibration):
-        raise UserError(f"{sampling.corpus} has no readable image")
-    if len(calibration) < needs.images:
-        raise too_few(len(calibration), needs.images)
-    return calibration
-
-
-def too_few(images: int, least: int) -> UserError:
-    """The error to raise where so many images are to be calibrated on."""
-    return UserError(
-        f"{images} readable calibration images are too few: this rule takes {least} at least"
-    )
-
-
 def check_text_model(text_model: str | None, model: PreTrainedModel, path: str) -> None:
     """Raise `UserError` if a text tower is named for a model at `path` that has its own."""
     if text_model and hasattr(model, "text_model"):
@@ -267,47 +198,36 @@ def check_text_model(text_model: str | None, model: PreTrainedModel, path: str) 
         )
 
 
-def _text_tower(
-    checkpoints: Checkpoints, model: PreTrainedModel, processor: Processor, device: str
-) -> tuple[PreTrainedModel, Tokeniser]:
-    """The CLIP whose text tower embeds the captions, and its tokeniser."""
-    texts = model
-    if checkpoints.text_model:
-        texts = load(checkpoints.text_model, device, exact=True)
-        processor = load_processor(checkpoints.text_model)
-        check_belongs(processor, texts)
-    tokeniser = tokeniser_of(texts, processor)
-    if problem := getattr(processor, "problem", None):
-        raise UserError(problem)
-    if tokeniser is None:
-        raise UserError(
-            f"{checkpoints.text_model or checkpoints.model} has no text tower, or no tokenizer for "
-            "it: pass a whole CLIP that it belongs to as the text model"
-        )
-    return texts, tokeniser
-
-
-def _full_tower(
-    checkpoints: Checkpoints,
-    record: Compression | None,
-    own: FullTower,
-    needs: Needs,
-    device: str,
-) -> FullTower:
-    """The full tower; the checkpoint's own, where nobody needs another."""
-    path = checkpoints.full
-    if path is None:
-        path = find_base(record, own.path) if record and needs.full else own.path
-    if _same_place(path, own.path):
+def _text_tower(checkpoints: Checkpoints, own: Checkpoint, device: str) -> Checkpoint:
+    """The CLIP whose text tower embeds the captions."""
+    if not checkpoints.text_model:
         return own
-    model, processor = load(path, device, exact=True), load_processor(path)
-    check_belongs(processor, model, texts=False)
-    full = FullTower(path, tower_of(model), processor)
-    if layered(own.tower.model) and full.tower.dimension != own.tower.dimension:
-        raise UserError(
-            f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
-            f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
-        )
+    texts = Checkpoint.open(checkpoints.text_model, device, exact=True)
+    check_belongs(texts.processor, texts.model)
+    return texts
+
+
+def _full_tower(checkpoints: Checkpoints, own: Checkpoint, needs: Needs, device: str) -> Checkpoint:
+    """The full tower; the checkpoint's own, where nobody needs another.
+
+    Where they lie is noted, for results that are made from them.
+    """
+    path, record = checkpoints.full or own.path, own.record
+    if record is None:
+        remember(own.fingerprint, own.directory)
+    elif needs.full and not checkpoints.full:
+        path = find_base(record, own.path)
+    full = own if own.lies_at(path) else Checkpoint.open(path, device, exact=True)
+    if full is not own:
+        check_belongs(full.processor, full.model, texts=False)
+        apart = full.tower.dimension != own.tower.dimension
+        if apart and layered(own.model):
+            raise UserError(
+                f"{path} embeds into {full.tower.dimension} dimensions, {own.path} into "
+                f"{own.tower.dimension}: a first stage is aligned to a tower of its own space"
+            )
+    if needs.full:
+        remember(full.fingerprint, full.directory)
     return full
 
 
@@ -315,7 +235,3 @@ def image_side(processor: Processor) -> Processor:
     """What prepares images, of a processor that may prepare texts too."""
     images: Processor = getattr(processor, "image_processor", processor)
     return images
-
-
-def _same_place(one: str, other: str) -> bool:
-    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())

@@ -26,7 +26,6 @@ from compress.making.source import Source
 from compress.training.processes import first_alone
 from compress.training.recipe import Recipe
 from compress.training.views import Captions, View, views_of
-from pruning_mechanism.checkpoints.checkpoint import fingerprint
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.user_cache import cache_file, keep
 
@@ -82,7 +81,7 @@ def by_full_tower(source: Source, recipe: Recipe, captions: Captions | None = No
     views = views_of(len(source.calibration), recipe.views, recipe.flips)
     with first_alone(source.calibration.device):
         embeddings = full_embeddings(source, views, images)
-    identity = {"full": fingerprint(full.path, full.tower.model), "images": images}
+    identity = {"full": full.fingerprint, "images": images}
     return Teaching(embeddings, captions, identity)
 
 
@@ -100,7 +99,7 @@ def full_embeddings(source: Source, views: Sequence[View], images: str) -> Tenso
     full = source.full
     names = {
         view: identified(
-            weights=fingerprint(full.path, full.tower.model),
+            weights=full.fingerprint,
             prepared=prepared_by(full.processor),
             images=images,
             view=view.called,

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.initialization import no_init_weights
 
 from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 from pruning_mechanism.checkpoints.identity import weights_fingerprint
@@ -128,7 +129,7 @@ def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -
                 f"are {len(weights.tensors):,} weights"
             )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             empty = MODEL_CLASSES[config.model_type](config)
     except Exception as error:  # a wrong entry may lead to any error inside a model
         raise TowerError(

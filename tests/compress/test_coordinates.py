@@ -28,13 +28,14 @@ from compress.calibrating.importance import Importance
 from compress.calibrating.moments import dense_moments
 from compress.calibrating.token_weights import token_weights
 from compress.choices import Sampling, Thoroughness
-from compress.making.source import FullTower, Source
+from compress.making.source import Source
 from compress.searching import combinations
 from compress.searching.combinations import best_combinations
 from compress.solving.eliminate import importance_of
 from compress.solving.head_dims import rotate_tower, turn
 from compress.solving.repair import repair_tower
 from pruning_mechanism import Mask, Tower, prune
+from pruning_mechanism.checkpoints.opened import Checkpoint
 from pruning_mechanism.heads import constants_moved
 from tests.compress.losses import embedding_loss
 from tests.compress.same_function import CHANGES
@@ -262,7 +263,7 @@ def test_joint_finds_the_same(change, monkeypatch):
     tried, towers = [], pair(change, "vision")
     for tower in towers:
         model = tower.model
-        full = FullTower("", tower, doubles)
+        full = Checkpoint("", "", model, doubles)
         source = Source(
             "", model, doubles, full, ("vision",), (), IMAGES, Sampling(), Cache(), "", "",
         )  # fmt: skip
