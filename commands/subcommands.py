@@ -81,6 +81,12 @@ SUBCOMMANDS = (
         "Reduce all images, or each by what it would lose.",
     ),
     Subcommand(
+        "patch-size",
+        "compress.patch_size",
+        "compress",
+        "Read smaller images, cut into as many patches, by a patch embedding solved for anew.",
+    ),
+    Subcommand(
         "early-exit",
         "compress.early_exit",
         "compress",

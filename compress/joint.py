@@ -47,7 +47,7 @@ from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
 from compress.searching.combinations import Tried, best_combinations, exits_tried
-from pruning_mechanism import is_smaller
+from pruning_mechanism import has_all_layers, is_smaller
 from pruning_mechanism.costs.latency_measurement import measured_share
 
 USUAL_MACS = (0.07,)
@@ -83,7 +83,7 @@ class Found:
         says = (self.best.candidate.says,)
         if self.share is None:
             return says
-        return (*says, f"took {self.share:.3f} of the dense tower's seconds here")
+        return (*says, f"took {self.share:.3f} of the full tower's seconds here")
 
 
 def rule(options: CombinationOptions) -> Rule:
@@ -97,8 +97,11 @@ def rule(options: CombinationOptions) -> Rule:
 
     def check(source: Source, _budget: MacBudget | SecondBudget) -> None:
         exits_tried(source.model.config, thoroughness)
-        if is_smaller(source.model):
-            raise UserError(f"{source.path} is smaller already: name the dense checkpoint")
+        if not has_all_layers(source.model):
+            raise UserError(
+                f"{source.path} is smaller already: name the dense checkpoint, or a result of "
+                "compress.patch_size --align none"
+            )
 
     def step(source: Source, budget: MacBudget | SecondBudget) -> Step:
         found = _search(source, budget, thoroughness)
@@ -119,11 +122,14 @@ def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thor
         return Found(best_combinations(source, prices, thoroughness, label))
     size, dense = source.sampling.batch_size, source.deployed(source.model)
     measured = source.cache.once(("seconds", size), lambda: SecondPrices.measured(dense, size))
-    asked, best = budget.share, None
+    asked, best, full = budget.share, None, dense
     share_asked = asked
+    if is_smaller(source.model):  # its patches are coarser, which takes less time already
+        full = source.deployed(source.full.tower.model)
+        share_asked = min(1.0, asked / measured_share(dense, full, size))
     for _ in range(CORRECTIONS):
         tried = best_combinations(source, measured.under(share_asked), thoroughness, label)
-        share = measured_share(source.deployed(Found(tried).best.model), dense, size)
+        share = measured_share(source.deployed(Found(tried).best.model), full, size)
         found = Found(tried, measured, share)
         if share <= asked and (best is None or found.best.lost < best.best.lost):
             best = found

@@ -101,7 +101,8 @@ class Shape:
             counts = _counts(vision, parts, layers, side, rules)
             of_layers = tuple(_mean(counts, layer) for layer in range(layers))
             tokens = of_layers[0].attention if layers else 0
-            height, width = _pair(vision.patch_size)
+            patch = dense_size(vision, "patch_size") if dense else vision.patch_size
+            height, width = _pair(patch)
             patches = tokens - (parts.pooling == "first")  # the class token
             before = patches * vision.num_channels * height * width * own.hidden_size
         return cls(

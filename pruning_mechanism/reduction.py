@@ -27,6 +27,7 @@ from pruning_mechanism.families import (
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
 from pruning_mechanism.modeling.modeling_composed_clip import ComposedClipVisionModel
+from pruning_mechanism.modeling.patch_size import CoarserPatches
 from pruning_mechanism.modeling.token_rules import (
     NAMED,
     asked_rules,
@@ -48,6 +49,7 @@ class Reduction:
     None if it isn't asked for. Those of the rules built in:
 
     - `layers`: how many stay, from the first;
+    - `patch_size`: side in pixels of a patch, images shrinking with it;
     - `image_size`: side in pixels of the images that the tower takes;
     - `resolutions`, `resolution_bounds`, `resolution_shares`: of `modeling.resolutions`;
     - `kept_patches`, `patch_rule`, `patch_seed`: of `modeling.patch_masking`;
@@ -117,6 +119,13 @@ def is_smaller(model: PreTrainedModel, tower: TowerKind = "vision") -> bool:
     """Whether a tower of a model is anything but the dense one it started as."""
     own = tower_config(model.config, tower)
     return is_reduced(own) or any(getattr(own, name, None) is not None for name in WIDTHS)
+
+
+def has_all_layers(model: PreTrainedModel) -> bool:
+    """Whether a vision tower has all that its layers had at first; patches may be coarser."""
+    own = tower_config(model.config, "vision")
+    coarser = all(isinstance(rule, CoarserPatches) for rule in asked_rules(own))
+    return coarser and all(getattr(own, name, None) is None for name in WIDTHS)
 
 
 def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:

@@ -210,7 +210,7 @@ def _repair_linear(
     if repair == "none" or (repair == "rescale" and not linear.in_features):
         return unchanged
     try:
-        damping = _best_damping(fit, held_out, weight, unit_width, repair)
+        damping = best_damping(fit, held_out, weight, unit_width, repair)
         if damping == inf:
             return unchanged
         solved = SOLVERS[repair](moments, weight, unit_width, damping)
@@ -226,7 +226,7 @@ def _repair_linear(
     return replace(unchanged, error_after=moments.error(solved), damping=damping)
 
 
-def _best_damping(
+def best_damping(
     fit: Moments, held_out: Moments, weight: Tensor, unit_width: int, repair: Repair
 ) -> float:
     """The damping whose solution on `fit` has the least error on `held_out`.

@@ -16,12 +16,14 @@ from .early_exit import EarlyExit
 from .image_size import SmallerImages
 from .merging import Merging
 from .patch_masking import PatchMasking
+from .patch_size import CoarserPatches
 from .ranking import Ranking
 from .resolutions import Resolutions
 from .text_ranking import TextRanking
 from .token_rule import TokenRule, TowerSizes
 
 BUILT_IN = (
+    CoarserPatches,
     SmallerImages,
     Resolutions,
     PatchMasking,

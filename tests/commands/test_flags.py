@@ -39,6 +39,7 @@ from compress.heal import HealOptions
 from compress.joint import JointOptions
 from compress.merge import MergeOptions
 from compress.options import BudgetOptions
+from compress.patch_size import PatchCommandOptions
 from compress.rank import RankOptions
 from compress.recover import RecoverOptions
 from compress.resolution import ResolutionCommandOptions
@@ -74,6 +75,7 @@ COMMANDS = {
     "compress.joint": JointOptions,
     "compress.merge": MergeOptions,
     "compress.rank": RankOptions,
+    "compress.patch_size": PatchCommandOptions,
     "compress.recover": RecoverOptions,
     "compress.resolution": ResolutionCommandOptions,
     "compress.sensitivity": SensitivityOptions,

@@ -32,6 +32,7 @@ FLAGS = {
     "merge": ("--r", "2"),
     "rank": ("--keep", "0.7"),
     "resolution": ("--resolution", "8"),
+    "patch_size": ("--patch-size", "2"),
     "early_exit": ("--layer", "2"),
     "align": (),
     "heal": ("--steps", "2", "--batch-size", "8", "--held-out", "22"),

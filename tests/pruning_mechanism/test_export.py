@@ -45,6 +45,10 @@ def reduced(model=None, **reduction):
     return reduce(model or tiny_clip(), Reduction(**reduction))
 
 
+def one_layer():
+    return tiny_clip(num_hidden_layers=1)
+
+
 def pruned():
     """A layer without heads, another without neurons, the others narrower."""
     return prune(tiny_clip(), random_slim_mask(8))
@@ -63,10 +67,12 @@ MODELS = {
     "flip random": lambda: reduced(kept_patches=9, patch_rule="random", patch_seed=1),
     "flip saliency": lambda: reduced(kept_patches=9, patch_rule="saliency"),
     "merge": lambda: reduced(merged_per_layer=(3, 2, 1)),
+    "merge once": lambda: reduced(one_layer(), merged_per_layer=(3,)),
     "rank attention": lambda: reduced(ranked_per_layer=(10, 0, 5), ranker="attention"),
     "rank learned": lambda: reduced(ranked_per_layer=(10, 0, 5), ranker="learned"),
     "resolution": lambda: reduced(image_size=8),
-    "resolutions": lambda: reduced(**TWO_SIZES, resolution_bounds=(BOUND,)),
+    "resolutions": lambda: reduced(one_layer(), **TWO_SIZES, resolution_bounds=(BOUND,)),
+    "patch size": lambda: reduced(patch_size=2),
     "early exit": lambda: reduced(layers=2),
     "align": lambda: align(tiny_clip(), projection()),
     "prune, merge, align": lambda: align(
@@ -78,6 +84,9 @@ MODELS = {
 DIRECTORIES = [each for each in os.environ.get("EXPORTED", "").split(":") if each]
 EXPORTS = sweep(MODELS, ("resolutions", "all together"))
 """Those that are exported, which takes seconds each; tracing is done with all."""
+ONE_IMAGE = sweep(
+    ("merge", "merge once", "rank attention", "flip saliency", "resolutions"), ("merge once",)
+)
 BOUND = 0.5
 """A loss that some of the images below stay under when they are made smaller, and some don't."""
 
@@ -135,7 +144,9 @@ def test_an_exported_tower_is_right_at_every_batch_size(name, tmp_path, record_p
 
 @pytest.mark.parametrize(
     "name",
-    sweep(("merge", "rank attention", "flip saliency", "resolutions"), ("merge",)),
+    sweep(
+        ("merge", "merge once", "rank attention", "flip saliency", "resolutions"), ("merge once",)
+    ),
 )
 def test_an_example_of_one_image_does_for_onnx(name, tmp_path):
     """`torch.export` itself takes a batch of one for a fixed one, of any model."""

@@ -39,6 +39,8 @@ NOTHING = {
         resolutions=(8, 16), resolution_bounds=(-1.0,), resolution_shares=(0.0, 1.0)
     ),
 }
+SMALLER_IMAGES = ("resolution", "patch size")
+"""Rules that make a tower take images of half the side."""
 SOMETHING = {
     "grid": Reduction(kept_patches=9, patch_rule="grid"),
     "random": Reduction(kept_patches=9, patch_rule="random", patch_seed=1),
@@ -48,6 +50,7 @@ SOMETHING = {
     "learned": Reduction(ranked_per_layer=(10, 0, 5), ranker="learned"),
     "exit": Reduction(layers=2),
     "resolution": Reduction(image_size=8),
+    "patch size": Reduction(patch_size=2),
     "resolutions": Reduction(
         resolutions=(8, 16), resolution_bounds=(0.8,), resolution_shares=(0.5, 0.5)
     ),
@@ -89,7 +92,7 @@ def test_a_reduction_that_leaves_nothing_out_changes_nothing(name, make):
     assert macs(reduced) == macs(model)
 
 
-@pytest.mark.parametrize("name", sorted(set(SOMETHING) - {"resolution"}))
+@pytest.mark.parametrize("name", sorted(set(SOMETHING) - set(SMALLER_IMAGES)))
 def test_an_embedding_does_not_depend_on_the_batch(name):
     reduced = reduce(tiny_clip(), SOMETHING[name])
     alone = torch.cat([embeddings(reduced, each[None]) for each in PIXELS])
@@ -100,7 +103,7 @@ def test_an_embedding_does_not_depend_on_the_batch(name):
 @pytest.mark.parametrize("name", SOMETHING)
 def test_a_reduced_tower_is_the_same_from_disk(name, tmp_path):
     reduced = reduce(pruned(), SOMETHING[name])
-    pixels = PIXELS[..., :8, :8] if name == "resolution" else PIXELS
+    pixels = PIXELS[..., :8, :8] if name in SMALLER_IMAGES else PIXELS
     reduced.save_pretrained(tmp_path)
     assert torch.equal(embeddings(load(tmp_path), pixels), embeddings(reduced, pixels))
 
@@ -232,6 +235,8 @@ def test_macs_are_those_of_the_matrix_products_that_are_computed(name):
         (Reduction(layers=0), "3 layers"),
         (Reduction(merged_per_layer=(1, 2)), "3 numbers"),
         (Reduction(image_size=10), "multiple"),
+        (Reduction(patch_size=4), "are 4 pixels wide: take fewer"),
+        (Reduction(patch_size=0), "from 1 on"),
         (Reduction(kept_patches=17, patch_rule="grid"), "16"),
     ],
 )

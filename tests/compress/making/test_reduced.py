@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from cascade import Stage
-from compress import align, early_exit, flip, merge, rank, resolution
+from compress import align, early_exit, flip, merge, patch_size, rank, resolution
 from compress.budgets.budgets import MacBudget
 from compress.budgets.schedules import spread
 from compress.command import run_command
@@ -39,6 +39,7 @@ COMMANDS = {
     "merge": (merge.main, merge.MergeOptions),
     "rank": (rank.main, rank.RankOptions),
     "resolution": (resolution.main, resolution.ResolutionCommandOptions),
+    "patch_size": (patch_size.main, patch_size.PatchCommandOptions),
     "exit": (early_exit.main, early_exit.EarlyExitOptions),
     "align": (align.main, align.AlignCommandOptions),
 }
@@ -180,6 +181,8 @@ def test_without_alignment_the_projection_stays(command, clip_directory):
         ("rank", ("--after", "9"), "layers from 1 to 3"),
         ("resolution", ("--resolution", "9"), "multiple"),
         ("resolution", ("--choose-from", "8"), "two sides at least"),
+        ("patch_size", ("--patch-size", "4"), "are 4 pixels wide: take fewer, found 4"),
+        ("patch_size", ("--patch-size", "0"), "--patch-size must be at least 1"),
         ("exit", ("--layer", "7"), "3 layers"),
         ("exit", ("--mac-constraint", "1.5"), "--mac-constraint must be in (0, 1]"),
         ("align", ("--align", "none"), "would change nothing"),
