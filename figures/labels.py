@@ -66,7 +66,7 @@ def place_labels(
 ) -> list[Annotation]:
     """Write each point's text beside it, where it covers nothing and no other point is nearer.
 
-    The figure must have been laid out (`draw_without_rendering`) and its limits fixed.
+    The figure must have been laid out (`fix_layout`) and its limits fixed.
 
     Args:
         axes: where the points are drawn.

@@ -63,7 +63,7 @@ from matplotlib.figure import Figure
 
 from figures.front import front
 from figures.labels import Point, place_labels
-from figures.picture import refuse_existing, write_picture
+from figures.picture import fix_layout, refuse_existing, write_picture
 from figures.style import FAINT, INK, SETTINGS, Look, SeriesStyle, series_style
 
 _LABEL_SIZE = 10.5
@@ -116,11 +116,10 @@ def draw(
                 axes.tick_params(axis="y", pad=9)  # the full tower stands on the axis
         handles, texts = above.get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
-        figure.draw_without_rendering()  # the layout settles here
+        fix_layout(figure)  # labels are placed for this layout
         for axes, view in panels:
             corners = [_corners(method, view) for method in series]
             place_labels(axes, _points(reports, series, view), corners, _LABEL_SIZE)
-        figure.set_layout_engine("none")  # labels were placed for this layout
     return figure
 
 

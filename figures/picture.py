@@ -25,14 +25,26 @@ def refuse_existing(directory: Path, name: str, overwrite: bool) -> None:
     check_files(directory, [f"{name}.{kind}" for kind in _METADATA], overwrite)
 
 
+def fix_layout(figure: Figure) -> None:
+    """Lay a figure out, without drawing it, and leave it so from now on.
+
+    Without any engine left, saving draws once. With matplotlib's "none" it would draw twice: first
+    to lay out what nothing moves any more.
+    """
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine(None)
+    for axes in figure.axes:
+        axes.apply_aspect()
+
+
 def settle_layout(figure: Figure) -> None:
     """Lay a figure out once and for all, to a pixel or two.
 
     The solver's last bits differ from one run to the next, and the names in an svg with them: of
     the axes, and of the subfigures that they lie in.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    fix_layout(figure)
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(3))
     for axes in figure.axes:
