@@ -20,7 +20,7 @@ from tests.docs.markdown import ROOT
 
 FULL = ROOT / "demo" / "clip-scenes"
 FIRST = ROOT / "demo" / "clip-scenes-first"
-UNSEEN = 200
+UNSEEN = 100
 """Held-out scenes that are searched."""
 
 
@@ -30,7 +30,7 @@ def searched():
     full = Stage.load(FULL)
     first = Stage.load(FIRST, texts=full)
     drawn = [scene(SEEDS["validation"], number) for number in range(UNSEEN)]
-    both, alone = Cascade([first, full], m=[50]), Cascade([full], m=[])
+    both, alone = Cascade([first, full], m=[25]), Cascade([full], m=[])
     images = [render(each) for each in drawn]
     for search in (both, alone):
         search.index(images, keys=range(UNSEEN))

@@ -7,7 +7,7 @@ import torch
 
 from demo.batches import Batch
 from demo.learner import Learner, Rates, contrastive_loss, recipe_kept, recognition_loss
-from demo.network import build_processor, embed_texts
+from demo.network import VISION, build_processor, embed_texts
 
 RATES = Rates(muon=0.02, adam=1e-3, weight_decay=0.05, phrases=0.5)
 TEXTS = ["a red star on sand", "a blue ring on snow", "a large green heart at the top left"]
@@ -16,6 +16,12 @@ TEXTS = ["a red star on sand", "a blue ring on snow", "a large green heart at th
 @pytest.fixture(scope="module")
 def processor():
     return build_processor(TEXTS * 3)
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Two layers instead of twelve: all are alike."""
+    monkeypatch.setitem(VISION, "num_hidden_layers", 2)
 
 
 @pytest.fixture

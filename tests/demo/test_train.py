@@ -12,6 +12,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from compress.command import run_command
 from demo.learner import Learner
+from demo.network import VISION
 from demo.train import Recipe, Schedule, main
 
 SMALL = {
@@ -24,6 +25,12 @@ SMALL = {
     "--phrases": 30,
     "--threads": 1,
 }
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    """Two layers instead of twelve: all are alike."""
+    monkeypatch.setitem(VISION, "num_hidden_layers", 2)
 
 
 @pytest.fixture
