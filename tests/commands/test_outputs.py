@@ -25,11 +25,13 @@ from commands.writing.files import write_files
 from commands.writing.outputs import check_output, finished_directory
 from commands.writing.unfinished import put_in_order
 from compress.command import run_command
+from tests.lanes import examples
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
-RUNS = int(os.environ.get("RUNS", "12"))
+RUNS = int(os.environ.get("RUNS", examples(6, 12)))
 FORK = multiprocessing.get_context("fork")
 CONTENT = 20_000
+FILES = 150
 
 
 def write(directory: Path, content: str) -> None:
@@ -179,7 +181,7 @@ def replace_again_and_again(path: Path) -> None:
 def test_after_a_kill_the_next_run_puts_in_order(system, tmp_path, capsys):
     path, dice, left = tmp_path / "out", random.Random(0), 0
     finish(path, "z")
-    for _ in range(RUNS):
+    for _ in range(2 * RUNS):
         run = started(replace_again_and_again, path)
         time.sleep(dice.uniform(0.02, 0.1))
         os.kill(run.pid, signal.SIGKILL)
@@ -242,7 +244,7 @@ class SlowOptions(ConfigOption):
 
 def slow(options: SlowOptions) -> None:
     with finished_directory(options.output, overwrite=True) as directory:
-        for number in range(300):
+        for number in range(FILES):
             (directory / f"{number}.txt").write_text("a")
             time.sleep(0.001)
 
@@ -257,7 +259,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path, times):
     dice = random.Random(times)
     for number in range(RUNS):
         run = started(slow_command, tmp_path / "out", tmp_path / f"said-{number}")
-        time.sleep(dice.uniform(0.0, 0.4))
+        time.sleep(dice.uniform(0.0, 0.2))
         for _ in range(times):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run.pid, dice.choice([signal.SIGINT, signal.SIGTERM]))
@@ -270,7 +272,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(tmp_path, times):
         if run.exitcode == 130:
             assert said.endswith("interrupted: no unfinished result was left behind\n")
         elif run.exitcode == 0:  # it was done
-            assert len(list((tmp_path / "out").glob("*.txt"))) == 300
+            assert len(list((tmp_path / "out").glob("*.txt"))) == FILES
         else:  # before there was a handler
             assert run.exitcode < 0
 
