@@ -1,6 +1,8 @@
 """Rules after rules, in any order that makes sense: each chain is one checkpoint."""
 
 import json
+from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from compress.command import run_command
 from compress.making.keys import read_keys
 from pruning_mechanism import Mask, Tower, load, macs
 from tests.conftest import tiny_clip
+from tests.lanes import sweep
 
 COMMANDS = {
     "recover": (recover.main, recover.RecoverOptions, ("--allocate", "uniform")),
@@ -23,23 +26,26 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def chain(clip_directory, folder, tmp_path):
-    """Runs one command after the other, each on the last one's result; gives the directories."""
+@pytest.fixture(scope="module")
+def chain(clip_directory, folder, tmp_path_factory):
+    """Runs one command after the other, each on the last one's result; gives the directories.
 
-    def run(*steps: tuple) -> list:
-        model, made = clip_directory, []
-        for name, *flags in steps:
+    What two chains begin with is made once.
+    """
+    place, known = tmp_path_factory.mktemp("chains"), {(): clip_directory}
+
+    def made(steps: tuple) -> Path:
+        if steps not in known:
+            *before, (name, *flags) = steps
             main, options, usual = COMMANDS[name]
-            output = tmp_path / f"made-{len(list(tmp_path.glob('made-*')))}"
+            model, output = made(tuple(before)), place / f"made-{len(known)}"
             given = ["--model", model, "--corpus", "folder", "--corpus-dir", folder]
             given += ["--samples", 12, "--output", output, *usual, *flags]
             run_command(main, options, "compress", [str(each) for each in given])
-            made.append(output)
-            model = output
-        return made
+            known[steps] = output
+        return known[steps]
 
-    return run
+    return lambda *steps: [made(steps[: count + 1]) for count in range(len(steps))]
 
 
 def record(directory) -> dict:
@@ -50,8 +56,13 @@ HALF = ("--mac-constraint", 0.5)
 QUARTER = ("--mac-constraint", 0.25)
 
 
-@pytest.mark.parametrize("again", ["recover", "curves", "fisher"])
-@pytest.mark.parametrize("first", ["recover", "fisher"])
+TWICE = list(product(["recover", "fisher"], ["recover", "curves", "fisher"]))
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    sweep(TWICE, [("recover", "curves"), ("recover", "fisher"), ("fisher", "recover")]),
+)
 def test_what_is_pruned_can_be_pruned_once_more(chain, clip_directory, first, again):
     one, two = chain((first, *HALF), (again, *QUARTER))
     name = "recover" if again == "curves" else again

@@ -102,7 +102,7 @@ def measured(draw):
     return [curve(layer, kind, list(sizes)) for layer in range(2) for kind, sizes in kinds.items()]
 
 
-@settings(max_examples=examples(8, 25))
+@settings(max_examples=examples(4, 25))
 @given(curves=measured(), constraint=st.floats(0.02, 1))
 def test_sizes_are_allocated_as_brute_force_does(curves, constraint):
     """All sizes of two layers; the cost is that of the shape, the loss the sum of the curves."""

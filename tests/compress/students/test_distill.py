@@ -21,7 +21,7 @@ STUDENT = "timm:test_resnet"
 
 def line(clip_directory, hundred, place, *flags) -> list[str]:
     given = ["--model", clip_directory, "--corpus", "folder", "--corpus-dir", hundred]
-    usual = ["--student", STUDENT, "--image-size", 32, "--weights", "scratch", "--steps", 12]
+    usual = ["--student", STUDENT, "--image-size", 32, "--weights", "scratch", "--steps", 6]
     usual += ["--batch-size", 16, "--held-out", 24, "--output", place / "out"]
     return [str(part) for part in (*given, *usual, "--state", place / "state", *flags)]
 
