@@ -128,12 +128,13 @@ def has_all_layers(model: PreTrainedModel) -> bool:
     return coarser and all(getattr(own, name, None) is None for name in WIDTHS)
 
 
-def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
+def reduce(model: PreTrainedModel, reduction: Reduction, share: bool = False) -> PreTrainedModel:
     """A new model whose tower does what `reduction` says; `model` stays as it is.
 
     Args:
         model: a whole model or a vision tower with a class token, dense, pruned or reduced.
         reduction: what is to change.
+        share: let both have the same tensors, as far as they stay: for a model that is read only.
 
     Raises:
         TowerError: the tower can't be reduced so.
@@ -141,7 +142,7 @@ def reduce(model: PreTrainedModel, reduction: Reduction) -> PreTrainedModel:
     reduction.check(model.config)
     own = tower_config(model.config, reduction.tower)
     entries = _entries(reduction, own)
-    changed, config = copy.deepcopy(model), _reduced(own, entries)
+    changed, config = _copied(model, share), _reduced(own, entries)
     for rule in asked_rules(config):
         rule.fit(Tower.of(changed, reduction.tower).root, config)
     return rebuilt(changed, entries, reduction.tower)
@@ -153,8 +154,18 @@ def check_alignable(config: Config) -> None:
         Reduction().check(config)
 
 
-def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedModel:
+def _copied(model: PreTrainedModel, share: bool) -> PreTrainedModel:
+    """A copy of a model; one that shares has modules of its own, and no tensors."""
+    same = (*model.parameters(), *model.buffers()) if share else ()
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in same})
+
+
+def align(
+    model: PreTrainedModel, projection: AlignedProjection, share: bool = False
+) -> PreTrainedModel:
     """A new model whose vision tower has this projection; `model` stays as it is.
+
+    `share` is as in `reduce`.
 
     Raises:
         TowerError: the tower has no class token, or its sizes aren't the projection's.
@@ -167,7 +178,7 @@ def align(model: PreTrainedModel, projection: AlignedProjection) -> PreTrainedMo
     if inputs != read:
         what = "the encoder's features" if whole_tower else "class token and mean of the patches"
         raise TowerError(f"the projection takes {inputs} dimensions, but {what} have {read}")
-    changed = copy.deepcopy(model)
+    changed = _copied(model, share)
     changed.visual_projection = copy.deepcopy(projection).to(changed.device, changed.dtype)
     whole, outputs = model.config is not own, projection.out_features
     if whole and outputs != changed.config.projection_dim:
@@ -208,11 +219,12 @@ def pooled_only(model: PreTrainedModel) -> PreTrainedModel:
     """A new model that gives what a projection reads in place of embeddings.
 
     That is [class token, mean of patches] [b, 2d], or the features [b, d] of an encoder taken as a
-    whole. What an alignment is solved from; `model` may have been aligned before.
+    whole. What an alignment is solved from; `model` may have been aligned before. Both share their
+    tensors.
     """
     own = tower_config(model.config, "vision")
     inputs = 2 * own.hidden_size if layered(model) else own.hidden_size
-    made = align(model, AlignedProjection(inputs, 0, tower_of(model).dimension))
+    made = align(model, AlignedProjection(inputs, 0, tower_of(model).dimension), share=True)
     made.visual_projection = nn.Identity()
     return made
 

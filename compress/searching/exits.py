@@ -81,7 +81,7 @@ def read_off(
         embeddings: the full tower's of these, [n, e].
     """
     towers = [
-        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=merged))))
+        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=merged), share=True)))
         for merged in schedules
     ]
     found: list[dict[int, list[Tensor]]] = [{layers: [] for layers in exits} for _ in towers]

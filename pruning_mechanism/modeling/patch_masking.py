@@ -39,6 +39,8 @@ class PatchMasking(TokenRule):
         if not is_whole(self.kept_patches) or not 1 <= self.kept_patches <= patches:
             raise ValueError(f"{short(self.kept_patches)} kept patches: images have {patches}")
         check_range("patch_seed", self.patch_seed, 0, 2**63 - 1)
+        if self.patch_rule == "saliency" and config.patch_size == 1:
+            raise ValueError("patches of one pixel have no contrast to be chosen by (saliency)")
 
     def patches(self, patches: int) -> int:
         """Those that are kept."""

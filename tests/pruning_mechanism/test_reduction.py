@@ -155,6 +155,24 @@ def test_a_chain_is_trainable_and_moves_to_half_precision():
     assert half.isfinite().all()
 
 
+@pytest.mark.parametrize("make", [tiny_clip, chain])
+def test_models_that_are_read_only_share_their_tensors(make):
+    model, merged = make(), Reduction(merged_per_layer=(2,) * (2 if make is chain else 3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for shares, made in (
+        (True, pooled_only(model)),
+        (True, reduce(model, merged, share=True)),
+        (False, reduce(model, merged)),
+    ):
+        found = made.state_dict()
+        for name, tensor in model.vision_model.state_dict().items():
+            if not tensor.numel():
+                continue
+            assert (found[f"vision_model.{name}"].data_ptr() == tensor.data_ptr()) == shares
+        assert set(model.state_dict()) == set(before)
+    same(embeddings(reduce(model, merged, share=True)), embeddings(reduce(model, merged)))
+
+
 def test_an_exit_reads_the_dense_stream_after_its_layer():
     dense, early = tiny_clip(), reduce(tiny_clip(), Reduction(layers=2))
     tower = Tower.of(dense)

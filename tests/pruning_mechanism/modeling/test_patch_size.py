@@ -82,3 +82,10 @@ def test_several_sizes_come_after_it():
     several = reduce(tiny_clip(), Reduction(resolutions=(8, 16), **sizes))
     with pytest.raises(TowerError, match="make its patches coarser before"):
         reduce(several, Reduction(patch_size=2))
+
+
+def test_contrast_within_a_pixel_chooses_nothing():
+    salient = reduce(tiny_clip(), Reduction(kept_patches=9, patch_rule="saliency"))
+    assert reduce(salient, Reduction(patch_size=2)).config.vision_config.kept_patches == 9
+    with pytest.raises(TowerError, match="no contrast to be chosen by"):
+        reduce(salient, Reduction(patch_size=1))
