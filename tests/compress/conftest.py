@@ -3,7 +3,7 @@
 import pytest
 
 from compress.calibrating.calibration import Batch
-from tests.conftest import tiny_processor
+from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.conftest import tiny_inputs, tiny_model
 
 
@@ -36,4 +36,14 @@ def family_directory(tmp_path_factory):
             tiny_processor().save_pretrained(made[family])
         return made[family]
 
+    return directory
+
+
+@pytest.fixture(scope="session")
+def least_directory(tmp_path_factory):
+    """A checkpoint whose layers have few sizes that one could measure."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "least"
+    sizes = {"num_hidden_layers": 8, "num_attention_heads": 2, "intermediate_size": 4}
+    tiny_clip(**sizes, hidden_size=8, patch_size=8).save_pretrained(directory)
+    tiny_processor().save_pretrained(directory)
     return directory

@@ -30,16 +30,6 @@ SMALL = ("--samples", "16", "--search-samples", "16", "--score-samples", "8", "-
 SMALL += ("8", "--align-features", "4", "--tries", "2")
 
 
-@pytest.fixture(scope="module")
-def least_directory(tmp_path_factory):
-    """A checkpoint whose layers have few sizes that one could measure."""
-    directory = tmp_path_factory.mktemp("checkpoint") / "least"
-    sizes = {"num_hidden_layers": 8, "num_attention_heads": 2, "intermediate_size": 4}
-    tiny_clip(**sizes, hidden_size=8, patch_size=8).save_pretrained(directory)
-    tiny_processor().save_pretrained(directory)
-    return directory
-
-
 @pytest.fixture
 def command(clip_directory, folder, tmp_path):
     """Runs the command on the tiny checkpoint and gives the directory that it wrote."""

@@ -10,6 +10,7 @@ from commands.run import run_command
 from compress import joint, patch_size, recover
 from compress.calibrating.moments import Moments
 from compress.patch_size import patches, solve
+from compress.searching import combinations
 from pruning_mechanism import Reduction, Tower, load, load_processor, macs, reduce
 from tests.conftest import tiny_clip
 
@@ -30,15 +31,22 @@ def command(folder, tmp_path):
 
 
 @pytest.fixture
-def coarse(command, clip_directory, tmp_path):
+def coarser(command, tmp_path):
+    """Makes a checkpoint whose patches are of another side."""
+
+    def make(model, side):
+        flags = ("--samples", "16", "--patch-size", side, "--align", "none")
+        record = command(patch_size, patch_size.PatchCommandOptions, model, *flags, output="coarse")
+        assert record["chain"] == [f"patch_size patch {side}"]
+        return tmp_path / "coarse"
+
+    return make
+
+
+@pytest.fixture
+def coarse(coarser, clip_directory):
     """The tiny checkpoint with patches of half the side."""
-    record = command(
-        *(patch_size, patch_size.PatchCommandOptions, clip_directory),
-        *("--samples", "16", "--patch-size", "2", "--align", "none"),
-        output="coarse",
-    )
-    assert record["chain"] == ["patch_size patch 2"]
-    return tmp_path / "coarse"
+    return coarser(clip_directory, "2")
 
 
 def test_patches_are_read_as_a_convolution_reads_them():
@@ -106,7 +114,9 @@ def test_pruning_goes_on_with_it(command, coarse, tmp_path):
     assert record["mac_fraction"] == macs(load(tmp_path / "out")).fraction <= 0.5
 
 
-def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(command, coarse, monkeypatch):
+def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
+    command, coarser, least_directory, monkeypatch
+):
     """The coarse tower takes half of the full one's time: 0.4 of that is 0.8 of its own."""
     asked, shares = [], iter([0.5, 0.39])
     under = joint.SecondPrices.under
@@ -121,22 +131,15 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(command, c
         compared.append(full.config.vision_config.patch_size)
         return next(shares)
 
+    monkeypatch.setattr(combinations, "MERGED", {})
     monkeypatch.setattr(joint, "measured_share", measured)
     monkeypatch.setattr(joint.SecondPrices, "under", spy)
-    joint_flags = (
-        "--tries",
-        "1",
-        "--exits",
-        "3",
-        "--search-samples",
-        "16",
-        "--score-samples",
-        "16",
-    )
+    flags = ("--tries", "1", "--exits", "8", "--search-samples", "16", "--score-samples", "16")
+    coarse = coarser(least_directory, "2")
     record = command(
-        joint, joint.JointOptions, coarse, *SMALL, *joint_flags, "--latency-constraint", "0.4"
+        joint, joint.JointOptions, coarse, *SMALL, *flags, "--latency-constraint", "0.4"
     )
     assert asked == pytest.approx([0.8])
-    assert compared == [4, 4]
+    assert compared == [8, 8]
     assert "took 0.390 of the full tower's seconds here" in record["notes"]
     assert record["chain"] == ["patch_size patch 2", "joint latency 0.4"]
