@@ -2,7 +2,7 @@
 
 Tokens stay, so all that a tower makes of them does; what gets cheaper is the patch embedding, most
 of a small tower's time, and all that prepares images. The weights are resized as in FlexiViT (arXiv
-2212.08013, equation 4), then solved for by least squares on the calibration images: what the patch
+2212.08013, section 3.4), then solved for by least squares on the calibration images: what the patch
 embedding makes of large images, from small ones. Images only.
 
     python -m compress.patch_size --patch-size 8

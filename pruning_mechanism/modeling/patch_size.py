@@ -32,6 +32,7 @@ class CoarserPatches(TokenRule):
         """The new sides of patches and images, and the side of a patch at first."""
         side, own = asked["patch_size"], config.patch_size
         check_range("patch_size", side, 1, required=True)
+        check_cuttable(config.image_size, own)  # else small patches would lie elsewhere
         if side >= own:
             raise ValueError(f"its patches are {own} pixels wide: take fewer, found {side}")
         if getattr(config, "resolutions", None) is not None:
@@ -70,8 +71,8 @@ def resized(weight: Tensor, side: int) -> Tensor:
     """Weights [d, c, p, p] of a patch embedding for patches of another side, [d, c, side, side].
 
     Those whose products with resized patches are nearest to the old ones with the patches, for
-    pixels that are independent: the pseudo-inverse resize of FlexiViT (arXiv 2212.08013, equation
-    4). Images are reduced as `interpolate` does with bicubic weights and antialiasing.
+    pixels that are independent: the pseudo-inverse resize of FlexiViT (arXiv 2212.08013, section
+    3.4). Images are reduced as `interpolate` does with bicubic weights and antialiasing.
     """
     old = weight.shape[-1]
     basis = torch.eye(old**2, dtype=torch.float64, device=weight.device)

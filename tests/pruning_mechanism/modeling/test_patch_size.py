@@ -20,7 +20,7 @@ def seeded(*sizes):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
 def test_of_all_weights_those_have_the_least_error_on_independent_pixels(side):
-    """FlexiViT, equation 3: the mean of (⟨x, w⟩ - ⟨resized x, w'⟩)² over x ~ N(0, 1) per pixel."""
+    """FlexiViT, section 3.4: the mean of (⟨x, w⟩ - ⟨resized x, w'⟩)² over x ~ N(0, 1) per pixel."""
     weight, (pixels, channels) = seeded(4, 3, 6, 6), (36, 3)
     basis = torch.eye(pixels, dtype=torch.float64).reshape(pixels, 1, 6, 6)
     made = smaller(basis, side).flatten(1)
@@ -89,3 +89,8 @@ def test_contrast_within_a_pixel_chooses_nothing():
     assert reduce(salient, Reduction(patch_size=2)).config.vision_config.kept_patches == 9
     with pytest.raises(TowerError, match="no contrast to be chosen by"):
         reduce(salient, Reduction(patch_size=1))
+
+
+def test_a_margin_that_no_patch_reads_is_refused():
+    with pytest.raises(TowerError, match="18 pixels can't be cut into patches of 4"):
+        reduce(tiny_clip(image_size=18), Reduction(patch_size=2))
