@@ -51,50 +51,49 @@ from compress.errors import not_finite
 from compress.making.rule import Rule, Step
 from compress.making.source import Source
 from compress.rule_command import run_rule
-from compress.solving.repair import best_damping, reconstruct
+from compress.solving.repair import solve_best
 from pruning_mechanism import Reduction, Tower, reduce
 from pruning_mechanism.checkpoints.preparation import resized_processor
 from pruning_mechanism.families import tower_config
 
 HELD_OUT = 4
 """One image in so many chooses the damping."""
-HALF = 0
-"""Asks for patches of half the side."""
 
 
 def rule(options: PatchOptions) -> Rule:
-    """Coarser patches, of the options' sizes."""
-    asked: dict[Setting, int] = {
+    """Coarser patches, of the options' sizes; None asks for half of what the tower's have."""
+    asked: dict[Setting, int | None] = {
         Setting("patch", side): side for side in dict.fromkeys(options.patch_size)
-    } or {Setting("half patch"): HALF}
+    }
+    asked = asked or {Setting("half patch"): None}
     return Rule("patch_size", asked, step, check)
 
 
-def check(source: Source, side: int) -> None:
+def check(source: Source, side: int | None) -> None:
     """Raise `TowerError` for a tower that can't read patches of that side."""
     _reduction(source, side).check(source.model.config)
 
 
-def step(source: Source, side: int) -> Step:
+def step(source: Source, side: int | None) -> Step:
     """Resize the patch embedding, then solve for it."""
     made = reduce(source.model, _reduction(source, side))
     processor = resized_processor(source.processor, tower_config(made.config, "vision").image_size)
     small = replace(source.calibration, processor=processor)
     pairs = zip(source.calibration.batches("patches"), small.batches(), strict=True)
     fit, held_out = (_moments(made) for _ in range(2))
-    dense = Tower.of(source.model).root.embeddings.patch_embedding
+    dense, own = _embedding(source.model), tower_config(made.config, "vision").patch_size
+    left_out = torch.arange(len(small)) % HELD_OUT == HELD_OUT - 1  # however they are batched
     for large_batch, small_batch in pairs:
-        wanted = patches_of(dense, large_batch.pixels)
-        found = patches(small_batch.pixels, _embedding(made).kernel_size[0])
-        apart = torch.arange(len(found), device=found.device) % HELD_OUT == HELD_OUT - 1
-        fit.add_batch(found[~apart], wanted[~apart])
-        held_out.add_batch(found[apart], wanted[apart])
+        wanted, found = patches_of(dense, large_batch.pixels), patches(small_batch.pixels, own)
+        out, left_out = left_out[: len(found)], left_out[len(found) :]
+        fit.add_batch(found[~out], wanted[~out])
+        held_out.add_batch(found[out], wanted[out])
     return Step(made, processor, notes=(solve(made, fit, held_out),))
 
 
-def _reduction(source: Source, side: int) -> Reduction:
+def _reduction(source: Source, side: int | None) -> Reduction:
     own = tower_config(source.model.config, "vision").patch_size
-    return Reduction(patch_size=own // 2 if side == HALF else side)
+    return Reduction(patch_size=own // 2 if side is None else side)
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:
@@ -133,12 +132,11 @@ def solve(model: PreTrainedModel, fit: Moments, held_out: Moments) -> str:
         raise not_finite("the patch embedding")
     lost = _lost(moments, weight)
     try:
-        damping = best_damping(fit, held_out, weight, 1, "reconstruct")
-        if damping == inf:
-            return f"patch embedding: resized weights, which lose {lost:.2g} of its variance"
-        solved = reconstruct(moments, weight, 1, damping)
+        solved, damping = solve_best(fit, held_out, weight, 1, "reconstruct")
     except LinAlgError as error:
         return f"patch embedding: no solution ({error}); resized weights, which lose {lost:.2g}"
+    if damping == inf:
+        return f"patch embedding: resized weights, which lose {lost:.2g} of its variance"
     kernel.copy_(solved[:-1].T.reshape(kernel.shape))
     embeddings.position_embedding.weight[1:] += solved[-1].to(kernel)
     left = _lost(moments, solved)

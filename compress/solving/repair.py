@@ -210,10 +210,9 @@ def _repair_linear(
     if repair == "none" or (repair == "rescale" and not linear.in_features):
         return unchanged
     try:
-        damping = best_damping(fit, held_out, weight, unit_width, repair)
+        solved, damping = solve_best(fit, held_out, weight, unit_width, repair)
         if damping == inf:
             return unchanged
-        solved = SOLVERS[repair](moments, weight, unit_width, damping)
         problem = _wildness(solved, weight) if repair == "rescale" else None
     except LinAlgError as error:
         problem = f"no solution ({error})"
@@ -226,7 +225,21 @@ def _repair_linear(
     return replace(unchanged, error_after=moments.error(solved), damping=damping)
 
 
-def best_damping(
+def solve_best(
+    fit: Moments, held_out: Moments, weight: Tensor, unit_width: int, repair: Repair
+) -> tuple[Tensor, float]:
+    """The solution on all images under the best damping, and that; the weight itself under ∞.
+
+    Raises:
+        LinAlgError: there is no solution.
+    """
+    damping = _best_damping(fit, held_out, weight, unit_width, repair)
+    if damping == inf:
+        return weight, damping
+    return SOLVERS[repair](fit + held_out, weight, unit_width, damping), damping
+
+
+def _best_damping(
     fit: Moments, held_out: Moments, weight: Tensor, unit_width: int, repair: Repair
 ) -> float:
     """The damping whose solution on `fit` has the least error on `held_out`.

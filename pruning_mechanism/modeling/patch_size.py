@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from .checks import check_cuttable, check_range
 from .pruned_layers import FamilyModule
 from .token_rule import TokenRule, TowerSizes
+from .tokens import resized
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,21 @@ class CoarserPatches(TokenRule):
             old.in_channels, old.out_channels, config.patch_size, config.patch_size, bias=False
         )
         made.weight = nn.Parameter(
-            resized(old.weight.detach(), config.patch_size), old.weight.requires_grad
+            resized_weight(old.weight.detach(), config.patch_size), old.weight.requires_grad
         )
         embeddings.patch_embedding = made
 
 
-def resized(weight: Tensor, side: int) -> Tensor:
+def resized_weight(weight: Tensor, side: int) -> Tensor:
     """Weights [d, c, p, p] of a patch embedding for patches of another side, [d, c, side, side].
 
     Those whose products with resized patches are nearest to the old ones with the patches, for
     pixels that are independent: the pseudo-inverse resize of FlexiViT (arXiv 2212.08013, section
-    3.4). Images are reduced as `interpolate` does with bicubic weights and antialiasing.
+    3.4). Patches are reduced as `tokens.resized` does.
     """
     old = weight.shape[-1]
     basis = torch.eye(old**2, dtype=torch.float64, device=weight.device)
-    reduce = interpolate(
-        basis.reshape(old**2, 1, old, old), (side, side), mode="bicubic", antialias=True
-    ).flatten(1)  # [old², side²]: what each old pixel adds to each new one
+    # [old², side²]: what each old pixel adds to each new one
+    reduce = resized(basis.reshape(old**2, 1, old, old), side).flatten(1)
     solved: Tensor = weight.double().flatten(2) @ torch.linalg.pinv(reduce).T
     return solved.reshape(*weight.shape[:2], side, side).to(weight.dtype)

@@ -92,6 +92,20 @@ def test_without_images_to_judge_by_the_resized_weights_stay():
     assert torch.equal(Tower.of(model).root.embeddings.patch_embedding.weight, before)
 
 
+def test_the_same_images_are_left_out_however_they_are_batched(
+    command, clip_directory, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(patch_size, "solve", lambda _, *given: seen.append(given) or "")
+    for size in ("3", "16"):
+        flags = ("--samples", "16", "--align", "none", "--batch-size", size, "--overwrite")
+        command(patch_size, patch_size.PatchCommandOptions, clip_directory, *flags)
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one.xx, other.xx, atol=1e-3, rtol=1e-5)
+        assert one.xx[-1, -1] == other.xx[-1, -1]
+    assert [given.xx[-1, -1].item() for given in seen[0]] == [12 * 16, 4 * 16]  # patches
+
+
 def test_a_checkpoint_of_coarser_patches(coarse):
     model, record = load(coarse), json.loads((coarse / "compression.json").read_text())
     own = model.config.vision_config

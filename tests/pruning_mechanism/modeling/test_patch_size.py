@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from pruning_mechanism import Reduction, TowerError, image_embeddings, macs, reduce
-from pruning_mechanism.modeling.patch_size import resized
+from pruning_mechanism.modeling.patch_size import resized_weight
 from tests.conftest import tiny_clip
 
 
@@ -25,7 +25,7 @@ def test_of_all_weights_those_have_the_least_error_on_independent_pixels(side):
     basis = torch.eye(pixels, dtype=torch.float64).reshape(pixels, 1, 6, 6)
     made = smaller(basis, side).flatten(1)
     expected = torch.linalg.lstsq(made, weight.reshape(4 * channels, pixels).T).solution.T
-    found = resized(weight, side)
+    found = resized_weight(weight, side)
     torch.testing.assert_close(found.reshape(4 * channels, -1), expected)
 
 
@@ -37,7 +37,7 @@ def test_what_a_small_patch_says_is_kept():
     large = (small.flatten(2) @ torch.linalg.pinv(made)).reshape(5, 3, 8, 8)
     torch.testing.assert_close(smaller(large, 2), small)
     torch.testing.assert_close(
-        torch.einsum("bchw,dchw->bd", small, resized(weight, 2)),
+        torch.einsum("bchw,dchw->bd", small, resized_weight(weight, 2)),
         torch.einsum("bchw,dchw->bd", large, weight),
     )
 
