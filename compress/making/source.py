@@ -141,7 +141,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     lent = _text_tower(checkpoints, own, sampling.device) if captions else None
     texts = lent.model if lent else None
     calibration = drawn(sampling, processor, lent, needs.images)
-    cache, record, stored = Cache(), own.record, own.stored_dtype or model.dtype
+    cache, record, stored = Cache(), own.record, own.stored_dtype
     deployed = computed_dtype(stored, sampling.device)
     base = record.base_fingerprint if record else own.fingerprint
     settings: dict[str, str] = {}

@@ -20,37 +20,46 @@ from pruning_mechanism.protocols import AnyTower, Processor
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, what prepares its inputs, and how it was made, if a record says so.
+    """A model, and what prepares its inputs; all else is read where it lies when it is asked for.
 
-    `path` is how the user calls it, `place` where it lies: a directory, or a name on the hub. Its
-    weights are stored in `stored_dtype`, as its files say.
+    `path` is how the user calls it, `place` where it lies: a directory, or a name on the hub.
     """
 
     path: str
     place: str
     model: PreTrainedModel
     processor: Processor
-    record: Compression | None = None
-    stored_dtype: torch.dtype | None = None
 
     @classmethod
     def open(cls, path: str, device: str = "cpu", exact: bool = False) -> "Checkpoint":
         """Load what a user names; the arguments are those of `load`.
 
         Raises:
-            TowerError: it can't be loaded, says nothing about how its images are prepared, or its
-                record is damaged.
+            TowerError: it can't be loaded, or says nothing about how its images are prepared.
         """
         place = str(directory_of(path))
         model = load(place, device, exact)
         model.config._name_or_path = path
-        dtype = stored_dtype(place)
-        return cls(path, place, model, load_processor(place), read_record(place), dtype)
+        return cls(path, place, model, load_processor(place))
 
     @cached_property
     def tower(self) -> AnyTower:
         """Its vision tower."""
         return tower_of(self.model)
+
+    @cached_property
+    def record(self) -> Compression | None:
+        """How it was made, if it is a result.
+
+        Raises:
+            TowerError: its record is damaged.
+        """
+        return read_record(self.place)
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type in which its weights are stored, as its files say."""
+        return stored_dtype(self.place)
 
     @cached_property
     def fingerprint(self) -> str:
