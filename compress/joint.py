@@ -126,7 +126,8 @@ def _search(source: Source, budget: MacBudget | SecondBudget, thoroughness: Thor
     share_asked = asked
     if is_smaller(source.model):  # its patches are coarser, which takes less time already
         full = source.deployed(source.full.tower.model)
-        share_asked = min(1.0, asked / measured_share(dense, full, size))
+        own = source.cache.once(("share", size), lambda: measured_share(dense, full, size))
+        share_asked = min(1.0, asked / own)
     for _ in range(CORRECTIONS):
         tried = best_combinations(source, measured.under(share_asked), thoroughness, label)
         share = measured_share(source.deployed(Found(tried).best.model), full, size)
