@@ -142,12 +142,7 @@ def test_an_exported_tower_is_right_at_every_batch_size(name, tmp_path, record_p
     assert max(in_onnx.values()) < 1e-4
 
 
-@pytest.mark.parametrize(
-    "name",
-    sweep(
-        ("merge", "merge once", "rank attention", "flip saliency", "resolutions"), ("merge once",)
-    ),
-)
+@pytest.mark.parametrize("name", ONE_IMAGE)
 def test_an_example_of_one_image_does_for_onnx(name, tmp_path):
     """`torch.export` itself takes a batch of one for a fixed one, of any model."""
     encoder = made(name)

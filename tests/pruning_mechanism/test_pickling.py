@@ -17,9 +17,9 @@ from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import FAMILIES, random_slim_mask, tiny_model
 from tests.pruning_mechanism.test_reduction import (
     PIXELS,
-    SMALLER_IMAGES,
     SOMETHING,
     chain,
+    pixels_of,
     pruned,
 )
 
@@ -59,8 +59,7 @@ def test_a_chain_of_rules_comes_back_the_same(way):
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_every_result_is_pickled(name):
-    pixels = PIXELS[..., :8, :8] if name in SMALLER_IMAGES else PIXELS
-    same(pickle.loads(pickle.dumps(RESULTS[name]())), RESULTS[name](), pixels)
+    same(pickle.loads(pickle.dumps(RESULTS[name]())), RESULTS[name](), pixels_of(name))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
