@@ -5,12 +5,14 @@ one another stall as soon as something else needs a core. `make test` runs as ma
 there are cores instead. Benchmarks keep the threads that they are started with.
 """
 
+import gc
 import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+gc.disable()  # a process that imports has nothing to collect; `pytest_collection_finish` enables it
 if "--benchmark-only" not in sys.argv:  # read by each library when it is imported
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -101,6 +103,14 @@ def tiny_processor(size: int = 16) -> "CLIPProcessor":
 def pytest_collection_modifyitems(items) -> None:
     """Mark the slow tests, which `make test-fast` leaves out."""
     mark_slow(items)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries, a million objects that stay, out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
