@@ -160,6 +160,7 @@ def rule(options: StudentOptions) -> Rule:
             embeddings=lesson.embeddings,
             settled=lesson.settled,
             notes=(*notes, *lesson.notes),
+            obsolete=(lesson.state,),
         )
 
     needs = Needs(

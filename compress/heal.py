@@ -51,6 +51,7 @@ def rule(options: TrainingOptions) -> Rule:
             embeddings=lesson.embeddings,
             settled=lesson.settled,
             notes=lesson.notes,
+            obsolete=(lesson.state,),
         )
 
     asked = {Setting("steps", options.steps): options.recipe}

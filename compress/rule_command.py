@@ -69,7 +69,7 @@ def run_rule(
     def made(asked: Named, directory: Path) -> Closing:
         result = make(source, rule, settings[asked], finish)
         write(result, source, directory)
-        return Closing(result.compression.notes, summary(source, result))
+        return Closing(result.compression.notes, summary(source, result), result.step.obsolete)
 
     outputs.write(source.calibration.unreadable, made)
 

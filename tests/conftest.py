@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-gc.disable()  # a process that imports has nothing to collect; `pytest_collection_finish` enables it
 if "--benchmark-only" not in sys.argv:  # read by each library when it is imported
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -27,6 +26,7 @@ from tests.lanes import mark_slow
 if TYPE_CHECKING:  # whoever only hands tests out needs neither of them, and they take seconds
     from transformers import CLIPModel, CLIPProcessor
 
+gc.disable()  # imports leave no garbage; `pytest_collection_finish` enables it
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 

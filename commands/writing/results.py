@@ -1,5 +1,6 @@
 """The results of one command that makes several: where each goes, and how it is written there."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,14 @@ class Setting(Protocol):
 
 @dataclass(frozen=True)
 class Closing:
-    """What a command says of a result: notes for its reader, then tables and lines."""
+    """What a command says of a result: notes for its reader, then tables and lines.
+
+    `obsolete` are directories that are removed once the result is in its place.
+    """
 
     notes: Sequence[str]
     summary: Sequence[RenderableType]
+    obsolete: Sequence[Path] = ()
 
 
 def result_directories(
@@ -110,6 +115,8 @@ class Outputs:
         place = self.directories[setting]
         with finished_directory(place, self.overwrite, self.inputs) as directory:
             said = make(setting, directory)
+        for path in said.obsolete:
+            shutil.rmtree(path, ignore_errors=True)
         for note in said.notes:
             console().print(f"note: {note}")
         for line in said.summary:

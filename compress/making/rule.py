@@ -35,7 +35,8 @@ class Step:
     off the calibration images, float32 [n, 2d], and `embeddings` the full tower's of these, float32
     [n, e], where the rule came to know them on its way. `settled` says that the
     projection is better left as it is, whatever is asked for afterwards. `notes` are for the reader
-    of the record; `files` writes what else belongs beside the model.
+    of the record; `files` writes what else belongs beside the model. `obsolete` are directories
+    that nothing needs any more once the result is written.
     """
 
     model: PreTrainedModel
@@ -46,6 +47,7 @@ class Step:
     settled: bool = False
     notes: tuple[str, ...] = ()
     files: Callable[[Path], None] | None = None
+    obsolete: tuple[Path, ...] = ()
 
 
 def unchecked(_source: Source, _asked: Any) -> None:

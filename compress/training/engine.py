@@ -19,6 +19,8 @@ from transformers import (
     EvalPrediction,
     PrinterCallback,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
@@ -50,6 +52,17 @@ class Trained:
     before: float
     after: float
     steps: int
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that a kill doesn't set back: its count is kept with each checkpoint."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop a training that had ended when it was taken up again."""
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class Imitation(nn.Module):
@@ -122,7 +135,7 @@ def train(tower: AnyTower, learnt: Views, held_out: Views, recipe: Recipe, state
         eval_dataset=held_out,
         data_collator=_as_it_is,
         compute_metrics=_judged,
-        callbacks=[EarlyStoppingCallback(recipe.patience), Progress(METRIC)],
+        callbacks=[Patience(recipe.patience), Progress(METRIC)],
         optimizers=(_optimizer(student, tower.final, recipe), None),
     )
     trainer.remove_callback(PrinterCallback)
@@ -191,6 +204,7 @@ def _arguments(recipe: Recipe, state: Path, device: torch.device) -> TrainingArg
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=METRIC,
         greater_is_better=True,
         label_names=["embeddings"],

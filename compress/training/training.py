@@ -4,7 +4,6 @@ Stands between the source and the Trainer: who is the teacher, which images are 
 unfinished training lies, and whether what came of it is kept.
 """
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from compress.making.source import Source
 from compress.solving.alignment import align_features, pooled_features
 from compress.training.engine import Trained, train
 from compress.training.held_out import agreement
-from compress.training.processes import is_first, processes
+from compress.training.processes import processes
 from compress.training.recipe import Recipe
 from compress.training.teacher import (
     Teaching,
@@ -42,13 +41,15 @@ class Lesson:
     `embeddings` are the teacher's of all calibration images, float32 [n, e]; `pooled` is what the
     trained model reads off them, float32 [n, r], if that had to be known; `settled` says that the
     projection is better as it has learnt than solved for again; `notes` are for the reader of the
-    record.
+    record. `state` is where the training left its checkpoints: until the result is written, the
+    same command takes it up there.
     """
 
     embeddings: Tensor
     pooled: Tensor | None
     settled: bool
     notes: tuple[str, ...]
+    state: Path
 
 
 def check_batch(recipe: Recipe) -> None:
@@ -104,11 +105,8 @@ def taught(
     if after <= found.before:
         model.load_state_dict(source.model.state_dict())
         pooled, settled = None, False
-    if is_first():
-        shutil.rmtree(own, ignore_errors=True)
-    return Lesson(
-        full, pooled, settled, _said(found, after, (len(learnt), len(held_out)), teaching.teacher)
-    )
+    said = _said(found, after, (len(learnt), len(held_out)), teaching.teacher)
+    return Lesson(full, pooled, settled, said, own)
 
 
 def parted(images: int, held_out: int) -> tuple[range, range]:

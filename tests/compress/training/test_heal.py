@@ -44,6 +44,10 @@ def run(arguments: list[str], name: str = "heal") -> None:
     run_command(main, options, f"compress.{name}", [*arguments, *map(str, usual)])
 
 
+def interrupted(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def record(directory: Path) -> dict:
     return json.loads((directory / "compression.json").read_text())
 
@@ -117,6 +121,57 @@ def test_after_a_kill_the_same_command_goes_on_and_ends_as_if_never_interrupted(
     run(given)
     again, first = (load_file(path / "model.safetensors") for path in (tmp_path / "out", healed))
     assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_a_training_that_has_ended_is_not_lost_with_the_result(
+    healed, clip_directory, damaged, hundred, tmp_path, monkeypatch
+):
+    given = healing(damaged, hundred, tmp_path, "--align", "none", "--target", clip_directory)
+    with monkeypatch.context() as patched:
+        patched.setattr("compress.rule_command.write", interrupted)
+        with pytest.raises(SystemExit):
+            run(given)
+    (state,) = (tmp_path / "state").iterdir()
+    assert (state / "checkpoint-30").is_dir()
+    steps = []
+    monkeypatch.setattr(
+        "compress.training.engine.cosine_loss", lambda own, _full: steps.append(own) or own.sum()
+    )
+    run(given)
+    assert not steps
+    assert not list((tmp_path / "state").iterdir())
+    again, first = (load_file(path / "model.safetensors") for path in (tmp_path / "out", healed))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+def test_patience_counts_what_was_looked_at_before_a_kill(
+    clip_directory, damaged, hundred, tmp_path, monkeypatch
+):
+    flags = ("--align", "none", "--target", clip_directory, "--patience", 2)
+    monkeypatch.setattr("compress.training.training.agreement", lambda *_: 0.0)
+
+    def looks(*scores: float | None) -> list[float | None]:
+        """The scores of the next looks, the first before any training; None is a kill."""
+        left = list(scores)
+        monkeypatch.setattr("compress.training.engine.agreement", lambda *_: given(left.pop(0)))
+        return left
+
+    def given(score: float | None) -> float:
+        return interrupted() if score is None else score
+
+    left = looks(0, 50, 40, 30, 60)
+    run(healing(damaged, hundred, tmp_path / "whole", *flags))
+    assert left == [60]
+    looks(0, 50, 40, None)
+    with pytest.raises(SystemExit):
+        run(healing(damaged, hundred, tmp_path / "killed", *flags))
+    left = looks(0, 30, 60)
+    run(healing(damaged, hundred, tmp_path / "killed", *flags))
+    assert left == [60]
+    whole, killed = (
+        load_file(tmp_path / name / "out" / "model.safetensors") for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
 def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(tmp_path):
