@@ -8,29 +8,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cascade.cascade import Cascade, Hit
+    from cascade.collecting.offers import Added
+    from cascade.collecting.refining import Budget
+    from cascade.collection import Collection, Status
     from cascade.cost import lifetime_speedup, query_speedup
     from cascade.images import UnreadableImage
     from cascade.resume import ResumedStage
     from cascade.stage import Stage
     from cascade.states import States
+    from cascade.storing.errors import CollectionError
+    from cascade.storing.rows import ImageRow
 
 __all__ = [
+    "Added",
+    "Budget",
     "Cascade",
+    "Collection",
+    "CollectionError",
     "Hit",
+    "ImageRow",
     "ResumedStage",
     "Stage",
     "States",
+    "Status",
     "UnreadableImage",
     "lifetime_speedup",
     "query_speedup",
 ]
 
 _ON_DEMAND = {
+    "Added": "cascade.collecting.offers",
+    "Budget": "cascade.collecting.refining",
     "Cascade": "cascade.cascade",
+    "Collection": "cascade.collection",
+    "CollectionError": "cascade.storing.errors",
     "Hit": "cascade.cascade",
+    "ImageRow": "cascade.storing.rows",
     "ResumedStage": "cascade.resume",
     "Stage": "cascade.stage",
     "States": "cascade.states",
+    "Status": "cascade.collection",
     "UnreadableImage": "cascade.images",
     "lifetime_speedup": "cascade.cost",
     "query_speedup": "cascade.cost",

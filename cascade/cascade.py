@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cascade.catalogue import Catalogue, Contents, Offered
 from cascade.cost import checked_m, return_fractions
-from cascade.encoding import Encoding, OneAtATime, encode_each, encode_queries
+from cascade.encoding import Encoding, OneAtATime, Outcome, encode_each, encode_queries
 from cascade.images import ImageSource
 from cascade.later import LaterStage
 from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
@@ -110,6 +110,16 @@ class Cascade:
         # after the later stages, so that a pickled cascade knows all images that these have encoded
         self._catalogue = Catalogue(self._states.get(0), opened_later=None in sources[1:])
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """The images, with the first stage's embeddings."""
+        return self._catalogue
+
+    @property
+    def later(self) -> Sequence[LaterStage]:
+        """The stages after the first, with what they have encoded."""
+        return self._later
+
     def __len__(self) -> int:
         """Number of images that can be found."""
         return len(self._catalogue.contents)
@@ -128,14 +138,18 @@ class Cascade:
         later = [stage.store.failures for stage in self._later]
         contents = self._catalogue.contents
         failed = {
-            contents.keys[at]: reason for failures in later for at, reason in failures.items()
+            contents.keys[at]: reason
+            for failures in later
+            for at, reason in failures.items()
+            if at not in contents.gone
         }
         return dict(contents.skipped) | failed
 
     @property
     def encoded(self) -> tuple[int, ...]:
         """Number of images that each stage has encoded so far."""
-        later = [len(stage.store) for stage in self._later]
+        gone = list(self._catalogue.contents.gone)
+        later = [len(stage.store) - int((~stage.store.absent(gone)).sum()) for stage in self._later]
         return len(self), *later
 
     @property
@@ -183,6 +197,18 @@ class Cascade:
         """
         return sum(map(self._add, _batches(self._offered(images, keys), self._batch_size)))
 
+    def remove(self, keys: Iterable[Hashable]) -> int:
+        """Remove images; their keys are free for others.
+
+        Their embeddings stay in memory as long as this cascade.
+
+        Returns:
+            Number of images removed: keys that aren't there are none.
+        """
+        places = {self._catalogue.position(key) for key in keys} - {None}
+        self._catalogue.remove(place for place in places if place is not None)
+        return len(places)
+
     def search(self, text: str, k: int) -> list[Hit]:
         """The k best images for a query, best first; see `search_many`."""
         return self.search_many([text], k)[0]
@@ -214,17 +240,54 @@ class Cascade:
         """
         if isinstance(texts, str):
             raise ValueError("search_many takes a list of queries; for a single one use search")
-        if int(k) != k or k < 1:
-            raise ValueError(f"k must be a positive whole number, got {k}")
+        _check_k(k)
         if not len(texts) or not len(self):
             return [[] for _ in texts]
-        queries = encode_queries(self._encoders, texts)
+        return self.search_embeddings(self.encode_texts(texts), k)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
+        """The embeddings of queries, float32 [Q, d] of each stage: what `search_many` looks for.
+
+        Raises:
+            ValueError: a stage gives embeddings of another number than it must, or such that are
+                not finite.
+        """
+        return encode_queries(self._encoders, texts)
+
+    def search_embeddings(self, queries: Sequence[Tensor], k: int) -> list[list[Hit]]:
+        """The k best images for each of Q queries that are embedded already; see `search_many`.
+
+        Args:
+            queries: of each stage float32 [Q, d].
+            k: results wanted, at least 1; fewer come if the collection is smaller.
+
+        Raises:
+            ValueError: k isn't a positive whole number, or there is not one tensor of Q queries
+                of the right dimension for each stage.
+        """
+        _check_k(k)
+        if len(queries) != len(self.stages) or len({len(each) for each in queries}) > 1:
+            raise ValueError(
+                f"{len(self.stages)} stages need as many tensors of the same number of queries, "
+                f"got {[list(each.shape) for each in queries]}"
+            )
         contents = self._catalogue.contents
+        if not len(contents):
+            return [[] for _ in queries[0]]
         answers = []
-        for start in range(0, len(texts), _QUERIES_AT_ONCE):
+        for start in range(0, len(queries[0]), _QUERIES_AT_ONCE):
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
             answers += self._answer(contents, chunk, int(k))
         return answers
+
+    def encode_first(self, images: Sequence[ImageSource]) -> list[Outcome]:
+        """What the first stage makes of a batch of images, which are not added.
+
+        Raises:
+            ValueError: it doesn't give one embedding of the same dimension for each.
+        """
+        with self._encoders[0].images:
+            return encode_each(self._encodings[0], images, None, 0)
 
     @property
     def _stores(self) -> dict[int, EmbeddingStore]:
@@ -235,7 +298,8 @@ class Cascade:
     def _known(self) -> set[Hashable]:
         """The keys of all images that can be found."""
         contents = self._catalogue.contents
-        return set(contents.keys[: len(contents)])
+        known = enumerate(contents.keys[: contents.rows.count])
+        return {key for at, key in known if at not in contents.gone}
 
     def _offered(
         self, images: Iterable[ImageSource], keys: Iterable[Hashable] | None
@@ -257,15 +321,15 @@ class Cascade:
 
     def _add(self, batch: list[Offered]) -> int:
         self._catalogue.refuse_used([offer.key for offer in batch if offer.named])
-        images = [offer.image for offer in batch]
-        with self._encoders[0].images:
-            outcomes = encode_each(self._encodings[0], images, None, 0)
+        outcomes = self.encode_first([offer.image for offer in batch])
         return self._catalogue.add(batch, outcomes)
 
     def _answer(self, contents: Contents, queries: list[Tensor], k: int) -> list[list[Hit]]:
         wanted = max(k, self.m[0]) if self.m else k
         rows = contents.rows
-        rankings = [rank_all(rows.embeddings, queries[0], wanted, rows.longest)]
+        gone = contents.gone
+        ranking = rank_all(rows.embeddings, queries[0], wanted + len(gone), rows.longest)
+        rankings = [ranking.without(gone, wanted) if gone else ranking]
         for stage in self._later:
             candidates = self._handed_on(rankings, stage.place)
             asked = queries[stage.place]
@@ -298,6 +362,11 @@ class Cascade:
                 ):
                     seen.update(handed_on)
         return hits
+
+
+def _check_k(k: int) -> None:
+    if int(k) != k or k < 1:
+        raise ValueError(f"k must be a positive whole number, got {k}")
 
 
 _Item = TypeVar("_Item")

@@ -8,11 +8,12 @@ import itertools
 import os
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from cascade.encoding import Encoded, Outcome
 from cascade.images import ImageSource
@@ -40,9 +41,10 @@ class Offered:
 class Contents:
     """What a cascade holds at one moment.
 
-    `rows` are the first stage's embeddings; of `keys` and `sources` the first `len(rows)` belong
+    `rows` are the first stage's embeddings; of `keys` and `sources` the first `rows.count` belong
     to them, what comes after is being written. `offered` counts the images that came without keys,
-    `skipped` says why images were left out.
+    `skipped` says why images were left out. `gone` are the positions of images that were removed:
+    positions are never given to others.
     """
 
     rows: Rows = field(default_factory=Rows.none)
@@ -50,10 +52,11 @@ class Contents:
     sources: list["ImageSource | None"] = field(default_factory=list)
     offered: int = 0
     skipped: Mapping[Hashable, str] = field(default_factory=dict)
+    gone: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Number of images that can be found."""
-        return self.rows.count
+        return self.rows.count - len(self.gone)
 
     def source(self, position: int) -> ImageSource:
         """The image at a position, for a stage that has not encoded it yet.
@@ -68,9 +71,9 @@ class Contents:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has lists of its own, without what is being written."""
-        count = len(self)
+        count = self.rows.count
         parts = (self.keys[:count], self.sources[:count], self.offered, dict(self.skipped))
-        return Contents, (self.rows, *parts)
+        return Contents, (self.rows, *parts, self.gone)
 
 
 class Catalogue:
@@ -96,11 +99,16 @@ class Catalogue:
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether an image of this key can be found."""
+        return self.position(key) is not None
+
+    def position(self, key: Hashable) -> int | None:
+        """Where the image of a key is, if it can be found."""
         # An entry may be what a writer left who never came to an end: the keys have the last word.
         place, contents = self._places.get(key), self.contents
-        if place is None or place >= len(contents):
-            return False
-        return contents.keys[place] is key or contents.keys[place] == key
+        if place is None or place >= contents.rows.count or place in contents.gone:
+            return None
+        named = contents.keys[place] is key or contents.keys[place] == key
+        return place if named else None
 
     def refuse_used(self, keys: Sequence[Hashable]) -> None:
         """Raise `ValueError` if a key is in use or comes twice."""
@@ -121,7 +129,7 @@ class Catalogue:
                 those before.
         """
         with self._lock:
-            before, count = self.contents, len(self.contents)
+            before, count = self.contents, self.contents.rows.count
             numbers = itertools.count(before.offered)
             keys = [offer.key if offer.named else next(numbers) for offer in batch]
             self.refuse_used(keys)
@@ -141,8 +149,46 @@ class Catalogue:
             self._places.update((key, count + place) for place, (key, _, _) in enumerate(read))
             offered = before.offered + sum(not offer.named for offer in batch)
             skipped = _skipped_after(before.skipped, named)
-            self.contents = Contents(rows, before.keys, before.sources, offered, skipped)
+            self.contents = replace(before, rows=rows, offered=offered, skipped=skipped)
         return len(read)
+
+    def extend(
+        self,
+        keys: Sequence[Hashable],
+        sources: Sequence[ImageSource],
+        embeddings: Tensor,
+        instead_of: Iterable[int] = (),
+    ) -> None:
+        """Add images with embeddings [n, d] that were made earlier.
+
+        Args:
+            keys: different ones, known not to be in use except by those that go.
+            sources: of the images.
+            embeddings: of the first stage.
+            instead_of: positions of images that are gone in the same step.
+
+        Raises:
+            ValueError: embeddings have another dimension than those before.
+        """
+        with self._lock:
+            before, count = self.contents, self.contents.rows.count
+            rows = before.rows.with_more(embeddings)
+            before.keys[count:] = keys
+            before.sources[count:] = sources
+            self._places.update(zip(keys, range(count, rows.count), strict=True))
+            self.contents = replace(before, rows=rows, gone=before.gone.union(instead_of))
+
+    def remove(self, positions: Iterable[int]) -> None:
+        """Let images be found no longer; their keys are free for others."""
+        with self._lock:
+            gone = self.contents.gone.union(positions)
+            self.contents = replace(self.contents, gone=gone)
+
+    def rename(self, position: int, key: Hashable) -> None:
+        """Give the image at a position another key."""
+        with self._lock:
+            self._places[key] = position
+            self.contents.keys[position] = key
 
     def release(self, positions: Iterable[int]) -> None:
         """Free the pictures that no stage will open again."""
@@ -164,9 +210,8 @@ class Catalogue:
         """Without the lock, and of the places only those of what can be found."""
         contents = self.contents
         state = {"states": self.states, "_opened_later": self._opened_later, "contents": contents}
-        return state | {
-            "_places": {key: at for at, key in enumerate(contents.keys[: len(contents)])}
-        }
+        named = enumerate(contents.keys[: contents.rows.count])
+        return state | {"_places": {key: at for at, key in named if at not in contents.gone}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())

@@ -6,12 +6,13 @@ comes, each thread looks again at what is absent, so a thread that is interrupte
 nothing behind that others would wait for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from cascade.catalogue import Catalogue, Contents
 from cascade.encoding import Encoded, Encoding, OneAtATime, Outcome, encode_each, encode_states
@@ -31,6 +32,7 @@ class LaterStage:
         store: the embeddings.
         resumes_from: the states that it resumes from, if it does.
         keeps: where states are kept for a stage after this one that resumes.
+        noted: told of positions and their embeddings [n, d] once they are in the store.
     """
 
     place: int
@@ -40,9 +42,12 @@ class LaterStage:
     store: EmbeddingStore = field(default_factory=EmbeddingStore)
     resumes_from: StateStore | None = None
     keeps: StateStore | None = None
+    noted: Callable[[list[int], Tensor], None] | None = None
     _waiting: dict[object, list[int]] = field(default_factory=dict)
 
-    def encode_absent(self, positions: list[int], catalogue: Catalogue, dimension: int) -> None:
+    def encode_absent(
+        self, positions: list[int], catalogue: Catalogue, dimension: int | None
+    ) -> None:
         """Encode those images that have not been encoded yet, batch by batch.
 
         Failures are noted in the store; such an image is tried again the next time it comes up.
@@ -50,7 +55,7 @@ class LaterStage:
         Args:
             positions: of the images.
             catalogue: where they are.
-            dimension: that of the stage's queries.
+            dimension: that of the stage's queries, if it is known.
 
         Raises:
             ValueError: the stage doesn't give one embedding of that dimension for each.
@@ -86,7 +91,9 @@ class LaterStage:
             start += len(window)
         return batch, start
 
-    def _encode_with_others(self, batch: list[int], catalogue: Catalogue, dimension: int) -> None:
+    def _encode_with_others(
+        self, batch: list[int], catalogue: Catalogue, dimension: int | None
+    ) -> None:
         """Encode a batch, filled up with images that other threads wait for."""
         not_now = self.store.failures.keys() | set(batch)
         asked_for = dict.fromkeys(chain.from_iterable(list(self._waiting.values())))
@@ -102,7 +109,9 @@ class LaterStage:
             outcomes = self._outcomes(batch, contents, dimension)
         self._keep(filled, outcomes, catalogue)
 
-    def _outcomes(self, positions: list[int], contents: Contents, dimension: int) -> list[Outcome]:
+    def _outcomes(
+        self, positions: list[int], contents: Contents, dimension: int | None
+    ) -> list[Outcome]:
         states = {} if self.resumes_from is None else self.resumes_from.found(positions)
         opened = [position for position in positions if position not in states]
         found: dict[int, Outcome] = {}
@@ -129,7 +138,10 @@ class LaterStage:
             if self.keeps is not None and found.states is not None:
                 self.keeps.add(position, found.states)
         if encoded:
-            self.store.add(list(encoded), torch.stack(list(encoded.values())))
+            embeddings = torch.stack(list(encoded.values()))
+            new = self.store.fill(list(encoded), embeddings)
+            if self.noted is not None:
+                self.noted([list(encoded)[at] for at in new], embeddings[new])
         if self.resumes_from is not None:
             self.resumes_from.forget(encoded)
             catalogue.release(encoded)

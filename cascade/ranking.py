@@ -5,7 +5,7 @@ embeddings alone, `scores_of`; matrix products only find the few images that it 
 for. So each query gets, bit for bit, what it would get alone, at the cost of a matrix product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,17 @@ class Ranking:
             torch.cat([part.positions for part in parts]),
             torch.cat([part.scores for part in parts]),
         )
+
+    def without(self, gone: Collection[int], wanted: int) -> "Ranking":
+        """The `wanted` best of the positions that aren't among those gone, or as many as all have.
+
+        Each row has the same number of positions, and is long enough: `wanted` + `len(gone)`, or
+        all that there are.
+        """
+        stays = ~torch.isin(self.positions, torch.tensor(list(gone)))
+        columns = stays.byte().argsort(dim=1, descending=True, stable=True)
+        columns = columns[:, : min(wanted, int(stays.sum(dim=1).min()))]
+        return Ranking(self.positions.gather(1, columns), self.scores.gather(1, columns))
 
 
 def rank_all(
@@ -120,7 +131,10 @@ def length_of_longest(embeddings: Tensor) -> float:
     """The largest Euclidean length among embeddings [n, d], 0 if there are none."""
     if not embeddings.numel():
         return 0.0
-    return float(torch.linalg.vector_norm(embeddings, dim=1, dtype=torch.float64).max())
+    blocks = embeddings.split(_IMAGES_AT_ONCE // 8)  # in float64 all would take a lot of memory
+    return max(
+        float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max()) for block in blocks
+    )
 
 
 def _rank_block(

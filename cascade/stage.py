@@ -174,6 +174,11 @@ class Stage:
         return fingerprint(self.text_modules, self.model.config.text_config, preparation)
 
     @property
+    def texts(self) -> "Stage | None":
+        """The stage whose text tower encodes the queries; None: this model's own."""
+        return self._texts
+
+    @property
     def text_modules(self) -> list[nn.Module]:
         """The model's own text tower and its projection; none of a vision tower alone."""
         names = [name for name in ("text_model", "text_projection") if hasattr(self.model, name)]

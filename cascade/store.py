@@ -44,7 +44,7 @@ class Rows:
         return torch.from_numpy(self.buffer[: self.count])
 
     def with_more(self, embeddings: Tensor) -> "Rows":
-        """These rows and float32 [n, d] after them.
+        """These rows and [n, d] after them, which become float32 if they are not.
 
         Raises:
             ValueError: the dimension differs from that of the rows before.
@@ -59,7 +59,7 @@ class Rows:
         count = self.count + len(embeddings)
         before = self.buffer if self.count else np.empty((0, embeddings.shape[1]), np.float32)
         buffer = _with_room(before, self.count, count)
-        buffer[self.count : count] = embeddings.numpy()
+        torch.from_numpy(buffer[self.count : count]).copy_(embeddings)
         return Rows(buffer, count, max(self.longest, length_of_longest(embeddings)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,6 +83,11 @@ class Held:
     def none(cls) -> "Held":
         """Of an empty store."""
         return cls(Rows.none(), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    @property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Those of the rows [count]."""
+        return self.owners[: self.rows.count]
 
     def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
         """Which row is each position's: int64, negative where there is none."""
@@ -120,7 +125,7 @@ class EmbeddingStore:
     def __init__(self) -> None:
         self.held = Held.none()
         self._failures: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Number of embeddings held."""
@@ -160,6 +165,20 @@ class EmbeddingStore:
             for position in positions:
                 self._failures.pop(position, None)
 
+    def fill(self, positions: Sequence[int], embeddings: Tensor) -> list[int]:
+        """Keep the embeddings [n, d] of those of n different positions that are absent still.
+
+        Returns:
+            Which of the n these were.
+        """
+        with self._lock:
+            new = self.absent(positions).nonzero().flatten()
+            chosen: list[int] = new.tolist()
+            if len(chosen) < len(positions):
+                positions, embeddings = [positions[at] for at in chosen], embeddings[new]
+            self.add(positions, embeddings)
+            return chosen
+
     def fail(self, position: int, reason: str) -> None:
         """Note why the image at a position couldn't be encoded."""
         self._failures[position] = reason
@@ -177,7 +196,7 @@ class EmbeddingStore:
         return {"_failures": self._failures.copy(), "held": self.held}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.RLock())
 
 
 def _with_room(buffer: npt.NDArray[_Kind], used: int, count: int) -> npt.NDArray[_Kind]:

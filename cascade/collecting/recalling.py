@@ -1,0 +1,164 @@
+"""From stages to their records, and back: a stage is loaded when it is first asked to encode."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from torch import Tensor
+
+from cascade.collecting.record import StageRecord
+from cascade.images import ImageSource
+from cascade.resume import ResumedStage
+from cascade.stage import Encoder, Stage
+from cascade.storing.errors import CollectionError
+from pruning_mechanism import TowerError
+
+
+def recorded(stage: Encoder) -> StageRecord:
+    """What is written down of a stage."""
+    if isinstance(stage, Stage):
+        lent = stage.texts
+        return StageRecord(
+            name=stage.name,
+            text_name=stage.text_name,
+            checkpoint=_checkpoint(stage),
+            texts=None if lent is None else _checkpoint(lent),
+        )
+    if isinstance(stage, ResumedStage):
+        return StageRecord(
+            name=stage.name,
+            text_name=stage.text_name,
+            checkpoint=_checkpoint(stage.stage),
+            resumes=_checkpoint(stage.first),
+            merged=stage.merged,
+            dtype=str(stage.dtype).removeprefix("torch."),
+        )
+    return StageRecord(name=stage.name, text_name=stage.text_name)
+
+
+def check_same(records: Sequence[StageRecord], stages: Sequence[Encoder], where: Path) -> None:
+    """Refuse stages that a collection wasn't made with.
+
+    Raises:
+        CollectionError: there are more or fewer, or one has other weights or preprocessing.
+    """
+    if len(records) != len(stages):
+        raise CollectionError(f"{where} was made with {len(records)} stages, not {len(stages)}")
+    for place, (record, stage) in enumerate(zip(records, stages, strict=True)):
+        if record.name != stage.name:
+            raise CollectionError(
+                f"stage {place} of {where} was {record}, not {recorded(stage)}: its weights or its "
+                "preprocessing differ. Open it with the stage that it was made with, or make "
+                "another collection"
+            )
+
+
+def recalled(records: Sequence[StageRecord], where: Path, device: str) -> list[Encoder]:
+    """The stages of a collection, from the checkpoints that it was made with.
+
+    One that resumes is loaded now, the others when they are first asked to encode.
+
+    Raises:
+        CollectionError: it isn't known where a checkpoint is, or one that is loaded now can't be
+            or isn't what it was.
+    """
+    loading = Loading(where, device)
+    for place, record in enumerate(records):
+        if record.checkpoint is None:
+            raise CollectionError(
+                f"it isn't known where stage {place} of {where} ({record}) comes from: pass stages="
+            )
+    resumed = [record for record in records if record.resumes is not None]
+    if not resumed:
+        return [RecalledStage(record, loading) for record in records]
+    return [
+        loading.resumed(record) if record.resumes is not None else loading.stage(record)
+        for record in records
+    ]
+
+
+class Loading:
+    """Loads the checkpoints of a collection, each once."""
+
+    def __init__(self, where: Path, device: str) -> None:
+        self._where = where
+        self._device = device
+        self._loaded: dict[tuple[str | None, str | None], Stage] = {}
+        self._lock = Lock()
+
+    def stage(self, record: StageRecord) -> Stage:
+        """A stage that doesn't resume.
+
+        Raises:
+            CollectionError: its checkpoint can't be loaded, or isn't what it was.
+        """
+        stage = self._load(record.checkpoint, record.texts, record)
+        self._check(record, stage)
+        return stage
+
+    def resumed(self, record: StageRecord) -> ResumedStage:
+        """A stage that resumes; errors as of `stage`."""
+        import torch
+
+        stage, first = (
+            self._load(checkpoint, None, record)
+            for checkpoint in (record.checkpoint, record.resumes)
+        )
+        resumed = ResumedStage(stage, first, record.merged, getattr(torch, record.dtype))
+        self._check(record, resumed)
+        return resumed
+
+    def _load(self, checkpoint: str | None, texts: str | None, record: StageRecord) -> Stage:
+        with self._lock:
+            if (checkpoint, texts) not in self._loaded:
+                try:
+                    lent = None if texts is None else Stage.load(texts, device=self._device)
+                    stage = Stage.load(str(checkpoint), device=self._device, texts=lent)
+                except (TowerError, OSError) as error:
+                    raise CollectionError(
+                        f"a stage of {self._where} was {record}, which can't be loaded: "
+                        f"{' '.join(str(error).split())}. Pass stages= if it is somewhere else now"
+                    ) from error
+                self._loaded[checkpoint, texts] = stage
+            return self._loaded[checkpoint, texts]
+
+    def _check(self, record: StageRecord, stage: Encoder) -> None:
+        if stage.name != record.name:
+            raise CollectionError(
+                f"a stage of {self._where} was {record}, which is now {stage.name[:12]}: its "
+                "weights or its preprocessing have changed. Restore it, or make another collection"
+            )
+
+
+class RecalledStage:
+    """An `Encoder` that is known by name, and loaded when it is first asked to encode.
+
+    What it is asked for then raises `CollectionError` if its checkpoint isn't what it was.
+    """
+
+    def __init__(self, record: StageRecord, loading: Loading) -> None:
+        self.name = record.name
+        self.text_name = record.text_name
+        self._record = record
+        self._loading = loading
+
+    @property
+    def stage(self) -> Stage:
+        """The stage, which is loaded now if it wasn't."""
+        return self._loading.stage(self._record)
+
+    def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
+        """L2-normalised float32 [n, d] on the CPU."""
+        return self.stage.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """L2-normalised float32 [n, d] on the CPU."""
+        return self.stage.encode_texts(texts)
+
+
+def _checkpoint(stage: Stage) -> str | None:
+    """Where a stage was loaded from."""
+    path = str(getattr(stage.model.config, "_name_or_path", "") or "")
+    if not path:
+        return None
+    return str(Path(path).resolve()) if Path(path).is_dir() else path

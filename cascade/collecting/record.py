@@ -1,0 +1,105 @@
+"""The record of a collection: which stages it was made with, how many candidates, what precision.
+
+One JSON file in its directory, which makes the directory a collection.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.storing.errors import CollectionError
+
+FILE = "collection.json"
+FORMAT = 1
+"""Of what is written here; larger ones are refused."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage by its fingerprints, and where its checkpoint was.
+
+    Attributes:
+        name: fingerprint of its image embeddings.
+        text_name: fingerprint of its text embeddings.
+        checkpoint: directory or name on the hub; None: unknown.
+        texts: the checkpoint whose text tower is lent to it, if one is.
+        resumes: the checkpoint that it goes on from, if it resumes.
+        merged: how many tokens fewer are kept of that one's states.
+        dtype: what these states are kept in.
+    """
+
+    name: str
+    text_name: str
+    checkpoint: str | None = None
+    texts: str | None = None
+    resumes: str | None = None
+    merged: int = 0
+    dtype: str = "float16"
+
+    def __str__(self) -> str:
+        short = self.name[:12]
+        return short if self.checkpoint is None else f"{self.checkpoint} ({short})"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a collection was made with."""
+
+    stages: Sequence[StageRecord]
+    m: Sequence[int]
+    precision: str
+
+    def write(self, directory: Path) -> None:
+        """Write it into a directory; it is there as a whole or not at all."""
+        entries = {"format": FORMAT, **asdict(self)}
+        unfinished = directory / f".{FILE}.{os.getpid()}"
+        unfinished.write_text(json.dumps(entries, indent=2) + "\n")
+        unfinished.replace(directory / FILE)
+
+    @classmethod
+    def read(cls, directory: Path) -> "Record":
+        """The record of a collection.
+
+        Raises:
+            CollectionError: there is no such directory, it isn't a collection, or it was written
+                by a newer version.
+        """
+        if not directory.exists():
+            raise CollectionError(f"{directory} isn't there: make it with Collection.create")
+        try:
+            text = (directory / FILE).read_text()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CollectionError(
+                f"{directory} is not a collection: there is no {FILE} in it"
+            ) from error
+        except OSError as error:
+            raise CollectionError(f"{directory / FILE}: {error.strerror}") from error
+        try:
+            return _parsed(json.loads(text))
+        except _NewerError as newer:
+            raise CollectionError(
+                f"{directory} has format {newer}, this version reads up to {FORMAT}: update "
+                "clip-cascade"
+            ) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CollectionError(
+                f"{directory / FILE} is damaged ({error}): restore it, or make the collection anew"
+            ) from error
+
+
+class _NewerError(Exception):
+    """A format that this version doesn't know."""
+
+
+def _parsed(entries: dict[str, Any]) -> Record:
+    written = entries.pop("format")
+    if written > FORMAT:
+        raise _NewerError(written)
+    stages = [StageRecord(**stage) for stage in entries.pop("stages")]
+    record = Record(stages=stages, m=tuple(map(int, entries.pop("m"))), **entries)
+    if not stages or entries.keys() != {"precision"}:
+        raise ValueError("no stages" if not stages else f"entries {sorted(entries)}")
+    return record

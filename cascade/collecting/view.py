@@ -1,0 +1,229 @@
+"""What a store holds, in memory: a cascade that is filled from a store and from nowhere else.
+
+A view reads all at first, and then only what is new. Images that were removed or replaced are
+hidden; if there are many, a new view is better.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cascade.cascade import Cascade
+from cascade.images import ImageSource
+from cascade.stage import Encoder
+from cascade.storing.errors import CollectionError
+from cascade.storing.rows import ImageRow
+from cascade.storing.store import Embeddings, Ids, Images, Store, Vectors
+
+Opener: TypeAlias = Callable[[ImageRow], ImageSource]
+"""How an image is opened again: a path, or whatever else an `ImageSource` is."""
+Promoted: TypeAlias = Callable[[int, Ids, Tensor], None]
+
+_TRIES = 5
+_HIDDEN_AT_LEAST = 1000
+_HIDDEN_SHARE = 0.1
+
+
+class View:
+    """A cascade over what a store holds. One thread at a time refreshes it, any may search.
+
+    Attributes:
+        cascade: what is searched.
+        skipped: rows of images that were skipped, by id.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stages: Sequence[Encoder],
+        m: Sequence[int] | None,
+        batch_size: int,
+        opener: Opener,
+        promoted: Promoted,
+    ) -> None:
+        """Make an empty one; `refresh` fills it.
+
+        Args:
+            store: what it shows.
+            stages: as of `Cascade`.
+            m: as of `Cascade`.
+            batch_size: as of `Cascade`.
+            opener: how an image is opened again.
+            promoted: told what a later stage has encoded: its place, ids, embeddings [n, d].
+
+        Raises:
+            ValueError: as of `Cascade`.
+        """
+        self.cascade = Cascade(stages, m, batch_size)
+        self.skipped: dict[int, ImageRow] = {}
+        self._store = store
+        self._opener = opener
+        self._version = 0
+        for stage in self.cascade.later:
+            stage.noted = partial(self._promote, promoted, stage.place)
+        self._marks = {stage.place: 0 for stage in self.cascade.later}
+        self._ids = np.empty(0, np.int64)  # by position; ascending
+        self._chunks: list[Sequence[ImageRow]] = []
+        self._starts: list[int] = []
+        self._renewed: dict[int, ImageRow] = {}
+        self._skipped_ids: dict[str, int] = {}
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many images are hidden that a new view is better."""
+        hidden = len(self.cascade.catalogue.contents.gone)
+        return hidden > max(_HIDDEN_AT_LEAST, _HIDDEN_SHARE * len(self._ids))
+
+    def is_current(self) -> bool:
+        """Whether the store's images are those that were read last."""
+        return self._store.version() == self._version
+
+    def refresh(self) -> None:
+        """Read what is new.
+
+        Raises:
+            CollectionError: an image has no embedding.
+        """
+        # later stages first: whatever they encoded, its image was there before
+        later = {place: self._store.later(place, mark) for place, mark in self._marks.items()}
+        if not self.is_current():
+            self._read_images()
+        for place, new in later.items():
+            self._take_later(place, new)
+
+    def positions(self, ids: Ids) -> Ids:
+        """Where the images of these ids are; -1: not here."""
+        known = self._ids
+        if not len(known):
+            return np.full(len(ids), -1)
+        places = np.searchsorted(known, ids).clip(max=len(known) - 1)
+        return np.where(known[places] == ids, places, -1)
+
+    def id_of(self, key: str) -> int | None:
+        """The id of a row, also of a skipped one."""
+        position = self.cascade.catalogue.position(key)
+        return self._skipped_ids.get(key) if position is None else int(self._ids[position])
+
+    def row(self, key: str) -> ImageRow | None:
+        """The row of a key, also of a skipped one."""
+        position = self.cascade.catalogue.position(key)
+        if position is not None:
+            return self._row_at(position)
+        skipped = self._skipped_ids.get(key)
+        return None if skipped is None else self.skipped[skipped]
+
+    def rows(self) -> Iterator[ImageRow]:
+        """All rows, in the order in which images were added, skipped ones last."""
+        gone = self.cascade.catalogue.contents.gone
+        renewed = self._renewed
+        for start, chunk in zip(list(self._starts), list(self._chunks), strict=False):
+            for at, row in enumerate(chunk, start):
+                if at not in gone:
+                    yield renewed.get(at, row)
+        yield from list(self.skipped.values())
+
+    def _read_images(self) -> None:
+        for _ in range(_TRIES):
+            new = self._store.images(self._version)
+            fresh = ~new.skipped & (self.positions(new.ids) < 0)
+            vectors = self._first(new.ids[fresh])
+            if vectors is not None:
+                self._take(new, fresh, vectors)
+                return
+        raise CollectionError(
+            "the collection is damaged: an image has no embedding. Add it again under its key"
+        )
+
+    def _first(self, ids: Ids) -> Vectors | None:
+        """The first stage's embeddings of ascending ids; None: one was swept in between."""
+        if not len(ids):
+            return np.empty((0, 0), np.float32)
+        found = self._store.first(int(ids[0]) if len(self._ids) else 0)
+        if np.array_equal(found.ids, ids):  # as they were written: no copy of a large matrix
+            return found.vectors
+        if not len(found.ids):
+            return None
+        order = np.argsort(found.ids, kind="stable")
+        places = np.searchsorted(found.ids, ids, sorter=order).clip(max=len(order) - 1)
+        if (found.ids[order[places]] != ids).any():
+            return None
+        vectors: Vectors = found.vectors[order[places]]
+        return vectors
+
+    def _take(self, new: Images, fresh: npt.NDArray[np.bool_], vectors: Vectors) -> None:
+        """Show new rows and hide those that are no longer there."""
+        catalogue, count = self.cascade.catalogue, len(self._ids)
+        places = self.positions(new.present)
+        gone = np.setdiff1d(np.arange(count), places)
+        hidden = set(gone.tolist()) - catalogue.contents.gone
+        skipped = np.asarray(list(self.skipped), np.int64)
+        for at in skipped[~np.isin(skipped, new.present)].tolist():
+            self._forget_skipped(at)
+        known = np.flatnonzero(~new.skipped & ~fresh)
+        for place, at in zip(known.tolist(), self.positions(new.ids[known]).tolist(), strict=True):
+            self._renew(at, new.rows[place])
+        for place in np.flatnonzero(new.skipped).tolist():
+            self._skip(int(new.ids[place]), new.rows[place])
+        if hidden or fresh.any():
+            self._extend(new, np.flatnonzero(fresh), vectors, hidden)
+        self._version = new.version
+
+    def _extend(self, new: Images, places: Ids, vectors: Vectors, gone: set[int]) -> None:
+        ids, keys = new.ids[places], [new.keys[place] for place in places.tolist()]
+        sources: list[ImageSource] = list(map(partial, repeat(self._open), ids.tolist()))
+        rows = new.rows if len(places) == len(new.rows) else [new.rows[at] for at in places]
+        self._starts.append(len(self._ids))
+        self._chunks.append(rows)
+        self._ids = np.concatenate([self._ids, ids])
+        embeddings = torch.from_numpy(vectors)
+        self.cascade.catalogue.extend(keys, sources, embeddings, instead_of=gone)
+
+    def _renew(self, position: int, row: ImageRow) -> None:
+        """Take over a row whose embeddings stay."""
+        contents = self.cascade.catalogue.contents
+        self._renewed = self._renewed | {position: row}
+        if contents.keys[position] != row.key:
+            self.cascade.catalogue.rename(position, row.key)
+
+    def _skip(self, at: int, row: ImageRow) -> None:
+        if at in self.skipped:
+            self._forget_skipped(at)
+        self.skipped[at] = row
+        self._skipped_ids[row.key] = at
+
+    def _forget_skipped(self, at: int) -> None:
+        key = self.skipped.pop(at).key
+        if self._skipped_ids.get(key) == at:
+            del self._skipped_ids[key]
+
+    def _take_later(self, place: int, new: Embeddings) -> None:
+        stage = next(stage for stage in self.cascade.later if stage.place == place)
+        positions = self.positions(new.ids)
+        wanted = positions >= 0
+        if wanted.any():
+            vectors = new.vectors if wanted.all() else new.vectors[wanted]
+            stage.store.fill(positions[wanted].tolist(), torch.from_numpy(vectors))
+        self._marks[place] = new.version
+
+    def _row_at(self, position: int) -> ImageRow:
+        if position in self._renewed:
+            return self._renewed[position]
+        chunk = bisect_right(self._starts, position) - 1
+        return self._chunks[chunk][position - self._starts[chunk]]
+
+    def _promote(
+        self, promoted: Promoted, place: int, positions: list[int], embeddings: Tensor
+    ) -> None:
+        promoted(place, self._ids[positions], embeddings)
+
+    def _open(self, at: int) -> ImageSource:
+        """The image of an id, for a stage that has not encoded it yet."""
+        row = self._row_at(int(self.positions(np.asarray([at]))[0]))
+        return self._opener(row)

@@ -1,0 +1,535 @@
+"""A collection: a cascade that outlives its process.
+
+What a user embeds in their own program or runs by the commands. A collection is a directory: rows
+of images and embeddings of each stage (`cascade.storing`), and a record of the stages. It is
+searched by a `Cascade` in memory that is filled from there, so the same queries give the same hits,
+whatever was interrupted in between.
+
+Any thread may use a collection, and any number of processes the same directory: each sees what the
+others have added, and none waits for another to search.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from cascade.cascade import Cascade, Hit
+from cascade.collecting.adding import Adding
+from cascade.collecting.offers import Added, Addition, Offer, in_batches
+from cascade.collecting.opening import opened_as_path
+from cascade.collecting.promotions import Promotions
+from cascade.collecting.recalling import check_same, recalled, recorded
+from cascade.collecting.record import Record
+from cascade.collecting.refining import Budget, background_order
+from cascade.collecting.rounding import PRECISIONS, rounded
+from cascade.collecting.view import Opener, View
+from cascade.encoding import Outcome, Skipped
+from cascade.stage import Encoder
+from cascade.storing.errors import CollectionError
+from cascade.storing.memory import MemoryStore
+from cascade.storing.rows import ImageRow
+from cascade.storing.store import Ids, Store
+
+_LATER_SECONDS = 1.0  # how old what other processes' later stages encoded may be
+_KEEP_SECONDS = 600.0
+_ORDERED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a collection holds.
+
+    Attributes:
+        images: that can be found.
+        skipped: number of images that were skipped, by reason.
+        encoded: images that each stage has encoded, as far as it is stored.
+        waiting: embeddings of later stages that are not stored yet.
+        nbytes: on disk.
+        stages: the stages' names.
+        m: candidates handed from each stage to the next.
+        precision: what embeddings are kept in.
+    """
+
+    images: int
+    skipped: Mapping[str, int]
+    encoded: tuple[int, ...]
+    waiting: int
+    nbytes: int
+    stages: tuple[str, ...]
+    m: tuple[int, ...]
+    precision: str
+
+
+class Collection:
+    """Images that are searched, with what the stages made of them, on disk.
+
+    Attributes:
+        stages: the stages, as they were given or are loaded when they are first needed.
+        m: candidates handed from each stage to the next.
+        path: the directory; None: in memory.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        stages: Sequence[Encoder],
+        path: Path | None = None,
+        batch_size: int = 32,
+        opener: Opener = opened_as_path,
+    ) -> None:
+        """Join a store with its stages; see `create`, `open` and `in_memory` for the usual way.
+
+        Args:
+            store: where rows and embeddings are.
+            record: what the collection was made with.
+            stages: the stages of the record.
+            path: the store's directory, if it has one.
+            batch_size: images given to a stage at once.
+            opener: how a later stage opens an image again.
+        """
+        self.stages = tuple(stages)
+        self.m = tuple(record.m)
+        self.path = path
+        self._store = store
+        self._record = record
+        self._batch_size = batch_size
+        self._opener = opener
+        self._rounded = rounded(stages, record.precision)
+        self._writable = path is None or os.access(path, os.W_OK)
+        self._promotions = Promotions(self._hand_over_quietly)
+        self._lock = threading.RLock()  # taken after the store's `writing`, never before
+        self._closed = False
+        self._refreshed = time.monotonic()
+        self._view = self._new_view()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        stages: Sequence[Encoder],
+        m: Sequence[int] | None = None,
+        precision: str = "float16",
+        batch_size: int = 32,
+        opener: Opener = opened_as_path,
+    ) -> "Collection":
+        """Make an empty collection.
+
+        Args:
+            path: a directory that isn't there yet, or is empty.
+            stages: cheap to expensive, as of `Cascade`. Where their checkpoints are is written
+                down, so that `open` finds them.
+            m: candidates handed on, as of `Cascade`.
+            precision: what embeddings are kept in, "float16" or "float32".
+            batch_size: images given to a stage at once.
+            opener: how a later stage opens an image again, given its row; by default as a path,
+                which must not have changed since.
+
+        Raises:
+            CollectionError: there is something at that path, it can't be written, or lancedb isn't
+                installed.
+            ValueError: stages, m, batch size or precision are out of range.
+        """
+        path = Path(path)
+        record = _record(stages, m, precision)
+        _make(path, record)
+        return cls(_stored(path, record), record, stages, path, batch_size, opener)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        stages: Sequence[Encoder] | None = None,
+        m: Sequence[int] | None = None,
+        batch_size: int = 32,
+        opener: Opener = opened_as_path,
+        device: str = "cpu",
+    ) -> "Collection":
+        """Open a collection.
+
+        Args:
+            path: its directory.
+            stages: the stages that it was made with; by default they are loaded from where they
+                were then, each when it is first needed.
+            m: candidates handed on from now on; by default those that it was made with.
+            batch_size: images given to a stage at once.
+            opener: as of `create`.
+            device: where stages that are loaded run.
+
+        Raises:
+            CollectionError: there is no collection at that path, it was written by a newer version,
+                or with other weights or preprocessing than those of `stages`.
+            ValueError: m or the batch size are out of range.
+        """
+        path = Path(path)
+        record = Record.read(path)
+        if stages is None:
+            stages = recalled(record.stages, path, device)
+        else:
+            check_same(record.stages, stages, path)
+        if m is not None:
+            record = Record(record.stages, tuple(Cascade(stages, m).m), record.precision)
+        return cls(_stored(path, record), record, stages, path, batch_size, opener)
+
+    @classmethod
+    def in_memory(
+        cls,
+        stages: Sequence[Encoder],
+        m: Sequence[int] | None = None,
+        precision: str = "float16",
+        batch_size: int = 32,
+        opener: Opener = opened_as_path,
+    ) -> "Collection":
+        """Make a collection that ends with this process; arguments as of `create`."""
+        record = _record(stages, m, precision)
+        store = MemoryStore(len(stages), precision)
+        return cls(store, record, stages, None, batch_size, opener)
+
+    def __enter__(self) -> "Collection":
+        """The collection."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of images that can be found."""
+        return len(self._current().cascade)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an image of this key can be found."""
+        return key in self._current().cascade
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Why images have no embedding, by their keys, as of `Cascade.skipped`.
+
+        Those that a later stage could not encode are known to the process that tried.
+        """
+        view = self._current()
+        first = {row.key: str(row.reason) for row in list(view.skipped.values())}
+        later = {str(key): reason for key, reason in view.cascade.skipped.items()}
+        return first | later
+
+    def row(self, key: str) -> ImageRow | None:
+        """The row of a key, also of a skipped image; None: there is none."""
+        return self._current().row(key)
+
+    def rows(self) -> Iterator[ImageRow]:
+        """The rows of all images, in the order in which they were added, skipped ones last."""
+        return self._current().rows()
+
+    def add(
+        self,
+        images: Iterable[Addition],
+        progress: Callable[[Added], None] | None = None,
+    ) -> Added:
+        """Add images; the first stage encodes them, batch by batch.
+
+        Those that are there already are left as they are: images of the same key and the same
+        digest, or the same size and time of change. So what was cut off goes on where it was when
+        the same images are given again. An image with other content replaces the one of the same
+        key, with the embeddings of all stages. One that can't be read, or whose row has a reason,
+        is written down as skipped.
+
+        Images become visible, here and to other processes, every few seconds, and whatever is
+        visible lasts. If this raises or is interrupted, what was encoded before is added.
+
+        Args:
+            images: paths of files, rows, or pairs of a row and what to open instead of its `uri`.
+            progress: told what became of images whenever some are visible.
+
+        Returns:
+            What became of them in all.
+
+        Raises:
+            CollectionError: the directory can't be written, or is full: then what was added before
+                lasts.
+            ValueError: as of `Cascade.index`.
+        """
+        self._check_writable()
+        adding = Adding(self._store, self._current, self._lock, progress)
+        offers = adding.wanted(map(Offer.of, images))
+        try:
+            for batch in in_batches(offers, self._batch_size):
+                adding.take(batch, self._encode(batch))
+        finally:
+            adding.commit()
+        return adding.total
+
+    def update(self, key: str, row: ImageRow) -> None:
+        """Change an image's row, its key too: a file that was moved keeps its embeddings.
+
+        Raises:
+            ValueError: there is no image of that key, or the row's key is another image's.
+            CollectionError: the directory can't be written.
+        """
+        with self._store.writing(), self._lock:
+            view = self._current()
+            at = view.id_of(key)
+            if at is None:
+                raise ValueError(f"there is no image {key!r}")
+            if row.key != key and view.id_of(row.key) is not None:
+                raise ValueError(f"the key {row.key!r} is in use already: keys must be different")
+            known = view.row(key)
+            if known is None or (known.reason is None) != (row.reason is None):
+                raise ValueError(f"{key!r} can't become or cease to be a skipped image: add it")
+            self._store.change([at], [row])
+            view.refresh()
+
+    def remove(self, keys: Iterable[str]) -> int:
+        """Remove images, also skipped ones; says how many there were.
+
+        Raises:
+            CollectionError: the directory can't be written.
+        """
+        with self._store.writing(), self._lock:
+            view = self._current()
+            ids = {view.id_of(key) for key in keys} - {None}
+            if ids:
+                self._store.remove(sorted(at for at in ids if at is not None))
+                view.refresh()
+            return len(ids)
+
+    def search(self, text: str, k: int) -> list[Hit]:
+        """The k best images for a query, best first; see `Cascade.search_many`."""
+        return self._current().cascade.search(text, k)
+
+    def search_many(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+        """The k best images for each of many queries; see `Cascade.search_many`.
+
+        What later stages encode for it is stored within seconds.
+        """
+        return self._current().cascade.search_many(texts, k)
+
+    def search_embeddings(self, queries: Sequence[Tensor], k: int) -> list[list[Hit]]:
+        """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
+        return self._current().cascade.search_embeddings(queries, k)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
+        """The embeddings of queries for each stage; see `Cascade.encode_texts`."""
+        return self._view.cascade.encode_texts(texts)
+
+    def refine(
+        self,
+        budget: Budget | None = None,
+        stop: threading.Event | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Let the last stage encode images that no query has brought up yet.
+
+        First images that an earlier stage has promoted, then those nearest to promoted ones, then
+        the rest. Searches find these encoded, and needn't wait for them.
+
+        Args:
+            budget: how much; by default all.
+            stop: ends it after the batch that is being encoded, once it is set.
+            progress: told after each batch how many images it encoded.
+
+        Returns:
+            Number of images that were encoded.
+
+        Raises:
+            CollectionError: the directory can't be written.
+            ValueError: there is only one stage.
+        """
+        if len(self.stages) == 1:
+            raise ValueError("a collection with one stage has nothing to refine")
+        self._check_writable()
+        begun, done, tried = time.monotonic(), 0, set[str]()
+        budget = budget or Budget()
+        try:
+            while True:
+                view = self._current()
+                last, contents = view.cascade.later[-1], view.cascade.catalogue.contents
+                order = self._in_order(view, tried)
+                if not order:
+                    return done
+                for start in range(0, len(order), self._batch_size):
+                    encoded, images = view.cascade.encoded[-1], len(view.cascade)
+                    left = budget.left(done, time.monotonic() - begun, encoded, images)
+                    if not left or (stop is not None and stop.is_set()):
+                        return done
+                    batch = order[start : start + min(left, self._batch_size)]
+                    tried.update(str(contents.keys[at]) for at in batch)
+                    absent = int(last.store.absent(batch).sum())
+                    last.encode_absent(batch, view.cascade.catalogue, None)
+                    now = absent - int(last.store.absent(batch).sum())
+                    done += now
+                    if progress is not None:
+                        progress(now)
+        finally:
+            self.flush()
+
+    def status(self) -> Status:
+        """What there is now."""
+        view = self._current()
+        waiting = self._promotions.waiting()
+        encoded = view.cascade.encoded
+        return Status(
+            images=len(view.cascade),
+            skipped=Counter(str(row.reason) for row in list(view.skipped.values())),
+            encoded=tuple(number - waiting.get(place, 0) for place, number in enumerate(encoded)),
+            waiting=sum(waiting.values()),
+            nbytes=self._store.nbytes(),
+            stages=tuple(stage.name for stage in self.stages),
+            m=self.m,
+            precision=self._record.precision,
+        )
+
+    def flush(self) -> None:
+        """Store what later stages have encoded, which happens within seconds in any case.
+
+        Raises:
+            CollectionError: the directory can't be written, or is full: it is kept in memory.
+        """
+        if self._writable:
+            self._promotions.hand_over(self._store)
+
+    def compact(self, keep_seconds: float = _KEEP_SECONDS) -> None:
+        """Make the directory small and quick to read, which happens now and then in any case.
+
+        Args:
+            keep_seconds: how old a version must be to be removed. Whoever takes longer to read it
+                fails.
+
+        Raises:
+            CollectionError: the directory can't be written.
+        """
+        self.flush()
+        self._store.compact(keep_seconds)
+
+    def close(self) -> None:
+        """Store what isn't yet, and let go of the directory. A second time it does nothing.
+
+        Raises:
+            CollectionError: the directory can't be written, or is full.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._promotions.stop()
+        try:
+            self.flush()
+        finally:
+            self._store.close()
+
+    def _current(self) -> View:
+        """The view, which knows of all that others have added."""
+        if self._closed:
+            raise CollectionError(f"the collection {self.path or 'in memory'} is closed")
+        recent = time.monotonic() - self._refreshed < _LATER_SECONDS
+        if recent and self._view.is_current():
+            return self._view
+        with self._lock:
+            if self._view.crowded:
+                self._view = self._new_view()
+            else:
+                self._view.refresh()
+            self._refreshed = time.monotonic()
+            return self._view
+
+    def _new_view(self) -> View:
+        noted = self._promotions.note if self._writable else _forgotten
+        view = View(self._store, self._rounded, self.m, self._batch_size, self._opener, noted)
+        view.refresh()
+        return view
+
+    def _check_writable(self) -> None:
+        with self._store.writing():
+            pass
+
+    def _encode(self, batch: Sequence[Offer]) -> list[Outcome]:
+        """What the first stage makes of images; of those that have a reason nothing."""
+        outcomes: list[Outcome] = [Skipped(str(offer.row.reason)) for offer in batch]
+        places = [at for at, offer in enumerate(batch) if offer.row.reason is None]
+        images = [
+            partial(self._opener, offer.row) if offer.image is None else offer.image
+            for offer in (batch[at] for at in places)
+        ]
+        if images:
+            found = self._view.cascade.encode_first(images)
+            for at, outcome in zip(places, found, strict=True):
+                outcomes[at] = outcome
+        return outcomes
+
+    def _in_order(self, view: View, tried: set[str]) -> list[int]:
+        """The next positions for the last stage to encode, of images not tried yet."""
+        later, contents = view.cascade.later, view.cascade.catalogue.contents
+        every = torch.arange(contents.rows.count)
+        absent = every[later[-1].store.absent(every)].tolist()
+        untried = [at for at in absent if contents.keys[at] not in tried]
+        wanted = torch.tensor([at for at in untried if at not in contents.gone], dtype=torch.int64)
+        failed = list(later[-1].store.failures)
+        held = [at for stage in later for at in stage.store.held.positions.tolist()]
+        promoted = [at for at in (*failed, *held) if contents.keys[at] not in tried]
+        asked = torch.tensor(promoted, dtype=torch.int64)
+        order = background_order(contents.rows.embeddings, wanted, asked)
+        return order[:_ORDERED_AT_ONCE].tolist()
+
+    def _hand_over_quietly(self) -> None:
+        """Store what waits; if it can't be, it is tried again later, and `flush` says why."""
+        try:
+            self.flush()
+        except CollectionError:
+            self._promotions.again()
+
+
+def _forgotten(place: int, ids: Ids, embeddings: Tensor) -> None:
+    """What becomes of promotions where nothing can be written: they stay in memory."""
+
+
+def _record(stages: Sequence[Encoder], m: Sequence[int] | None, precision: str) -> Record:
+    """The record of a new collection.
+
+    Raises:
+        ValueError: stages, m or precision are out of range.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    m = Cascade(stages, m).m
+    return Record([recorded(stage) for stage in stages], m, precision)
+
+
+def _make(path: Path, record: Record) -> None:
+    """Make a collection's directory; it is there as a whole or not at all.
+
+    Raises:
+        CollectionError: there is something at that path, or it can't be written.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise CollectionError(
+            f"{path} is there already: open it with Collection.open, or choose another directory"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as unfinished:
+            made = Path(unfinished, "collection")
+            made.mkdir()
+            record.write(made)
+            made.rename(path)
+    except OSError as error:
+        raise CollectionError(f"{path} can't be made: {error.strerror}") from error
+
+
+def _stored(path: Path, record: Record) -> Store:
+    """The store of a collection on disk; what it needs is imported now."""
+    from cascade.storing.lance import LanceStore
+
+    return LanceStore(path, len(record.stages), record.precision)

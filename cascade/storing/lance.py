@@ -1,0 +1,273 @@
+"""A store in a directory: tables in the Lance format, one of images and one for each stage.
+
+Needs no server, and is read by lancedb, duckdb, pandas and whatever else reads Arrow. Each call
+that writes is one commit of the table of images, or of a stage's embeddings: embeddings are there
+before the rows that they belong to, and nobody looks for those of rows that never came.
+
+Ids come from the tables' versions, which only ever grow: no id is used twice, whatever was removed
+or cut off in between.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+
+from cascade.storing.errors import CollectionError
+from cascade.storing.locks import CommitLock
+from cascade.storing.rows import ImageRow
+from cascade.storing.store import Embeddings, Ids, Images, Vectors
+from cascade.storing.table import Table
+
+try:
+    import lancedb
+    import pyarrow as pa
+except ImportError as error:
+    raise CollectionError(
+        "a collection on disk needs lancedb: pip install 'clip-cascade[search]'"
+    ) from error
+
+_IMAGES = "images"
+_ROWS_AT_ONCE = 1 << 20
+_SMALL_PIECES = 64
+_KEEP_SECONDS = 600.0
+_COLUMNS = ("key", "uri", "size", "modified", "digest", "reason", "metadata")
+_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("written", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        *(pa.field(name, pa.int64()) for name in ("size", "modified")),
+        *(pa.field(name, pa.string()) for name in ("digest", "reason", "metadata")),
+    ]
+)
+
+
+class LanceStore:
+    """A `Store` in a directory of this machine.
+
+    Small pieces are merged, and versions older than ten minutes removed, whenever 64 pieces of a
+    table have come together.
+    """
+
+    def __init__(self, path: Path, stages: int, precision: str = "float16") -> None:
+        """Open a store, or make an empty one.
+
+        Args:
+            path: a directory, which exists.
+            stages: how many there are.
+            precision: what embeddings are kept in: "float16" or "float32".
+        """
+        self.path = path
+        self.precision = np.dtype(precision)
+        self._lock = CommitLock(path / "lock")
+        connection = lancedb.connect(str(path))
+        self._images = Table(connection, path, _IMAGES)
+        self._watched = Table(connection, path, _IMAGES)
+        self._stages = [Table(connection, path, f"stage-{place}") for place in range(stages)]
+
+    def writing(self) -> AbstractContextManager[None]:
+        """See `Store`."""
+        return self._lock.held()
+
+    def version(self) -> int:
+        """See `Store`."""
+        return self._watched.newest()
+
+    def images(self, after: int) -> Images:
+        """See `Store`."""
+        with self._images.reading() as version:
+            columns = ["id", *_COLUMNS]
+            found = self._images.read(columns, f"written > {after}" if after else None)
+            present = _numbers(self._images.read(["id"], None), "id") if after else None
+        if found is None:
+            nothing = np.empty(0, np.int64)
+            return Images(version, nothing, [], nothing.astype(bool), [], nothing)
+        found = _by_id(found)
+        ids = _numbers(found, "id")
+        return Images(
+            version,
+            ids,
+            found["key"].to_pylist(),
+            np.asarray(found["reason"].is_valid()),
+            ArrowRows(found),
+            ids if present is None else np.sort(present),
+        )
+
+    def first(self, lowest: int) -> Embeddings:
+        """See `Store`."""
+        return self._embeddings(0, f"id >= {lowest}" if lowest else None)
+
+    def later(self, place: int, after: int) -> Embeddings:
+        """See `Store`."""
+        if after and self._stages[place].newest() == after:
+            return Embeddings(after, np.empty(0, np.int64), np.empty((0, 0), self.precision))
+        return self._embeddings(place, f"written > {after}" if after else None)
+
+    def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
+        """See `Store`."""
+        if len(rows) > _ROWS_AT_ONCE:
+            raise ValueError(f"at most {_ROWS_AT_ONCE} rows are added at once, got {len(rows)}")
+        with self._changing():
+            newest = self._images.newest() + self._stages[0].newest()
+            ids = newest * _ROWS_AT_ONCE + np.arange(len(rows))
+            there = np.asarray([row.reason is None for row in rows], bool)
+            if there.any():
+                self._append(0, ids[there], vectors)
+            self._write(ids, rows, "key" if replaces else None)
+
+    def change(self, ids: Sequence[int], rows: Sequence[ImageRow]) -> None:
+        """See `Store`."""
+        with self._changing():
+            self._write(np.asarray(ids, np.int64), rows, "id")
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """See `Store`."""
+        with self._changing():
+            self._images.remove(f"id IN ({','.join(str(int(at)) for at in ids)})")
+
+    def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
+        """See `Store`."""
+        with self._changing():
+            new = ~np.isin(ids, self._ids_of(place))
+            if new.any():
+                self._append(place, ids[new], vectors[new])
+            return int(new.sum())
+
+    def compact(self, keep_seconds: float = _KEEP_SECONDS) -> None:
+        """See `Store`."""
+        with self._changing():
+            with self._images.reading():
+                rows = self._images.read(["id"], None)
+            present = np.empty(0, np.int64) if rows is None else _numbers(rows, "id")
+            for place, stage in enumerate(self._stages):
+                gone = np.setdiff1d(self._ids_of(place), present)
+                for start in range(0, len(gone), _ROWS_AT_ONCE // 16):
+                    some = gone[start : start + _ROWS_AT_ONCE // 16]
+                    stage.remove(f"id IN ({','.join(map(str, some.tolist()))})")
+                stage.compact(timedelta(seconds=keep_seconds))
+            self._images.compact(timedelta(seconds=keep_seconds))
+
+    def nbytes(self) -> int:
+        """See `Store`."""
+        return sum(_size(file) for file in self.path.rglob("*"))
+
+    def close(self) -> None:
+        """See `Store`."""
+        for table in (self._images, self._watched, *self._stages):
+            table.close()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Write, and say in one line what the disk has against it.
+
+        Raises:
+            CollectionError: the directory is full or can't be written.
+        """
+        with self._lock.held():
+            try:
+                yield
+            except (OSError, RuntimeError) as error:
+                raise CollectionError(_in_words(self.path, error)) from error
+
+    def _write(self, ids: Ids, rows: Sequence[ImageRow], on: str | None) -> None:
+        written = np.full(len(rows), self._images.newest() + 1)
+        columns = [[getattr(row, name) for row in rows] for name in _COLUMNS]
+        table = pa.table([ids, written, *columns], schema=_SCHEMA)
+        if on is None:
+            self._images.append(table)
+        else:
+            self._images.merge(table, on)
+        self._tidied(self._images)
+
+    def _append(self, place: int, ids: Ids, vectors: Vectors) -> None:
+        stage = self._stages[place]
+        written = np.full(len(ids), stage.newest() + 1)
+        values = np.ascontiguousarray(vectors, self.precision)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        stage.append(pa.table({"id": ids, "written": written, "vector": lists}))
+        self._tidied(stage)
+
+    def _tidied(self, table: Table) -> None:
+        if table.appended >= _SMALL_PIECES // 4 and table.small_pieces() >= _SMALL_PIECES:
+            table.compact(timedelta(seconds=_KEEP_SECONDS))
+
+    def _ids_of(self, place: int) -> Ids:
+        with self._stages[place].reading():
+            found = self._stages[place].read(["id"], None)
+        return np.empty(0, np.int64) if found is None else _numbers(found, "id")
+
+    def _embeddings(self, place: int, where: str | None) -> Embeddings:
+        stage = self._stages[place]
+        with stage.reading() as version:
+            ids, vectors = stage.read_vectors(where, self.precision)
+        return Embeddings(version, ids, vectors)
+
+
+class ArrowRows(Sequence[ImageRow]):
+    """The rows of an Arrow table; each is made when it is asked for."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return cast(int, self._table.num_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ImageRow]: ...
+    def __getitem__(self, place: int | slice) -> ImageRow | Sequence[ImageRow]:
+        if isinstance(place, slice):
+            start, stop, step = place.indices(len(self))
+            if step != 1:
+                return [self[at] for at in range(start, stop, step)]
+            return ArrowRows(self._table.slice(start, max(0, stop - start)))
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        place %= len(self)
+        return ImageRow(*(self._table[name][place].as_py() for name in _COLUMNS))
+
+    def __iter__(self) -> Iterator[ImageRow]:
+        for batch in self._table.to_batches(4096):
+            columns = [batch[name].to_pylist() for name in _COLUMNS]
+            yield from map(ImageRow, *columns)
+
+
+def _numbers(table: Any, name: str) -> Ids:
+    return cast(Ids, table[name].to_numpy())
+
+
+def _by_id(table: Any) -> Any:
+    """A table sorted by id, in one piece."""
+    ids = _numbers(table, "id")
+    if (ids[1:] < ids[:-1]).any():
+        table = table.take(np.argsort(ids, kind="stable"))
+    return table.combine_chunks()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:  # another process has just removed it
+        return 0
+
+
+def _in_words(path: Path, error: BaseException) -> str:
+    """What the disk has against writing, in one line."""
+    said = " ".join(str(error).split())
+    lowered = said.lower()
+    for sign in ("no space left", "os error 28", "quota", "file too large"):
+        if sign in lowered:
+            return (
+                f"{path} can't grow, its disk is full: whatever was reported as done is kept; free "
+                "some space and go on"
+            )
+    for sign in ("permission denied", "read-only file system"):
+        if sign in lowered:
+            return f"{path} can't be written ({sign}): make it writable and go on"
+    return f"{path} can't be written: {said}"

@@ -1,0 +1,16 @@
+"""What a collection knows of each of its images, beside the embeddings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image of a collection. `key` names it in hits; `uri` says where to open it again."""
+
+    key: str
+    uri: str
+    size: int | None = None  # bytes of the file
+    modified: int | None = None  # its mtime in nanoseconds
+    digest: str | None = None  # BLAKE2b-128 of its bytes, in hexadecimal
+    reason: str | None = None  # why it was skipped; None if it is there
+    metadata: str | None = None  # JSON, as given

@@ -1,0 +1,107 @@
+"""What a collection asks of a store: rows of images, embeddings of each stage, and one writer.
+
+A store is dumb: it keeps what it is given, each call as a whole or not at all. What belongs in it
+is decided above it, by whoever holds `writing`.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.storing.rows import ImageRow
+
+Ids: TypeAlias = npt.NDArray[np.int64]
+Vectors: TypeAlias = npt.NDArray[Any]
+"""float16 or float32 [n, d]."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The rows of images that were written after some version, all by id.
+
+    Attributes:
+        version: of the store, that this is the state of.
+        ids: int64 [n], ascending: later rows have larger ids, and none is ever used again.
+        keys: of the rows.
+        skipped: bool [n], whether a row has a reason in place of embeddings.
+        rows: the rows, made when they are asked for.
+        present: int64, ascending: the ids of all rows that there are.
+    """
+
+    version: int
+    ids: Ids
+    keys: Sequence[str]
+    skipped: npt.NDArray[np.bool_]
+    rows: Sequence[ImageRow]
+    present: Ids
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings [n, d] of one stage, in the order in which they were written, and whose they are.
+
+    `version` is that of the stage's embeddings. Some may belong to images that are gone, or that
+    never came.
+    """
+
+    version: int
+    ids: Ids
+    vectors: Vectors
+
+
+class Store(Protocol):
+    """Keeps the images of a collection and what each stage made of them.
+
+    Any thread may read, and any process, without waiting for a writer. What writes is called by
+    one thread of one process at a time, inside of `writing`.
+    """
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The right to write, which one thread of one process has at a time."""
+
+    def version(self) -> int:
+        """Larger whenever rows of images have changed; costs next to nothing."""
+
+    def images(self, after: int) -> Images:
+        """The rows written after a version; 0: all."""
+
+    def first(self, lowest: int) -> Embeddings:
+        """The first stage's embeddings of ids from `lowest` on."""
+
+    def later(self, place: int, after: int) -> Embeddings:
+        """A later stage's embeddings that were written after a version of theirs; 0: all."""
+
+    def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
+        """Add rows; in one step they are there, and rows of the same keys no longer.
+
+        Args:
+            rows: of different keys.
+            vectors: the first stage's embeddings of those rows that have no reason, in order.
+            replaces: whether a row of one of these keys may be there.
+        """
+
+    def change(self, ids: Sequence[int], rows: Sequence[ImageRow]) -> None:
+        """Replace rows that are there; their ids and embeddings stay."""
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Remove rows, and with them their embeddings."""
+
+    def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
+        """Add a later stage's embeddings [n, d] of those ids that have none; says how many."""
+
+    def compact(self, keep_seconds: float) -> None:
+        """Free what is no longer needed: small pieces, embeddings without rows, old versions.
+
+        Args:
+            keep_seconds: how old a version must be to go: longer than anyone takes to read it.
+        """
+
+    def nbytes(self) -> int:
+        """Bytes that the store takes."""
+
+    def close(self) -> None:
+        """Let go of files."""

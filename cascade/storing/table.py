@@ -1,0 +1,143 @@
+"""One table in the Lance format, with the few calls that a store makes.
+
+A table is not there before something was added to it. What its directory holds then, if whoever
+was to make it was cut off, is no table.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.storing.store import Ids, Vectors
+
+
+class Table:
+    """A table of a connection. Any thread may read; what writes is called by one at a time.
+
+    Attributes:
+        appended: how often something was written since the table was compacted here.
+    """
+
+    def __init__(self, connection: Any, path: Path, name: str) -> None:
+        self.appended = 0
+        self._connection = connection
+        self._directory = path / f"{name}.lance"
+        self._name = name
+        self._table: Any = None
+        self._lock = threading.RLock()
+
+    def newest(self) -> int:
+        """Move to the newest version; 0 if there is no table yet."""
+        with self._lock:
+            return self._version() if self._found() else 0
+
+    @contextmanager
+    def reading(self) -> Iterator[int]:
+        """The newest version, which is the one that is read inside."""
+        with self._lock:
+            yield self.newest()
+
+    def read(self, columns: list[str], where: str | None) -> Any:
+        """Columns of all rows, or of those that fulfil a condition: an Arrow table; None: no table.
+
+        Of the version that `newest` moved to.
+        """
+        return None if self._table is None else self._query(columns, where).to_arrow()
+
+    def read_vectors(self, where: str | None, precision: Any) -> tuple[Ids, Vectors]:
+        """Ids [n] and vectors [n, d]: batches that are copied to where they stay."""
+        if self._table is None:
+            return np.empty(0, np.int64), np.empty((0, 0), precision)
+        batches = self._query(["id", "vector"], where).to_batches()
+        if where is not None:
+            parts = [_numbers_of(batch) for batch in batches if batch.num_rows]
+            if not parts:
+                return np.empty(0, np.int64), np.empty((0, 0), precision)
+            return (
+                np.concatenate([ids for ids, _ in parts]),
+                np.concatenate([vectors for _, vectors in parts]),
+            )
+        count, dimension = self._table.count_rows(), self._table.schema.field("vector").type
+        all_ids = np.empty(count, np.int64)
+        all_vectors = np.empty((count, dimension.list_size), precision)
+        start = 0
+        for batch in batches:
+            stop = start + batch.num_rows
+            all_ids[start:stop], all_vectors[start:stop] = _numbers_of(batch)
+            start = stop
+        return all_ids, all_vectors
+
+    def append(self, rows: Any) -> None:
+        """Add rows, an Arrow table; it is made of them if it wasn't there."""
+        with self._lock:
+            self.appended += 1
+            if self._found():
+                self._table.add(rows)
+            else:
+                self._table = self._connection.create_table(self._name, rows)
+
+    def merge(self, rows: Any, on: str) -> None:
+        """Add rows in the place of those that are equal in a column, in one commit."""
+        with self._lock:
+            self.appended += 1
+            if self._found():
+                merged = self._table.merge_insert(on).when_matched_update_all()
+                merged.when_not_matched_insert_all().execute(rows)
+            else:
+                self.append(rows)
+
+    def remove(self, where: str) -> None:
+        """Remove the rows that fulfil a condition."""
+        with self._lock:
+            self.appended += 1
+            if self._found():
+                self._table.delete(where)
+
+    def small_pieces(self) -> int:
+        """How many pieces the table is in that would better be one."""
+        with self._lock:
+            if not self._found():
+                return 0
+            return int(self._table.stats()["fragment_stats"]["num_small_fragments"])
+
+    def compact(self, keep: timedelta) -> None:
+        """Merge small pieces, and remove versions older than that and what was never committed."""
+        with self._lock:
+            if self._found():
+                with warnings.catch_warnings():  # of a `keep` of nothing, which was asked for
+                    warnings.simplefilter("ignore", UserWarning)
+                    self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
+            self.appended = 0
+
+    def close(self) -> None:
+        """Let go of the table."""
+        with self._lock:
+            self._table = None
+
+    def _found(self) -> bool:
+        """Whether there is a table; if so, it is at its newest version from here on."""
+        if self._table is not None:
+            self._table.checkout_latest()
+        elif any(self._directory.glob("_versions/*.manifest")):
+            self._table = self._connection.open_table(self._name)
+        return self._table is not None
+
+    def _version(self) -> int:
+        return int(self._table.version)
+
+    def _query(self, columns: list[str], where: str | None) -> Any:
+        query = self._table.search().select(columns).limit(None)
+        return query if where is None else query.where(where)
+
+
+def _numbers_of(batch: Any) -> tuple[Ids, Vectors]:
+    """Ids [n] and vectors [n, d] of a batch."""
+    ids = batch["id"].to_numpy()
+    values = batch["vector"].flatten().to_numpy()
+    return ids, values.reshape(len(ids), -1)
