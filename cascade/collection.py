@@ -141,7 +141,7 @@ class Collection:
             ValueError: stages, m, batch size or precision are out of range.
         """
         path = Path(path)
-        record = _record(stages, m, precision)
+        record = _record(stages, m, precision, batch_size)
         _make(path, record)
         return cls(_stored(path, record), record, stages, path, batch_size, opener)
 
@@ -191,7 +191,7 @@ class Collection:
         opener: Opener = opened_as_path,
     ) -> "Collection":
         """Make a collection that ends with this process; arguments as of `create`."""
-        record = _record(stages, m, precision)
+        record = _record(stages, m, precision, batch_size)
         store = MemoryStore(len(stages), precision)
         return cls(store, record, stages, None, batch_size, opener)
 
@@ -435,7 +435,7 @@ class Collection:
         if self._closed:
             raise CollectionError(f"the collection {self.path or 'in memory'} is closed")
         recent = time.monotonic() - self._refreshed < _LATER_SECONDS
-        if recent and self._view.is_current():
+        if recent and self._view.is_current() and not self._view.crowded:
             return self._view
         with self._lock:
             if self._view.crowded:
@@ -495,15 +495,17 @@ def _forgotten(place: int, ids: Ids, embeddings: Tensor) -> None:
     """What becomes of promotions where nothing can be written: they stay in memory."""
 
 
-def _record(stages: Sequence[Encoder], m: Sequence[int] | None, precision: str) -> Record:
+def _record(
+    stages: Sequence[Encoder], m: Sequence[int] | None, precision: str, batch_size: int
+) -> Record:
     """The record of a new collection.
 
     Raises:
-        ValueError: stages, m or precision are out of range.
+        ValueError: stages, m, precision or batch size are out of range.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-    m = Cascade(stages, m).m
+    m = Cascade(stages, m, batch_size).m
     return Record([recorded(stage) for stage in stages], m, precision)
 
 

@@ -1,0 +1,277 @@
+"""Both stores keep what they are given, each call as a whole, and give it back by id."""
+
+import threading
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascade.storing.lance import LanceStore
+from cascade.storing.memory import MemoryStore
+from cascade.storing.rows import ImageRow
+from tests.lanes import examples
+
+KINDS = {
+    "memory": lambda path, precision: MemoryStore(3, precision),
+    "lance": lambda path, precision: LanceStore(path, 3, precision),
+}
+
+
+@pytest.fixture(params=KINDS)
+def make(request, tmp_path):
+    return lambda precision="float16": KINDS[request.param](tmp_path, precision)
+
+
+@pytest.fixture
+def store(make):
+    return make()
+
+
+def rows(*keys, **fields):
+    return [ImageRow(key, f"file of {key}", **fields) for key in keys]
+
+
+def vectors(*values):
+    return np.asarray(values, np.float32)[:, None] * np.ones(4, np.float32)
+
+
+def put(store, *keys, replaces=False, **fields):
+    with store.writing():
+        store.add(rows(*keys, **fields), vectors(*range(len(keys))), replaces)
+    return store.images(0).ids[-len(keys) :]
+
+
+def seen(store):
+    """All that a store holds, by key: row and first embedding."""
+    images, first = store.images(0), store.first(0)
+    by_id = {at: vector[0] for at, vector in zip(first.ids.tolist(), first.vectors, strict=True)}
+    assert images.present.tolist() == images.ids.tolist() == sorted(set(images.ids.tolist()))
+    assert [row.key for row in images.rows] == list(images.keys)
+    assert [row.reason is not None for row in images.rows] == images.skipped.tolist()
+    return {
+        row.key: (row, None if row.reason is not None else by_id[at])
+        for at, row in zip(images.ids.tolist(), images.rows, strict=True)
+    }
+
+
+def test_an_empty_store_has_nothing(store):
+    images = store.images(0)
+    assert (images.version, len(images.ids), len(images.rows), len(images.present)) == (0, 0, 0, 0)
+    assert (len(store.first(0).ids), len(store.later(1, 0).ids)) == (0, 0)
+    store.compact(0)
+    assert store.version() == 0
+
+
+def test_rows_come_back_word_for_word(store):
+    full = ImageRow("ключ\n'\"", "file:///%ff", 2**40, 2**62, "0f" * 16, None, '{"a": "ü"}')
+    skipped = ImageRow("b", "b", reason="it's broken")
+    with store.writing():
+        store.add([full, skipped, ImageRow("c", "c")], vectors(1, 2), replaces=False)
+    images = store.images(0)
+    assert list(images.rows) == [full, skipped, ImageRow("c", "c")]
+    assert images.rows[1] == skipped
+    assert list(images.rows[1:]) == list(images.rows)[1:]
+    assert images.skipped.tolist() == [False, True, False]
+    assert store.first(0).ids.tolist() == images.ids[[0, 2]].tolist()
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_embeddings_are_rounded_to_their_precision_and_no_further(make, precision):
+    store = make(precision)
+    generator = np.random.default_rng(0)
+    given = generator.standard_normal((7, 5)).astype(np.float32)
+    with store.writing():
+        store.add(rows(*"abcdefg"), given, replaces=False)
+        ids = store.images(0).ids
+        assert store.promote(2, ids[2:5], given[2:5]) == 3
+    first, later = store.first(0), store.later(2, 0)
+    assert first.vectors.dtype == later.vectors.dtype == precision
+    np.testing.assert_array_equal(first.vectors, given.astype(precision))
+    np.testing.assert_array_equal(later.vectors, given[2:5].astype(precision))
+    assert later.ids.tolist() == ids[2:5].tolist()
+
+
+def test_only_what_is_new_is_read(store):
+    ids = put(store, "a", "b")
+    before = store.images(0)
+    assert store.images(before.version).ids.tolist() == []
+    with store.writing():
+        store.promote(1, ids[:1], vectors(5))
+    first = store.later(1, 0)
+    assert store.later(1, first.version).ids.tolist() == []
+    new = put(store, "c")
+    with store.writing():
+        store.promote(1, ids, vectors(5, 6))
+    after = store.images(before.version)
+    assert (after.ids.tolist(), after.keys) == (new.tolist(), ["c"])
+    assert after.version > before.version
+    assert after.present.tolist() == [*ids.tolist(), *new.tolist()]
+    assert store.later(1, first.version).ids.tolist() == ids[1:].tolist()
+    assert store.first(int(new[0])).ids.tolist() == new.tolist()
+
+
+def test_the_version_tells_of_rows_that_came_changed_or_went(store):
+    versions = [store.version()]
+    for change in (
+        lambda: put(store, "a", "b"),
+        lambda: store.change(store.images(0).ids[:1].tolist(), rows("c")),
+        lambda: put(store, "b", replaces=True),
+        lambda: store.remove(store.images(0).ids[:1].tolist()),
+    ):
+        with store.writing():
+            change()
+        versions.append(store.version())
+    assert versions == sorted(set(versions))
+
+
+def test_a_row_replaces_the_one_of_its_key_and_gets_another_id(store):
+    old = put(store, "a", "b", "c")
+    with store.writing():
+        store.add(rows("d", "b", size=7), vectors(8, 9), replaces=True)
+    images = store.images(0)
+    assert sorted(images.keys) == ["a", "b", "c", "d"]
+    assert old[1] not in images.present
+    assert seen(store)["b"] == (rows("b", size=7)[0], 9)
+    assert images.ids[list(images.keys).index("b")] > old.max()
+
+
+def test_a_skipped_row_gives_way_to_one_that_could_be_read(store):
+    with store.writing():
+        store.add(rows("a", reason="no"), np.empty((0, 0), np.float32), replaces=False)
+    assert seen(store) == {"a": (rows("a", reason="no")[0], None)}
+    put(store, "a", replaces=True)
+    assert seen(store) == {"a": (rows("a")[0], 0)}
+
+
+def test_a_row_that_changes_keeps_its_id_and_embeddings(store):
+    ids = put(store, "a", "b")
+    with store.writing():
+        store.change([int(ids[0])], rows("moved", modified=5))
+    assert store.images(0).ids.tolist() == ids.tolist()
+    assert seen(store) == {"moved": (rows("moved", modified=5)[0], 0), "b": (rows("b")[0], 1)}
+
+
+def test_an_id_is_never_used_again(store):
+    used = set()
+    for number in range(4):
+        ids = put(store, f"a{number}", f"b{number}").tolist()
+        assert not used & set(ids)
+        assert not used or min(ids) > max(used)
+        used.update(ids)
+        with store.writing():
+            store.remove(ids)
+        store.compact(0)
+    with store.writing():
+        store.add(rows("s", reason="no"), np.empty((0, 0), np.float32), replaces=False)
+        store.add(rows("t", reason="no"), np.empty((0, 0), np.float32), replaces=False)
+    assert len(set(store.images(0).ids.tolist()) - used) == 2
+
+
+def test_an_image_is_promoted_once(store):
+    ids = put(store, "a", "b", "c")
+    with store.writing():
+        assert store.promote(1, ids[:2], vectors(1, 2)) == 2
+        assert store.promote(1, ids, vectors(7, 8, 9)) == 1
+        assert store.promote(1, ids, vectors(7, 8, 9)) == 0
+        assert store.promote(2, ids[:1], vectors(4)) == 1
+    later = store.later(1, 0)
+    assert later.ids.tolist() == ids.tolist()
+    assert later.vectors[:, 0].tolist() == [1, 2, 9]
+
+
+def test_compaction_sweeps_embeddings_whose_rows_are_gone_and_keeps_the_rest(store):
+    ids = put(store, *"abcdef")
+    with store.writing():
+        store.promote(1, ids, vectors(*range(6)))
+        store.remove(ids[1:3].tolist())
+    before = seen(store)
+    store.compact(0)
+    assert seen(store) == before
+    stay = ids[[0, 3, 4, 5]].tolist()
+    assert store.first(0).ids.tolist() == stay
+    assert store.later(1, 0).ids.tolist() == stay
+    assert store.later(1, 0).vectors[:, 0].tolist() == [0, 3, 4, 5]
+
+
+def test_one_thread_writes_at_a_time(store):
+    inside, most = [], []
+
+    def write(number):
+        with store.writing(), store.writing():  # the same thread may twice
+            inside.append(number)
+            most.append(len(inside))
+            put(store, f"{number}")
+            inside.remove(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(store.images(0).ids) == 6
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["add", "add", "skip", "replace", "change", "remove", "promote", "compact"]
+        ),
+        st.integers(0, 2**20),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=examples(6, 100))
+@given(operations=OPERATIONS)
+def test_both_stores_hold_the_same_whatever_was_done_to_them(operations, tmp_path_factory):
+    stores = [make(tmp_path_factory.mktemp("store"), "float16") for make in KINDS.values()]
+    numbers = count()
+    for name, seed in operations:
+        for store in stores:
+            store.seed = np.random.default_rng(seed)
+        _apply(name, stores, numbers)
+        held, other = map(seen, stores)
+        assert held == other
+        assert _promoted(stores[0]) == _promoted(stores[1])
+
+
+def _apply(name, stores, numbers):
+    known = sorted(seen(stores[0]))
+    number = next(numbers)
+    for store in stores:
+        some = [key for key in known if store.seed.random() < 0.4]
+        images = store.images(0)
+        places = dict(zip(images.keys, images.ids.tolist(), strict=True))
+        ids = np.asarray([places[key] for key in some], np.int64)
+        with store.writing():
+            if name == "add":
+                store.add(rows(f"a{number}", f"b{number}"), vectors(number, -number), False)
+            elif name == "skip":
+                nothing = np.empty((0, 0), np.float32)
+                store.add(rows(f"s{number}", *some, reason="no"), nothing, True)
+            elif name == "replace":
+                new = rows(*some, f"r{number}", size=number)
+                store.add(new, vectors(*range(len(new))), True)
+            elif name == "change" and some:
+                by_key = dict(zip(images.keys, images.rows, strict=True))
+                moved = [replace(by_key[key], key=f"{key}m", size=number) for key in some]
+                store.change(ids.tolist(), moved)
+            elif name == "remove" and some:
+                store.remove(ids.tolist())
+            elif name == "promote" and some:
+                store.promote(1, ids, vectors(*(number + at for at in range(len(ids)))))
+            elif name == "compact":
+                store.compact(0)
+
+
+def _promoted(store):
+    """What the second stage holds, by key of the rows that there are."""
+    images, later = store.images(0), store.later(1, 0)
+    keys = dict(zip(images.ids.tolist(), images.keys, strict=True))
+    held = zip(later.ids.tolist(), later.vectors, strict=True)
+    return {keys[at]: vector[0] for at, vector in held if at in keys}
