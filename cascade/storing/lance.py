@@ -8,11 +8,11 @@ Ids come from the tables' versions, which only ever grow: no id is used twice, w
 or cut off in between.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -32,7 +32,11 @@ except ImportError as error:
 
 _IMAGES = "images"
 _ROWS_AT_ONCE = 1 << 20
-_SMALL_PIECES = 64
+_PIECES = 64
+_MOST_PIECES = 256
+_GROWTH = 0.25
+_TRIES = 4
+_Read = TypeVar("_Read")
 _KEEP_SECONDS = 600.0
 _COLUMNS = ("key", "uri", "size", "modified", "digest", "reason", "metadata")
 _SCHEMA = pa.schema(
@@ -50,8 +54,9 @@ _SCHEMA = pa.schema(
 class LanceStore:
     """A `Store` in a directory of this machine.
 
-    Small pieces are merged, and versions older than ten minutes removed, whenever 64 pieces of a
-    table have come together.
+    The pieces of a table are merged, and its versions older than ten minutes removed, once there
+    are 64 of them and it has grown by a quarter since the last time, or there are 256: merging
+    writes the table anew, which must not happen for every few rows.
     """
 
     def __init__(self, path: Path, stages: int, precision: str = "float16") -> None:
@@ -69,6 +74,7 @@ class LanceStore:
         self._images = Table(connection, path, _IMAGES)
         self._watched = Table(connection, path, _IMAGES)
         self._stages = [Table(connection, path, f"stage-{place}") for place in range(stages)]
+        self._promoted: dict[int, tuple[int, Ids]] = {}  # by stage: ids, ascending, of a version
 
     def writing(self) -> AbstractContextManager[None]:
         """See `Store`."""
@@ -80,22 +86,24 @@ class LanceStore:
 
     def images(self, after: int) -> Images:
         """See `Store`."""
-        with self._images.reading() as version:
-            columns = ["id", *_COLUMNS]
-            found = self._images.read(columns, f"written > {after}" if after else None)
-            present = _numbers(self._images.read(["id"], None), "id") if after else None
+        where = f"written > {after}" if after else None
+
+        def read(version: int) -> tuple[int, Any, Any]:
+            found = self._images.read(["id", *_COLUMNS], where)
+            return version, found, self._images.read(["id"], None) if after else found
+
+        version, found, present = self._again(self._images, read)
         if found is None:
             nothing = np.empty(0, np.int64)
             return Images(version, nothing, [], nothing.astype(bool), [], nothing)
         found = _by_id(found)
-        ids = _numbers(found, "id")
         return Images(
             version,
-            ids,
+            _numbers(found, "id"),
             found["key"].to_pylist(),
             np.asarray(found["reason"].is_valid()),
             ArrowRows(found),
-            ids if present is None else np.sort(present),
+            np.sort(_numbers(present, "id")),
         )
 
     def first(self, lowest: int) -> Embeddings:
@@ -133,9 +141,13 @@ class LanceStore:
     def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
         """See `Store`."""
         with self._changing():
-            new = ~np.isin(ids, self._ids_of(place))
+            known = self._known(place)
+            places = np.searchsorted(known, ids).clip(max=max(0, len(known) - 1))
+            new = known[places] != ids if len(known) else np.ones(len(ids), bool)
             if new.any():
                 self._append(place, ids[new], vectors[new])
+                known = np.sort(np.concatenate([known, ids[new]]), kind="stable")
+                self._promoted[place] = (self._stages[place].newest(), known)
             return int(new.sum())
 
     def compact(self, keep_seconds: float = _KEEP_SECONDS) -> None:
@@ -193,8 +205,24 @@ class LanceStore:
         self._tidied(stage)
 
     def _tidied(self, table: Table) -> None:
-        if table.appended >= _SMALL_PIECES // 4 and table.small_pieces() >= _SMALL_PIECES:
+        """Merge pieces if there are too many; each call may have written one."""
+        if table.changes % (_PIECES // 4):
+            return
+        pieces, rows, grown = table.pieces()
+        if pieces >= _MOST_PIECES or (pieces >= _PIECES and grown >= _GROWTH * rows):
             table.compact(timedelta(seconds=_KEEP_SECONDS))
+
+    def _known(self, place: int) -> Ids:
+        """The ids of what a later stage has encoded, ascending; those that were swept may stay."""
+        stage = self._stages[place]
+        version, known = self._promoted.get(place, (0, np.empty(0, np.int64)))
+        with stage.reading() as newest:
+            if newest != version:
+                found = stage.read(["id"], f"written > {version}" if version else None)
+                new = np.empty(0, np.int64) if found is None else _numbers(found, "id")
+                known = np.union1d(known, new)
+                self._promoted[place] = (newest, known)
+        return known
 
     def _ids_of(self, place: int) -> Ids:
         with self._stages[place].reading():
@@ -203,9 +231,27 @@ class LanceStore:
 
     def _embeddings(self, place: int, where: str | None) -> Embeddings:
         stage = self._stages[place]
-        with stage.reading() as version:
-            ids, vectors = stage.read_vectors(where, self.precision)
-        return Embeddings(version, ids, vectors)
+
+        def read(version: int) -> Embeddings:
+            return Embeddings(version, *stage.read_vectors(where, self.precision))
+
+        return self._again(stage, read)
+
+    def _again(self, table: Table, read: Callable[[int], _Read]) -> _Read:
+        """Read the newest version, and anew where its files were removed meanwhile.
+
+        Raises:
+            CollectionError: it can't be read.
+        """
+        for _ in range(_TRIES):
+            with table.reading() as version:
+                try:
+                    return read(version)
+                except (OSError, RuntimeError, ValueError) as error:
+                    failed = error
+        raise CollectionError(
+            f"{self.path} can't be read: {' '.join(str(failed).split())}"
+        ) from failed
 
 
 class ArrowRows(Sequence[ImageRow]):

@@ -21,11 +21,11 @@ class Table:
     """A table of a connection. Any thread may read; what writes is called by one at a time.
 
     Attributes:
-        appended: how often something was written since the table was compacted here.
+        changes: how often something was written here.
     """
 
     def __init__(self, connection: Any, path: Path, name: str) -> None:
-        self.appended = 0
+        self.changes = 0
         self._connection = connection
         self._directory = path / f"{name}.lance"
         self._name = name
@@ -76,7 +76,7 @@ class Table:
     def append(self, rows: Any) -> None:
         """Add rows, an Arrow table; it is made of them if it wasn't there."""
         with self._lock:
-            self.appended += 1
+            self.changes += 1
             if self._found():
                 self._table.add(rows)
             else:
@@ -85,7 +85,7 @@ class Table:
     def merge(self, rows: Any, on: str) -> None:
         """Add rows in the place of those that are equal in a column, in one commit."""
         with self._lock:
-            self.appended += 1
+            self.changes += 1
             if self._found():
                 merged = self._table.merge_insert(on).when_matched_update_all()
                 merged.when_not_matched_insert_all().execute(rows)
@@ -95,16 +95,19 @@ class Table:
     def remove(self, where: str) -> None:
         """Remove the rows that fulfil a condition."""
         with self._lock:
-            self.appended += 1
+            self.changes += 1
             if self._found():
                 self._table.delete(where)
 
-    def small_pieces(self) -> int:
-        """How many pieces the table is in that would better be one."""
+    def pieces(self) -> tuple[int, int, int]:
+        """How many pieces the table is in, its rows, and how many of them the largest lacks."""
         with self._lock:
             if not self._found():
-                return 0
-            return int(self._table.stats()["fragment_stats"]["num_small_fragments"])
+                return 0, 0, 0
+            stats = self._table.stats()
+            pieces = stats["fragment_stats"]
+            rows = int(stats["num_rows"])
+            return int(pieces["num_fragments"]), rows, rows - int(pieces["lengths"]["max"])
 
     def compact(self, keep: timedelta) -> None:
         """Merge small pieces, and remove versions older than that and what was never committed."""
@@ -113,7 +116,6 @@ class Table:
                 with warnings.catch_warnings():  # of a `keep` of nothing, which was asked for
                     warnings.simplefilter("ignore", UserWarning)
                     self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
-            self.appended = 0
 
     def close(self) -> None:
         """Let go of the table."""

@@ -196,6 +196,40 @@ def test_compaction_sweeps_embeddings_whose_rows_are_gone_and_keeps_the_rest(sto
     assert store.later(1, 0).vectors[:, 0].tolist() == [0, 3, 4, 5]
 
 
+def test_whoever_reads_while_old_versions_are_removed_reads_all(store):
+    ids = put(store, *(f"{number}" for number in range(500)))
+    with store.writing():
+        store.promote(1, ids, vectors(*range(500)))
+    stop, failed = threading.Event(), []
+
+    def compact():
+        while not stop.is_set():
+            with store.writing():
+                store.change(ids[:1].tolist(), rows("0"))
+                store.promote(1, ids[-1:] + 1, vectors(1))
+            store.compact(0)
+
+    def read(other):
+        try:
+            for _ in range(20):
+                assert len(other.images(0).ids) == 500
+                assert set(ids) <= set(other.later(1, 0).ids)
+        except BaseException as error:
+            failed.append(error)
+
+    writer = threading.Thread(target=compact)
+    writer.start()
+    others = [LanceStore(store.path, 3) for _ in range(2)] if hasattr(store, "path") else [store]
+    readers = [threading.Thread(target=read, args=(other,)) for other in others]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    stop.set()
+    writer.join()
+    assert failed == []
+
+
 def test_one_thread_writes_at_a_time(store):
     inside, most = [], []
 

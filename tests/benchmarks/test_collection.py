@@ -1,0 +1,162 @@
+"""What a collection on disk costs: bytes, pieces and seconds of promotions, opening, searching.
+
+python -m pytest tests/benchmarks/test_collection.py --benchmark-only -s
+"""
+
+import os
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cascade import Cascade, Collection
+from cascade.collecting.record import FILE
+from cascade.collecting.rounding import rounded
+from cascade.storing.lance import LanceStore
+from cascade.storing.rows import ImageRow
+
+DIMENSION = 512
+
+
+def directions(number, seed=0, dimension=DIMENSION):
+    """Unit vectors in clusters, as embeddings of photographs are: float32 [n, d]."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(200, dimension, generator=generator)
+    chosen = torch.randint(0, 200, (number,), generator=generator)
+    noise = torch.randn(number, dimension, generator=generator)
+    return torch.nn.functional.normalize(centres[chosen] + noise, dim=1)
+
+
+def rows(number):
+    return [
+        ImageRow(f"/photos/2019/album {at // 500}/{at:07}.jpg", f"{at}", at, at, f"{at:032x}")
+        for at in range(number)
+    ]
+
+
+def filled(path, number, stages=2):
+    """A store with so many images."""
+    store = LanceStore(path, stages)
+    vectors = directions(min(number, 50_000)).numpy()
+    every = rows(number)
+    with store.writing():
+        for start in range(0, number, len(vectors)):
+            store.add(every[start : start + len(vectors)], vectors, replaces=False)
+    return store
+
+
+def pieces(path, name):
+    return len(list((path / f"{name}.lance" / "data").iterdir()))
+
+
+@pytest.mark.parametrize("batch", [64, 512])
+def test_100_000_promotions_in_batches(benchmark, tmp_path, batch):
+    number = 100_000
+    store = filled(tmp_path, number)
+    ids, vectors = store.images(0).ids, directions(number, 1).numpy()
+    order = np.random.default_rng(0).permutation(number)
+
+    def promote():
+        for start in range(0, number, batch):
+            some = order[start : start + batch]
+            with store.writing():
+                store.promote(1, ids[some], vectors[some])
+
+    benchmark.pedantic(promote, rounds=1)
+    size = sum(file.stat().st_size for file in (tmp_path / "stage-1.lance").rglob("*"))
+    table = store._stages[1]
+    said = {
+        "pieces": int(table._table.stats()["fragment_stats"]["num_fragments"]),
+        "data files": pieces(tmp_path, "stage-1"),
+        "versions": pieces_of_versions(tmp_path),
+        "bytes": size,
+    }
+    begun = time.perf_counter()
+    assert len(store.later(1, 0).ids) == number
+    said["read seconds"] = round(time.perf_counter() - begun, 2)
+    begun = time.perf_counter()
+    store.compact(0)
+    said["compact seconds"] = round(time.perf_counter() - begun, 2)
+    said["bytes after"] = sum(f.stat().st_size for f in (tmp_path / "stage-1.lance").rglob("*"))
+    said["data files after"] = pieces(tmp_path, "stage-1")
+    benchmark.extra_info.update(said)
+    print(batch, said)
+
+
+def pieces_of_versions(path):
+    return len(list((path / "stage-1.lance" / "_versions").glob("*.manifest")))
+
+
+class Asked:
+    """An encoder that gives queries."""
+
+    def __init__(self):
+        self.name = self.text_name = "asked"
+
+    def encode_images(self, images):
+        raise NotImplementedError
+
+    def encode_texts(self, texts):
+        return directions(len(texts), 7)
+
+
+@pytest.mark.parametrize("number", [10_000, 100_000, 1_000_000])
+def test_opening_and_searching(benchmark, tmp_path, number):
+    path = tmp_path / "collection"
+    with Collection.create(path, [Asked()]):
+        assert (path / FILE).exists()
+    filled(path, number, 1)
+    before = resident()
+    begun = time.perf_counter()
+    collection = Collection.open(path, [Asked()])
+    opened = time.perf_counter() - begun
+    assert len(collection) == number
+    memory = (resident() - before) / number
+    query = [directions(1, 7)]
+    benchmark(lambda: collection.search_embeddings(query, 10))
+    matrix = collection._view.cascade.catalogue.contents.rows.embeddings
+    product = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        (query[0] @ matrix.T).topk(10)
+        product.append(time.perf_counter() - begun)
+    said = {
+        "open seconds": round(opened, 2),
+        "bytes of memory per image": round(memory),
+        "bytes on disk per image": round(collection.status().nbytes / number),
+        "ms of a matrix product with topk": round(1000 * float(np.median(product)), 2),
+        "ms of a search": round(1000 * benchmark.stats.stats.median, 2),
+    }
+    benchmark.extra_info.update(said)
+    print(number, said)
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("number", [5000])
+def test_agreement_of_halves_with_float32(benchmark, number):
+    """Share of the top 10 by float32 that the top 10 by halves holds, of 1,000 queries."""
+    images, queries = directions(number), [directions(1000, 9)]
+    table = SimpleNamespace(
+        name="t", text_name="t", encode_images=lambda numbers: images[list(numbers)]
+    )
+    plain, halves = Cascade([table]), Cascade(rounded([table], "float16"))
+    for each in (plain, halves):
+        each.index(range(number))
+    exact = plain.search_embeddings(queries, 10)
+    found = benchmark.pedantic(halves.search_embeddings, args=(queries, 10), rounds=1)
+    shared = [
+        len({hit.key for hit in a} & {hit.key for hit in b})
+        for a, b in zip(exact, found, strict=True)
+    ]
+    same = np.mean(
+        [[h.key for h in a] == [h.key for h in b] for a, b in zip(exact, found, strict=True)]
+    )
+    said = {"agreement@10 in percent": 10 * float(np.mean(shared)), "same order": float(same)}
+    benchmark.extra_info.update(said)
+    print(said)
