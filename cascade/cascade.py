@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from cascade.catalogue import Catalogue, Contents, Offered
@@ -25,7 +26,7 @@ from cascade.later import LaterStage
 from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.stage import Encoder
 from cascade.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
-from cascade.store import EmbeddingStore
+from cascade.store import EmbeddingStore, Held
 
 _QUERIES_AT_ONCE = 1024
 
@@ -209,11 +210,11 @@ class Cascade:
         self._catalogue.remove(place for place in places if place is not None)
         return len(places)
 
-    def search(self, text: str, k: int) -> list[Hit]:
+    def search(self, text: str, k: int, refined: bool = False) -> list[Hit]:
         """The k best images for a query, best first; see `search_many`."""
-        return self.search_many([text], k)[0]
+        return self.search_many([text], k, refined)[0]
 
-    def search_many(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[list[Hit]]:
         """The k best images for each of many queries, as if searched one after the other.
 
         Given the embeddings, the results are exactly those of single searches; a tower's own
@@ -229,6 +230,9 @@ class Cascade:
         Args:
             texts: the queries.
             k: results wanted, at least 1; fewer come if the collection is smaller.
+            refined: let the last stage also rank whatever else it has encoded so far, for other
+                queries or ahead. The more that is, the closer are the hits to those of the last
+                stage alone; they then depend on what was asked before.
 
         Returns:
             For each query its hits.
@@ -243,7 +247,7 @@ class Cascade:
         _check_k(k)
         if not len(texts) or not len(self):
             return [[] for _ in texts]
-        return self.search_embeddings(self.encode_texts(texts), k)
+        return self.search_embeddings(self.encode_texts(texts), k, refined)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """The embeddings of queries, float32 [Q, d] of each stage: what `search_many` looks for.
@@ -254,12 +258,15 @@ class Cascade:
         """
         return encode_queries(self._encoders, texts)
 
-    def search_embeddings(self, queries: Sequence[Tensor], k: int) -> list[list[Hit]]:
+    def search_embeddings(
+        self, queries: Sequence[Tensor], k: int, refined: bool = False
+    ) -> list[list[Hit]]:
         """The k best images for each of Q queries that are embedded already; see `search_many`.
 
         Args:
             queries: of each stage float32 [Q, d].
             k: results wanted, at least 1; fewer come if the collection is smaller.
+            refined: as of `search_many`.
 
         Raises:
             ValueError: k isn't a positive whole number, or there is not one tensor of Q queries
@@ -277,7 +284,7 @@ class Cascade:
         answers = []
         for start in range(0, len(queries[0]), _QUERIES_AT_ONCE):
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
-            answers += self._answer(contents, chunk, int(k))
+            answers += self._answer(contents, chunk, int(k), refined)
         return answers
 
     def encode_first(self, images: Sequence[ImageSource]) -> list[Outcome]:
@@ -324,7 +331,9 @@ class Cascade:
         outcomes = self.encode_first([offer.image for offer in batch])
         return self._catalogue.add(batch, outcomes)
 
-    def _answer(self, contents: Contents, queries: list[Tensor], k: int) -> list[list[Hit]]:
+    def _answer(
+        self, contents: Contents, queries: list[Tensor], k: int, refined: bool
+    ) -> list[list[Hit]]:
         wanted = max(k, self.m[0]) if self.m else k
         rows = contents.rows
         gone = contents.gone
@@ -336,6 +345,8 @@ class Cascade:
             positions = candidates[candidates != NOTHING].unique().tolist()
             stage.encode_absent(positions, self._catalogue, asked.shape[1])
             held = stage.store.held
+            if refined and stage is self._later[-1]:
+                candidates = _with_held(candidates, held, asked, k, contents)
             slots = held.slots(candidates)
             rankings.append(rank_candidates(candidates, held.rows.embeddings, slots, asked))
         return self._hits(contents, rankings, k)
@@ -349,7 +360,7 @@ class Cascade:
         hits: list[list[Hit]] = [[] for _ in rankings[0].positions]
         done: list[set[int]] = [{NOTHING} for _ in hits]
         for stage in reversed(range(len(rankings))):
-            # No list of a later stage is longer than m, so all of it may be needed.
+            # All of a later stage's list may be needed: the lists of earlier ones hold it too.
             positions = rankings[stage].positions.tolist()
             scores = rankings[stage].scores.tolist()
             for found, seen, *ranked in zip(hits, done, positions, scores, strict=True):
@@ -357,11 +368,27 @@ class Cascade:
                     if len(found) < k and at not in seen:
                         found.append(Hit(contents.keys[at], score, stage))
             if stage:  # all that this stage was handed, so also what it couldn't read
-                for seen, handed_on in zip(
-                    done, self._handed_on(rankings, stage).tolist(), strict=True
-                ):
-                    seen.update(handed_on)
+                handed_on = self._handed_on(rankings, stage).tolist()
+                for seen, ranked_here, handed in zip(done, positions, handed_on, strict=True):
+                    seen.update(ranked_here, handed)
         return hits
+
+
+def _with_held(
+    candidates: Tensor, held: Held, queries: Tensor, k: int, contents: Contents
+) -> Tensor:
+    """Candidates [b, c], and after them what else of a stage's own k best each query has.
+
+    `NOTHING` stands where a candidate would come twice.
+    """
+    rows, gone = held.rows, contents.gone
+    best = rank_all(rows.embeddings, queries, k + len(gone), rows.longest)
+    owners = torch.from_numpy(held.positions)
+    best = Ranking(owners[best.positions], best.scores)
+    others = best.without(gone, k).positions if gone else best.positions
+    others = others.where(others < contents.rows.count, NOTHING).sort(dim=1).values
+    twice = (others[:, :, None] == candidates[:, None, :]).any(dim=2)
+    return torch.cat([candidates, others.where(~twice, NOTHING)], dim=1)
 
 
 def _check_k(k: int) -> None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from cascade.cascade import Cascade, Hit
@@ -30,7 +30,7 @@ from cascade.collecting.opening import opened_as_path
 from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
 from cascade.collecting.record import Record
-from cascade.collecting.refining import Budget, background_order
+from cascade.collecting.refining import Budget, Refining
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
 from cascade.encoding import Outcome, Skipped
@@ -40,9 +40,11 @@ from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids, Store
 
+if TYPE_CHECKING:
+    from cascade.storing.lance import LanceStore
+
 _LATER_SECONDS = 1.0  # how old what other processes' later stages encoded may be
 _KEEP_SECONDS = 600.0
-_ORDERED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Collection:
         """
         path = Path(path)
         record = _record(stages, m, precision, batch_size)
+        _require_lance()
         _make(path, record)
         return cls(_stored(path, record), record, stages, path, batch_size, opener)
 
@@ -307,20 +310,22 @@ class Collection:
                 view.refresh()
             return len(ids)
 
-    def search(self, text: str, k: int) -> list[Hit]:
+    def search(self, text: str, k: int, refined: bool = False) -> list[Hit]:
         """The k best images for a query, best first; see `Cascade.search_many`."""
-        return self._current().cascade.search(text, k)
+        return self._current().cascade.search(text, k, refined)
 
-    def search_many(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[list[Hit]]:
         """The k best images for each of many queries; see `Cascade.search_many`.
 
         What later stages encode for it is stored within seconds.
         """
-        return self._current().cascade.search_many(texts, k)
+        return self._current().cascade.search_many(texts, k, refined)
 
-    def search_embeddings(self, queries: Sequence[Tensor], k: int) -> list[list[Hit]]:
+    def search_embeddings(
+        self, queries: Sequence[Tensor], k: int, refined: bool = False
+    ) -> list[list[Hit]]:
         """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
-        return self._current().cascade.search_embeddings(queries, k)
+        return self._current().cascade.search_embeddings(queries, k, refined)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """The embeddings of queries for each stage; see `Cascade.encode_texts`."""
@@ -335,7 +340,8 @@ class Collection:
         """Let the last stage encode images that no query has brought up yet.
 
         First images that an earlier stage has promoted, then those nearest to promoted ones, then
-        the rest. Searches find these encoded, and needn't wait for them.
+        the rest. Searches find these encoded, and needn't wait for them; `refined` ones also take
+        them into account.
 
         Args:
             budget: how much; by default all.
@@ -352,28 +358,9 @@ class Collection:
         if len(self.stages) == 1:
             raise ValueError("a collection with one stage has nothing to refine")
         self._check_writable()
-        begun, done, tried = time.monotonic(), 0, set[str]()
-        budget = budget or Budget()
+        refining = Refining(self._current, self._batch_size, budget or Budget(), stop, progress)
         try:
-            while True:
-                view = self._current()
-                last, contents = view.cascade.later[-1], view.cascade.catalogue.contents
-                order = self._in_order(view, tried)
-                if not order:
-                    return done
-                for start in range(0, len(order), self._batch_size):
-                    encoded, images = view.cascade.encoded[-1], len(view.cascade)
-                    left = budget.left(done, time.monotonic() - begun, encoded, images)
-                    if not left or (stop is not None and stop.is_set()):
-                        return done
-                    batch = order[start : start + min(left, self._batch_size)]
-                    tried.update(str(contents.keys[at]) for at in batch)
-                    absent = int(last.store.absent(batch).sum())
-                    last.encode_absent(batch, view.cascade.catalogue, None)
-                    now = absent - int(last.store.absent(batch).sum())
-                    done += now
-                    if progress is not None:
-                        progress(now)
+            return refining.run()
         finally:
             self.flush()
 
@@ -469,20 +456,6 @@ class Collection:
                 outcomes[at] = outcome
         return outcomes
 
-    def _in_order(self, view: View, tried: set[str]) -> list[int]:
-        """The next positions for the last stage to encode, of images not tried yet."""
-        later, contents = view.cascade.later, view.cascade.catalogue.contents
-        every = torch.arange(contents.rows.count)
-        absent = every[later[-1].store.absent(every)].tolist()
-        untried = [at for at in absent if contents.keys[at] not in tried]
-        wanted = torch.tensor([at for at in untried if at not in contents.gone], dtype=torch.int64)
-        failed = list(later[-1].store.failures)
-        held = [at for stage in later for at in stage.store.held.positions.tolist()]
-        promoted = [at for at in (*failed, *held) if contents.keys[at] not in tried]
-        asked = torch.tensor(promoted, dtype=torch.int64)
-        order = background_order(contents.rows.embeddings, wanted, asked)
-        return order[:_ORDERED_AT_ONCE].tolist()
-
     def _hand_over_quietly(self) -> None:
         """Store what waits; if it can't be, it is tried again later, and `flush` says why."""
         try:
@@ -531,7 +504,16 @@ def _make(path: Path, record: Record) -> None:
 
 
 def _stored(path: Path, record: Record) -> Store:
-    """The store of a collection on disk; what it needs is imported now."""
+    """The store of a collection on disk."""
+    return _require_lance()(path, len(record.stages), record.precision)
+
+
+def _require_lance() -> type["LanceStore"]:
+    """The kind of store on disk; what it needs is imported now, and not by who asks for none.
+
+    Raises:
+        CollectionError: it isn't installed.
+    """
     from cascade.storing.lance import LanceStore
 
-    return LanceStore(path, len(record.stages), record.precision)
+    return LanceStore

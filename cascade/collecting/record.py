@@ -67,16 +67,20 @@ class Record:
             CollectionError: there is no such directory, it isn't a collection, or it was written
                 by a newer version.
         """
-        if not directory.exists():
-            raise CollectionError(f"{directory} isn't there: make it with Collection.create")
         try:
             text = (directory / FILE).read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
+            if not directory.exists():
+                raise CollectionError(
+                    f"{directory} isn't there: make it with Collection.create"
+                ) from error
             raise CollectionError(
                 f"{directory} is not a collection: there is no {FILE} in it"
             ) from error
         except OSError as error:
-            raise CollectionError(f"{directory / FILE}: {error.strerror}") from error
+            raise CollectionError(
+                f"{error.filename or directory} can't be read: {error.strerror}"
+            ) from error
         try:
             return _parsed(json.loads(text))
         except _NewerError as newer:

@@ -1,8 +1,10 @@
 """A collection gives the hits of a cascade over its images, in this process and in the next."""
 
 import os
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -362,6 +364,36 @@ def test_refining_takes_what_is_near_to_promoted_images_first(make):
         assert last.asked[2:5] == [2, 3, 30]
 
 
+def agreement(found, truth):
+    return sum(
+        len({hit.key for hit in a} & {hit.key for hit in b})
+        for a, b in zip(found, truth, strict=True)
+    )
+
+
+def test_refined_results_only_get_better_until_they_are_the_last_stage_alone(make, stages):
+    with make(stages, [6], batch_size=4) as collection:
+        collection.add(numbered(range(60)))
+        collection.remove(["image 8", "image 20"])
+        truth = of_rows([stages[1]], [], collection.rows()).search_many(QUERIES, 5)
+        plain = collection.search_many(QUERIES, 5)
+        agreed = [agreement(plain, truth)]
+        while True:
+            found = collection.search_many(QUERIES, 5, refined=True)
+            assert all(len({hit.key for hit in hits}) == 5 for hits in found)
+            agreed.append(agreement(found, truth))
+            if not collection.refine(Budget(images=5)):
+                break
+        assert agreed == sorted(agreed)
+        assert agreed[0] < agreed[-1] == 5 * len(QUERIES)
+        assert [[(hit.key, hit.score) for hit in hits] for hits in found] == [
+            [(hit.key, hit.score) for hit in hits] for hits in truth
+        ]
+        assert collection.search_many(QUERIES, 5) == plain
+        everything = collection.search("4", 100, refined=True)
+        assert len({hit.key for hit in everything}) == len(everything) == 58
+
+
 def test_one_stage_has_nothing_to_refine(make):
     with make([Known(0)]) as collection, pytest.raises(ValueError, match="one stage"):
         collection.refine()
@@ -463,18 +495,26 @@ with Collection.open(sys.argv[1], [Known(0), Known(1)], opener=number_of) as col
 """
 
 
+@pytest.fixture
+def in_the_open():
+    """A directory that everybody may look into, as those of pytest may not be."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_directory_that_cannot_be_written_is_searched_and_not_changed(tmp_path, stages):
-    with made("lance", tmp_path, stages, M) as collection:
+def test_a_directory_that_cannot_be_written_is_searched_and_not_changed(in_the_open, stages):
+    with made("lance", in_the_open, stages, M) as collection:
         collection.add(numbered(range(20)))
         found = [hit.key for hit in collection.search("3", 2)]
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    ended = python("-c", READ_ONLY.replace("sys.argv[1]", repr(str(tmp_path / "collection"))))
-    first, *others = ended.stdout.splitlines()
+    program = READ_ONLY.replace("sys.argv[1]", repr(str(in_the_open / "collection")))
+    first, *others = python("-c", program).stdout.splitlines()
     assert first == str(found)
     assert len(others) == 4
     assert all("can't be written" in line for line in others)
+    (in_the_open / "collection").chmod(0o700)
+    assert "can't be read: Permission denied" in python("-c", program, check=False).stderr
 
 
 FULL = """

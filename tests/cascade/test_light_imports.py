@@ -10,7 +10,7 @@ from tests.fresh import python
 from tests.lanes import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"datasets", "pandas", "pyarrow", "scipy", "torch_pruning", "matplotlib"}
+HEAVY = {"datasets", "lancedb", "pandas", "pyarrow", "scipy", "torch_pruning", "matplotlib"}
 """What corpora, latency tables, surgery and figures need."""
 
 IMPORT = "from cascade import Cascade, Stage"
@@ -21,6 +21,14 @@ stage = Stage.load("demo/clip-scenes", batch_size=2)
 cascade = Cascade([stage, stage], m=[2])
 cascade.index([Image.new("RGB", (40, 30), each) for each in ("red", "green", "blue")])
 assert len(cascade.search("a red square", k=2)) == 2
+"""
+COLLECTION = """
+from cascade import Collection, ImageRow, Stage
+from PIL import Image
+stage = Stage.load("demo/clip-scenes", batch_size=2)
+with Collection.in_memory([stage, stage], [2]) as collection:
+    collection.add([(ImageRow("a", "a"), Image.new("RGB", (40, 30), "red"))])
+    assert len(collection) == 1
 """
 CORPUS = """
 from corpora import load_corpus, drop_unreadable, CORPORA, load_scenes
@@ -51,9 +59,28 @@ def test_the_package_itself_imports_nothing():
     assert not set(found.stdout.split()) & {*HEAVY, "torch", "transformers", "PIL"}
 
 
-@pytest.mark.parametrize("program", sweep([IMPORT, SEARCH], [SEARCH]))
+@pytest.mark.parametrize("program", sweep([IMPORT, SEARCH, COLLECTION], [SEARCH, COLLECTION]))
 def test_search_imports_nothing_heavy(program):
     assert heavy_after(program) == set()
+
+
+WITHOUT_LANCEDB = """
+import sys
+sys.modules["lancedb"] = None
+from cascade import Collection, CollectionError, Stage
+stage = Stage.load("demo/clip-scenes", batch_size=2)
+try:
+    Collection.create(DIRECTORY, [stage])
+except CollectionError as error:
+    print(error)
+"""
+
+
+def test_what_a_collection_on_disk_needs_is_said(tmp_path):
+    program = WITHOUT_LANCEDB.replace("DIRECTORY", repr(str(tmp_path / "photos.cascade")))
+    said = python("-c", program, cwd=ROOT).stdout
+    assert said == "a collection on disk needs lancedb: pip install 'clip-cascade[search]'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_corpora_are_loaded_on_demand():
