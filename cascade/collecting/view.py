@@ -4,7 +4,7 @@ A view reads all at first, and then only what is new. Images that were removed o
 hidden; if there are many, a new view is better.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
@@ -130,6 +130,7 @@ class View:
         yield from list(self.skipped.values())
 
     def _read_images(self) -> None:
+        self._align()
         for _ in range(_TRIES):
             new = self._store.images(self._version)
             fresh = ~new.skipped & (self.positions(new.ids) < 0)
@@ -175,12 +176,20 @@ class View:
             self._extend(new, np.flatnonzero(fresh), vectors, hidden)
         self._version = new.version
 
+    def _align(self) -> None:
+        """Forget rows that were taken when an interrupt came, before the catalogue had them."""
+        count = self.cascade.catalogue.contents.rows.count
+        if count < len(self._ids):
+            self._ids = self._ids[:count]
+            chunks = bisect_left(self._starts, count)
+            del self._starts[chunks:], self._chunks[chunks:]
+
     def _extend(self, new: Images, places: Ids, vectors: Vectors, gone: set[int]) -> None:
         ids, keys = new.ids[places], [new.keys[place] for place in places.tolist()]
         sources: list[ImageSource] = list(map(partial, repeat(self._open), ids.tolist()))
         rows = new.rows if len(places) == len(new.rows) else [new.rows[at] for at in places]
+        self._chunks[len(self._starts) :] = [rows]
         self._starts.append(len(self._ids))
-        self._chunks.append(rows)
         self._ids = np.concatenate([self._ids, ids])
         embeddings = torch.from_numpy(vectors)
         self.cascade.catalogue.extend(keys, sources, embeddings, instead_of=gone)

@@ -82,7 +82,7 @@ class LanceStore:
 
     def version(self) -> int:
         """See `Store`."""
-        return self._watched.newest()
+        return self._again(self._watched, lambda version: version)
 
     def images(self, after: int) -> Images:
         """See `Store`."""
@@ -244,11 +244,11 @@ class LanceStore:
             CollectionError: it can't be read.
         """
         for _ in range(_TRIES):
-            with table.reading() as version:
-                try:
+            try:
+                with table.reading() as version:
                     return read(version)
-                except (OSError, RuntimeError, ValueError) as error:
-                    failed = error
+            except (OSError, RuntimeError, ValueError) as error:
+                failed = error
         raise CollectionError(
             f"{self.path} can't be read: {' '.join(str(failed).split())}"
         ) from failed

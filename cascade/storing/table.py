@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cascade.storing.store import Ids, Vectors
+from cascade.storing.undisturbed import undisturbed
 
 
 class Table:
@@ -78,9 +79,9 @@ class Table:
         with self._lock:
             self.changes += 1
             if self._found():
-                self._table.add(rows)
+                undisturbed(lambda: self._table.add(rows))
             else:
-                self._table = self._connection.create_table(self._name, rows)
+                undisturbed(lambda: self._connection.create_table(self._name, rows))
 
     def merge(self, rows: Any, on: str) -> None:
         """Add rows in the place of those that are equal in a column, in one commit."""
@@ -88,7 +89,7 @@ class Table:
             self.changes += 1
             if self._found():
                 merged = self._table.merge_insert(on).when_matched_update_all()
-                merged.when_not_matched_insert_all().execute(rows)
+                undisturbed(lambda: merged.when_not_matched_insert_all().execute(rows))
             else:
                 self.append(rows)
 
@@ -97,7 +98,7 @@ class Table:
         with self._lock:
             self.changes += 1
             if self._found():
-                self._table.delete(where)
+                undisturbed(lambda: self._table.delete(where))
 
     def pieces(self) -> tuple[int, int, int]:
         """How many pieces the table is in, its rows, and how many of them the largest lacks."""
@@ -113,9 +114,7 @@ class Table:
         """Merge small pieces, and remove versions older than that and what was never committed."""
         with self._lock:
             if self._found():
-                with warnings.catch_warnings():  # of a `keep` of nothing, which was asked for
-                    warnings.simplefilter("ignore", UserWarning)
-                    self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
+                undisturbed(lambda: self._optimise(keep))
 
     def close(self) -> None:
         """Let go of the table."""
@@ -129,6 +128,11 @@ class Table:
         elif any(self._directory.glob("_versions/*.manifest")):
             self._table = self._connection.open_table(self._name)
         return self._table is not None
+
+    def _optimise(self, keep: timedelta) -> None:
+        with warnings.catch_warnings():  # of a `keep` of nothing, which was asked for
+            warnings.simplefilter("ignore", UserWarning)
+            self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
 
     def _version(self) -> int:
         return int(self._table.version)

@@ -1,6 +1,8 @@
 """A collection gives the hits of a cascade over its images, in this process and in the next."""
 
 import os
+import random
+import signal
 import tempfile
 import threading
 import time
@@ -210,6 +212,40 @@ def test_progress_tells_of_what_is_visible(make, monkeypatch):
     with make([Known(0)], batch_size=4) as collection:
         collection.add(numbered(range(10)), lambda done: told.append((done.added, len(collection))))
     assert told == [(4, 4), (4, 8), (2, 10)]
+
+
+def test_interrupts_leave_a_collection_whole(tmp_path, stages, monkeypatch):
+    """As by Ctrl-C, at random moments: each leaves batches added as a whole, or not at all."""
+    monkeypatch.setattr("cascade.collecting.adding.SECONDS", 0.0)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    rng, interrupts = random.Random(0), 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with made("lance", tmp_path, stages, M, batch_size=4) as collection:
+            for time_of_it in range(examples(12, 400)):
+                numbers = [rng.randrange(60) for _ in range(24)]
+                rows = numbered(dict.fromkeys(numbers), size=time_of_it // 2, modified=1)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.15))
+                    collection.add(rows)
+                    collection.search_many(QUERIES, 9)
+                    collection.remove([rows[0].key])
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                same_hits(collection, stages)
+                with reopened(tmp_path, stages) as other:
+                    assert list(other.rows()) == list(collection.rows())
+                    assert other.search_many(QUERIES, 9) == collection.search_many(QUERIES, 9)
+                first = collection._store.first(0).ids.tolist()
+                assert len(set(first)) == len(first)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts
 
 
 def test_readers_see_what_another_process_adds_at_its_commit(tmp_path, stages):
