@@ -20,6 +20,7 @@ _TERMS_AT_ONCE = 1 << 17  # 1 MB of float64 terms: they stay in the processor's 
 _RUN = 64
 _SPARE = 8  # how many more images than wanted are scored at first
 _ROUNDOFF = 2.0**-24  # of float32
+_SQUARED = (1e-12, 1e18)  # lengths whose squares float32 holds
 _LARGEST_PRODUCT = 1e37  # beyond it a sum in float32 may overflow on its way
 
 
@@ -128,13 +129,16 @@ def scores_of(embeddings: Tensor, rows: Tensor, queries: Tensor) -> Tensor:
 
 
 def length_of_longest(embeddings: Tensor) -> float:
-    """The largest Euclidean length among embeddings [n, d], 0 if there are none."""
+    """The largest Euclidean length among float32 embeddings [n, d], 0 if there are none.
+
+    Never less than it is, and more by no more than a sum in float32 may be off.
+    """
     if not embeddings.numel():
         return 0.0
-    blocks = embeddings.split(_IMAGES_AT_ONCE // 8)  # in float64 all would take a lot of memory
-    return max(
-        float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max()) for block in blocks
-    )
+    longest = float(torch.linalg.vector_norm(embeddings, dim=1).max())
+    if _SQUARED[0] < longest < _SQUARED[1]:
+        return longest * (1 + _error_bound(embeddings.shape[1]))
+    return float(torch.linalg.vector_norm(embeddings, dim=1, dtype=torch.float64).max())
 
 
 def _rank_block(

@@ -59,8 +59,8 @@ class Rows:
         count = self.count + len(embeddings)
         before = self.buffer if self.count else np.empty((0, embeddings.shape[1]), np.float32)
         buffer = _with_room(before, self.count, count)
-        torch.from_numpy(buffer[self.count : count]).copy_(embeddings)
-        return Rows(buffer, count, max(self.longest, length_of_longest(embeddings)))
+        new = torch.from_numpy(buffer[self.count : count]).copy_(embeddings)
+        return Rows(buffer, count, max(self.longest, length_of_longest(new)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has a buffer of its own, without the room."""

@@ -185,9 +185,11 @@ class View:
             del self._starts[chunks:], self._chunks[chunks:]
 
     def _extend(self, new: Images, places: Ids, vectors: Vectors, gone: set[int]) -> None:
-        ids, keys = new.ids[places], [new.keys[place] for place in places.tolist()]
+        every = len(places) == len(new.ids)
+        ids = new.ids[places]
+        keys = new.keys if every else [new.keys[place] for place in places.tolist()]
         sources: list[ImageSource] = list(map(partial, repeat(self._open), ids.tolist()))
-        rows = new.rows if len(places) == len(new.rows) else [new.rows[at] for at in places]
+        rows = new.rows if every else [new.rows[place] for place in places.tolist()]
         self._chunks[len(self._starts) :] = [rows]
         self._starts.append(len(self._ids))
         self._ids = np.concatenate([self._ids, ids])
