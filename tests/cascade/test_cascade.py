@@ -125,6 +125,26 @@ def test_indexing_in_parts_is_indexing_at_once(world):
     assert parts.search("0", 12) == whole.search("0", 12)
 
 
+@unhurried
+@given(collections(), st.sets(st.integers(0, 11)), st.integers(1, 15))
+def test_an_image_that_was_removed_might_as_well_never_have_been_there(world, removed, k):
+    rest = [image for image in range(world.images) if image not in removed]
+    removing, never = (Cascade(world.tables, world.m) for _ in range(2))
+    removing.index(range(world.images))
+    removing.search_many(["0"], k)
+    assert removing.remove(removed) == world.images - len(rest)
+    assert removing.remove(removed) == 0
+    never.index(rest, keys=rest)
+    queries = [str(query) for query in range(world.queries)]
+    assert len(removing) == len(rest)
+    assert removing.search_many(queries, k) == never.search_many(queries, k)
+    assert [image in removing for image in range(world.images)] == [
+        image in rest for image in range(world.images)
+    ]
+    removing.index(sorted(removed & set(range(world.images))))
+    assert len(removing) == world.images
+
+
 def lines(*scores):
     """A table of images with these scores for the query "0"."""
     return Table(torch.tensor(scores, dtype=torch.float32)[:, None], torch.ones(1, 1))
