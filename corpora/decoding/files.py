@@ -3,6 +3,7 @@
 A pipe called `x.jpg` would hang a run, a device never end; both are told before anything is read.
 """
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -25,6 +26,7 @@ _FLAGS = (
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_BLOCK = 1 << 20
 
 
 def kind_of(mode: int) -> str | None:
@@ -48,6 +50,14 @@ def open_regular(path: str | Path) -> BinaryIO:
     except BaseException:
         os.close(file)
         raise
+
+
+def digest_of(file: BinaryIO) -> str:
+    """BLAKE2b-128 of what is in a file from here to its end, in hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _refuse_other(path: str | Path, mode: int) -> None:

@@ -5,6 +5,7 @@ broken files (`corpora.column`), and search. What one image may cost is bounded:
 `MAX_PIXELS`, and of large pictures one at a time in a process.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -17,7 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from corpora.decoding.bare import Bare, bare
 from corpora.decoding.files import open_regular
-from corpora.decoding.orientation import TURNS, upright
+from corpora.decoding.orientation import TURNS, in_exif, upright
+from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_preview
 from corpora.problems import CorpusError
 
 HeifImageFile: Callable[[BinaryIO], PIL.Image.Image] | None = None
@@ -68,21 +70,38 @@ def open_image(
     Raises:
         CorpusError: the image can't be decoded, isn't an ordinary file or has too many pixels.
     """
+    name = _name(image)
     try:
         if isinstance(image, PIL.Image.Image):
             return _rgb(upright(_loaded(image)))
-        if isinstance(image, dict):
-            image = _content(image)
-        with BytesIO(image) if isinstance(image, bytes) else open_regular(image) as stream:
+        suffix = _suffix(image)
+        content = _content(image) if isinstance(image, dict) else image
+        with BytesIO(content) if isinstance(content, bytes) else open_regular(content) as stream:
+            if suffix in RAW_SUFFIXES or is_raw(_start(stream)):
+                return _of_camera(stream, at_least)
             return _decoded(stream, at_least)
     except CorpusError as error:
         reason = str(error)
-        named = reason if reason.startswith(_name(image)) else f"{_name(image)}: {reason}"
+        named = reason if reason.startswith(name) else f"{name}: {reason}"
         raise CorpusError(named) from error
+    except OSError as error:
+        if error.errno is None:
+            raise CorpusError(_undecoded(name, error)) from error
+        raise CorpusError(f"{name}: can't be opened ({error.strerror})") from error
     # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError and more.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CorpusError(f"{_name(image)}: can't be decoded ({reason})") from error
+        raise CorpusError(_undecoded(name, error)) from error
+
+
+def _undecoded(name: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"{name}: can't be decoded ({reason})"
+
+
+def _suffix(image: object) -> str:
+    """That of the file's name, if there is one, in small letters."""
+    name = image.get("path") if isinstance(image, dict) else image
+    return os.path.splitext(name)[1].lower() if isinstance(name, str | Path) else ""
 
 
 def _content(row: dict[str, Any]) -> bytes | str:
@@ -118,10 +137,30 @@ def _without_metadata(rest: Bare, at_least: int | None) -> PIL.Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _opened(stream: BinaryIO) -> PIL.Image.Image:
-    """The file's picture, not yet decoded."""
+def _of_camera(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
+    """The picture in a camera's raw file, which is held as a whole while it is looked for."""
+    with _ONE_AT_A_TIME:
+        preview = raw_preview(stream)
+    if isinstance(preview.picture, bytes):
+        with BytesIO(preview.picture) as jpeg:
+            said = in_exif(_opened(jpeg).info.get("exif"))
+            jpeg.seek(0)
+            picture = _decoded(jpeg, at_least)
+    else:
+        said, picture = None, _whole(preview.picture, at_least)
+    turn = None if said else TURNS.get(preview.orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _start(stream: BinaryIO) -> bytes:
     start = stream.read(16)
     stream.seek(0)
+    return start
+
+
+def _opened(stream: BinaryIO) -> PIL.Image.Image:
+    """The file's picture, not yet decoded."""
+    start = _start(stream)
     if start.startswith(b"\xff\xd8\xff"):
         # Not by PIL.Image.open, which goes on to look for further pictures in the metadata.
         return JpegImageFile(stream)

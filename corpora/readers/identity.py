@@ -17,11 +17,10 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.compute
 
-from corpora.decoding.files import open_regular
+from corpora.decoding.files import digest_of, open_regular
 from corpora.problems import CorpusError
 
 _END_BYTES = 2048
-_BLOCK = 1 << 20
 
 _File: TypeAlias = tuple[int | str, ...] | str
 """What identifies a file on this machine: device and inode, or a path where these say nothing."""
@@ -48,7 +47,7 @@ def same_files(paths: Iterable[str | os.PathLike[str]]) -> list[Hashable]:
     again: dict[Hashable, list[_File]] = defaultdict(list)
     for inode, ends in digests.items():
         again[ends].append(inode)
-    digests = _equal_among(again.values(), first_path, _whole)
+    digests = _equal_among(again.values(), first_path, digest_of)
     return [digests.get(known[path], known[path]) for path in spelled]
 
 
@@ -134,13 +133,6 @@ def _ends(file: BinaryIO) -> Hashable:
     first = file.read(_END_BYTES)
     file.seek(max(0, size - _END_BYTES))
     return size, first, file.read(_END_BYTES)
-
-
-def _whole(file: BinaryIO) -> Hashable:
-    digest = hashlib.blake2b(digest_size=16)
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.digest()
 
 
 def _lengths(column: pyarrow.ChunkedArray) -> npt.NDArray[np.integer[Any]]:

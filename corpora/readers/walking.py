@@ -7,7 +7,7 @@ without a word.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from PIL import features
 
 from corpora.decoding.files import kind_of
 from corpora.decoding.images import INSTALL_HEIF, HeifImageFile
+from corpora.decoding.raw import INSTALL_RAW, RAW_SUFFIXES, raw_is_read
 
 _ALWAYS = (
     *(".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".apng", ".ppm", ".pgm"),
@@ -29,8 +30,9 @@ UNSUPPORTED = {
     **({} if features.check("avif") else dict.fromkeys(_AVIF, _PILLOW)),
     **({} if features.check("jpg_2000") else dict.fromkeys(_JPEG_2000, _PILLOW)),
     **({} if HeifImageFile else dict.fromkeys(_HEIC, INSTALL_HEIF)),
+    **({} if raw_is_read() else dict.fromkeys(sorted(RAW_SUFFIXES), INSTALL_RAW)),
 }
-IMAGE_SUFFIXES = frozenset({*_ALWAYS, *_AVIF, *_JPEG_2000, *_HEIC} - set(UNSUPPORTED))
+IMAGE_SUFFIXES = frozenset({*_ALWAYS, *_AVIF, *_JPEG_2000, *_HEIC, *RAW_SUFFIXES} - {*UNSUPPORTED})
 
 # Folders, in small letters, that hold no photographs of their own.
 _THUMBNAILS = {
@@ -70,25 +72,68 @@ def walk(directory: Path, apart_from: Collection[str] = ()) -> Walk:
     link that leads back ends nothing.
     """
     found = Walk()
-    entered: set[tuple[int, int]] = set()
-    waiting = [Path()]
-    linked: list[Path] = []
-    while waiting or linked:
-        relative = (waiting or linked).pop(0)
-        if not _enter(directory / relative, entered):
-            continue
-        for entry in _entries(directory / relative, found):
-            if entry.name in apart_from and relative == Path():
-                continue
-            reason = _ignored(entry)
-            if reason is not None:
-                found.ignored[reason] += 1
-            elif entry.is_dir():
-                (linked if entry.is_symlink() else waiting).append(relative / entry.name)
-            else:
-                found.images.append((relative / entry.name).as_posix())
+    for entry in look(directory, lambda name: name not in apart_from):
+        if entry.ignored is None:
+            found.images.append(entry.name)
+        else:
+            found.ignored[entry.ignored] += 1
     found.images.sort(key=lambda name: Path(name))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image in a folder, or something that is passed over.
+
+    Attributes:
+        name: its path relative to the folder, with /.
+        ignored: why it is passed over, as a kind of which several can be counted; None: an image.
+        photograph: whether its name is that of a photograph, so that one is lost without it.
+        stat: of an image, links followed.
+    """
+
+    name: str
+    ignored: str | None = None
+    photograph: bool = False
+    stat: os.stat_result | None = None
+
+
+def look(
+    directory: Path, wanted: Callable[[str], bool] = lambda _: True, any_name: bool = False
+) -> Iterator[Entry]:
+    """The images in a folder and those below, and what is passed over, while it is looked for.
+
+    The order is the same each time: by name, of a folder first its files, and what is linked last.
+    Folders are read one at a time, so what is held is the way down to one of them, not the tree.
+
+    Args:
+        directory: the folder.
+        wanted: whether to look at a file or folder, by its path relative to the directory.
+        any_name: also take names that aren't UTF-8 text.
+    """
+    entered: set[tuple[int, int]] = set()
+    linked = [""]
+    while linked:
+        waiting = [iter([linked.pop(0)])]
+        while waiting:
+            folder = next(waiting[-1], None)
+            if folder is None:
+                waiting.pop()
+            elif _enter(directory / folder, entered):
+                inside: list[str] = []
+                for entry in _entries(directory / folder):
+                    if isinstance(entry, Entry):
+                        yield entry
+                        continue
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if not wanted(name):
+                        continue
+                    looked_at = _looked_at(name, entry, any_name)
+                    if looked_at is not None:
+                        yield looked_at
+                    else:
+                        (linked if entry.is_symlink() else inside).append(name)
+                waiting.append(iter(inside))
 
 
 def storable(name: str) -> bool:
@@ -122,39 +167,61 @@ def _enter(folder: Path, entered: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _entries(folder: Path, found: Walk) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path) -> Iterator["os.DirEntry[str] | Entry"]:
+    """What is in a folder, by name; if it can't be read, that."""
     try:
         with os.scandir(folder) as entries:
             yield from sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        found.ignored["folder that can't be read"] += 1
+        yield Entry(folder.name, "folder that can't be read")
 
 
-def _ignored(entry: os.DirEntry[str]) -> str | None:
-    """Why an entry is passed over, or None if it is an image or a folder to look into."""
-    name = entry.name.lower()
-    suffix = os.path.splitext(name)[1]
+def _looked_at(name: str, entry: "os.DirEntry[str]", any_name: bool) -> Entry | None:
+    """An image, or something that is passed over; None is a folder to look into."""
+    reason = None
     try:
-        if not storable(entry.name):
-            return "file or folder whose name isn't UTF-8"
+        if not any_name and not storable(entry.name):
+            return Entry(name, "file or folder whose name isn't UTF-8")
         if entry.is_dir():
-            return _folder(entry.name)
-        if name.startswith("._"):
-            return "macOS companion file (._)"
-        if name.startswith("."):
-            return "hidden file"
-        if name in _SYSTEM_FILES:
-            return f"{entry.name} file"
-        if suffix in UNSUPPORTED:
-            return f"{suffix} file ({UNSUPPORTED[suffix]})"
-        if suffix not in IMAGE_SUFFIXES:
-            return f"{suffix} file" if suffix else "file without a suffix"
-        found = entry.stat()
+            reason = _folder(entry.name)
+            return None if reason is None else Entry(name, reason)
+        reason = ignored_name(entry.name)
+        if reason is None:
+            found = entry.stat()
+            return Entry(name, ignored_file(found), photograph=True, stat=found)
     except OSError:
-        return "link that leads nowhere"
+        reason = "link that leads nowhere"
+    return Entry(name, reason, photographic(entry.name))
+
+
+def ignored_name(name: str) -> str | None:
+    """Why a file of this name (without folders) is passed over, as a kind; None: it isn't."""
+    bare = name.lower()
+    suffix = os.path.splitext(bare)[1]
+    if bare.startswith("._"):
+        return "macOS companion file (._)"
+    if bare.startswith("."):
+        return "hidden file"
+    if bare in _SYSTEM_FILES:
+        return f"{name} file"
+    if suffix in UNSUPPORTED:
+        return f"{suffix} file ({UNSUPPORTED[suffix]})"
+    if suffix not in IMAGE_SUFFIXES:
+        return f"{suffix} file" if suffix else "file without a suffix"
+    return None
+
+
+def ignored_file(found: os.stat_result) -> str | None:
+    """Why a file is passed over by what it is, as a kind; None: it isn't."""
     if kind := kind_of(found.st_mode):
         return f"file that is {kind}"
     return None if found.st_size else "empty file"
+
+
+def photographic(name: str) -> bool:
+    """Whether a file of this name would be a photograph, if it could be read."""
+    suffix = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and (suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED)
 
 
 def _folder(name: str) -> str | None:

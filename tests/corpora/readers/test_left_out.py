@@ -39,7 +39,7 @@ def test_what_is_no_photograph_is_counted_and_said(tmp_path, paint, write, quiet
     for other in (
         *("@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/._0.png", ".thumbnails/1.png", "._2.png"),
         *(".hidden.png", "Previews.lrdata/4/4.jpg", "Thumbs.db", "notes.txt", "more.txt", "README"),
-        *("raw.cr2", "#recycle/9.png"),
+        *("film.mov", "#recycle/9.png"),
     ):
         write(tmp_path / other, f"content of {other}")
     write(tmp_path / "nothing.jpg", b"")
@@ -50,7 +50,7 @@ def test_what_is_no_photograph_is_counted_and_said(tmp_path, paint, write, quiet
     assert keys == [*(f"{n}.png" for n in range(5)), "directory.jpg/inside.png"]
     for _, (said,) in corpora:
         for part in (
-            *("2 .txt files", "1 .cr2 file", "1 Thumbs.db file", "1 file without a suffix"),
+            *("2 .txt files", "1 .mov file", "1 Thumbs.db file", "1 file without a suffix"),
             *("1 folder @eaDir (Synology's thumbnails)", "1 folder __MACOSX", "1 empty file"),
             *("1 hidden folder .thumbnails", "1 hidden file", "1 macOS companion file (._)"),
             *("1 folder Previews.lrdata (Lightroom's previews)", "1 link that leads nowhere"),
