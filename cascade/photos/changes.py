@@ -1,0 +1,122 @@
+"""What is new, given what a collection knows and what is found now.
+
+An image is known by its key. Whether its file is still the same is told by size and time of
+change, as rsync and git do; only where these leave it open are bytes read and compared by their
+BLAKE2b-128. So a run over unchanged photos reads none of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from cascade.storing.rows import ImageRow
+
+
+class Kind(Enum):
+    """What has become of an image."""
+
+    NEW = "new"
+    UNCHANGED = "unchanged"
+    """its size and time are what they were, or it can't be read for the same reason as before"""
+    TOUCHED = "touched"
+    """its time or size as noted is another one, its bytes are the same"""
+    CHANGED = "changed"
+    """its bytes are others, or it can't be read any more"""
+    MOVED = "moved"
+    """it is new here, with the bytes of one that is no longer where it was"""
+    GONE = "gone"
+    """it is no longer where it was, and nowhere else"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """An image, and what has become of it.
+
+    Attributes:
+        kind: what has.
+        row: as found now, with its digest if that had to be computed or is known; of one that is
+            gone as it was.
+        before: as it was; None of a new one.
+    """
+
+    kind: Kind
+    row: ImageRow
+    before: ImageRow | None = None
+
+
+def changes(
+    known: Iterable[ImageRow],
+    found: Iterable[ImageRow],
+    digest: Callable[[ImageRow], str | None],
+    is_there: Callable[[ImageRow], bool],
+    covers: Callable[[str], bool] = lambda _: True,
+) -> Iterator[Change]:
+    """What has become of each image: of those found in their order, then of those that are gone.
+
+    A key that is found twice counts once. Of several that a new image may be, the first that is
+    known is the one that was moved; each is moved once.
+
+    Args:
+        known: the rows of a collection; keys are different.
+        found: the rows found now, without digests.
+        digest: the digest of an image's bytes; None if they can't be read.
+        is_there: whether a known image is still where it was; asked only of such that may be gone.
+        covers: whether an image of this key had been found if it were there; others aren't gone.
+    """
+    rows = {row.key: row for row in known}
+    by_size: defaultdict[int, list[ImageRow]] = defaultdict(list)
+    for row in rows.values():
+        if row.size is not None and row.digest is not None:
+            by_size[row.size].append(row)
+    left = dict.fromkeys(rows)  # what wasn't found, in the order of the collection
+    new: set[str] = set()
+
+    def moved_from(row: ImageRow) -> ImageRow | None:
+        return next(
+            (
+                before
+                for before in by_size.get(row.size or 0, ())
+                if before.digest == row.digest and before.key in left and not is_there(before)
+            ),
+            None,
+        )
+
+    def of_new(row: ImageRow) -> Change:
+        candidates = by_size.get(row.size, ()) if row.size is not None else ()
+        if row.reason is None and any(before.key in left for before in candidates):
+            row = replace(row, digest=digest(row))
+            before = None if row.digest is None else moved_from(row)
+            if before is not None:
+                del left[before.key]
+                kept = replace(row, reason=before.reason, metadata=before.metadata)
+                return Change(Kind.MOVED, kept, before)
+        return Change(Kind.NEW, row)
+
+    for row in found:
+        before = rows.get(row.key)
+        if before is None:
+            if row.key not in new:
+                new.add(row.key)
+                yield of_new(row)
+        elif row.key in left:
+            del left[row.key]
+            yield _of_known(row, before, digest)
+    for key in left:
+        if covers(key) and not is_there(rows[key]):
+            yield Change(Kind.GONE, rows[key], rows[key])
+
+
+def _of_known(row: ImageRow, before: ImageRow, digest: Callable[[ImageRow], str | None]) -> Change:
+    """What has become of an image that is where it was."""
+    if row.reason is not None:
+        return Change(Kind.UNCHANGED if row.reason == before.reason else Kind.CHANGED, row, before)
+    as_before = replace(row, digest=before.digest, reason=before.reason, metadata=before.metadata)
+    noted = (before.size, before.modified)
+    if noted == (row.size, row.modified) and None not in noted and row.uri == before.uri:
+        return Change(Kind.UNCHANGED, as_before, before)
+    if row.size == before.size and before.digest is not None:
+        row = replace(row, digest=digest(row))
+        if row.digest == before.digest:
+            return Change(Kind.TOUCHED, as_before, before)
+    return Change(Kind.CHANGED, row, before)

@@ -1,0 +1,57 @@
+"""Opening a photo again, now or in a later process, by its `uri`."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from cascade.images import ImageSource
+from cascade.photos.addresses import FileAddress, address_of
+from cascade.photos.archives import lies_there, read_member
+from cascade.photos.data_sets import has_row, image_at
+from corpora import CorpusError
+
+
+def source_of(uri: str) -> ImageSource:
+    """What a stage is given of the image at a uri: a path, or a function that reads it.
+
+    Raises:
+        ValueError: it is no address of an image.
+    """
+    address = address_of(uri)
+    if isinstance(address, FileAddress) and address.member is None:
+        return address.path
+    return Reopened(uri)
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """Reads an image that is no file of its own when it is called."""
+
+    uri: str
+
+    def __call__(self) -> dict[str, Any]:
+        """{"path": its name, "bytes": …}; raises CorpusError or OSError."""
+        address = address_of(self.uri)
+        if isinstance(address, FileAddress):
+            return {"path": address.member, "bytes": read_member(address)}
+        return image_at(address)
+
+
+def is_there(uri: str) -> bool:
+    """Whether an image is still where its uri says.
+
+    Only if its file, or its place in one, is certainly gone this is False: a folder that can't be
+    read, or a data set that can't be loaded, says nothing about what is in it.
+    """
+    address = address_of(uri)
+    try:
+        if not isinstance(address, FileAddress):
+            return has_row(address)
+        if address.member is not None:
+            return lies_there(address)
+        os.stat(address.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, CorpusError):
+        return True
+    return True

@@ -1,0 +1,149 @@
+"""A photo is read once, ahead of its turn, and what keeps it from being read is said in words."""
+
+import hashlib
+import os
+import threading
+import time
+
+import pytest
+
+from cascade.images import UnreadableImage, open_image
+from cascade.photos import reading
+from cascade.photos.ahead import Failed, ahead
+from cascade.photos.finding import Photos, row_of_file
+from cascade.photos.reading import digest_at, read, reason_of
+from tests.cascade.photos.conftest import encoded, packed, painted
+
+# -- reading
+
+
+@pytest.mark.parametrize("held", [1 << 20, 10])
+def test_a_file_is_read_with_its_digest_and_its_own_size_and_time(tmp_path, monkeypatch, held):
+    monkeypatch.setattr(reading, "_HELD", held)
+    path = painted(tmp_path / "a.png")
+    row = row_of_file(str(path))
+    painted(path, size=(50, 40))  # another one since it was found
+    found = read(row)
+    stat = path.stat()
+    assert (found.row.size, found.row.modified) == (stat.st_size, stat.st_mtime_ns)
+    assert found.row.digest == hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    assert found.row.digest == digest_at(row)
+    assert open_image(found.source).size == (50, 40)
+
+
+def test_a_file_in_a_tar_is_read_with_its_digest(tmp_path):
+    archive = packed(tmp_path / "s.tar", {"a.png": encoded("red")})
+    (row,) = Photos.at([str(archive)])
+    found = read(row)
+    assert found.row.digest == hashlib.blake2b(encoded("red"), digest_size=16).hexdigest()
+    assert found.row.digest == digest_at(row)
+    assert found.row.modified == archive.stat().st_mtime_ns
+    assert open_image(found.source).size == (24, 20)
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    path = painted(tmp_path / "a.png")
+    row = row_of_file(str(path))
+
+    def slow(file, name, size):
+        os.utime(path, ns=(1, 1))
+        return "digest", name
+
+    monkeypatch.setattr(reading, "_content", slow)
+    with pytest.raises(UnreadableImage, match="written to while it was read"):
+        read(row)
+
+
+def test_what_vanished_or_became_something_else_is_a_reason(tmp_path):
+    path = painted(tmp_path / "a.png")
+    row = row_of_file(str(path))
+    path.unlink()
+    assert digest_at(row) is None
+    with pytest.raises(UnreadableImage, match=r"^file that isn't there$"):
+        read(row)
+    path.mkdir()
+    with pytest.raises(UnreadableImage, match=r"^is a directory, not a file"):
+        read(row)
+    path.rmdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        with pytest.raises(UnreadableImage, match=r"^is a pipe, not a file"):
+            read(row)
+        assert digest_at(row) is None
+
+
+def test_a_reason_does_not_repeat_the_name_that_stands_beside_it(tmp_path):
+    path = painted(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:60])
+    row = row_of_file(str(path))
+    with pytest.raises(UnreadableImage) as raised:
+        open_image(read(row).source)
+    assert reason_of(raised.value, row).startswith("can't be decoded (")
+
+
+# -- ahead
+
+
+def test_items_come_in_order_with_what_was_made_of_each():
+    def slow(number):
+        time.sleep(0.002 * (number % 3))
+        return number * number
+
+    for threads, waiting in ((1, 1), (4, 3), (4, 100)):
+        found = list(ahead(range(20), slow, (), threads, waiting))
+        assert [(ready.item, ready.prepared) for ready in found] == [(n, n * n) for n in range(20)]
+
+
+def test_an_error_stays_with_its_item():
+    def prepare(number):
+        if number % 3 == 1:
+            raise UnreadableImage(f"no {number}")
+        return number
+
+    found = list(ahead(range(7), prepare, (UnreadableImage,), 3, 4))
+    assert [ready.item for ready in found if isinstance(ready.prepared, Failed)] == [1, 4]
+    assert str(found[4].prepared.error) == "no 4"
+
+
+def test_an_unexpected_error_ends_it_in_its_turn_and_leaves_no_thread():
+    def prepare(number):
+        return 1 // (number - 2)
+
+    got = []
+    running = ahead(range(10), prepare, (UnreadableImage,), 3, 5)
+    with pytest.raises(ZeroDivisionError):
+        got.extend(ready.item for ready in running)
+    assert got == [0, 1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_no_more_than_asked_for_is_prepared():
+    taken, most = [], []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    for place, _ in enumerate(ahead(items(), lambda number: number, (), 4, 6)):
+        most.append(len(taken) - place)
+    assert max(most) <= 6
+
+
+@pytest.mark.parametrize("end", ["close", "throw"])
+def test_stopping_in_the_middle_drops_the_rest_and_leaves_no_thread(end):
+    begun = []
+
+    def prepare(number):
+        begun.append(number)
+        time.sleep(0.01)
+
+    running = ahead(range(1000), prepare, (), 2, 40)
+    next(running)
+    if end == "close":
+        running.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            running.throw(KeyboardInterrupt)
+    assert len(begun) < 20
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
