@@ -4,7 +4,9 @@ Between the checkpoint and the cascade. `Stage` runs a checkpoint; a `Cascade` t
 has the four members of `Encoder`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,6 +54,27 @@ class Encoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """L2-normalised float32 [n, d] on the CPU."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image that is decoded and prepared already; a stage takes it in an image's place.
+
+    One that prepares images in another way opens `source`.
+
+    Attributes:
+        pixels: float32 [1, 3, height, width] on the CPU.
+        preparation: how it was prepared.
+        source: the image itself.
+    """
+
+    pixels: Tensor
+    preparation: str
+    source: ImageSource
+
+    def __call__(self) -> ImageSource:
+        """The image itself."""
+        return self.source
 
 
 class NoTextTowerError(TowerError):
@@ -222,17 +245,42 @@ class Stage:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
 
         Only a few full pictures are held at once, and large files are decoded at reduced size;
-        see `corpora.pixels`.
+        see `corpora.pixels`. What is `Prepared` in the same way is taken as it is.
 
         Raises:
             UnreadableImage: one of them can't be decoded or prepared.
         """
+        if any(isinstance(image, Prepared) for image in images):
+            return torch.cat([self._prepared(image) for image in images])
         try:
             return pixel_values(self._image_processor, images, open_image)
         except UnreadableImage:
             raise
         except CorpusError as error:
             raise UnreadableImage(f"cannot read the image: {error}") from error
+
+    def prepare(self, image: ImageSource, source: "ImageSource | None" = None) -> Prepared:
+        """Decode and prepare an image ahead of its turn; any thread may.
+
+        Args:
+            image: what to open.
+            source: what to open if it must be prepared in another way; by default the same.
+
+        Raises:
+            UnreadableImage: it can't be decoded or prepared.
+        """
+        kept = image if source is None else source
+        return Prepared(self.pixels([image]), self._preparation, kept)
+
+    def _prepared(self, image: ImageSource) -> Tensor:
+        """The pixels of one image, prepared now or before."""
+        if isinstance(image, Prepared) and image.preparation == self._preparation:
+            return image.pixels
+        return self.pixels([image() if isinstance(image, Prepared) else image])
+
+    @cached_property
+    def _preparation(self) -> str:
+        return json.dumps(self.preprocessing, sort_keys=True, default=str)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from cascade import Stage, UnreadableImage
 from cascade.stage import NoTextTowerError
 from pruning_mechanism import Mask, TowerError, load_processor, prune
 from pruning_mechanism.attention import attention_of
-from tests.conftest import tiny_processor
+from tests.conftest import tiny_clip, tiny_processor
 from tests.fresh import python
 from tests.pruning_mechanism.conftest import tiny_model
 
@@ -223,3 +223,22 @@ def test_how_a_stage_attends_changes_neither_embeddings_nor_names(clip_directory
 def test_an_unknown_attention_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(TowerError, match="attention is one of"):
         Stage.load(tmp_path / "nothing", attention="quick")
+
+
+# -- prepared ahead
+
+
+def test_what_was_prepared_ahead_is_embedded_as_if_it_were_not(pictures):
+    stage = Stage(tiny_clip(), tiny_processor())
+    alone = [stage.prepare(picture) for picture in pictures]
+    assert torch.equal(stage.pixels(alone), stage.pixels(pictures))
+    assert torch.equal(stage.encode_images(alone), stage.encode_images(pictures))
+    mixed = [alone[0], *pictures[1:3], *alone[3:]]
+    assert torch.equal(stage.encode_images(mixed), stage.encode_images(pictures))
+
+
+def test_a_stage_that_prepares_images_otherwise_opens_them_itself(pictures):
+    stage = Stage(tiny_clip(), tiny_processor())
+    other = Stage(tiny_clip(image_size=32), tiny_processor(32))
+    ahead = [stage.prepare(picture, lambda picture=picture: picture) for picture in pictures]
+    assert torch.equal(other.encode_images(ahead), other.encode_images(pictures))
