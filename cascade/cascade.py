@@ -9,6 +9,7 @@ Any number of threads may index and search at once. Whatever they do becomes vis
 not at all (`cascade.catalogue`, `cascade.store`), also where one of them fails or is interrupted.
 """
 
+import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from cascade.later import LaterStage
 from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.stage import Encoder
 from cascade.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
+from cascade.steps import Step, Watch
 from cascade.store import EmbeddingStore, Held
 
 _QUERIES_AT_ONCE = 1024
@@ -259,7 +261,11 @@ class Cascade:
         return encode_queries(self._encoders, texts)
 
     def search_embeddings(
-        self, queries: Sequence[Tensor], k: int, refined: bool = False
+        self,
+        queries: Sequence[Tensor],
+        k: int,
+        refined: bool = False,
+        watch: Watch | None = None,
     ) -> list[list[Hit]]:
         """The k best images for each of Q queries that are embedded already; see `search_many`.
 
@@ -267,6 +273,7 @@ class Cascade:
             queries: of each stage float32 [Q, d].
             k: results wanted, at least 1; fewer come if the collection is smaller.
             refined: as of `search_many`.
+            watch: told what each stage did, of many queries batch by batch.
 
         Raises:
             ValueError: k isn't a positive whole number, or there is not one tensor of Q queries
@@ -284,7 +291,7 @@ class Cascade:
         answers = []
         for start in range(0, len(queries[0]), _QUERIES_AT_ONCE):
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
-            answers += self._answer(contents, chunk, int(k), refined)
+            answers += self._answer(contents, chunk, int(k), refined, watch)
         return answers
 
     def encode_first(self, images: Sequence[ImageSource]) -> list[Outcome]:
@@ -332,23 +339,38 @@ class Cascade:
         return self._catalogue.add(batch, outcomes)
 
     def _answer(
-        self, contents: Contents, queries: list[Tensor], k: int, refined: bool
+        self,
+        contents: Contents,
+        queries: list[Tensor],
+        k: int,
+        refined: bool,
+        watch: Watch | None,
     ) -> list[list[Hit]]:
         wanted = max(k, self.m[0]) if self.m else k
         rows = contents.rows
         gone = contents.gone
+        begun = time.perf_counter()
         ranking = rank_all(rows.embeddings, queries[0], wanted + len(gone), rows.longest)
         rankings = [ranking.without(gone, wanted) if gone else ranking]
+        if watch is not None:
+            best = _best(contents, rankings[0], k)
+            watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
         for stage in self._later:
             candidates = self._handed_on(rankings, stage.place)
             asked = queries[stage.place]
             positions = candidates[candidates != NOTHING].unique().tolist()
+            begun, before = time.perf_counter(), len(stage.store)
             stage.encode_absent(positions, self._catalogue, asked.shape[1])
-            held = stage.store.held
+            encoded, held = time.perf_counter(), stage.store.held
             if refined and stage is self._later[-1]:
                 candidates = _with_held(candidates, held, asked, k, contents)
             slots = held.slots(candidates)
             rankings.append(rank_candidates(candidates, held.rows.embeddings, slots, asked))
+            if watch is not None:
+                seconds = (encoded - begun, time.perf_counter() - encoded)
+                best = _best(contents, rankings[-1], k)
+                new = held.rows.count - before
+                watch(Step(stage.place, candidates.shape[1], new, *seconds, best))
         return self._hits(contents, rankings, k)
 
     def _handed_on(self, rankings: Sequence[Ranking], stage: int) -> Tensor:
@@ -389,6 +411,14 @@ def _with_held(
     others = others.where(others < contents.rows.count, NOTHING).sort(dim=1).values
     twice = (others[:, :, None] == candidates[:, None, :]).any(dim=2)
     return torch.cat([candidates, others.where(~twice, NOTHING)], dim=1)
+
+
+def _best(contents: Contents, ranking: Ranking, k: int) -> list[list[tuple[Hashable, float]]]:
+    """The keys and scores of the first k of each query."""
+    return [
+        [(contents.keys[at], score) for at, score in zip(*ranked, strict=True) if at != NOTHING][:k]
+        for ranked in zip(ranking.positions.tolist(), ranking.scores.tolist(), strict=True)
+    ]
 
 
 def _check_k(k: int) -> None:

@@ -26,7 +26,6 @@ from torch import Tensor
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
 from cascade.collecting.offers import Added, Addition, Offer, in_batches
-from cascade.collecting.opening import opened_as_path
 from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
 from cascade.collecting.record import Record
@@ -34,7 +33,9 @@ from cascade.collecting.refining import Budget, Refining
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
 from cascade.encoding import Outcome, Skipped
+from cascade.photos.opening import opened
 from cascade.stage import Encoder
+from cascade.steps import Watch
 from cascade.storing.errors import CollectionError
 from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
@@ -88,7 +89,7 @@ class Collection:
         stages: Sequence[Encoder],
         path: Path | None = None,
         batch_size: int = 32,
-        opener: Opener = opened_as_path,
+        opener: Opener = opened,
     ) -> None:
         """Join a store with its stages; see `create`, `open` and `in_memory` for the usual way.
 
@@ -123,7 +124,7 @@ class Collection:
         m: Sequence[int] | None = None,
         precision: str = "float16",
         batch_size: int = 32,
-        opener: Opener = opened_as_path,
+        opener: Opener = opened,
     ) -> "Collection":
         """Make an empty collection.
 
@@ -134,8 +135,8 @@ class Collection:
             m: candidates handed on, as of `Cascade`.
             precision: what embeddings are kept in, "float16" or "float32".
             batch_size: images given to a stage at once.
-            opener: how a later stage opens an image again, given its row; by default as a path,
-                which must not have changed since.
+            opener: how a later stage opens an image again, given its row; by default a file, which
+                must not have changed since, or whatever else `cascade.photos` finds.
 
         Raises:
             CollectionError: there is something at that path, it can't be written, or lancedb isn't
@@ -155,7 +156,7 @@ class Collection:
         stages: Sequence[Encoder] | None = None,
         m: Sequence[int] | None = None,
         batch_size: int = 32,
-        opener: Opener = opened_as_path,
+        opener: Opener = opened,
         device: str = "cpu",
     ) -> "Collection":
         """Open a collection.
@@ -191,7 +192,7 @@ class Collection:
         m: Sequence[int] | None = None,
         precision: str = "float16",
         batch_size: int = 32,
-        opener: Opener = opened_as_path,
+        opener: Opener = opened,
     ) -> "Collection":
         """Make a collection that ends with this process; arguments as of `create`."""
         record = _record(stages, m, precision, batch_size)
@@ -277,23 +278,38 @@ class Collection:
         return adding.total
 
     def update(self, key: str, row: ImageRow) -> None:
-        """Change an image's row, its key too: a file that was moved keeps its embeddings.
+        """Change an image's row; see `update_many`."""
+        self.update_many({key: row})
+
+    def update_many(self, rows: Mapping[str, ImageRow]) -> None:
+        """Change images' rows, their keys too, in one step: what was moved keeps its embeddings.
+
+        Args:
+            rows: of images by the keys that they have now.
 
         Raises:
-            ValueError: there is no image of that key, or the row's key is another image's.
+            ValueError: there is no image of a key, or a row's key is another image's.
             CollectionError: the directory can't be written.
         """
+        if not rows:
+            return
         with self._store.writing(), self._lock:
             view = self._current()
-            at = view.id_of(key)
-            if at is None:
-                raise ValueError(f"there is no image {key!r}")
-            if row.key != key and view.id_of(row.key) is not None:
-                raise ValueError(f"the key {row.key!r} is in use already: keys must be different")
-            known = view.row(key)
-            if known is None or (known.reason is None) != (row.reason is None):
-                raise ValueError(f"{key!r} can't become or cease to be a skipped image: add it")
-            self._store.change([at], [row])
+            ids: list[int] = []
+            for key, row in rows.items():
+                at, known = view.id_of(key), view.row(key)
+                if at is None or known is None:
+                    raise ValueError(f"there is no image {key!r}")
+                if row.key != key and view.id_of(row.key) is not None:
+                    raise ValueError(
+                        f"the key {row.key!r} is in use already: keys must be different"
+                    )
+                if (known.reason is None) != (row.reason is None):
+                    raise ValueError(f"{key!r} can't become or cease to be a skipped image: add it")
+                ids.append(at)
+            if len({row.key for row in rows.values()}) < len(rows):
+                raise ValueError("two images would have the same key: keys must be different")
+            self._store.change(ids, list(rows.values()))
             view.refresh()
 
     def remove(self, keys: Iterable[str]) -> int:
@@ -322,10 +338,14 @@ class Collection:
         return self._current().cascade.search_many(texts, k, refined)
 
     def search_embeddings(
-        self, queries: Sequence[Tensor], k: int, refined: bool = False
+        self,
+        queries: Sequence[Tensor],
+        k: int,
+        refined: bool = False,
+        watch: Watch | None = None,
     ) -> list[list[Hit]]:
         """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
-        return self._current().cascade.search_embeddings(queries, k, refined)
+        return self._current().cascade.search_embeddings(queries, k, refined, watch)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """The embeddings of queries for each stage; see `Cascade.encode_texts`."""

@@ -5,7 +5,7 @@ core. Threads are enough: decoders and tensors let go of the interpreter while t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -35,7 +35,7 @@ def ahead(
     expected: tuple[type[Exception], ...],
     threads: int = 4,
     waiting: int = 64,
-) -> Iterator[Ready[Item, Prepared]]:
+) -> Generator[Ready[Item, Prepared], None, None]:
     """Items in their order, each prepared in one of several threads before it is asked for.
 
     When this ends, in whatever way, no thread is left; what they were doing is brought to its end,

@@ -4,11 +4,29 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.images import ImageSource
+from cascade.images import ImageSource, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.photos.archives import lies_there, read_member
 from cascade.photos.data_sets import has_row, image_at
+from cascade.storing.rows import ImageRow
 from corpora import CorpusError
+
+
+def opened(row: ImageRow) -> ImageSource:
+    """What a stage is given of the image of a row, whose `uri` may also be a plain path.
+
+    Raises:
+        UnreadableImage: it is gone, or another than when the row was written, as far as size and
+            time of change say.
+    """
+    try:
+        address = address_of(row.uri)
+    except ValueError:
+        return _unchanged(row, row.uri)
+    if isinstance(address, FileAddress):
+        path = _unchanged(row, address.path, size=address.member is None)
+        return path if address.member is None else Reopened(row.uri)
+    return Reopened(row.uri)
 
 
 def source_of(uri: str) -> ImageSource:
@@ -55,3 +73,17 @@ def is_there(uri: str) -> bool:
     except (OSError, CorpusError):
         return True
     return True
+
+
+def _unchanged(row: ImageRow, path: str, size: bool = True) -> str:
+    """A path, if its file is still that of a row; `size`: whether the row has the file's size."""
+    if row.size is None and row.modified is None:
+        return path
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UnreadableImage(f"cannot read the image {path}: {error.strerror}") from error
+    same = not size or row.size in (None, found.st_size)
+    if not same or row.modified not in (None, found.st_mtime_ns):
+        raise UnreadableImage(f"{path} has changed since it was added: add it again")
+    return path

@@ -1,0 +1,183 @@
+"""Keeping a collection what a person's photos are: new and changed ones are encoded, the rest stays.
+
+Between places where photos lie (`cascade.photos`) and the collection. Photos are read, hashed and
+decoded in threads ahead of the first stage. Whatever ends a run, the next one goes on where it was.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeAlias
+
+from cascade.collecting.offers import Added
+from cascade.collecting.recalling import RecalledStage
+from cascade.collection import Collection
+from cascade.images import ImageSource, UnreadableImage
+from cascade.photos.ahead import Failed, ahead
+from cascade.photos.changes import Change, Kind, changes
+from cascade.photos.finding import Photos
+from cascade.photos.opening import is_there, opened
+from cascade.photos.reading import digest_at, read, reason_of
+from cascade.stage import Stage
+from cascade.storing.rows import ImageRow
+
+_AT_ONCE = 1000
+"""Images that were moved whose rows are changed in one commit."""
+_Addition: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource]"
+_OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
+
+
+@dataclass
+class Upkeep:
+    """What a run has found and done so far.
+
+    Attributes:
+        found: photos that were looked at, those skipped before included.
+        kinds: what has become of how many.
+        added: what became of those that went into the collection, as far as it lasts.
+        pruned: rows removed because their photos are gone.
+        skipped: why photos were skipped in this run, by key.
+        vanished: photos that were there when they were found and gone when they were to be read.
+    """
+
+    found: int = 0
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    added: Added = field(default_factory=Added)
+    pruned: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    vanished: int = 0
+
+
+def bring_up_to_date(
+    collection: Collection,
+    photos: Photos,
+    prune: bool = False,
+    retry: bool = False,
+    threads: int = 2,
+    progress: Callable[[Upkeep], None] | None = None,
+) -> Upkeep:
+    """Make a collection hold the photos that there are.
+
+    Args:
+        collection: what holds them.
+        photos: where they are.
+        prune: remove images that these places had and that are no longer there; else they stay.
+        retry: also read again what was skipped before and hasn't changed since.
+        threads: that read and decode.
+        progress: told after each photo, and after each commit.
+
+    Returns:
+        What was found and done.
+
+    Raises:
+        CollectionError: the collection can't be written.
+        CorpusError: a data set can't be loaded.
+    """
+    return _Run(collection, photos, prune, retry, threads, progress).run()
+
+
+@dataclass
+class _Run:
+    collection: Collection
+    photos: Photos
+    prune: bool
+    retry: bool
+    threads: int
+    progress: Callable[[Upkeep], None] | None
+    done: Upkeep = field(default_factory=Upkeep)
+    moved: dict[str, ImageRow] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+    def run(self) -> Upkeep:
+        with closing(self._additions()) as additions:
+            self.collection.add(additions, self._committed)
+        self._move()
+        if self.prune:
+            self.done.pruned = self.collection.remove(self.gone)
+        self._tell()
+        return self.done
+
+    def _additions(self) -> Generator[_Addition, None, None]:
+        """What is added: rows with a reason, rows that only say more, and images ready to encode."""
+        prepare = partial(_prepared, _decoder(self.collection))
+        with closing(ahead(self._to_read(), prepare, _OF_ONE_IMAGE, self.threads)) as prepared:
+            for ready in prepared:
+                addition = ready.prepared
+                if isinstance(addition, Failed):
+                    if isinstance(addition.error.__cause__, FileNotFoundError):
+                        self.done.vanished += 1
+                        continue
+                    # without size and time, so that the next run tries again
+                    row = replace(ready.item.row, size=None, modified=None, digest=None)
+                    addition = replace(row, reason=reason_of(addition.error, row))
+                row = addition[0] if isinstance(addition, tuple) else addition
+                if row.reason is not None:
+                    self.done.skipped[row.key] = row.reason
+                yield addition
+
+    def _to_read(self) -> Iterator[Change]:
+        """The changes that concern what is added; the others are dealt with here."""
+        known = self.collection.rows()
+        there = partial(_is_there, is_there)
+        for change in changes(known, self.photos, digest_at, there, self.photos.covers):
+            kind, row = change.kind, change.row
+            self.done.kinds[kind] += 1
+            self.done.found += kind is not Kind.GONE
+            if kind is Kind.MOVED and change.before is not None:
+                self.moved[change.before.key] = row
+                if len(self.moved) >= _AT_ONCE:
+                    self._move()
+            elif kind is Kind.GONE:
+                self.gone.append(row.key)
+            elif kind is not Kind.UNCHANGED or (self.retry and row.reason and row.size):
+                yield change
+            elif row.reason is not None:
+                self.done.skipped[row.key] = row.reason
+            self._tell()
+
+    def _move(self) -> None:
+        self.collection.update_many(self.moved)
+        self.moved = {}
+
+    def _committed(self, added: Added) -> None:
+        self.done.added += added
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress(self.done)
+
+
+def _is_there(look: Callable[[str], bool], row: ImageRow) -> bool:
+    try:
+        return look(row.uri)
+    except ValueError:  # a plain path, as of images that a program has added
+        return True
+
+
+def _decoder(collection: Collection) -> Stage | None:
+    """The first stage, if images can be prepared for it ahead."""
+    first = collection.stages[0]
+    if isinstance(first, RecalledStage):
+        return first.stage
+    return first if isinstance(first, Stage) else None
+
+
+def _prepared(stage: Stage | None, change: Change) -> _Addition:
+    """The photo read and ready for the stage, or its row, with a reason if it can't be decoded.
+
+    Raises:
+        UnreadableImage: it can't be read.
+    """
+    unread = change.row.size is None or change.kind is Kind.TOUCHED
+    if unread and (change.row.reason is not None or change.kind is Kind.TOUCHED):
+        return change.row
+    found = read(replace(change.row, reason=None))
+    if stage is None:
+        return found.row, found.source
+    try:
+        return found.row, stage.prepare(found.source, partial(opened, found.row))
+    except _OF_ONE_IMAGE as error:
+        return replace(found.row, reason=reason_of(error, found.row))
