@@ -1,4 +1,4 @@
-"""Keeping a collection what a person's photos are: new and changed ones are encoded, the rest stays.
+"""Keeping a collection what a person's photos are: what is new is encoded, the rest stays.
 
 Between places where photos lie (`cascade.photos`) and the collection. Photos are read, hashed and
 decoded in threads ahead of the first stage. Whatever ends a run, the next one goes on where it was.
@@ -100,8 +100,8 @@ class _Run:
         return self.done
 
     def _additions(self) -> Generator[_Addition, None, None]:
-        """What is added: rows with a reason, rows that only say more, and images ready to encode."""
-        prepare = partial(_prepared, _decoder(self.collection))
+        """What is added: rows alone, and rows with images that are ready to encode."""
+        prepare = partial(_prepared, self.collection)
         with closing(ahead(self._to_read(), prepare, _OF_ONE_IMAGE, self.threads)) as prepared:
             for ready in prepared:
                 addition = ready.prepared
@@ -158,14 +158,14 @@ def _is_there(look: Callable[[str], bool], row: ImageRow) -> bool:
 
 
 def _decoder(collection: Collection) -> Stage | None:
-    """The first stage, if images can be prepared for it ahead."""
+    """The first stage, loaded, if images can be prepared for it ahead."""
     first = collection.stages[0]
     if isinstance(first, RecalledStage):
         return first.stage
     return first if isinstance(first, Stage) else None
 
 
-def _prepared(stage: Stage | None, change: Change) -> _Addition:
+def _prepared(collection: Collection, change: Change) -> _Addition:
     """The photo read and ready for the stage, or its row, with a reason if it can't be decoded.
 
     Raises:
@@ -175,6 +175,7 @@ def _prepared(stage: Stage | None, change: Change) -> _Addition:
     if unread and (change.row.reason is not None or change.kind is Kind.TOUCHED):
         return change.row
     found = read(replace(change.row, reason=None))
+    stage = _decoder(collection)
     if stage is None:
         return found.row, found.source
     try:

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 from commands.errors import UsageError
-from commands.flags import ConfigOption, flag_of
+from commands.flags import Argument, ConfigOption, flag_of, marks_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,9 @@ def file_entries(path: str | Path, options: type[ConfigOption]) -> dict[str, lis
         entries = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {path}: {error}") from error
-    known = {field.name for field in fields(options)} - {"config"}
+    hints = get_type_hints(options, include_extras=True)
+    known = {name for name in hints if not any(marks_of(hints[name], Argument))}
+    known &= {field.name for field in fields(options)} - {"config"}
     found: dict[str, list[str]] = {}
     for name, value in entries.items():
         option = name.replace("-", "_")

@@ -10,7 +10,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
 
@@ -49,6 +58,19 @@ class Writes:
     """Marks a field that names an output: published without its directory."""
 
 
+class Argument:
+    """Marks a field that a command line gives by its place, without a flag."""
+
+
+class Verbatim:
+    """Marks a field whose values may hold commas; others are lists that commas part."""
+
+
+Marked = TypeVar("Marked")
+Positional: TypeAlias = Annotated[Marked, tyro.conf.Positional, Argument()]
+"""Given by its place: a TOML file can't set it."""
+NotSplit: TypeAlias = Annotated[Marked, Verbatim()]
+"""Several values, each as it was typed."""
 Count = Annotated[int, Bounds(1)]
 NumberFromZero = Annotated[int, Bounds(0)]
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
@@ -57,6 +79,8 @@ Share = Annotated[float, Bounds(0, 1, low_open=True)]
 Checkpoint = Annotated[str, Reads(checkpoint=True)]
 """A directory, a hub name, or `open_clip:` with a name of open_clip's and perhaps a file."""
 ReadPath = Annotated[Path, Reads()]
+Place = Annotated[str, Reads()]
+"""Files, or another source of them; a word that a command knows."""
 StagePath = Annotated[Path, Reads(checkpoint=True)]
 WrittenPath = Annotated[Path, Writes()]
 

@@ -15,7 +15,15 @@ import tyro
 
 from commands.config_file import file_entries, flags_of
 from commands.errors import UsageError
-from commands.flags import ConfigOption, Options, flag_of, refuse_exclusive, unread_of
+from commands.flags import (
+    ConfigOption,
+    Options,
+    Verbatim,
+    flag_of,
+    marks_of,
+    refuse_exclusive,
+    unread_of,
+)
 from commands.program import program_name
 
 
@@ -115,10 +123,13 @@ def _by_name(arguments: Sequence[str], options: type[ConfigOption]) -> dict[str,
 def _split_lists(arguments: Sequence[str], options: type[ConfigOption]) -> list[str]:
     """The command line with `--flag a,b` as `--flag a b`, for flags that take several values."""
     hints = get_type_hints(options)
+    marked = get_type_hints(options, include_extras=True)
     several = {
         flag_of(name)
         for name, hint in hints.items()
-        if get_origin(hint) is tuple and get_args(hint)[0] is not Path
+        if get_origin(hint) is tuple
+        and get_args(hint)[0] is not Path
+        and not any(marks_of(marked[name], Verbatim))
     }
     split, splitting = [], False
     for argument in arguments:

@@ -21,13 +21,16 @@ def printable(text: object) -> str:
     )
 
 
-def console() -> Console:
+def console(to_error: bool = False) -> Console:
     """The console for tables: as wide as the terminal, or wide enough for a file.
 
     Text is printed verbatim: brackets and colons in a name are not markup.
+
+    Args:
+        to_error: print to standard error, where standard output is for another program to read.
     """
-    width = None if sys.stdout.isatty() else _FILE_WIDTH
-    return _Console(width=width, markup=False, emoji=False, highlight=False)
+    width = None if (sys.stderr if to_error else sys.stdout).isatty() else _FILE_WIDTH
+    return _Console(width=width, markup=False, emoji=False, highlight=False, stderr=to_error)
 
 
 @contextmanager

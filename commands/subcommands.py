@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 GROUPS = {
     "compress": "make a tower cheaper",
+    "search": "search your own photos",
     "measure": "measure recall and seconds",
     "draw": "draw figures from results and reports",
     "demo": "the demo checkpoint",
@@ -109,6 +110,24 @@ SUBCOMMANDS = (
         "compress.distill",
         "compress",
         "Train a small image encoder of timm towards the full tower's embeddings.",
+    ),
+    Subcommand(
+        "index",
+        "cascade.index",
+        "search",
+        "Make photos searchable; only what is new or changed is read, and a cut-off run goes on.",
+    ),
+    Subcommand(
+        "search",
+        "cascade.search",
+        "search",
+        "Find photos of a collection by words, by an example, or by both.",
+    ),
+    Subcommand(
+        "status",
+        "cascade.status",
+        "search",
+        "Say what a collection holds, how far each stage has come, and what was skipped.",
     ),
     Subcommand(
         "experiment",

@@ -94,6 +94,8 @@ def open_image(
 
 
 def _undecoded(name: str, error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):  # whose message names an object in memory
+        return f"{name}: can't be decoded (it is no picture of a kind that is read here)"
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return f"{name}: can't be decoded ({reason})"
 

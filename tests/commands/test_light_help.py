@@ -39,6 +39,8 @@ REFUSED = {
     "resolution": (["--choose-from", "96", "96"],),
     "experiment": (["--tower", "text"], ["--m", "50", "10"]),
     "patches": ([], ["--stage", "nowhere"]),
+    "index": ([], ["-", "--prune"], ["--m", "0"]),
+    "search": ([], ["photos.cascade"], ["photos.cascade", "dog", "--queries", "file"]),
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
     "text-conditioned": (["--m", "10"], ["--keep"]),

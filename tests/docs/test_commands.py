@@ -13,7 +13,7 @@ from commands.flags import ConfigOption
 from commands.parsing import parse
 from tests.docs.markdown import ROOT, blocks, commands, inline_commands, name, pages
 
-PACKAGES = ("compress", "evaluation", "figures", "demo")
+PACKAGES = ("cascade", "compress", "evaluation", "figures", "demo")
 VARIABLES = {
     variable: variable.lower()
     for variable in ("COCO", "FLICKR30K", "FLICKR8K", "CLIP_PHOTOS", "PHOTOS200")

@@ -1,0 +1,134 @@
+"""Indexing: the photos at some places become a collection that is searched, now and later.
+
+    python -m cascade.index ~/Pictures --into photos.cascade --first DIR --last NAME
+
+Only what is new or changed is encoded. Whatever ends a run, the next one goes on where it was.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cascade.terminal.command import run_command
+from commands.errors import UsageError
+from commands.flags import (
+    Checkpoint,
+    ConfigOption,
+    Count,
+    NotSplit,
+    Place,
+    Positional,
+    WrittenPath,
+    by_default,
+)
+from commands.run import main_of
+
+
+@dataclass(frozen=True)
+class IndexOptions(ConfigOption):
+    """Make photos searchable; only what is new or changed is read, and a cut-off run goes on.
+
+    Example: python -m cascade.index ~/Pictures --first DIR --last openai/clip-vit-base-patch16
+    """
+
+    photos: Positional[Annotated[tuple[Place, ...], tyro.conf.arg(metavar="PHOTOS")]] = ()
+    """directories, files, patterns as 'DIR/*.jpg', tars, hub:owner/name, or - for a list"""
+    into: WrittenPath = Path("photos.cascade")
+    """the collection, a directory that is made if it isn't there"""
+    first: Checkpoint | None = None
+    """checkpoint of the cheap first stage, which encodes every photo"""
+    last: Checkpoint | None = None
+    """checkpoint that ranks its candidates; needed to make a collection"""
+    m: Count | None = None
+    """candidates handed from the first stage to the last (50 in a new collection)"""
+    include: NotSplit[tuple[str, ...]] = ()
+    """only files that match one of these, such as '*.jpg' or 'holidays/*'"""
+    exclude: NotSplit[tuple[str, ...]] = ()
+    """no files or folders that match one of these"""
+    prune: bool = False
+    """remove photos that are no longer where they were"""
+    retry: bool = False
+    """also read again what was skipped before"""
+    threads: Annotated[Count | None, by_default("as many as cores")] = None
+    """threads that read and decode ahead of the first stage"""
+    batch_size: Count = 32
+    """photos that pass through a tower at once"""
+    device: str = "cpu"
+    """where the towers run: cpu, cuda, mps"""
+    other_base: bool = False
+    """let the first stage be made from another checkpoint than --last"""
+
+    def check(self) -> None:
+        """Raise `UsageError` if there is nothing to index."""
+        super().check()
+        if not self.photos:
+            raise UsageError(
+                "name the photos to index: directories, files, patterns, tars, hub:owner/name, or "
+                "- for a list on standard input"
+            )
+        if self.prune and self.photos == ("-",):
+            raise UsageError("--prune has no effect with -: a list doesn't say what is gone")
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("cascade.index"), IndexOptions, "cascade.index")
+
+from cascade.photos.changes import Kind
+from cascade.photos.finding import Photos
+from cascade.photos.patterns import Patterns
+from cascade.terminal.collections import opened_or_made
+from cascade.terminal.progress import progress_of
+from cascade.terminal.skipped import by_reason
+from cascade.upkeep import Upkeep, bring_up_to_date
+from commands.screen import console
+
+
+def main(options: IndexOptions) -> None:
+    """Bring the collection up to date and say what was done."""
+    photos = Photos.at(options.photos, Patterns(options.include, options.exclude))
+    with opened_or_made(
+        options.into,
+        options.first,
+        options.last,
+        options.m,
+        options.batch_size,
+        options.device,
+        options.other_base,
+    ) as collection:
+        begun = time.perf_counter()
+        threads = options.threads or os.cpu_count() or 1
+        with progress_of(photos) as bar:
+            done = bring_up_to_date(collection, photos, options.prune, options.retry, threads, bar)
+        seconds = time.perf_counter() - begun
+        _say(done, photos, options, len(collection), seconds)
+
+
+def _say(done: Upkeep, photos: Photos, options: IndexOptions, images: int, seconds: float) -> None:
+    """What was done, what was skipped, and where it is."""
+    screen = console()
+    kinds = done.kinds
+    parts = [
+        (done.added.added, "new"),
+        (done.added.replaced, "changed"),
+        (kinds[Kind.MOVED], "moved"),
+        (kinds[Kind.TOUCHED] + kinds[Kind.UNCHANGED], "unchanged"),
+        (done.vanished, "gone before they were read"),
+        (done.pruned, "removed"),
+    ]
+    said = [f"{number:,} {what}" for number, what in parts if number]
+    screen.print(f"{done.found:,} photos in {seconds:.1f} s: {', '.join(said) or 'nothing new'}")
+    if not done.found:
+        screen.print(f"no photos were found at {' '.join(options.photos)}")
+    gone = kinds[Kind.GONE] - done.pruned
+    if gone > 0 and not options.prune:
+        screen.print(f"{gone:,} are no longer where they were: --prune removes them")
+    if done.skipped:
+        screen.print(by_reason(done.skipped))
+    if photos.ignored:
+        counted = [f"{number:,} × {kind}" for kind, number in photos.ignored.most_common()]
+        screen.print(f"passed over: {', '.join(counted)}")
+    screen.print(f"wrote {options.into}: {images:,} photos can be searched")

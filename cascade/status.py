@@ -1,0 +1,76 @@
+"""What a collection holds.
+
+python -m cascade.status photos.cascade --skipped
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cascade.terminal.command import run_command
+from commands.flags import ConfigOption, Positional, ReadPath
+from commands.run import main_of
+
+
+@dataclass(frozen=True)
+class StatusOptions(ConfigOption):
+    """Say what a collection holds, how far each stage has come, and what was skipped.
+
+    Example: python -m cascade.status photos.cascade --skipped
+    """
+
+    collection: Positional[Annotated[ReadPath, tyro.conf.arg(metavar="COLLECTION")]] = Path(
+        "photos.cascade"
+    )
+    """the collection, as cascade.index made it"""
+    skipped: bool = False
+    """list every photo that was skipped, with the reason"""
+    json: bool = False
+    """print it as one line of JSON"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("cascade.status"), StatusOptions, "cascade.status")
+
+import json
+from dataclasses import fields
+
+from rich.table import Table
+
+from cascade.collecting.record import Record
+from cascade.collection import Collection, Status
+from cascade.terminal.skipped import by_reason, one_by_one
+from commands.screen import console, printable
+
+_ENTRIES = [field.name for field in fields(Status)]
+
+
+def main(options: StatusOptions) -> None:
+    """Read the collection and show it; no checkpoint is loaded."""
+    record = Record.read(options.collection)
+    with Collection.open(options.collection) as collection:
+        status, skipped = collection.status(), collection.skipped
+    if options.json:
+        entry = {name: getattr(status, name) for name in _ENTRIES}
+        entry["checkpoints"] = [stage.checkpoint for stage in record.stages]
+        if options.skipped:
+            entry["reasons"] = skipped
+        print(json.dumps(entry, ensure_ascii=False))
+        return
+    screen = console()
+    screen.print(
+        f"{printable(options.collection)}: {status.images:,} photos, "
+        f"{sum(status.skipped.values()):,} skipped, {status.nbytes / 1e6:,.1f} MB"
+    )
+    table = Table("stage", "checkpoint", "encoded", "share", "hands on")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for place, (stage, encoded) in enumerate(zip(record.stages, status.encoded, strict=True)):
+        share = f"{encoded / status.images:.1%}" if status.images else "–"
+        handed = f"{status.m[place]:,}" if place < len(status.m) else ""
+        table.add_row(str(place + 1), printable(stage), f"{encoded:,}", share, handed)
+    screen.print(table)
+    if skipped:
+        screen.print(one_by_one(skipped) if options.skipped else by_reason(skipped))

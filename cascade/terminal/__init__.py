@@ -1,0 +1,1 @@
+"""What the commands of the search engine show: bars, tables, contact sheets."""

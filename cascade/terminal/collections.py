@@ -1,0 +1,86 @@
+"""The collection that a command line names: made with its stages, or opened."""
+
+from pathlib import Path
+
+from cascade.collecting.record import FILE
+from cascade.collection import Collection
+from cascade.stage import NoTextTowerError, Stage
+from commands.errors import UsageError
+from commands.screen import announced
+from pruning_mechanism import TowerError, read_record
+from pruning_mechanism.checkpoints.checkpoint import fingerprint
+
+
+def opened_or_made(
+    path: Path,
+    first: str | None,
+    last: str | None,
+    m: int | None,
+    batch_size: int,
+    device: str,
+    other_base: bool = False,
+) -> Collection:
+    """A collection with these stages; an existing one may do without being told them.
+
+    Args:
+        path: its directory.
+        first: the checkpoint of the first stage; None: there is only one stage.
+        last: the checkpoint of the last stage; None: what the collection was made with.
+        m: candidates handed from the first to the last.
+        batch_size: images given to a stage at once.
+        device: where stages run.
+        other_base: whether the first stage may have been made from another checkpoint than the
+            last.
+
+    Raises:
+        UsageError: there is no such collection and no stages to make one with, or they don't go
+            together.
+        CollectionError: it can't be opened or made, or was made with other stages.
+        TowerError: a checkpoint can't be loaded.
+    """
+    candidates = None if m is None else [m]
+    exists = (path / FILE).is_file()
+    if last is None:
+        if first is not None:
+            raise UsageError("--first needs --last, the stage that ranks its candidates")
+        if not exists:
+            raise UsageError(
+                f"{path} isn't there yet: name the checkpoints to make it with, as in --first "
+                "results/joint-mac-0.07 --last openai/clip-vit-base-patch16 (--last alone searches "
+                "with one stage)"
+            )
+        return Collection.open(path, m=candidates, batch_size=batch_size, device=device)
+    with announced("loading checkpoints"):
+        stages = _stages(first, last, batch_size, device, other_base)
+    if exists:
+        return Collection.open(path, stages, candidates, batch_size)
+    return Collection.create(path, stages, candidates, batch_size=batch_size)
+
+
+def _stages(
+    first: str | None, last: str, batch_size: int, device: str, other_base: bool
+) -> list[Stage]:
+    full = Stage.load(last, device, batch_size)
+    if first is None:
+        return [full]
+    try:
+        return [Stage.load(first, device, batch_size), full]
+    except NoTextTowerError:
+        if not other_base and not _may_belong(first, last, full):
+            raise UsageError(
+                f"--first {first} was made from another checkpoint than --last {last}, so its "
+                "embeddings may not fit that one's texts: name the checkpoint that it was made "
+                "from, or pass --other-base"
+            ) from None
+        return [Stage.load(first, device, batch_size, texts=full), full]
+
+
+def _may_belong(first: str, last: str, full: Stage) -> bool:
+    """Whether a first stage was made from, or aligned to, the last, unless its record denies it."""
+    try:
+        record = read_record(Path(first))
+    except (TowerError, OSError):
+        return True
+    if record is None:
+        return True
+    return fingerprint(last, full.model) in (record.base_fingerprint, *record.settings.values())

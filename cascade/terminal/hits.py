@@ -1,0 +1,115 @@
+"""Hits as a table with paths to click on, as lines of JSON, or as a page of thumbnails."""
+
+import base64
+import html
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from cascade.cascade import Hit
+from cascade.collection import Collection
+from cascade.images import UnreadableImage, open_image
+from cascade.photos.addresses import FileAddress, address_of
+from cascade.photos.opening import opened
+from cascade.storing.rows import ImageRow
+from commands.screen import printable
+
+_THUMBNAIL = 256
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; font-family: sans-serif }}
+main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)) }}
+figure {{ margin: 0 }} img {{ width: 100%; height: 14rem; object-fit: contain }}
+figcaption {{ font-size: .8rem; overflow-wrap: anywhere }}
+</style><h1>{title}</h1><main>
+{figures}
+</main></html>
+"""
+
+
+def table(hits: Sequence[Hit], collection: Collection, title: str | None) -> Table:
+    """A row for each hit; in a terminal its path opens the photo."""
+    found = Table("", "score", "stage", "photo", title=title and printable(title))
+    for column in found.columns[:3]:
+        column.justify = "right"
+    found.columns[3].overflow = "fold"
+    for rank, hit in enumerate(hits, start=1):
+        row = collection.row(str(hit.key))
+        link = None if row is None else file_uri(row)
+        path = Text(printable(hit.key), Style(link=link) if link else "")
+        found.add_row(str(rank), f"{hit.score:.3f}", str(hit.stage + 1), path)
+    return found
+
+
+def json_line(query: str, rank: int, hit: Hit, row: ImageRow | None) -> str:
+    """A hit as one line; `stage` counts from 0, as in a program."""
+    entry = {
+        "query": query,
+        "rank": rank,
+        "key": hit.key,
+        "score": hit.score,
+        "stage": hit.stage,
+        "uri": None if row is None else row.uri,
+    }
+    return json.dumps(entry, ensure_ascii=False)
+
+
+def file_uri(row: ImageRow) -> str | None:
+    """The address of the file that a photo is, or lies in; None: it is in no file."""
+    try:
+        address = address_of(row.uri)
+    except ValueError:  # a plain path, as of images that a program has added
+        return Path(row.uri).absolute().as_uri()
+    if not isinstance(address, FileAddress):
+        return None
+    return row.uri.partition("?")[0].partition("#")[0]
+
+
+def contact_sheet(results: Sequence[tuple[str, Sequence[Hit]]], collection: Collection) -> Path:
+    """Write a page of thumbnails into the directory for temporary files; it loads nothing else."""
+    figures = []
+    for query, hits in results:
+        if len(results) > 1:
+            figures.append(f'<h2 style="grid-column: 1 / -1">{_escaped(query)}</h2>')
+        figures += [_figure(rank, hit, collection) for rank, hit in enumerate(hits, start=1)]
+    title = _escaped(results[0][0] if len(results) == 1 else f"{len(results)} queries")
+    handle, name = tempfile.mkstemp(prefix="clip-cascade-", suffix=".html")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(_PAGE.format(title=title, figures="\n".join(figures)))
+    return Path(name)
+
+
+def _figure(rank: int, hit: Hit, collection: Collection) -> str:
+    row = collection.row(str(hit.key))
+    caption = f"{rank}. {_escaped(hit.key)}<br>{hit.score:.3f}"
+    link = None if row is None else file_uri(row)
+    picture = "" if row is None else _picture(row)
+    if link:
+        picture = f'<a href="{html.escape(link)}">{picture}</a>'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _picture(row: ImageRow) -> str:
+    """A thumbnail as a part of the page, or why there is none."""
+    try:
+        image = open_image(opened(row), at_least=_THUMBNAIL)
+    except UnreadableImage as error:
+        return _escaped(error)
+    image.thumbnail((2 * _THUMBNAIL, 2 * _THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    content = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<img alt="{_escaped(row.key)}" src="data:image/jpeg;base64,{content}">'
+
+
+def _escaped(text: object) -> str:
+    return html.escape(printable(text))
