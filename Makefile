@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-thorough coverage bench lint docs clean
+.PHONY: demo search test test-fast test-thorough coverage bench lint docs clean
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,15 @@ demo: .venv/ready  ## compress the demo checkpoint, search with the cascade, mea
 	@echo "4/4 draw"
 	@$(BIN)/python -m figures.pareto --report results/demo/report.json --overwrite
 	@$(BIN)/python -m demo.closing --report results/demo/report.json
+
+search: .venv/ready  ## a collection of 300 drawn scenes, made by two stages, asked three queries
+	@echo "1/3 draw"
+	@$(BIN)/python -m demo.scenes --images 300 --output results/search/scenes --overwrite
+	@echo "2/3 index"
+	@$(BIN)/python -m cascade.index results/search/scenes --into results/search/scenes.cascade \
+		--first demo/clip-scenes-first --last demo/clip-scenes
+	@echo "3/3 search"
+	@$(BIN)/python -m cascade.search results/search/scenes.cascade --queries demo/queries.txt -k 3
 
 test: .venv/ready lint  ## lint and the tests, each on one thread, as many at once as there are cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -238,6 +238,12 @@ SUBCOMMANDS = (
         "Make a first stage by the joint rule; the defaults made demo/clip-scenes-first.",
     ),
     Subcommand(
+        "demo-scenes",
+        "demo.scenes",
+        "demo",
+        "Draw held-out scenes into files, to index and search.",
+    ),
+    Subcommand(
         "demo-train",
         "demo.train",
         "demo",

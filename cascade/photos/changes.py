@@ -113,8 +113,9 @@ def _of_known(row: ImageRow, before: ImageRow, digest: Callable[[ImageRow], str 
         return Change(Kind.UNCHANGED if row.reason == before.reason else Kind.CHANGED, row, before)
     as_before = replace(row, digest=before.digest, reason=before.reason, metadata=before.metadata)
     noted = (before.size, before.modified)
-    if noted == (row.size, row.modified) and None not in noted and row.uri == before.uri:
-        return Change(Kind.UNCHANGED, as_before, before)
+    if noted == (row.size, row.modified) and None not in noted:
+        same = row.uri == before.uri  # else a program has written it in another way
+        return Change(Kind.UNCHANGED if same else Kind.TOUCHED, as_before, before)
     if row.size == before.size and before.digest is not None:
         row = replace(row, digest=digest(row))
         if row.digest == before.digest:

@@ -50,6 +50,7 @@ from compress.sensitivity import SensitivityOptions
 from demo.closing import ClosingOptions
 from demo.first_stage import FirstStageOptions
 from demo.probe import ProbeOptions
+from demo.scenes import ScenesOptions
 from demo.train import Recipe
 from evaluation.cascade import CascadeOptions
 from evaluation.equal_time import EqualTimeOptions
@@ -88,6 +89,7 @@ COMMANDS = {
     "demo.closing": ClosingOptions,
     "demo.first_stage": FirstStageOptions,
     "demo.probe": ProbeOptions,
+    "demo.scenes": ScenesOptions,
     "demo.train": Recipe,
     "evaluation.cascade": CascadeOptions,
     "evaluation.equal_time": EqualTimeOptions,

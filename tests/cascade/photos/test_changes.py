@@ -102,6 +102,11 @@ def test_nothing_is_read_of_what_is_as_it_was():
     assert one([A], [ImageRow("b", "file://b", 9, 1)], digest, lambda _: True).kind is Kind.NEW
 
 
+def test_another_way_to_write_the_same_file_is_no_change_of_it():
+    (change,) = changes([replace(A, uri="/a")], [replace(A, digest=None)], None, None)
+    assert (change.kind, change.row) == (Kind.TOUCHED, A)
+
+
 def test_a_copy_is_new_as_long_as_the_original_is_there():
     copy = ImageRow("b", "file://b", 3, 1)
     (change,) = changes([A], [copy], lambda _: "one", lambda _: True)
