@@ -370,7 +370,8 @@ class Cascade:
                 seconds = (encoded - begun, time.perf_counter() - encoded)
                 best = _best(contents, rankings[-1], k)
                 new = held.rows.count - before
-                watch(Step(stage.place, candidates.shape[1], new, *seconds, best))
+                images = int((candidates != NOTHING).sum(dim=1).max())
+                watch(Step(stage.place, images, new, *seconds, best))
         return self._hits(contents, rankings, k)
 
     def _handed_on(self, rankings: Sequence[Ranking], stage: int) -> Tensor:

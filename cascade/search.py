@@ -41,6 +41,8 @@ class SearchOptions(ConfigOption):
     """file of queries, one a line, in place of a text"""
     m: Count | None = None
     """candidates that the last stage looks at, other than the collection's own"""
+    refined: bool = False
+    """let the last stage also rank whatever else it has encoded so far"""
     json: bool = False
     """print a line of JSON for each photo"""
     open: bool = False
@@ -107,7 +109,7 @@ def _searched(
     begun = time.perf_counter()
     vectors = _embedded(collection, query)
     embedding = time.perf_counter() - begun
-    (hits,) = collection.search_embeddings(vectors, options.k, steps.append)
+    (hits,) = collection.search_embeddings(vectors, options.k, options.refined, steps.append)
     screen = console()
     if options.json:
         for rank, hit in enumerate(hits, start=1):

@@ -211,6 +211,16 @@ def test_explain_says_what_was_encoded_now(ran, indexed):
     assert "embedding the query" in err
 
 
+def test_a_refined_search_ranks_all_that_is_encoded(ran, indexed):
+    with Collection.open(indexed) as collection:
+        collection.refine()
+    found = []
+    for refined in ([], ["--refined"]):
+        _, out, _ = ran("search", indexed, "a red disc", "-k", 8, "--json", *refined)
+        found.append([entry["stage"] for entry in lines_of(out)])
+    assert found == [[1] * 3 + [0] * 5, [1] * 8]
+
+
 def test_a_contact_sheet_is_written_and_opened(ran, indexed, photos, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
