@@ -7,6 +7,7 @@ Only what is new or changed is encoded. Whatever ends a run, the next one goes o
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from commands.flags import (
     NotSplit,
     Place,
     Positional,
+    Seconds,
     WrittenPath,
     by_default,
 )
@@ -53,6 +55,8 @@ class IndexOptions(ConfigOption):
     """remove photos that are no longer where they were"""
     retry: bool = False
     """also read again what was skipped before"""
+    watch: Seconds | None = None
+    """look again after so many seconds, and so on until Ctrl-C"""
     threads: Annotated[Count | None, by_default("as many as cores")] = None
     """threads that read and decode ahead of the first stage"""
     batch_size: Count = 32
@@ -70,6 +74,8 @@ class IndexOptions(ConfigOption):
                 "name the photos to index: directories, files, patterns, tars, hub:owner/name, or "
                 "- for a list on standard input"
             )
+        if self.watch is not None and "-" in self.photos:
+            raise UsageError("--watch has no effect with -: a list is read only once")
         if self.prune and self.photos == ("-",):
             raise UsageError("--prune has no effect with -: a list doesn't say what is gone")
 
@@ -77,6 +83,7 @@ class IndexOptions(ConfigOption):
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("cascade.index"), IndexOptions, "cascade.index")
 
+from cascade.collection import Collection
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
 from cascade.photos.patterns import Patterns
@@ -88,7 +95,7 @@ from commands.screen import console
 
 
 def main(options: IndexOptions) -> None:
-    """Bring the collection up to date and say what was done."""
+    """Bring the collection up to date and say what was done; perhaps again and again."""
     photos = Photos.at(options.photos, Patterns(options.include, options.exclude))
     with opened_or_made(
         options.into,
@@ -99,11 +106,24 @@ def main(options: IndexOptions) -> None:
         options.device,
         options.other_base,
     ) as collection:
-        begun = time.perf_counter()
-        threads = options.threads or os.cpu_count() or 1
-        with progress_of(photos) as bar:
-            done = bring_up_to_date(collection, photos, options.prune, options.retry, threads, bar)
-        seconds = time.perf_counter() - begun
+        _run(collection, photos, options)
+        while options.watch is not None:
+            time.sleep(options.watch)
+            _run(collection, photos, options, quiet=True)
+
+
+def _run(
+    collection: Collection, photos: Photos, options: IndexOptions, quiet: bool = False
+) -> None:
+    """One look at the photos; `quiet`: nothing is said of one that found nothing to do."""
+    begun = time.perf_counter()
+    threads = options.threads or os.cpu_count() or 1
+    retry = options.retry and not quiet
+    with nullcontext() if quiet else progress_of(photos) as bar:
+        done = bring_up_to_date(collection, photos, options.prune, retry, threads, bar)
+    seconds = time.perf_counter() - begun
+    changed = done.added.added + done.added.replaced + done.kinds[Kind.MOVED] + done.pruned
+    if not quiet or changed:
         _say(done, photos, options, len(collection), seconds)
 
 

@@ -74,6 +74,7 @@ NotSplit: TypeAlias = Annotated[Marked, Verbatim()]
 Count = Annotated[int, Bounds(1)]
 NumberFromZero = Annotated[int, Bounds(0)]
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
+Seconds = Annotated[float, Bounds(0, low_open=True)]
 Share = Annotated[float, Bounds(0, 1, low_open=True)]
 """In (0, 1]."""
 Checkpoint = Annotated[str, Reads(checkpoint=True)]

@@ -120,10 +120,30 @@ def test_patterns_archives_and_lists_are_indexed(ran, indexed, tmp_path, monkeyp
         assert f"{archive}#b.jpg" in collection
 
 
+def test_a_directory_is_watched_until_the_user_ends_it(ran, indexed, photos, monkeypatch):
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            painted(photos / "later.png")
+        if len(waits) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cascade.index.time.sleep", sleep)
+    status, out, err = ran("index", photos, "--into", indexed, "--watch", 5)
+    assert (status, waits) == (130, [5] * 4)
+    assert re.findall(r"(\d+) photos in", out) == ["8", "9"]  # the others found nothing to do
+    assert err.splitlines()[-1].startswith("interrupted: ")
+    with Collection.open(indexed) as collection:
+        assert str(photos / "later.png") in collection
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ([], "name the photos to index"),
+        (["-", "--watch", "3"], "a list is read only once"),
         (["nowhere"], "nowhere: there is no such file or directory"),
         (["-", "--prune"], "a list doesn't say what is gone"),
         ([".", "--into", "new.cascade"], "new.cascade isn't there yet: name the checkpoints"),
