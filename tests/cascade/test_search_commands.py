@@ -386,6 +386,6 @@ def test_killed_many_times_nothing_is_lost_and_nothing_is_there_twice(
         painted(photos / f"more/{number}.png", size=(300, 200))
     into = tmp_path / "k.cascade"
     places = (photos, into, first_directory, clip_directory)
-    check_killed([1 + number % 7 for number in range(60)], 408, places, signal.SIGKILL)
+    check_killed([1 + number % 7 for number in range(20)], 408, places, signal.SIGKILL)
     assert ran("index", photos, "--into", into)[0] == 0
     assert len(held(into)) == 408
