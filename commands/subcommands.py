@@ -124,6 +124,12 @@ SUBCOMMANDS = (
         "Find photos of a collection by words, by an example, or by both.",
     ),
     Subcommand(
+        "refine",
+        "cascade.refine",
+        "search",
+        "Let the last stage encode photos ahead of any query, until a budget is used up.",
+    ),
+    Subcommand(
         "status",
         "cascade.status",
         "search",

@@ -29,7 +29,7 @@ class Bar:
 @contextmanager
 def progress_of(photos: Photos) -> Iterator[Bar]:
     """A bar for a run over these photos; they are counted beside it, which tells the time left."""
-    bar: tqdm[Any] = tqdm(unit="photo", file=sys.stderr, disable=None, dynamic_ncols=True)
+    bar = photo_bar()
     with bar:
         stop = threading.Event()
         counting = threading.Thread(target=_count, args=(photos, bar, stop), daemon=True)
@@ -42,6 +42,11 @@ def progress_of(photos: Photos) -> Iterator[Bar]:
             stop.set()
             if counting.is_alive():
                 counting.join()
+
+
+def photo_bar() -> "tqdm[Any]":
+    """A bar that counts photos; in a file there is none."""
+    return tqdm(unit="photo", file=sys.stderr, disable=None, dynamic_ncols=True)
 
 
 def _count(photos: Photos, bar: "tqdm[Any]", stop: threading.Event) -> None:

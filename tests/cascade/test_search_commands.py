@@ -1,4 +1,4 @@
-"""Indexing, searching and status as a user runs them: real files, checkpoints and store."""
+"""The commands of a collection as a user runs them: real files, checkpoints and store."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from rich.console import Console
 from cascade import Collection
 from cascade.index import IndexOptions
 from cascade.index import main as index_main
+from cascade.refine import RefineOptions
+from cascade.refine import main as refine_main
 from cascade.search import SearchOptions
 from cascade.search import main as search_main
 from cascade.status import StatusOptions
@@ -28,6 +30,7 @@ pytest.importorskip("lancedb")
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "index": (index_main, IndexOptions),
+    "refine": (refine_main, RefineOptions),
     "search": (search_main, SearchOptions),
     "status": (status_main, StatusOptions),
 }
@@ -232,8 +235,10 @@ def test_explain_says_what_was_encoded_now(ran, indexed):
 
 
 def test_a_refined_search_ranks_all_that_is_encoded(ran, indexed):
-    with Collection.open(indexed) as collection:
-        collection.refine()
+    status, out, _ = ran("refine", indexed)
+    assert status == 0
+    assert "encoded 8 photos" in out
+    assert "8 of 8 (100.0%)" in out
     found = []
     for refined in ([], ["--refined"]):
         _, out, _ = ran("search", indexed, "a red disc", "-k", 8, "--json", *refined)
@@ -282,6 +287,29 @@ def test_what_is_wrong_with_a_search_is_one_line(ran, indexed, photos, line, sai
     status, _, err = ran("search", *(word.format(c=indexed, p=photos) for word in line))
     assert status == 2
     assert said in err.splitlines()[-1]
+
+
+# -- refine
+
+
+@pytest.mark.parametrize(
+    ("budget", "encoded"),
+    [(("--images", 4), 7), (("--share", 0.5), 4), (("--images", 4, "--share", 0.25), 3)],
+    ids=["images", "share", "both"],
+)
+def test_refining_stops_at_its_budget(ran, indexed, budget, encoded):
+    ran("search", indexed, "a red disc")  # three are encoded
+    ran("refine", indexed, *budget)
+    _, out, _ = ran("status", indexed, "--json")
+    (entry,) = lines_of(out)
+    assert entry["encoded"] == [8, encoded]
+
+
+def test_one_stage_has_nothing_to_refine(ran, photos, tmp_path, clip_directory):
+    ran("index", photos, "--into", tmp_path / "one", "--last", clip_directory)
+    status, _, said = ran("refine", tmp_path / "one")
+    assert status == 2
+    assert said.splitlines()[-1].endswith("has one stage: there is nothing to refine")
 
 
 # -- status

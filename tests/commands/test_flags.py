@@ -10,6 +10,7 @@ from typing import ClassVar, get_args, get_origin, get_type_hints
 import pytest
 
 from cascade.index import IndexOptions
+from cascade.refine import RefineOptions
 from cascade.search import SearchOptions
 from cascade.status import StatusOptions
 from commands.errors import UsageError
@@ -70,6 +71,7 @@ from figures.repair import RepairOptions
 
 COMMANDS = {
     "cascade.index": IndexOptions,
+    "cascade.refine": RefineOptions,
     "cascade.search": SearchOptions,
     "cascade.status": StatusOptions,
     "compress.align": AlignCommandOptions,

@@ -1,0 +1,75 @@
+"""Refining: the last stage encodes photos that no query has brought up yet.
+
+    python -m cascade.refine photos.cascade --share 0.5
+
+Searches go on meanwhile, in other programs, and find encoded what this one has done.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cascade.terminal.command import run_command
+from commands.flags import ConfigOption, Count, Positional, ReadPath, Seconds, Share
+from commands.run import main_of
+
+
+@dataclass(frozen=True)
+class RefineOptions(ConfigOption):
+    """Let the last stage encode photos ahead of any query, until a budget is used up.
+
+    Those most like photos that queries brought up come first.
+
+    Example: python -m cascade.refine photos.cascade --seconds 600
+    """
+
+    collection: Positional[Annotated[ReadPath, tyro.conf.arg(metavar="COLLECTION")]] = Path(
+        "photos.cascade"
+    )
+    """the collection, as cascade.index made it"""
+    share: Share | None = None
+    """stop once the last stage has encoded this share of the photos (all, without a budget)"""
+    images: Count | None = None
+    """stop after so many photos"""
+    seconds: Seconds | None = None
+    """stop after so many seconds"""
+    batch_size: Count = 32
+    """photos that pass through a tower at once"""
+    device: str = "cpu"
+    """where the towers run: cpu, cuda, mps"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("cascade.refine"), RefineOptions, "cascade.refine")
+
+from cascade.collecting.refining import Budget
+from cascade.collection import Collection
+from cascade.terminal.progress import photo_bar
+from commands.errors import UsageError
+from commands.screen import console
+
+
+def main(options: RefineOptions) -> None:
+    """Encode, and say how far the last stage has come."""
+    budget = Budget(options.images, options.seconds, options.share)
+    with Collection.open(
+        options.collection, batch_size=options.batch_size, device=options.device
+    ) as collection:
+        if len(collection.stages) == 1:
+            raise UsageError(f"{options.collection} has one stage: there is nothing to refine")
+        begun = time.perf_counter()
+        with photo_bar() as bar:
+
+            def shown(encoded: int) -> None:
+                bar.update(encoded)
+
+            done = collection.refine(budget, progress=shown)
+        status = collection.status()
+    share = f" ({status.encoded[-1] / status.images:.1%})" if status.images else ""
+    console().print(
+        f"encoded {done:,} photos in {time.perf_counter() - begun:.1f} s; the last stage has "
+        f"encoded {status.encoded[-1]:,} of {status.images:,}{share}"
+    )
