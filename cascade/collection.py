@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from cascade.collecting.adding import Adding
 from cascade.collecting.offers import Added, Addition, Offer, in_batches
 from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
-from cascade.collecting.record import Record
+from cascade.collecting.record import Plan, Record
 from cascade.collecting.refining import Budget, Refining
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
@@ -230,6 +230,39 @@ class Collection:
         first = {row.key: str(row.reason) for row in list(view.skipped.values())}
         later = {str(key): reason for key, reason in view.cascade.skipped.items()}
         return first | later
+
+    @property
+    def plan(self) -> Plan | None:
+        """What was certified of its m; None: nothing, or of another m."""
+        return self._record.plan
+
+    @property
+    def cascade(self) -> Cascade:
+        """The images as they are now, to read and to measure; adding is the collection's own.
+
+        What its later stages encode is stored within seconds, as that of searches is.
+        """
+        return self._current().cascade
+
+    def adopt(self, m: Sequence[int], plan: Plan | None = None) -> None:
+        """Hand on so many candidates from now on, here and wherever it is opened next.
+
+        Args:
+            m: candidates, as of `Cascade`.
+            plan: what was certified of them.
+
+        Raises:
+            CollectionError: the directory can't be written.
+            ValueError: m doesn't fit the stages.
+        """
+        m = Cascade(self.stages, m).m
+        self.flush()
+        with self._store.writing(), self._lock:
+            self._record = replace(self._record, m=m, plan=plan)
+            if self.path is not None:
+                self._record.write(self.path)
+            self.m = m
+            self._view = self._new_view()
 
     def row(self, key: str) -> ImageRow | None:
         """The row of a key, also of a skipped image; None: there is none."""

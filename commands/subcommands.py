@@ -142,6 +142,12 @@ SUBCOMMANDS = (
         "Compress first stages, put each in front of the full tower, measure recall and seconds.",
     ),
     Subcommand(
+        "plan",
+        "evaluation.plan",
+        "measure",
+        "Choose m for a collection so that its agreement with the full tower is certified.",
+    ),
+    Subcommand(
         "equal-time",
         "evaluation.equal_time",
         "measure",

@@ -1,4 +1,4 @@
-"""The record of a collection: which stages it was made with, how many candidates, what precision.
+"""The record of a collection: its stages, how many candidates and what is certified of them.
 
 One JSON file in its directory, which makes the directory a collection.
 """
@@ -45,12 +45,36 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What was certified when a collection's m was chosen.
+
+    Attributes:
+        k: results that are compared.
+        agreement: the share of the full tower's results that the cascade returns at least.
+        confidence: how sure that is, in (0, 1).
+        queries: how many it was measured on.
+        of: what these were.
+        encoded: images that the full tower ranked then.
+        images: that the collection held then.
+    """
+
+    k: int
+    agreement: float
+    confidence: float
+    queries: int
+    of: str
+    encoded: int
+    images: int
+
+
+@dataclass(frozen=True)
 class Record:
-    """What a collection was made with."""
+    """What a collection was made with, and what was found out about its m since."""
 
     stages: Sequence[StageRecord]
     m: Sequence[int]
     precision: str
+    plan: Plan | None = None
 
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
@@ -103,7 +127,13 @@ def _parsed(entries: dict[str, Any]) -> Record:
     if written > FORMAT:
         raise _NewerError(written)
     stages = [StageRecord(**stage) for stage in entries.pop("stages")]
-    record = Record(stages=stages, m=tuple(map(int, entries.pop("m"))), **entries)
+    plan = entries.pop("plan", None)
+    record = Record(
+        stages=stages,
+        m=tuple(map(int, entries.pop("m"))),
+        plan=None if plan is None else Plan(**plan),
+        **entries,
+    )
     if not stages or entries.keys() != {"precision"}:
         raise ValueError("no stages" if not stages else f"entries {sorted(entries)}")
     return record

@@ -7,7 +7,7 @@ it, bit for bit (`cascade.ranking`).
 import torch
 from torch import Tensor
 
-from cascade.ranking import NOTHING, Ranking, rank_all
+from cascade.ranking import Ranking, rank_all
 from evaluation.planning.certifying import NEVER, Found
 
 _SPARE = 8  # how many more results are looked at for ties
@@ -83,12 +83,6 @@ def best_of_sample(
     more = wanted + _SPARE
     ranking = rank_all(embeddings, queries, more + (own is not None))
     return _others(Ranking(positions[ranking.positions], ranking.scores), own, more)
-
-
-def returned(candidates: Tensor, m: int) -> int:
-    """How many different images the first m candidates of all queries are."""
-    some = candidates[:, :m].unique()
-    return int((some != NOTHING).sum())
 
 
 def _others(ranking: Ranking, own: Tensor | None, wanted: int) -> Ranking:

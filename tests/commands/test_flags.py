@@ -59,6 +59,7 @@ from evaluation.experiment.methods import parse_method, unread_settings
 from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
+from evaluation.plan import PlanOptions
 from evaluation.seeds import SeedsOptions
 from evaluation.table import TableOptions
 from evaluation.text_conditioned import TextConditionedOptions
@@ -98,6 +99,7 @@ COMMANDS = {
     "evaluation.latency": LatencyOptions,
     "evaluation.masking": MaskingExperimentOptions,
     "evaluation.patches": PatchesOptions,
+    "evaluation.plan": PlanOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.table": TableOptions,
     "evaluation.text_conditioned": TextConditionedOptions,

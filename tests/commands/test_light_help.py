@@ -41,6 +41,7 @@ REFUSED = {
     "patches": ([], ["--stage", "nowhere"]),
     "index": ([], ["-", "--prune"], ["--m", "0"]),
     "search": ([], ["photos.cascade"], ["photos.cascade", "dog", "--queries", "file"]),
+    "plan": (["--k", "20", "--largest", "10"], ["--queries", "q.txt", "--drawn", "500"]),
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
     "text-conditioned": (["--m", "10"], ["--keep"]),

@@ -1,7 +1,6 @@
 """The m at which results are found is that from which on a cascade returns them."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,6 @@ from evaluation.planning.finding import (
     first_ranking,
     found_at,
     ranks_in,
-    returned,
 )
 from evaluation.retrieval import overlap
 from tests.lanes import examples
@@ -111,8 +109,3 @@ def test_an_image_that_is_a_query_is_not_its_own_result():
 def test_ranks_begin_at_one_and_may_be_beyond_the_candidates():
     candidates = torch.tensor([[4, 2, 9], [1, 0, 3]])
     assert ranks_in(candidates, torch.tensor([[2, 5], [1, 3]])).tolist() == [[2, NEVER], [1, 3]]
-
-
-@pytest.mark.parametrize(("m", "different"), [(1, 2), (2, 3), (3, 3)])
-def test_candidates_of_all_queries_are_counted_once(m, different):
-    assert returned(torch.tensor([[4, 2, 1], [1, 2, 4]]), m) == different

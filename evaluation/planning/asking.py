@@ -1,0 +1,96 @@
+"""The queries that a plan is measured on: a file of them, captions, or images in place of texts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from cascade.collection import Collection
+from evaluation.planning.sample import Sample
+
+
+class QueriesError(ValueError):
+    """There are no queries; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries that are embedded.
+
+    Attributes:
+        embeddings: of each stage float32 [n, d].
+        of: what they are, in words.
+        own: positions [n] of the images that are queries; None: the queries are texts.
+    """
+
+    embeddings: Sequence[Tensor]
+    of: str
+    own: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.embeddings[0])
+
+
+def queries_in(path: Path) -> list[str]:
+    """The queries of a text file, one a line; empty lines are none.
+
+    Raises:
+        QueriesError: there are none, or it isn't text.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise QueriesError(f"{path} isn't text in UTF-8: {error.reason}") from error
+    queries = [line.strip() for line in lines if line.strip()]
+    if not queries:
+        raise QueriesError(f"{path} holds no queries: write one a line")
+    return queries
+
+
+def captions_of(collection: Collection) -> list[str]:
+    """All captions that the images' metadata hold: texts or lists of them, by the name captions."""
+    captions: list[str] = []
+    for row in collection.rows():
+        if row.reason is None and row.metadata is not None:
+            captions += _captions(row.metadata)
+    return captions
+
+
+def asked_texts(collection: Collection, texts: Sequence[str], of: str) -> Asked:
+    """Texts as queries."""
+    return Asked(collection.encode_texts(texts), of)
+
+
+def asked_images(collection: Collection, sample: Sample, number: int, seed: int) -> Asked:
+    """Sampled images as queries, drawn with replacement, each left out of its own results.
+
+    The full tower's embedding of an image lies where its texts' do. Stages that share a text tower
+    are asked by this one, as they would be by one text; others by their own of the same image.
+    """
+    chosen = np.random.default_rng(seed).integers(0, len(sample.positions), number)
+    full = sample.embeddings[chosen]
+    own = sample.positions[chosen]
+    first, last = collection.stages
+    shared = first.text_name == last.text_name
+    asked = full if shared else sample.contents.rows.embeddings[own]
+    return Asked([asked, full], "images of the collection in place of texts", own)
+
+
+def drawn_texts(texts: Sequence[str], number: int, seed: int) -> list[str]:
+    """So many texts, each drawn from all of them: with replacement, so they are independent."""
+    chosen = np.random.default_rng(seed).integers(0, len(texts), number)
+    return [texts[at] for at in chosen.tolist()]
+
+
+def _captions(metadata: str) -> list[str]:
+    try:
+        entries = json.loads(metadata)
+    except ValueError:
+        return []
+    found = entries.get("captions") if isinstance(entries, dict) else None
+    several = found if isinstance(found, list) else [found]
+    return [text for text in several if isinstance(text, str) and text.strip()]

@@ -1,0 +1,178 @@
+"""What a number of candidates finds and costs, on the queries of a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from cascade import UnreadableImage, lifetime_speedup
+from cascade.collection import Collection
+from evaluation.measuring.clock import seconds_per_image
+from evaluation.planning.asking import Asked
+from evaluation.planning.certifying import Found, PValue, lower_bound
+from evaluation.planning.finding import best_of_sample, first_ranking, found_at
+from evaluation.planning.sample import Sample
+from evaluation.planning.sampling import loss_factor, results_of_sample
+
+_FEW_QUERIES = 100
+_TIMED = 16
+_REPETITIONS = 3
+_BYTES = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Queries answered by both stages.
+
+    Attributes:
+        found: from which m on each query's results are found.
+        candidates: int64 [n, largest], the first stage's ranking.
+        wanted: results of the sample that are looked for.
+        factor: how many times as large the share missed of the collection's results can be, on
+            average over samples.
+    """
+
+    found: Found
+    candidates: Tensor
+    wanted: int
+    factor: float
+
+    @property
+    def largest(self) -> int:
+        """The largest m that was measured."""
+        return self.candidates.shape[1]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a number of queries, one after the other, make the last stage encode.
+
+    Attributes:
+        queries: how many.
+        f: share of the collection that they bring up.
+        nbytes: what the last stage's embeddings of these take on disk.
+        speedup: lifetime speedup at that f; None: seconds weren't measured.
+    """
+
+    queries: int
+    f: float
+    nbytes: int
+    speedup: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What m candidates find and cost.
+
+    Attributes:
+        m: candidates.
+        agreement: mean over the queries, in [0, 1].
+        bound: what it is at least, with the confidence of the plan and for this m alone.
+        spendings: after a few queries, and after all.
+        cold: seconds of a query whose candidates are all encoded for it; None: not measured.
+    """
+
+    m: int
+    agreement: float
+    bound: float
+    spendings: Sequence[Spending]
+    cold: float | None
+
+
+def measured(sample: Sample, asked: Asked, k: int, largest: int) -> Measured:
+    """Look for the full tower's best images of the sample among the first stage's of all images.
+
+    Args:
+        sample: what the full tower has encoded.
+        asked: the queries.
+        k: results of the collection.
+        largest: candidates that are looked at; fewer if there are no more images.
+
+    Raises:
+        ValueError: there are fewer than k images to find.
+    """
+    contents = sample.contents
+    own = int(asked.own is not None)
+    sampled, images = len(sample.positions) - own, sample.images - own
+    wanted, factor = results_of_sample(k, sampled, images), loss_factor(k, sampled, images)
+    to_first, to_last = asked.embeddings
+    candidates = first_ranking(
+        contents.rows.embeddings, to_first, largest, contents.gone, asked.own
+    )
+    best = best_of_sample(sample.embeddings, sample.positions, to_last, wanted, asked.own)
+    complete = best.positions.shape[1] == sampled
+    return Measured(found_at(candidates, best, wanted, complete), candidates, wanted, factor)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What encoding takes.
+
+    Attributes:
+        images: of the collection.
+        nbytes: of one of the last stage's embeddings on disk.
+        seconds: median seconds per image of each stage; None: no image could be opened.
+    """
+
+    images: int
+    nbytes: int
+    seconds: Sequence[float] | None
+
+
+def costs_of(collection: Collection, sample: Sample) -> Costs:
+    """Measure what encoding takes on some images of the sample, with the stages in turn."""
+    sources = [sample.contents.source(at) for at in sample.positions[:_TIMED].tolist()]
+    contenders = {
+        place: partial(stage.encode_images, sources)
+        for place, stage in enumerate(collection.stages)
+    }
+    seconds: list[float] | None = None
+    try:
+        timings = seconds_per_image(contenders, len(sources), _REPETITIONS, progress="seconds")
+        seconds = [timing.median for timing in timings.values()]
+    except (UnreadableImage, OSError):  # files that were moved since, or are away
+        pass
+    nbytes = sample.embeddings.shape[1] * _BYTES[collection.status().precision]
+    return Costs(len(sample.contents), nbytes, seconds)
+
+
+def rows(
+    measured: Measured,
+    chosen: int | None,
+    smallest: int,
+    confidence: float,
+    p_value: PValue,
+    costs: Costs,
+) -> list[Row]:
+    """The chosen m beside others, from the smallest to the largest."""
+    spaced = np.geomspace(smallest, measured.largest, 8).round().astype(int).tolist()
+    every = sorted({*spaced, *([] if chosen is None else [chosen])})
+    return [_row(measured, m, confidence, p_value, costs) for m in every]
+
+
+def _row(measured: Measured, m: int, confidence: float, p_value: PValue, costs: Costs) -> Row:
+    agreements = measured.found.agreements(m)
+    queries = len(measured.candidates)
+    return Row(
+        m=m,
+        agreement=float(agreements.mean()),
+        bound=lower_bound(agreements, confidence, p_value),
+        spendings=[
+            _spending(measured.candidates[:number, :m], costs)
+            for number in sorted({min(_FEW_QUERIES, queries), queries})
+        ],
+        cold=None if costs.seconds is None else m * costs.seconds[-1],
+    )
+
+
+def _spending(candidates: Tensor, costs: Costs) -> Spending:
+    brought_up = len(candidates.unique())
+    f = brought_up / costs.images
+    return Spending(
+        queries=len(candidates),
+        f=f,
+        nbytes=brought_up * costs.nbytes,
+        speedup=None if costs.seconds is None else lifetime_speedup(costs.seconds, f),
+    )

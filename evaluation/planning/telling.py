@@ -1,0 +1,86 @@
+"""What a plan says: what candidates find and cost, and word by word what is certified."""
+
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from evaluation.planning.asking import Asked
+from evaluation.planning.measuring import Measured, Row
+from evaluation.planning.sample import Sample
+
+
+def table(rows: Sequence[Row], chosen: int | None, confidence: float) -> Table:
+    """The rows; the chosen m is marked."""
+    timed = rows[0].cold is not None
+    after = " / ".join(f"{spending.queries:,}" for spending in rows[0].spendings)
+    titles = ["m", "agreement", f"at least, with {percent(confidence)}\n(each m alone)"]
+    titles += [f"f after\n{after} queries", f"MB more after\n{after} queries"]
+    if timed:
+        titles += [f"lifetime speedup\nafter {after} queries", "seconds of\na cold query"]
+    shown = Table(*titles)
+    for column in shown.columns:
+        column.justify = "right"
+    for row in rows:
+        cells = [f"{'→ ' if row.m == chosen else ''}{row.m:,}", f"{row.agreement:.1%}"]
+        cells.append(rounded_down(row.bound))
+        cells.append(" / ".join(f"{spending.f:.1%}" for spending in row.spendings))
+        cells.append(" / ".join(f"{spending.nbytes / 1e6:,.2f}" for spending in row.spendings))
+        if row.cold is not None:
+            speedups = (spending.speedup or 0 for spending in row.spendings)
+            cells += [" / ".join(f"{speedup:.2f}" for speedup in speedups), f"{row.cold:.2f}"]
+        shown.add_row(*cells)
+    return shown
+
+
+def certificate(
+    m: int,
+    k: int,
+    agreement: float,
+    confidence: float,
+    sample: Sample,
+    asked: Asked,
+    measured: Measured,
+) -> list[str]:
+    """What is certified, and what is not."""
+    over = f"on average over queries drawn as these {len(asked):,} were ({asked.of})"
+    sure = f"certified with {percent(confidence)} confidence"
+    if sample.complete:
+        return [
+            f"{sure}: m = {m:,} returns at least {percent(agreement)} of the full tower's top {k}, "
+            f"{over}, in this collection as it is now ({sample.images:,} images)"
+        ]
+    best = "best image" if measured.wanted == 1 else f"{measured.wanted} best images"
+    return [
+        f"{sure}: the first {m:,} candidates of all {sample.images:,} images hold at least "
+        f"{percent(agreement)} of the full tower's {best} among {len(sample.positions):,} sampled "
+        f"ones, {over}",
+        "not certified for the whole collection, which the full tower hasn't seen: on average over "
+        f"samples, no more of its top {k} is missed if better results are missed no more often "
+        f"than worse ones, and at most {measured.factor:.1f} times as much in any case. With "
+        f"--images {sample.images} it is seen, and m is certified for it",
+    ]
+
+
+def refusal(
+    agreement: float, confidence: float, measured: Measured, last: Row, asked: Asked
+) -> str:
+    """Why no m is certified, and what would help."""
+    found = (
+        f"no m up to {measured.largest:,} is certified for an agreement of {percent(agreement)}: "
+        f"{last.agreement:.1%} was observed with {last.m:,} on {len(asked):,} queries, at least "
+        f"{rounded_down(last.bound)} with {percent(confidence)} confidence. "
+    )
+    if last.agreement > agreement:
+        return found + "More queries would help, or less --confidence"
+    return found + "A larger --largest would help, a better first stage, or less --agreement"
+
+
+def percent(share: float) -> str:
+    """A share as it was given."""
+    return f"{100 * share:.10g}%"
+
+
+def rounded_down(share: float) -> str:
+    """A share that is reached at least."""
+    return f"{math.floor(1000 * share) / 10:.1f}%"
