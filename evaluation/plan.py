@@ -159,9 +159,10 @@ def _sample(collection: Collection, options: PlanOptions) -> Sample:
     number = min(options.images, len(collection))
     with tqdm(total=number, desc="full tower", unit="image", leave=None, disable=None) as bar:
         sample = encoded_sample(collection, number, options.seed, options.batch_size, bar.update)
-    if len(sample.positions) <= 1:
+    if len(sample.positions) <= 1 or sample.images <= options.k:
         raise UsageError(
-            f"the full tower can't encode the {number} sampled images: nothing to plan"
+            f"the full tower can read only {len(sample.positions):,} of {number:,} images of "
+            f"{options.collection}: bring them back to where they were, or index what there is"
         )
     if sample.unreadable:
         console().print(f"{sample.unreadable:,} sampled images can't be read any more")

@@ -111,9 +111,9 @@ def test_a_part_of_the_images_certifies_less_and_says_so(ran, collection):
 
 def test_images_are_queries_where_there_are_no_captions(ran, collection):
     with Collection.open(collection) as opened:
-        for row in list(opened.rows()):
-            opened.remove([row.key])
-            opened.add([ImageRow(row.key, row.uri)])
+        rows = [ImageRow(row.key, row.uri) for row in opened.rows()]
+        opened.remove([row.key for row in rows])
+        opened.add(rows)
     status, said, error = ran(collection, "--k", 3, "--agreement", 0.6)
     assert status == 0, error
     assert "images of the collection in place of texts" in said
@@ -134,6 +134,27 @@ def test_what_can_not_be_planned_is_said_in_a_line(ran, collection, line, said):
     assert status == 2
     assert said in error
     assert Record.read(collection).m == (5,)
+
+
+def test_images_that_are_gone_are_counted_and_too_few_are_no_plan(ran, collection, made):
+    photos = sorted((made.parent / "photos").iterdir())
+    away = made.parent / "away"
+    away.mkdir()
+    for photo in photos[:-2]:
+        photo.rename(away / photo.name)
+    try:
+        status, _, error = ran(collection, "--k", 3, "--agreement", 0.5)
+        assert status == 2
+        assert f"can read only 2 of {IMAGES} images" in error
+        for photo in photos[1:-2]:
+            (away / photo.name).rename(photo)
+        status, said, error = ran(collection, "--k", 3, "--agreement", 0.5)
+        assert status == 0, error
+        assert "1 sampled images can't be read any more" in said
+        assert f"({IMAGES - 1} images)" in said
+    finally:
+        for photo in away.iterdir():
+            photo.rename(made.parent / "photos" / photo.name)
 
 
 def test_a_file_without_queries_and_a_place_without_a_collection(ran, collection, tmp_path):
