@@ -77,7 +77,8 @@ def asked_images(collection: Collection, sample: Sample, number: int, seed: int)
     first, last = collection.stages
     shared = first.text_name == last.text_name
     asked = full if shared else sample.contents.rows.embeddings[own]
-    return Asked([asked, full], "images of the collection in place of texts", own)
+    which = "images of the collection" if sample.complete else "sampled images"
+    return Asked([asked, full], f"{which} in place of texts", own)
 
 
 def drawn_texts(texts: Sequence[str], number: int, seed: int) -> list[str]:

@@ -118,6 +118,8 @@ def test_images_are_queries_where_there_are_no_captions(ran, collection):
     assert status == 0, error
     assert "images of the collection in place of texts" in said
     assert "name a file of --queries" in said
+    said = ran(collection, "--k", 3, "--agreement", 0.5, "--images", 12, "--dry")[1]
+    assert "(sampled images in place of texts)" in said
 
 
 @pytest.mark.parametrize(
