@@ -260,12 +260,26 @@ class Cascade:
         """
         return encode_queries(self._encoders, texts)
 
+    def encode_examples(self, images: Sequence[ImageSource]) -> list[Tensor]:
+        """The embeddings of images to search with, float32 [n, d] of each stage.
+
+        Raises:
+            UnreadableImage: one of them can't be opened.
+        """
+        by_stage: dict[int, Tensor] = {}
+        for locked in self._encoders:
+            if id(locked) not in by_stage:
+                with locked.images:
+                    by_stage[id(locked)] = locked.encoder.encode_images(images)
+        return [by_stage[id(locked)] for locked in self._encoders]
+
     def search_embeddings(
         self,
         queries: Sequence[Tensor],
         k: int,
         refined: bool = False,
         watch: Watch | None = None,
+        m: Sequence[int] | None = None,
     ) -> list[list[Hit]]:
         """The k best images for each of Q queries that are embedded already; see `search_many`.
 
@@ -274,12 +288,14 @@ class Cascade:
             k: results wanted, at least 1; fewer come if the collection is smaller.
             refined: as of `search_many`.
             watch: told what each stage did, of many queries batch by batch.
+            m: candidates handed on for these queries; by default the cascade's own.
 
         Raises:
-            ValueError: k isn't a positive whole number, or there is not one tensor of Q queries
-                of the right dimension for each stage.
+            ValueError: k isn't a positive whole number, m doesn't fit the stages, or there is not
+                one tensor of Q queries of the right dimension for each stage.
         """
         _check_k(k)
+        m = self.m if m is None else checked_m(m, len(self.stages))
         if len(queries) != len(self.stages) or len({len(each) for each in queries}) > 1:
             raise ValueError(
                 f"{len(self.stages)} stages need as many tensors of the same number of queries, "
@@ -291,7 +307,7 @@ class Cascade:
         answers = []
         for start in range(0, len(queries[0]), _QUERIES_AT_ONCE):
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
-            answers += self._answer(contents, chunk, int(k), refined, watch)
+            answers += self._answer(contents, chunk, int(k), m, refined, watch)
         return answers
 
     def encode_first(self, images: Sequence[ImageSource]) -> list[Outcome]:
@@ -343,10 +359,11 @@ class Cascade:
         contents: Contents,
         queries: list[Tensor],
         k: int,
+        m: Sequence[int],
         refined: bool,
         watch: Watch | None,
     ) -> list[list[Hit]]:
-        wanted = max(k, self.m[0]) if self.m else k
+        wanted = max(k, m[0]) if m else k
         rows = contents.rows
         gone = contents.gone
         begun = time.perf_counter()
@@ -356,7 +373,7 @@ class Cascade:
             best = _best(contents, rankings[0], k)
             watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
         for stage in self._later:
-            candidates = self._handed_on(rankings, stage.place)
+            candidates = _handed_on(rankings, m, stage.place)
             asked = queries[stage.place]
             positions = candidates[candidates != NOTHING].unique().tolist()
             begun, before = time.perf_counter(), len(stage.store)
@@ -372,13 +389,11 @@ class Cascade:
                 new = held.rows.count - before
                 images = int((candidates != NOTHING).sum(dim=1).max())
                 watch(Step(stage.place, images, new, *seconds, best))
-        return self._hits(contents, rankings, k)
+        return self._hits(contents, rankings, k, m)
 
-    def _handed_on(self, rankings: Sequence[Ranking], stage: int) -> Tensor:
-        """Positions [b, c] that a later stage is handed."""
-        return rankings[stage - 1].positions[:, : self.m[stage - 1]]
-
-    def _hits(self, contents: Contents, rankings: Sequence[Ranking], k: int) -> list[list[Hit]]:
+    def _hits(
+        self, contents: Contents, rankings: Sequence[Ranking], k: int, m: Sequence[int]
+    ) -> list[list[Hit]]:
         """Join each query's rankings, last stage first, until there are k hits."""
         hits: list[list[Hit]] = [[] for _ in rankings[0].positions]
         done: list[set[int]] = [{NOTHING} for _ in hits]
@@ -391,7 +406,7 @@ class Cascade:
                     if len(found) < k and at not in seen:
                         found.append(Hit(contents.keys[at], score, stage))
             if stage:  # all that this stage was handed, so also what it couldn't read
-                handed_on = self._handed_on(rankings, stage).tolist()
+                handed_on = _handed_on(rankings, m, stage).tolist()
                 for seen, ranked_here, handed in zip(done, positions, handed_on, strict=True):
                     seen.update(ranked_here, handed)
         return hits
@@ -412,6 +427,11 @@ def _with_held(
     others = others.where(others < contents.rows.count, NOTHING).sort(dim=1).values
     twice = (others[:, :, None] == candidates[:, None, :]).any(dim=2)
     return torch.cat([candidates, others.where(~twice, NOTHING)], dim=1)
+
+
+def _handed_on(rankings: Sequence[Ranking], m: Sequence[int], stage: int) -> Tensor:
+    """Positions [b, c] that a later stage is handed."""
+    return rankings[stage - 1].positions[:, : m[stage - 1]]
 
 
 def _best(contents: Contents, ranking: Ranking, k: int) -> list[list[tuple[Hashable, float]]]:

@@ -33,6 +33,7 @@ from cascade.collecting.refining import Budget, Refining
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
 from cascade.encoding import Outcome, Skipped
+from cascade.images import ImageSource
 from cascade.photos.opening import opened
 from cascade.stage import Encoder
 from cascade.steps import Watch
@@ -268,6 +269,18 @@ class Collection:
         """The row of a key, also of a skipped image; None: there is none."""
         return self._current().row(key)
 
+    def id_of(self, key: str) -> int | None:
+        """The number of the image of a key, None: there is none.
+
+        It stays the same as long as the image's content does, also under another key, and is never
+        given to another image.
+        """
+        return self._current().id_of(key)
+
+    def row_of(self, number: int) -> ImageRow | None:
+        """The row of the image of a number that can be found; None: there is none."""
+        return self._current().row_of(number)
+
     def rows(self) -> Iterator[ImageRow]:
         """The rows of all images, in the order in which they were added, skipped ones last."""
         return self._current().rows()
@@ -376,9 +389,14 @@ class Collection:
         k: int,
         refined: bool = False,
         watch: Watch | None = None,
+        m: Sequence[int] | None = None,
     ) -> list[list[Hit]]:
         """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
-        return self._current().cascade.search_embeddings(queries, k, refined, watch)
+        return self._current().cascade.search_embeddings(queries, k, refined, watch, m)
+
+    def encode_examples(self, images: Sequence[ImageSource]) -> list[Tensor]:
+        """The embeddings of images to search with; see `Cascade.encode_examples`."""
+        return self._view.cascade.encode_examples(images)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """The embeddings of queries for each stage; see `Cascade.encode_texts`."""

@@ -4,15 +4,22 @@ In each stage's space: the sum of the embeddings of all texts and example images
 the texts that are not wanted, at length 1. Every embedding in the sum has length 1 too.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cascade.answers import Answer, Found, Terms, Wanted
 from cascade.collection import Collection
 from cascade.images import ImageSource
+from cascade.steps import Step
+
+EncodeTexts: TypeAlias = Callable[[Sequence[str]], list[Tensor]]
+"""Texts → their embeddings float32 [Q, d] for each stage."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,15 @@ class Query:
         return len(self.texts) == 1 and not self.images and not self.without
 
 
-def embedded(collection: Collection, query: Query) -> list[Tensor]:
+def embedded(
+    collection: Collection, query: Query, encode_texts: EncodeTexts | None = None
+) -> list[Tensor]:
     """The query float32 [1, d] for each stage.
+
+    Args:
+        collection: what is searched.
+        query: what is looked for.
+        encode_texts: what encodes texts for each stage, by default the collection.
 
     Raises:
         UnreadableImage: an example can't be opened.
@@ -45,14 +59,16 @@ def embedded(collection: Collection, query: Query) -> list[Tensor]:
     if not query.texts and not query.images:
         raise ValueError("a query needs a text or an example of what is looked for")
     words = [*query.texts, *query.without]
-    texts = collection.encode_texts(words) if words else [None] * len(collection.stages)
+    encode_texts = encode_texts or collection.encode_texts
+    texts = encode_texts(words) if words else [None] * len(collection.stages)
     if query.is_one_text:
         return [tensor for tensor in texts if tensor is not None]
+    examples = collection.encode_examples(query.images) if query.images else [None] * len(texts)
     queries = []
-    for stage, of_words in zip(collection.stages, texts, strict=True):
+    for of_images, of_words in zip(examples, texts, strict=True):
         wanted = [] if of_words is None else [of_words[: len(query.texts)]]
-        if query.images:
-            wanted.append(stage.encode_images(query.images))
+        if of_images is not None:
+            wanted.append(of_images)
         total = torch.cat(wanted).sum(dim=0)
         if of_words is not None:
             total = total - of_words[len(query.texts) :].sum(dim=0)
@@ -64,3 +80,26 @@ def embedded(collection: Collection, query: Query) -> list[Tensor]:
 
 _NOTHING = 1e-4
 """Length below which rounding decides where a sum of embeddings points."""
+
+
+def answered(
+    collection: Collection,
+    wanted: Wanted,
+    terms: Terms,
+    encode_texts: EncodeTexts | None = None,
+) -> Answer:
+    """The best images for a query, with all that a program may want to show of them.
+
+    Raises:
+        ValueError: as of `embedded` and `Cascade.search_embeddings`.
+    """
+    begun = time.perf_counter()
+    query = Query(wanted.texts, list(wanted.like), wanted.without)
+    vectors = embedded(collection, query, encode_texts)
+    embedding = time.perf_counter() - begun
+    steps: list[Step] = []
+    (hits,) = collection.search_embeddings(vectors, terms.k, terms.refined, steps.append, terms.m)
+    found = [
+        Found(str(hit.key), hit.score, hit.stage, collection.row(str(hit.key))) for hit in hits
+    ]
+    return Answer(wanted.name, found, steps, 0.0, embedding, len(collection))

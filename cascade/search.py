@@ -1,21 +1,29 @@
 """Searching a collection from a terminal: by words, by example, by both, minus something.
 
 python -m cascade.search photos.cascade "two dogs on a beach" -k 10
+
+Where a server of the collection runs (`cascade.serve`) it answers, and nothing is loaded here.
 """
 
+import sys
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 
+from cascade.answers import Answer, Terms, Wanted
+from cascade.serving.asking import asked
 from cascade.terminal.command import run_command
+from cascade.terminal.explained import explained
+from cascade.terminal.hits import contact_sheet, json_line, table
 from commands.errors import UsageError
 from commands.flags import ConfigOption, Count, NotSplit, Positional, ReadPath
 from commands.run import main_of
+from commands.screen import console, printable
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class SearchOptions(ConfigOption):
     """say what each stage ranked, what it encoded now, and how long each step took"""
     device: str = "cpu"
     """where the towers run: cpu, cuda, mps"""
+    cold: bool = False
+    """search in this process, also where a server of the collection runs (cascade.serve)"""
 
     exclusive: ClassVar = (("queries", "like"), ("queries", "without"))
 
@@ -66,72 +76,55 @@ class SearchOptions(ConfigOption):
             )
 
 
-if __name__ == "__main__":  # here, since help needs nothing of what follows
-    run_command(main_of("cascade.search"), SearchOptions, "cascade.search")
-
-from torch import Tensor
-
-from cascade.cascade import Hit
-from cascade.collection import Collection
-from cascade.queries import Query, embedded
-from cascade.steps import Step
-from cascade.terminal.explained import explained
-from cascade.terminal.hits import contact_sheet, json_line, table
-from commands.screen import console, printable
+_EMPTY = "{} holds no photos yet: add some with cascade.index"
 
 
-def main(options: SearchOptions) -> None:
-    """Search and show."""
+def ask_server(options: SearchOptions) -> bool:
+    """Let a server of the collection answer, and show that; False: there is none."""
+    if options.cold:
+        return False
     queries = _queries(options)
-    begun = time.perf_counter()
-    m = None if options.m is None else [options.m]
-    with Collection.open(options.collection, m=m, device=options.device) as collection:
-        opened = time.perf_counter() - begun
-        if not len(collection):
-            raise UsageError(
-                f"{options.collection} holds no photos yet: add some with cascade.index"
-            )
-        results = []
-        for name, query in queries.items():
-            hits = _searched(collection, query, name, options, opened)
-            results.append((name, hits))
-        if options.open:
-            sheet = contact_sheet(results, collection)
-            console().print(f"wrote {sheet}")
-            webbrowser.open(sheet.as_uri())
-
-
-def _searched(
-    collection: Collection, query: Query, name: str, options: SearchOptions, opened: float
-) -> Sequence[Hit]:
-    """The hits of one query, which are shown."""
-    steps: list[Step] = []
-    begun = time.perf_counter()
-    vectors = _embedded(collection, query)
-    embedding = time.perf_counter() - begun
-    (hits,) = collection.search_embeddings(vectors, options.k, options.refined, steps.append)
-    screen = console()
-    if options.json:
-        for rank, hit in enumerate(hits, start=1):
-            print(json_line(name, rank, hit, collection.row(str(hit.key))))
-    else:
-        screen.print(table(hits, collection, name if options.queries else None))
-    if options.explain:
-        screen = console(to_error=options.json)
-        for part in explained(steps, collection, opened, embedding):
-            screen.print(part)
-    return hits
-
-
-def _embedded(collection: Collection, query: Query) -> list[Tensor]:
     try:
-        return embedded(collection, query)
+        answers = asked(options.collection, queries, _terms(options), options.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if answers is None:
+        return False
+    if not answers[0].images:
+        raise UsageError(_EMPTY.format(options.collection))
+    _show(options, iter(answers))
+    return True
 
 
-def _queries(options: SearchOptions) -> dict[str, Query]:
-    """What to look for, by what it is called.
+def _show(options: SearchOptions, answers: Iterator[Answer]) -> None:
+    """Print each answer when it comes."""
+    shown = []
+    for answer in answers:
+        screen = console()
+        if options.json:
+            for rank, hit in enumerate(answer.hits, start=1):
+                print(json_line(answer.query, rank, hit))
+        else:
+            screen.print(table(answer.hits, answer.query if options.queries else None))
+        if options.explain:
+            screen = console(to_error=options.json)
+            for part in explained(answer):
+                screen.print(part)
+        shown.append(answer)
+    if options.open:
+        sheet = contact_sheet(shown)
+        console().print(f"wrote {sheet}")
+        webbrowser.open(sheet.as_uri())
+
+
+def _terms(options: SearchOptions) -> Terms:
+    """How it is searched."""
+    m = None if options.m is None else [options.m]
+    return Terms(options.k, m, options.refined)
+
+
+def _queries(options: SearchOptions) -> list[Wanted]:
+    """What to look for.
 
     Raises:
         UsageError: the file of queries can't be read or holds none, or an example isn't there.
@@ -144,11 +137,42 @@ def _queries(options: SearchOptions) -> dict[str, Query]:
         texts = [line.strip() for line in lines if line.strip()]
         if not texts:
             raise UsageError(f"--queries {options.queries}: no queries in it, one a line is needed")
-        return {text: Query([text]) for text in texts}
+        return [Wanted(text, [text]) for text in dict.fromkeys(texts)]
     for path in options.like:
         if not path.is_file():
             raise UsageError(f"--like {printable(path)}: there is no such file")
     texts = [options.text] if options.text.strip() else []
     name = " + ".join([*texts, *(f"like {path}" for path in options.like)])
     name += "".join(f" - {text}" for text in options.without)
-    return {name: Query(texts, list(options.like), list(options.without))}
+    like = [str(path.absolute()) for path in options.like]
+    return [Wanted(name, texts, like, list(options.without))]
+
+
+if __name__ == "__main__":  # here, since neither help nor a server's answer needs what follows
+    run_command(main_of("cascade.search"), SearchOptions, "cascade.search", instead=ask_server)
+    sys.exit(0)
+
+from dataclasses import replace
+
+from cascade.collection import Collection
+from cascade.queries import answered
+
+
+def main(options: SearchOptions) -> None:
+    """Search in this process and show."""
+    queries = _queries(options)
+    begun = time.perf_counter()
+    with Collection.open(options.collection, device=options.device) as collection:
+        opened = time.perf_counter() - begun
+        if not len(collection):
+            raise UsageError(_EMPTY.format(options.collection))
+        _show(options, (_answered(collection, query, options, opened) for query in queries))
+
+
+def _answered(
+    collection: Collection, query: Wanted, options: SearchOptions, opening: float
+) -> Answer:
+    try:
+        return replace(answered(collection, query, _terms(options)), opening=opening)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

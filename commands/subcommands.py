@@ -130,6 +130,12 @@ SUBCOMMANDS = (
         "Let the last stage encode photos ahead of any query, until a budget is used up.",
     ),
     Subcommand(
+        "serve",
+        "cascade.serve",
+        "search",
+        "Serve a collection to programs by HTTP; while it runs, cascade.search answers at once.",
+    ),
+    Subcommand(
         "status",
         "cascade.status",
         "search",

@@ -119,6 +119,14 @@ class View:
         skipped = self._skipped_ids.get(key)
         return None if skipped is None else self.skipped[skipped]
 
+    def row_of(self, number: int) -> ImageRow | None:
+        """The row of an id whose image can be found."""
+        position = int(self.positions(np.asarray([number], np.int64))[0])
+        contents = self.cascade.catalogue.contents
+        if position < 0 or position >= contents.rows.count or position in contents.gone:
+            return None
+        return self._row_at(position)
+
     def rows(self) -> Iterator[ImageRow]:
         """All rows, in the order in which images were added, skipped ones last."""
         gone = self.cascade.catalogue.contents.gone

@@ -14,10 +14,16 @@ def run_command(
     options: type[Options],
     name: str,
     arguments: Sequence[str] | None = None,
+    instead: Callable[[Options], bool] | None = None,
 ) -> None:
-    """Run a command; the arguments are those of `commands.run`."""
+    """Run a command; the arguments are those of `commands.run`.
+
+    `instead` is asked first, before libraries are loaded: whether it has done the work.
+    """
 
     def answering(given: Options) -> None:
+        if instead is not None and instead(given):
+            return
         with announced("loading libraries"):
             import transformers
 

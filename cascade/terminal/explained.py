@@ -1,33 +1,23 @@
 """How a search went: what each stage ranked, what it encoded now, milliseconds of each step."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from cascade.collection import Collection
-from cascade.steps import Step
+from cascade.answers import Answer
 from commands.screen import printable
 
 _SHOWN = 3
 
 
-def explained(
-    steps: Sequence[Step], collection: Collection, opening: float, embedding: float
-) -> Iterator[RenderableType]:
-    """A table of the stages and a line of the other steps, for one query.
-
-    Args:
-        steps: what each stage did.
-        collection: what was searched.
-        opening: seconds to open the collection.
-        embedding: seconds to embed the query, with the time to load what does.
-    """
+def explained(answer: Answer) -> Iterator[RenderableType]:
+    """A table of the stages and a line of the other steps, for one query."""
     table = Table("stage", "ranked", "encoded now", "encoding ms", "ranking ms", "first")
     for column in table.columns[:5]:
         column.justify = "right"
-    for step in steps:
+    for step in answer.steps:
         best = [printable(os.path.basename(str(key))) for key, _ in step.best[0][:_SHOWN]]
         table.add_row(
             str(step.stage + 1),
@@ -39,6 +29,6 @@ def explained(
         )
     yield table
     yield (
-        f"opening the collection {1000 * opening:.1f} ms, embedding the query "
-        f"{1000 * embedding:.1f} ms; {len(collection):,} photos"
+        f"opening the collection {1000 * answer.opening:.1f} ms, embedding the query "
+        f"{1000 * answer.embedding:.1f} ms; {answer.images:,} photos"
     )

@@ -13,11 +13,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from cascade.cascade import Hit
-from cascade.collection import Collection
-from cascade.images import UnreadableImage, open_image
+from cascade.answers import Answer, Found
 from cascade.photos.addresses import FileAddress, address_of
-from cascade.photos.opening import opened
 from cascade.storing.rows import ImageRow
 from commands.screen import printable
 
@@ -36,21 +33,20 @@ figcaption {{ font-size: .8rem; overflow-wrap: anywhere }}
 """
 
 
-def table(hits: Sequence[Hit], collection: Collection, title: str | None) -> Table:
+def table(hits: Sequence[Found], title: str | None) -> Table:
     """A row for each hit; in a terminal its path opens the photo."""
     found = Table("", "score", "stage", "photo", title=title and printable(title))
     for column in found.columns[:3]:
         column.justify = "right"
     found.columns[3].overflow = "fold"
     for rank, hit in enumerate(hits, start=1):
-        row = collection.row(str(hit.key))
-        link = None if row is None else file_uri(row)
+        link = None if hit.row is None else file_uri(hit.row)
         path = Text(printable(hit.key), Style(link=link) if link else "")
         found.add_row(str(rank), f"{hit.score:.3f}", str(hit.stage + 1), path)
     return found
 
 
-def json_line(query: str, rank: int, hit: Hit, row: ImageRow | None) -> str:
+def json_line(query: str, rank: int, hit: Found) -> str:
     """A hit as one line; `stage` counts from 0, as in a program."""
     entry = {
         "query": query,
@@ -58,7 +54,7 @@ def json_line(query: str, rank: int, hit: Hit, row: ImageRow | None) -> str:
         "key": hit.key,
         "score": hit.score,
         "stage": hit.stage,
-        "uri": None if row is None else row.uri,
+        "uri": None if hit.row is None else hit.row.uri,
     }
     return json.dumps(entry, ensure_ascii=False)
 
@@ -74,22 +70,22 @@ def file_uri(row: ImageRow) -> str | None:
     return row.uri.partition("?")[0].partition("#")[0]
 
 
-def contact_sheet(results: Sequence[tuple[str, Sequence[Hit]]], collection: Collection) -> Path:
+def contact_sheet(answers: Sequence[Answer]) -> Path:
     """Write a page of thumbnails into the directory for temporary files; it loads nothing else."""
     figures = []
-    for query, hits in results:
-        if len(results) > 1:
-            figures.append(f'<h2 style="grid-column: 1 / -1">{_escaped(query)}</h2>')
-        figures += [_figure(rank, hit, collection) for rank, hit in enumerate(hits, start=1)]
-    title = _escaped(results[0][0] if len(results) == 1 else f"{len(results)} queries")
+    for answer in answers:
+        if len(answers) > 1:
+            figures.append(f'<h2 style="grid-column: 1 / -1">{_escaped(answer.query)}</h2>')
+        figures += [_figure(rank, hit) for rank, hit in enumerate(answer.hits, start=1)]
+    title = _escaped(answers[0].query if len(answers) == 1 else f"{len(answers)} queries")
     handle, name = tempfile.mkstemp(prefix="clip-cascade-", suffix=".html")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(_PAGE.format(title=title, figures="\n".join(figures)))
     return Path(name)
 
 
-def _figure(rank: int, hit: Hit, collection: Collection) -> str:
-    row = collection.row(str(hit.key))
+def _figure(rank: int, hit: Found) -> str:
+    row = hit.row
     caption = f"{rank}. {_escaped(hit.key)}<br>{hit.score:.3f}"
     link = None if row is None else file_uri(row)
     picture = "" if row is None else _picture(row)
@@ -100,6 +96,10 @@ def _figure(rank: int, hit: Hit, collection: Collection) -> str:
 
 def _picture(row: ImageRow) -> str:
     """A thumbnail as a part of the page, or why there is none."""
+    # what decodes is imported for a page only: a table comes without it
+    from cascade.images import UnreadableImage, open_image
+    from cascade.photos.opening import opened
+
     try:
         image = open_image(opened(row), at_least=_THUMBNAIL)
     except UnreadableImage as error:

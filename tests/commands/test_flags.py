@@ -12,6 +12,7 @@ import pytest
 from cascade.index import IndexOptions
 from cascade.refine import RefineOptions
 from cascade.search import SearchOptions
+from cascade.serve import ServeOptions
 from cascade.status import StatusOptions
 from commands.errors import UsageError
 from commands.flags import (
@@ -74,6 +75,7 @@ COMMANDS = {
     "cascade.index": IndexOptions,
     "cascade.refine": RefineOptions,
     "cascade.search": SearchOptions,
+    "cascade.serve": ServeOptions,
     "cascade.status": StatusOptions,
     "compress.align": AlignCommandOptions,
     "compress.baseline": BaselineOptions,

@@ -22,6 +22,8 @@ HEAVY = (
     "PIL",
     "safetensors",
     "huggingface_hub",
+    "fastapi",
+    "uvicorn",
 )
 MODULE = "runpy.run_module(name, run_name='__main__', alter_sys=True)"
 SUBCOMMAND = "run_subcommand([name, *line])"
@@ -42,6 +44,7 @@ REFUSED = {
     "index": ([], ["-", "--prune"], ["--m", "0"]),
     "search": ([], ["photos.cascade"], ["photos.cascade", "dog", "--queries", "file"]),
     "plan": (["--k", "20", "--largest", "10"], ["--queries", "q.txt", "--drawn", "500"]),
+    "serve": (["--port", "70000"], ["--refine", "2"]),
     "seeds": (["--report", "one.json"],),
     "table": (["--report"], ["--overwrite"]),
     "text-conditioned": (["--m", "10"], ["--keep"]),

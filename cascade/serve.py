@@ -1,0 +1,142 @@
+"""Serving: a warm collection for programs, by HTTP, and for the search command, by a local socket.
+
+    python -m cascade.serve photos.cascade
+
+Only this machine is answered, unless another address and a token are given.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cascade.terminal.command import run_command
+from commands.errors import UsageError
+from commands.flags import Bounds, ConfigOption, Count, Positional, ReadPath, Seconds, Share
+from commands.run import main_of
+
+TOKEN = "CLIP_CASCADE_TOKEN"
+"""The variable of the environment that a token is read from: a command line is seen by others."""
+_SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class ServeOptions(ConfigOption):
+    """Serve a collection to programs by HTTP; while it runs, cascade.search answers at once.
+
+    Example: python -m cascade.serve photos.cascade --port 7860
+    """
+
+    collection: Positional[Annotated[ReadPath, tyro.conf.arg(metavar="COLLECTION")]] = Path(
+        "photos.cascade"
+    )
+    """the collection, as cascade.index made it"""
+    host: str = "127.0.0.1"
+    """address to listen at; one that other machines reach needs a token"""
+    port: Annotated[int, Bounds(0, 65535)] = 7860
+    """port to listen at; 0: any that is free"""
+    token: str | None = None
+    """what requests must bring; better kept in the variable CLIP_CASCADE_TOKEN"""
+    allow_upload: bool = False
+    """let images be uploaded, into the folder uploads of the collection"""
+    allow_paths: tuple[ReadPath, ...] = ()
+    """directories of which files may be added by their paths"""
+    refine: Share | None = None
+    """share of the photos that the last stage encodes in the background when nobody searches"""
+    refine_seconds: Seconds | None = None
+    """the same, for so many seconds"""
+    at_once: Count = 16
+    """requests that are answered at the same time; others are told to come again"""
+    seconds: Seconds = 60.0
+    """after how long a request is given up"""
+    m: Count | None = None
+    """candidates that the last stage looks at, other than the collection's own"""
+    device: str = "cpu"
+    """where the towers run: cpu, cuda, mps"""
+
+
+if __name__ == "__main__":  # here, since help needs nothing of what follows
+    run_command(main_of("cascade.serve"), ServeOptions, "cascade.serve")
+
+try:
+    import fastapi as _fastapi  # noqa: F401 – what is missing is said before anything is loaded
+    import uvicorn as _uvicorn  # noqa: F401
+except ImportError as missing:
+    raise UsageError(
+        f"serving needs {missing.name}: pip install 'clip-cascade[search]'"
+    ) from missing
+
+from cascade.collecting.refining import Budget
+from cascade.collection import Collection
+from cascade.serving.limits import Limits
+from cascade.serving.running import (
+    Allowed,
+    guarded,
+    is_loopback,
+    listening_at,
+    run_until_signal,
+)
+from commands.screen import announced, console
+
+
+def main(options: ServeOptions) -> None:
+    """Serve until a signal ends it."""
+    allowed = _allowed(options)
+    m = None if options.m is None else [options.m]
+    try:
+        at = listening_at(options.host, options.port)
+    except OSError as error:
+        raise UsageError(
+            f"{options.host}:{options.port} can't be listened at ({error.strerror}): choose "
+            "another --port"
+        ) from error
+    host, port = at.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    with at, Collection.open(options.collection, m=m, device=options.device) as collection:
+        if allowed.refine is not None and len(collection.stages) == 1:
+            raise UsageError("--refine has no effect with a collection of one stage")
+        with announced("loading checkpoints"):
+            guard = guarded(collection, allowed, options.device)
+        screen = console()
+
+        def ready() -> None:
+            screen.print(
+                f"{options.collection}: {len(collection):,} photos at http://{shown}:{port} "
+                f"(what may be asked: http://{shown}:{port}/docs); Ctrl-C ends it"
+            )
+
+        run_until_signal(guard, at, ready)
+    screen.print("ended; everything is stored")
+
+
+def _allowed(options: ServeOptions) -> Allowed:
+    """What the options allow.
+
+    Raises:
+        UsageError: they don't go together.
+    """
+    loopback = is_loopback(options.host)
+    token = options.token or os.environ.get(TOKEN) or None
+    if token is None and not loopback:
+        raise UsageError(
+            f"{options.host} is reached by other machines: give a token, as in {TOKEN}=$(openssl "
+            "rand -hex 16), or listen at 127.0.0.1"
+        )
+    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()):
+        raise UsageError(f"a token has at least {_SHORTEST_TOKEN} ASCII characters")
+    for directory in options.allow_paths:
+        if not directory.is_dir():
+            raise UsageError(f"--allow-paths {directory}: there is no such directory")
+    refine = None
+    if options.refine is not None or options.refine_seconds is not None:
+        refine = Budget(share=options.refine, seconds=options.refine_seconds)
+    return Allowed(
+        token=token,
+        loopback=loopback,
+        uploads=options.collection / "uploads" if options.allow_upload else None,
+        paths=options.allow_paths,
+        refine=refine,
+        limits=Limits(at_once=options.at_once, seconds=options.seconds),
+    )

@@ -1,0 +1,131 @@
+"""Giving out images of a collection and thumbnails of them, and nothing else.
+
+An image is given out by its number only. Its bytes are read first, through one file handle, and
+compared with what the row says of them: by their digest, or where a row has none by size and time
+of change. So whatever lies at the path by now, a link to another file for instance, is not given
+out.
+"""
+
+import io
+import os
+from dataclasses import dataclass, replace
+
+from cascade.collection import Collection
+from cascade.images import UnreadableImage, open_image
+from cascade.photos.addresses import FileAddress, address_of, uri_of_file
+from cascade.photos.reading import Read, read
+from cascade.serving.formats import look
+from cascade.serving.work import RefusedError
+from cascade.storing.rows import ImageRow
+
+_OTHER = "application/octet-stream"
+_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The bytes of an image file, and what kind it is."""
+
+    content: bytes
+    media_type: str
+
+
+class Pictures:
+    """The images of a collection, by their numbers."""
+
+    def __init__(self, collection: Collection, longest: int) -> None:
+        """Give out those of a collection whose files have at most `longest` bytes."""
+        self._collection = collection
+        self._longest = longest
+
+    def image(self, number: int) -> Picture:
+        """The file of an image, as it was when it was indexed.
+
+        Raises:
+            RefusedError: there is no such image, or its file is gone, changed or too large.
+        """
+        content, _ = self._content(number)
+        return Picture(content, _media_type(content))
+
+    def thumbnail(self, number: int, size: int) -> Picture:
+        """An upright JPEG of an image, whose longer edge has at most `size` pixels.
+
+        Raises:
+            RefusedError: as of `image`, or it can't be decoded.
+        """
+        content, row = self._content(number)
+        try:
+            image = open_image({"path": row.uri, "bytes": content}, at_least=size)
+        except UnreadableImage as error:
+            raise RefusedError(409, f"image {number} can't be decoded any more") from error
+        image.thumbnail((size, size))
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=_QUALITY)
+        return Picture(stream.getvalue(), "image/jpeg")
+
+    def source(self, number: int) -> dict[str, object]:
+        """An image as an example to search with.
+
+        Raises:
+            RefusedError: as of `image`.
+        """
+        content, row = self._content(number)
+        return {"path": row.uri, "bytes": content}
+
+    def _content(self, number: int) -> tuple[bytes, ImageRow]:
+        """The bytes of an image, and its row."""
+        row = self._collection.row_of(number)
+        if row is None:
+            raise RefusedError(404, f"there is no image {number}")
+        self._check_size(number, row)
+        try:
+            found = read(replace(row, uri=_uri(row.uri)))
+        except UnreadableImage as error:
+            raise RefusedError(410, f"image {number} is no longer where it was indexed") from error
+        if not _is_same(found, row):
+            raise RefusedError(409, f"image {number} has changed since it was indexed")
+        content = found.source.get("bytes") if isinstance(found.source, dict) else None
+        if not isinstance(content, bytes) or len(content) > self._longest:
+            raise self._too_large(number)
+        return content, row
+
+    def _check_size(self, number: int, row: ImageRow) -> None:
+        """Refuse a large file before it is read."""
+        try:
+            address = address_of(_uri(row.uri))
+            if not isinstance(address, FileAddress) or address.member is not None:
+                return
+            size = os.stat(address.path).st_size
+        except (OSError, ValueError):  # reading it says what is wrong
+            return
+        if size > self._longest:
+            raise self._too_large(number)
+
+    def _too_large(self, number: int) -> RefusedError:
+        return RefusedError(
+            409, f"image {number} is larger than the {self._longest:,} bytes that are given out"
+        )
+
+
+def _uri(uri: str) -> str:
+    """The address of an image whose row may have a plain path."""
+    try:
+        address_of(uri)
+    except ValueError:
+        return uri_of_file(os.path.abspath(uri))
+    return uri
+
+
+def _is_same(found: Read, row: ImageRow) -> bool:
+    """Whether what was read is what a row says; where it says nothing, it isn't."""
+    if row.digest is not None:
+        return found.row.digest == row.digest
+    if row.size is None or row.modified is None:
+        return False
+    return (found.row.size, found.row.modified) == (row.size, row.modified)
+
+
+def _media_type(content: bytes) -> str:
+    """By what the bytes are, whatever the file is called."""
+    looked = look(content)
+    return _OTHER if looked is None else looked.format.media_type

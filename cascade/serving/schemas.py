@@ -1,0 +1,134 @@
+"""What the API takes and gives, as its description says it."""
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from cascade.serving.limits import Limits
+
+LIMITS = Limits()
+"""Those that the description names; a server may have others."""
+LARGEST = 2**63 - 1
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=LIMITS.text, pattern=r"[^\s]")]
+"""A text that isn't empty."""
+Number = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
+
+
+class Strict(BaseModel):
+    """A body with these fields and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(Strict):
+    """What is looked for: a text, examples, or both; what is not; and how many hits."""
+
+    text: Text | None = Field(None, description="what is in the image", examples=["two dogs"])
+    like: list[Number] = Field(
+        [], max_length=LIMITS.parts, description="ids of images that it is like"
+    )
+    image: str | None = Field(
+        None,
+        min_length=1,
+        description="an image that it is like: the bytes of its file in base64",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    without: list[Text] = Field([], max_length=LIMITS.parts, description="what is not in the image")
+    k: Annotated[int, Field(strict=True)] = Field(10, ge=1, le=LIMITS.k, description="hits wanted")
+    m: Annotated[int, Field(strict=True)] | None = Field(
+        None,
+        ge=1,
+        le=LIMITS.m,
+        description="candidates that the last stage looks at, by default the collection's own",
+    )
+    refined: Annotated[bool, Field(strict=True)] = Field(
+        False, description="let the last stage also rank whatever else it has encoded so far"
+    )
+
+
+class PathRequest(Strict):
+    """A file that lies on the server."""
+
+    path: str = Field(min_length=1, max_length=4096, description="its absolute path")
+
+
+class HitEntry(BaseModel):
+    """An image that was found."""
+
+    id: int = Field(description="stays the same as long as the image does")
+    key: str = Field(description="what the image is called in its collection")
+    score: float = Field(description="cosine similarity")
+    stage: int = Field(description="the stage that ranked it; 0 is the first")
+    image: str = Field(description="where the image is, relative to the server")
+    thumbnail: str = Field(description="where its thumbnail is")
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first."""
+
+    hits: list[HitEntry]
+    seconds: float = Field(description="that the search took")
+
+
+class StageEntry(BaseModel):
+    """How far a stage is."""
+
+    name: str = Field(description="fingerprint of its weights and preprocessing")
+    encoded: int = Field(description="images that it has encoded, as far as it is stored")
+    share: float = Field(description="of all images")
+
+
+class RefiningEntry(BaseModel):
+    """What the background does."""
+
+    state: str = Field(description="working, done, or why it ended")
+    encoded: int = Field(description="images that it has encoded since the server started")
+
+
+class StatusAnswer(BaseModel):
+    """What the collection holds, and what the server does."""
+
+    images: int = Field(description="that can be found")
+    skipped: dict[str, int] = Field(description="images that were skipped, by reason")
+    stages: list[StageEntry]
+    m: list[int] = Field(description="candidates handed from each stage to the next")
+    waiting: int = Field(description="embeddings of later stages that are not stored yet")
+    precision: str = Field(description="what embeddings are kept in")
+    nbytes: int = Field(description="on disk")
+    requests: int = Field(description="that are being answered, this one included")
+    refining: RefiningEntry | None = Field(description="none: it wasn't asked for")
+
+
+class AddedAnswer(BaseModel):
+    """The image that was added."""
+
+    id: int
+    new: bool = Field(description="false: it was there already")
+    image: str
+    thumbnail: str
+
+
+class ErrorAnswer(BaseModel):
+    """Why a request wasn't answered, in one line."""
+
+    error: str
+
+
+def decoded(image: str) -> bytes | None:
+    """The bytes of base64; None: it is none."""
+    try:
+        return base64.b64decode(image.encode("ascii"), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def problem_of(errors: Any) -> str:
+    """What is wrong with a request, in one line, without what was sent."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    message = " ".join(str(first["msg"]).split())
+    line = f"{place}: {message}" if place else message
+    return line.encode("ascii", "backslashreplace").decode()
