@@ -277,7 +277,7 @@ def _add_images(api: FastAPI, served: Served) -> None:
         work = partial(served.additions.upload, await request.body())
         return _added(response, *await run(limits.seconds, work))
 
-    @api.post("/images/from-path", responses=added)
+    @api.post("/paths", responses=added)
     async def add_file(request: Annotated[PathRequest, Body()], response: Response) -> AddedAnswer:
         """Add a file that lies on the server, in a directory that it was started with."""
         work = partial(served.additions.file, request.path)

@@ -91,6 +91,8 @@ class Pictures:
 
     def _check_size(self, number: int, row: ImageRow) -> None:
         """Refuse a large file before it is read."""
+        if row.size is not None and row.size > self._longest:
+            raise self._too_large(number)
         try:
             address = address_of(_uri(row.uri))
             if not isinstance(address, FileAddress) or address.member is not None:

@@ -13,7 +13,7 @@ from tests.conftest import tiny_clip, tiny_processor
 
 pytest.importorskip("lancedb")
 pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2")
 
 from starlette.testclient import TestClient
 
@@ -21,6 +21,18 @@ from cascade.serving.limits import Limits
 from cascade.serving.running import Allowed, guarded
 
 HOME = "http://localhost"
+
+
+def paint_photos(directory: Path) -> Path:
+    for number in range(8):
+        painted(directory / "photos" / f"{number}.png")
+    return directory / "photos"
+
+
+def make_collection(directory: Path, photos: Path, stages: list[Stage]) -> Path:
+    with Collection.create(directory / "c.cascade", stages, m=[3]) as collection:
+        bring_up_to_date(collection, Photos.at([str(photos)]))
+    return directory / "c.cascade"
 
 
 @pytest.fixture(autouse=True)
@@ -41,27 +53,35 @@ def checkpoints(tmp_path_factory) -> list[Path]:
     return places
 
 
+@pytest.fixture(scope="session")
+def stages(checkpoints) -> list[Stage]:
+    return [Stage.load(checkpoint) for checkpoint in checkpoints]
+
+
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    for number in range(8):
-        painted(tmp_path / "photos" / f"{number}.png")
-    return tmp_path / "photos"
+    return paint_photos(tmp_path)
 
 
 @pytest.fixture
-def place(tmp_path, photos, checkpoints) -> Path:
+def place(tmp_path, photos, stages) -> Path:
     """The directory of a collection of these photos; 3 candidates are handed on."""
-    stages = [Stage.load(checkpoint) for checkpoint in checkpoints]
-    with Collection.create(tmp_path / "c.cascade", stages, m=[3]) as collection:
-        found = Photos.at([str(photos)])
-        bring_up_to_date(collection, found)
-    return tmp_path / "c.cascade"
+    return make_collection(tmp_path, photos, stages)
 
 
 @pytest.fixture
-def collection(place):
-    with Collection.open(place) as opened:
+def collection(place, stages):
+    with Collection.open(place, stages) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory, stages):
+    """A client of a collection that no test changes."""
+    directory = tmp_path_factory.mktemp("reading")
+    place = make_collection(directory, paint_photos(directory), stages)
+    with Collection.open(place, stages) as opened:
+        yield TestClient(guarded(opened, Allowed()), HOME)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from cascade import Collection, ImageRow
 from cascade.serving.texts import TextBatches
 from tests.cascade.photos.conftest import encoded, packed, painted
+from tests.cascade.serving.conftest import HOME
 from tests.conftest import SENTENCE
 from tests.lanes import THOROUGH, examples
 
@@ -37,7 +37,7 @@ def refused(answer, status):
 
 
 def keys_of(hits):
-    return [(hit["key"], pytest.approx(hit["score"]), hit["stage"]) for hit in hits]
+    return [(hit["key"], pytest.approx(hit["score"], abs=1e-5), hit["stage"]) for hit in hits]
 
 
 def id_of(collection, path) -> int:
@@ -150,27 +150,27 @@ def test_texts_that_wait_are_encoded_together():
         ({"like": [2**80]}, "like"),
     ],
 )
-def test_what_is_wrong_with_a_search_is_one_line(client, request_, said):
-    assert said in refused(client.post("/search", json=request_), 422)
-    assert said in refused(client.post("/search/stream", json=request_), 422)
+def test_what_is_wrong_with_a_search_is_one_line(reading, request_, said):
+    assert said in refused(reading.post("/search", json=request_), 422)
+    assert said in refused(reading.post("/search/stream", json=request_), 422)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'{"text": "\\ud800"}', b'{"text": "x", "k": 1e999}', b"[" * 100_000]
 )
-def test_what_is_no_json_is_one_line(client, body):
-    answer = client.post("/search", content=body, headers={"Content-Type": "application/json"})
+def test_what_is_no_json_is_one_line(reading, body):
+    answer = reading.post("/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     refused(answer, answer.status_code)
 
 
-def test_a_number_that_no_image_has_is_said(client):
-    assert refused(client.post("/search", json={"like": [999]}), 404) == "there is no image 999"
-    refused(client.get("/images/999"), 404)
-    refused(client.get(f"/images/{2**63}"), 422)
-    refused(client.get("/nothing"), 404)
-    refused(client.delete("/images/1"), 405)
-    refused(client.get("/images/1/thumbnail?size=100000"), 422)
+def test_a_number_that_no_image_has_is_said(reading):
+    assert refused(reading.post("/search", json={"like": [999]}), 404) == "there is no image 999"
+    refused(reading.get("/images/999"), 404)
+    refused(reading.get(f"/images/{2**63}"), 422)
+    refused(reading.get("/nothing"), 404)
+    refused(reading.delete("/images/1"), 405)
+    refused(reading.get("/images/1/thumbnail?size=100000"), 422)
 
 
 # -- images
@@ -277,8 +277,8 @@ def test_an_image_that_was_removed_or_replaced_is_gone_under_its_number(client, 
         "/images/1/thumbnail/../../../etc/passwd",
     ],
 )
-def test_a_path_is_no_number(client, path):
-    answer = client.get(path)
+def test_a_path_is_no_number(reading, path):
+    answer = reading.get(path)
     assert answer.status_code in (404, 422)
     refused(answer, answer.status_code)
 
@@ -324,7 +324,7 @@ def test_files_are_added_from_allowed_directories_only(served, collection, tmp_p
     client = served(paths=(allowed,))
 
     def add(path):
-        return client.post("/images/from-path", json={"path": str(path)})
+        return client.post("/paths", json={"path": str(path)})
 
     for path in (
         outside,
@@ -340,7 +340,7 @@ def test_files_are_added_from_allowed_directories_only(served, collection, tmp_p
     assert add(inside).status_code == 201
     assert add(inside).status_code == 200
     assert len(collection) == 9
-    answer = served().post("/images/from-path", json={"path": str(inside)})
+    answer = served().post("/paths", json={"path": str(inside)})
     assert "--allow-paths" in refused(answer, 403)
 
 
@@ -348,22 +348,22 @@ def test_files_are_added_from_allowed_directories_only(served, collection, tmp_p
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "192.168.0.1", ""])
-def test_another_name_is_not_answered(client, host):
-    refused(client.get("/status", headers={"Host": host}), 421)
+def test_another_name_is_not_answered(reading, host):
+    refused(reading.get("/status", headers={"Host": host}), 421)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:7860", "127.0.0.1:80", "[::1]:7860"])
-def test_names_of_this_machine_are_answered(client, host):
-    assert client.get("/status", headers={"Host": host}).status_code == 200
+def test_names_of_this_machine_are_answered(reading, host):
+    assert reading.get("/status", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "headers",
     [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
 )
-def test_pages_of_other_origins_are_not_answered(client, headers):
-    refused(client.post("/search", json={"text": "disc"}, headers=headers), 403)
-    answer = client.get("/status", headers={"Origin": "http://localhost"})
+def test_pages_of_other_origins_are_not_answered(reading, headers):
+    refused(reading.post("/search", json={"text": "disc"}, headers=headers), 403)
+    answer = reading.get("/status", headers={"Origin": "http://localhost"})
     assert answer.status_code == 200
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
@@ -489,6 +489,7 @@ def test_the_page_that_describes_the_api_loads_nothing(client):
     assert client.get("/openapi.json").json()["info"]["title"] == "clip-cascade"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client, not of the API
 def test_whatever_the_description_allows_or_not_is_answered_as_it_says(served, place, tmp_path):
     """Requests made from the OpenAPI description, good and bad ones."""
     schemathesis = pytest.importorskip("schemathesis")
@@ -496,29 +497,25 @@ def test_whatever_the_description_allows_or_not_is_answered_as_it_says(served, p
 
     client = served(uploads=place / "uploads", paths=(tmp_path,))
     schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
-    modes = list(schemathesis.GenerationMode)
+    modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
     for operation in (result.ok() for result in schema.get_all_operations()):
-        for mode in modes:
+        sent = operation.definition.raw.get("requestBody", {}).get("content", {})
+        for mode in modes if "application/json" in sent else modes[:1]:  # else nothing is wrong
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(
-                max_examples=examples(4, 100),
+                max_examples=examples(2, 100),
                 deadline=None,
                 database=None,
                 derandomize=not THOROUGH,
                 suppress_health_check=list(HealthCheck),
             )
             def check(case):
-                answer = case.call(session=client, base_url="http://localhost")
+                answer = client.request(**case.as_transport_kwargs(base_url=HOME))
                 assert answer.status_code < 500 or answer.status_code == 503
                 if answer.status_code >= 400:
                     assert list(answer.json()) == ["error"]
-                case.validate_response(
-                    answer,
-                    checks=[
-                        schemathesis.checks.not_a_server_error,
-                    ],
-                )
+                assert str(answer.status_code) in case.operation.definition.raw["responses"]
 
             check()
 
@@ -533,7 +530,3 @@ def test_what_is_not_installed_is_said_with_its_line(monkeypatch):
     monkeypatch.delitem(sys.modules, "cascade.serve", raising=False)
     with pytest.raises(UsageError, match=r"needs uvicorn: pip install 'clip-cascade\[search\]'"):
         importlib.import_module("cascade.serve")
-
-
-def test_paths_of_photos_stay_in_the_collection(photos: Path, collection):
-    assert {row.key for row in collection.rows()} == {str(path) for path in photos.iterdir()}
