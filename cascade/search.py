@@ -5,7 +5,6 @@ python -m cascade.search photos.cascade "two dogs on a beach" -k 10
 Where a server of the collection runs (`cascade.serve`) it answers, and nothing is loaded here.
 """
 
-import sys
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -150,7 +149,6 @@ def _queries(options: SearchOptions) -> list[Wanted]:
 
 if __name__ == "__main__":  # here, since neither help nor a server's answer needs what follows
     run_command(main_of("cascade.search"), SearchOptions, "cascade.search", instead=ask_server)
-    sys.exit(0)
 
 from dataclasses import replace
 

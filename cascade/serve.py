@@ -51,8 +51,6 @@ class ServeOptions(ConfigOption):
     """requests that are answered at the same time; others are told to come again"""
     seconds: Seconds = 60.0
     """after how long a request is given up"""
-    m: Count | None = None
-    """candidates that the last stage looks at, other than the collection's own"""
     device: str = "cpu"
     """where the towers run: cpu, cuda, mps"""
 
@@ -84,7 +82,6 @@ from commands.screen import announced, console
 def main(options: ServeOptions) -> None:
     """Serve until a signal ends it."""
     allowed = _allowed(options)
-    m = None if options.m is None else [options.m]
     try:
         at = listening_at(options.host, options.port)
     except OSError as error:
@@ -94,7 +91,7 @@ def main(options: ServeOptions) -> None:
         ) from error
     host, port = at.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    with at, Collection.open(options.collection, m=m, device=options.device) as collection:
+    with at, Collection.open(options.collection, device=options.device) as collection:
         if allowed.refine is not None and len(collection.stages) == 1:
             raise UsageError("--refine has no effect with a collection of one stage")
         with announced("loading checkpoints"):

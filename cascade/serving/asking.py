@@ -74,7 +74,10 @@ def asked(
         return None
     if "error" in said:
         raise ValueError(said["error"])
-    return [Answer.of(entries) for entries in said["answers"]]
+    try:
+        return [Answer.of(entries) for entries in said["answers"]]
+    except (TypeError, LookupError):  # of another version, that calls things by other names
+        return None
 
 
 def _exchanged(place: Path, line: bytes) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from cascade.collecting.refining import Budget
 from cascade.serving.engine import Engine
-from cascade.storing.errors import CollectionError
 
 _SECONDS = 10.0
 """How often it is looked whether there is something new."""
@@ -57,8 +56,8 @@ class Background:
                     return
                 while len(collection) == images and not self._stop.wait(_SECONDS):
                     pass
-        except CollectionError as error:  # a full disk, say: searching goes on
-            self.refining.state = f"ended: {error}"
+        except Exception as error:  # of any kind, as of a full disk: searching goes on
+            self.refining.state = f"ended: {' '.join(str(error).split())}"
 
     def _note(self, encoded: int) -> None:
         """Count a batch, and let searches go first."""

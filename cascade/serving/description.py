@@ -1,8 +1,8 @@
 """The page that describes the API, made from its OpenAPI description; it loads nothing else."""
 
 import html
-import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _PAGE = """<!DOCTYPE html>
@@ -11,7 +11,6 @@ _PAGE = """<!DOCTYPE html>
 <style>
 :root {{ color-scheme: light dark; font-family: sans-serif; line-height: 1.4 }}
 body {{ max-width: 50rem; margin: 0 auto; padding: 1rem }}
-pre {{ overflow-x: auto; padding: .5rem; border: 1px solid; border-radius: .3rem }}
 td, th {{ text-align: left; vertical-align: top; padding: .1rem .8rem .1rem 0 }}
 </style>
 <h1>{title}</h1>
@@ -20,6 +19,8 @@ td, th {{ text-align: left; vertical-align: top; padding: .1rem .8rem .1rem 0 }}
 {parts}
 </html>
 """
+
+_LIMITS = ("minimum", "maximum", "minLength", "maxLength", "maxItems", "default")
 
 
 def page(description: Mapping[str, Any]) -> str:
@@ -34,9 +35,9 @@ def page(description: Mapping[str, Any]) -> str:
     for name, schema in description["components"]["schemas"].items():
         parts.append(f'<h3 id="{html.escape(name)}">{html.escape(name)}</h3>')
         parts.append(f"<p>{html.escape(schema.get('description', ''))}</p>")
-        parts.append(
-            f"<pre>{html.escape(json.dumps(schema.get('properties', {}), indent=1))}</pre>"
-        )
+        fields = schema.get("properties", {}).items()
+        rows = [(field, _kind(each), each.get("description", "")) for field, each in fields]
+        parts.append(_table(rows))
     info = description["info"]
     return _PAGE.format(
         title=html.escape(info["title"]),
@@ -58,8 +59,21 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
         kinds = answer.get("content", {})
         named = ", ".join(filter(None, (_named(each.get("schema", {})) for each in kinds.values())))
         rows.append((status, ", ".join(kinds), f"{answer['description']} {named}"))
+    yield _table(rows)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
     cells = ("".join(f"<td>{_linked(cell)}</td>" for cell in row) for row in rows)
-    yield f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """What a field may be: its type, and its limits."""
+    if "anyOf" in schema:
+        return " or ".join(_kind(each) for each in schema["anyOf"])
+    limits = [f"{name} {schema[name]}" for name in _LIMITS if name in schema]
+    items = [f"of {_kind(schema['items'])}"] if "items" in schema else []
+    return ", ".join([schema.get("type", _named(schema)), *items, *limits])
 
 
 def _named(schema: Mapping[str, Any]) -> str:
@@ -68,5 +82,4 @@ def _named(schema: Mapping[str, Any]) -> str:
 
 
 def _linked(cell: str) -> str:
-    text, mark, name = html.escape(cell).partition("#")
-    return f'{text}<a href="#{name}">{name}</a>' if mark else text
+    return re.sub(r"#(\w+)", r'<a href="#\1">\1</a>', html.escape(cell, quote=False))

@@ -1,5 +1,6 @@
 """Running a command of the search engine: its libraries' errors become one line."""
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -18,11 +19,15 @@ def run_command(
 ) -> None:
     """Run a command; the arguments are those of `commands.run`.
 
-    `instead` is asked first, before libraries are loaded: whether it has done the work.
+    `instead` is asked first, before libraries are loaded: whether it has done the work. Then the
+    program ends here, since what follows in a module that is a command would load them.
     """
+    done = False
 
     def answering(given: Options) -> None:
+        nonlocal done
         if instead is not None and instead(given):
+            done = True
             return
         with announced("loading libraries"):
             import transformers
@@ -40,3 +45,5 @@ def run_command(
             raise UsageError(str(error)) from error
 
     run.run_command(answering, options, name, arguments)
+    if done:
+        sys.exit(0)

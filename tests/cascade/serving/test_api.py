@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -484,6 +485,9 @@ def test_the_page_that_describes_the_api_loads_nothing(client):
     answer = client.get("/docs")
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "POST /search" in answer.text
+    assert '<a href="#SearchRequest">' in answer.text
+    for link in re.findall('href="#(.*?)"', answer.text):
+        assert f'id="{link}"' in answer.text
     for mark in ("http:", "https:", "<script", "@import", "url("):
         assert mark not in answer.text
     assert client.get("/openapi.json").json()["info"]["title"] == "clip-cascade"
