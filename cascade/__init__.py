@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from cascade.cost import lifetime_speedup, query_speedup
     from cascade.images import UnreadableImage
     from cascade.resume import ResumedStage
+    from cascade.searching.states import States
     from cascade.stage import Stage
-    from cascade.states import States
     from cascade.storing.errors import CollectionError
     from cascade.storing.rows import ImageRow
 
@@ -46,7 +46,7 @@ _ON_DEMAND = {
     "ImageRow": "cascade.storing.rows",
     "ResumedStage": "cascade.resume",
     "Stage": "cascade.stage",
-    "States": "cascade.states",
+    "States": "cascade.searching.states",
     "Status": "cascade.collection",
     "UnreadableImage": "cascade.images",
     "lifetime_speedup": "cascade.cost",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cascade.steps import Step
+from cascade.searching.steps import Step
 from cascade.storing.rows import ImageRow
 
 

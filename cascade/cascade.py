@@ -6,7 +6,8 @@ of the first stage plus that of the images that anyone ever asks for. A stage th
 earlier one (`cascade.resume`) takes that one's states instead of images.
 
 Any number of threads may index and search at once. Whatever they do becomes visible as a whole or
-not at all (`cascade.catalogue`, `cascade.store`), also where one of them fails or is interrupted.
+not at all (`cascade.searching.catalogue`, `cascade.searching.embeddings`), also where one of them
+fails or is interrupted.
 """
 
 import time
@@ -19,16 +20,16 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from cascade.catalogue import Catalogue, Contents, Offered
 from cascade.cost import checked_m, return_fractions
-from cascade.encoding import Encoding, OneAtATime, Outcome, encode_each, encode_queries
 from cascade.images import ImageSource
-from cascade.later import LaterStage
-from cascade.ranking import NOTHING, Ranking, rank_all, rank_candidates
+from cascade.searching.catalogue import Catalogue, Contents, Offered
+from cascade.searching.embeddings import EmbeddingStore, Held
+from cascade.searching.encoding import Encoding, OneAtATime, Outcome, encode_each, encode_queries
+from cascade.searching.later import LaterStage
+from cascade.searching.ranking import NOTHING, Ranking, rank_all, rank_candidates
+from cascade.searching.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
+from cascade.searching.steps import Step, Watch
 from cascade.stage import Encoder
-from cascade.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
-from cascade.steps import Step, Watch
-from cascade.store import EmbeddingStore, Held
 
 _QUERIES_AT_ONCE = 1024
 

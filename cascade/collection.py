@@ -32,11 +32,11 @@ from cascade.collecting.record import Plan, Record
 from cascade.collecting.refining import Budget, Refining
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
-from cascade.encoding import Outcome, Skipped
 from cascade.images import ImageSource
 from cascade.photos.opening import opened
+from cascade.searching.encoding import Outcome, Skipped
+from cascade.searching.steps import Watch
 from cascade.stage import Encoder
-from cascade.steps import Watch
 from cascade.storing.errors import CollectionError
 from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow

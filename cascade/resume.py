@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cascade.images import ImageSource
+from cascade.searching.states import States, states_of
 from cascade.stage import Stage, normalised
-from cascade.states import States, states_of
 from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
 from pruning_mechanism.modeling.reduced_tower import ReducedTower

@@ -75,7 +75,7 @@ import torch
 from datasets import Dataset
 
 from cascade import Stage
-from cascade.ranking import rank_all
+from cascade.searching.ranking import rank_all
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.device import check_device
 from corpora import load_corpus

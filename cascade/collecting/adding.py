@@ -13,7 +13,7 @@ import torch
 
 from cascade.collecting.offers import Added, Made, Offer, is_unchanged, renewed
 from cascade.collecting.view import View
-from cascade.encoding import Encoded, Outcome
+from cascade.searching.encoding import Encoded, Outcome
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Store
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from cascade.encoding import Encoded, Outcome, Skipped
 from cascade.images import ImageSource
+from cascade.searching.encoding import Encoded, Outcome, Skipped
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cascade.images import ImageSource
+from cascade.searching.states import Resuming, States
 from cascade.stage import Encoder
-from cascade.states import Resuming, States
 
 PRECISIONS = {"float16": torch.float16, "float32": torch.float32}
 """What embeddings may be kept in, by name."""

@@ -1,7 +1,7 @@
 """What a server does with its collection: searches of any number of threads, one after the other.
 
 Each search gives what it would give alone. Texts that arrive together share a batch, and so do
-images that later stages encode for several searches (`cascade.later`).
+images that later stages encode for several searches (`cascade.searching.later`).
 """
 
 import threading
@@ -14,8 +14,8 @@ from cascade.answers import Answer, Terms, Wanted
 from cascade.cascade import Hit
 from cascade.collection import Collection
 from cascade.queries import Query, answered, embedded
+from cascade.searching.steps import Step
 from cascade.serving.texts import TextBatches
-from cascade.steps import Step
 
 
 class Engine:

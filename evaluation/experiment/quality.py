@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from cascade import Cascade
-from cascade.ranking import rank_all
+from cascade.searching.ranking import rank_all
 from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.reports.row import Result
 from evaluation.retrieval import hits, overlap, ranks_from_embeddings, ranks_from_results

@@ -1,13 +1,13 @@
 """From embeddings to the m at which each query's results are found: the measurement of a plan.
 
 The first stage ranks all images, the full tower those that it has encoded; both as a cascade does
-it, bit for bit (`cascade.ranking`).
+it, bit for bit (`cascade.searching.ranking`).
 """
 
 import torch
 from torch import Tensor
 
-from cascade.ranking import Ranking, rank_all
+from cascade.searching.ranking import Ranking, rank_all
 from evaluation.planning.certifying import NEVER, Found
 
 _SPARE = 8  # how many more results are looked at for ties

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.catalogue import Contents
 from cascade.collection import Collection
+from cascade.searching.catalogue import Contents
 from evaluation.planning.sampling import drawn
 
 

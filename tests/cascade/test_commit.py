@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from cascade import Cascade, States, UnreadableImage
-from cascade.catalogue import Contents
+from cascade.searching.catalogue import Contents
 
 INTERRUPTS = int(os.environ.get("INTERRUPTS", "60"))
 CASCADES = int(os.environ.get("CASCADES", "3"))

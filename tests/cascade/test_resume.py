@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cascade import ResumedStage, Stage, UnreadableImage
 from cascade.resume import exits_early
-from cascade.states import States, states_of
+from cascade.searching.states import States, states_of
 from pruning_mechanism import Mask, Reduction, TowerError, align, prune, reduce
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.cascade.conftest import LAYERS, exit_of

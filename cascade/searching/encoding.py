@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cascade.images import ImageSource, UnreadableImage
+from cascade.searching.states import States
 from cascade.stage import Encoder
-from cascade.states import States
 
 _OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
 _OF_THE_ENCODER = (ConnectionError, TimeoutError)  # OSErrors too, but no image's fault

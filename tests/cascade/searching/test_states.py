@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.states import States, StateStore, resumed_from, states_of
+from cascade.searching.states import States, StateStore, resumed_from, states_of
 from pruning_mechanism import TowerError
 
 

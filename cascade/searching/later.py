@@ -14,10 +14,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from cascade.catalogue import Catalogue, Contents
-from cascade.encoding import Encoded, Encoding, OneAtATime, Outcome, encode_each, encode_states
-from cascade.states import Resuming, States, StateStore
-from cascade.store import EmbeddingStore
+from cascade.searching.catalogue import Catalogue, Contents
+from cascade.searching.embeddings import EmbeddingStore
+from cascade.searching.encoding import (
+    Encoded,
+    Encoding,
+    OneAtATime,
+    Outcome,
+    encode_each,
+    encode_states,
+)
+from cascade.searching.states import Resuming, States, StateStore
 
 
 @dataclass

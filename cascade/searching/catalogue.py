@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascade.encoding import Encoded, Outcome
 from cascade.images import ImageSource
-from cascade.states import StateStore
-from cascade.store import Rows
+from cascade.searching.embeddings import Rows
+from cascade.searching.encoding import Encoded, Outcome
+from cascade.searching.states import StateStore
 
 
 @dataclass(frozen=True)

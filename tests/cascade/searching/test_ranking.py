@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.ranking import NOTHING, rank_all, rank_candidates, scores_of
+from cascade.searching.ranking import NOTHING, rank_all, rank_candidates, scores_of
 
 unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
@@ -102,10 +102,10 @@ def crowded(draw):
 def test_products_find_what_the_definition_ranks(world, wanted, spare, images, run):
     embeddings, queries = world
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.ranking._SPARE", spare)
-        patch.setattr("cascade.ranking._IMAGES_AT_ONCE", images)
-        patch.setattr("cascade.ranking._TERMS_AT_ONCE", 64)
-        patch.setattr("cascade.ranking._RUN", run)
+        patch.setattr("cascade.searching.ranking._SPARE", spare)
+        patch.setattr("cascade.searching.ranking._IMAGES_AT_ONCE", images)
+        patch.setattr("cascade.searching.ranking._TERMS_AT_ONCE", 64)
+        patch.setattr("cascade.searching.ranking._RUN", run)
         found = rank_all(embeddings, queries, wanted)
     assert listed(found) == by_definition(embeddings, queries, wanted)
 
@@ -121,8 +121,8 @@ def test_products_of_less_precision_are_noticed(world, wanted):
         return products.topk(number, dim=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.ranking._SPARE", 1)
-        patch.setattr("cascade.ranking._largest_products", coarse)
+        patch.setattr("cascade.searching.ranking._SPARE", 1)
+        patch.setattr("cascade.searching.ranking._largest_products", coarse)
         found = rank_all(embeddings, queries, wanted)
     scored = scores_of(embeddings, found.positions, queries)
     assert torch.equal(scored, found.scores)

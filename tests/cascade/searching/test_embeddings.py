@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascade.store import EmbeddingStore
+from cascade.searching.embeddings import EmbeddingStore
 
 unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
 
