@@ -22,11 +22,11 @@ def opened(row: ImageRow) -> ImageSource:
     try:
         address = address_of(row.uri)
     except ValueError:
-        return _unchanged(row, row.uri)
+        _check_unchanged(row, row.uri)
+        return row.uri
     if isinstance(address, FileAddress):
-        path = _unchanged(row, address.path, size=address.member is None)
-        return path if address.member is None else Reopened(row.uri)
-    return Reopened(row.uri)
+        _check_unchanged(row, address.path, size=address.member is None)
+    return source_of(row.uri)
 
 
 def source_of(uri: str) -> ImageSource:
@@ -75,10 +75,10 @@ def is_there(uri: str) -> bool:
     return True
 
 
-def _unchanged(row: ImageRow, path: str, size: bool = True) -> str:
-    """A path, if its file is still that of a row; `size`: whether the row has the file's size."""
+def _check_unchanged(row: ImageRow, path: str, size: bool = True) -> None:
+    """Refuse a file that is no longer a row's; `size`: whether the row has the file's size."""
     if row.size is None and row.modified is None:
-        return path
+        return
     try:
         found = os.stat(path)
     except OSError as error:
@@ -86,4 +86,3 @@ def _unchanged(row: ImageRow, path: str, size: bool = True) -> str:
     same = not size or row.size in (None, found.st_size)
     if not same or row.modified not in (None, found.st_mtime_ns):
         raise UnreadableImage(f"{path} has changed since it was added: add it again")
-    return path

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -82,15 +83,11 @@ def _read_file(row: ImageRow, path: str) -> Read:
     """Read an ordinary file; its size and time are those that it had when it was opened."""
     with open_regular(path) as file:
         found = os.fstat(file.fileno())
-        if found.st_size > _LARGE:
-            with _ONE_AT_A_TIME:
-                read = _content(file, path, found.st_size)
-        else:
-            read = _content(file, path, found.st_size)
+        with _ONE_AT_A_TIME if found.st_size > _LARGE else nullcontext():
+            digest, source = _content(file, path, found.st_size)
         after = os.fstat(file.fileno())
     if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
         raise UnreadableImage("file that was written to while it was read")
-    digest, source = read
     row = replace(row, size=found.st_size, modified=found.st_mtime_ns, digest=digest)
     return Read(row, source)
 

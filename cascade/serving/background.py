@@ -11,7 +11,7 @@ _SECONDS = 10.0
 
 
 @dataclass
-class Refining:
+class Progress:
     """What the background has done: images encoded, and whether it is at work, done or ended."""
 
     encoded: int = 0
@@ -27,7 +27,7 @@ class Background:
 
     def __init__(self, engine: Engine, budget: Budget) -> None:
         """Make it; `start` starts it."""
-        self.refining = Refining()
+        self.refining = Progress()
         self._engine = engine
         self._budget = budget
         self._stop = threading.Event()

@@ -10,10 +10,11 @@ import io
 import os
 from dataclasses import dataclass, replace
 
+from cascade.collecting.offers import is_unchanged
 from cascade.collection import Collection
 from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import FileAddress, address_of, uri_of_file
-from cascade.photos.reading import Read, read
+from cascade.photos.reading import read
 from cascade.serving.formats import look
 from cascade.serving.work import RefusedError
 from cascade.storing.rows import ImageRow
@@ -82,7 +83,7 @@ class Pictures:
             found = read(replace(row, uri=_uri(row.uri)))
         except UnreadableImage as error:
             raise RefusedError(410, f"image {number} is no longer where it was indexed") from error
-        if not _is_same(found, row):
+        if not is_unchanged(found.row, row):
             raise RefusedError(409, f"image {number} has changed since it was indexed")
         content = found.source.get("bytes") if isinstance(found.source, dict) else None
         if not isinstance(content, bytes) or len(content) > self._longest:
@@ -116,15 +117,6 @@ def _uri(uri: str) -> str:
     except ValueError:
         return uri_of_file(os.path.abspath(uri))
     return uri
-
-
-def _is_same(found: Read, row: ImageRow) -> bool:
-    """Whether what was read is what a row says; where it says nothing, it isn't."""
-    if row.digest is not None:
-        return found.row.digest == row.digest
-    if row.size is None or row.modified is None:
-        return False
-    return (found.row.size, found.row.modified) == (row.size, row.modified)
 
 
 def _media_type(content: bytes) -> str:

@@ -84,7 +84,7 @@ class Table:
                 undisturbed(lambda: self._connection.create_table(self._name, rows))
 
     def merge(self, rows: Any, on: str) -> None:
-        """Add rows in the place of those that are equal in a column, in one commit."""
+        """Add rows in one commit; a row that has the same value in column `on` is replaced."""
         with self._lock:
             self.changes += 1
             if self._found():
