@@ -19,6 +19,7 @@ from cascade.serving.asking import asked
 from cascade.terminal.command import run_command
 from cascade.terminal.explained import explained
 from cascade.terminal.hits import contact_sheet, json_line, table
+from cascade.terminal.query_files import queries_in
 from commands.errors import UsageError
 from commands.flags import ConfigOption, Count, NotSplit, Positional, ReadPath
 from commands.run import main_of
@@ -129,14 +130,7 @@ def _queries(options: SearchOptions) -> list[Wanted]:
         UsageError: the file of queries can't be read or holds none, or an example isn't there.
     """
     if options.queries is not None:
-        try:
-            lines = options.queries.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"--queries {options.queries}: isn't UTF-8 text") from error
-        texts = [line.strip() for line in lines if line.strip()]
-        if not texts:
-            raise UsageError(f"--queries {options.queries}: no queries in it, one a line is needed")
-        return [Wanted(text, [text]) for text in dict.fromkeys(texts)]
+        return [Wanted(text, [text]) for text in dict.fromkeys(queries_in(options.queries))]
     for path in options.like:
         if not path.is_file():
             raise UsageError(f"--like {printable(path)}: there is no such file")

@@ -86,16 +86,15 @@ from tqdm import tqdm
 
 from cascade.collecting.record import Plan
 from cascade.collection import Collection
+from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
 from evaluation.planning import telling
 from evaluation.planning.asking import (
     Asked,
-    QueriesError,
     asked_images,
     asked_texts,
     captions_of,
     drawn_texts,
-    queries_in,
 )
 from evaluation.planning.certifying import P_VALUES, queries_needed, smallest_m
 from evaluation.planning.measuring import Measured, costs_of, measured, rows
@@ -121,10 +120,7 @@ def _given(options: PlanOptions) -> list[str] | None:
     Raises:
         UsageError: there are not.
     """
-    try:
-        texts = None if options.queries is None else queries_in(options.queries)
-    except QueriesError as error:
-        raise UsageError(f"--queries {error}") from error
+    texts = None if options.queries is None else queries_in(options.queries)
     number = options.drawn if texts is None else len(texts)
     needed = queries_needed(options.agreement, options.confidence, P_VALUES[options.test])
     if number < needed:

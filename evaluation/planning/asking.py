@@ -3,17 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from cascade.collection import Collection
 from evaluation.planning.sample import Sample
-
-
-class QueriesError(ValueError):
-    """There are no queries; the message says what was looked for."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +28,6 @@ class Asked:
     def __len__(self) -> int:
         """Number of queries."""
         return len(self.embeddings[0])
-
-
-def queries_in(path: Path) -> list[str]:
-    """The queries of a text file, one a line; empty lines are none.
-
-    Raises:
-        QueriesError: there are none, or it isn't text.
-    """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise QueriesError(f"{path} isn't text in UTF-8: {error.reason}") from error
-    queries = [line.strip() for line in lines if line.strip()]
-    if not queries:
-        raise QueriesError(f"{path} holds no queries: write one a line")
-    return queries
 
 
 def captions_of(collection: Collection) -> list[str]:
