@@ -366,10 +366,9 @@ class Cascade:
     ) -> list[list[Hit]]:
         wanted = max(k, m[0]) if m else k
         rows = contents.rows
-        gone = contents.gone
         begun = time.perf_counter()
-        ranking = rank_all(rows.embeddings, queries[0], wanted + len(gone), rows.longest)
-        rankings = [ranking.without(gone, wanted) if gone else ranking]
+        first = rank_all(rows.embeddings, queries[0], wanted, rows.longest, contents.hidden)
+        rankings = [first]
         if watch is not None:
             best = _best(contents, rankings[0], k)
             watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
@@ -420,11 +419,10 @@ def _with_held(
 
     `NOTHING` stands where a candidate would come twice.
     """
-    rows, gone = held.rows, contents.gone
-    best = rank_all(rows.embeddings, queries, k + len(gone), rows.longest)
-    owners = torch.from_numpy(held.positions)
-    best = Ranking(owners[best.positions], best.scores)
-    others = best.without(gone, k).positions if gone else best.positions
+    rows, gone = held.rows, held.slots(contents.hidden)
+    gone = gone[gone >= 0].sort().values
+    best = rank_all(rows.embeddings, queries, k, rows.longest, gone)
+    others = torch.from_numpy(held.positions)[best.positions]
     others = others.where(others < contents.rows.count, NOTHING).sort(dim=1).values
     twice = (others[:, :, None] == candidates[:, None, :]).any(dim=2)
     return torch.cat([candidates, others.where(~twice, NOTHING)], dim=1)

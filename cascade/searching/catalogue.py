@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,6 +58,11 @@ class Contents:
     def __len__(self) -> int:
         """Number of images that can be found."""
         return self.rows.count - len(self.gone)
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """The positions that are gone: int64, ascending."""
+        return torch.tensor(sorted(self.gone), dtype=torch.int64)
 
     def source(self, position: int) -> ImageSource:
         """The image at a position, for a stage that has not encoded it yet.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cascade.searching.ranking import length_of_longest
+from cascade.searching.products import length_of_longest
 
 _ABSENT = -1
 _Kind = TypeVar("_Kind", bound=np.generic)

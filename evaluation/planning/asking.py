@@ -55,7 +55,7 @@ def asked_images(collection: Collection, sample: Sample, number: int, seed: int)
     own = sample.positions[chosen]
     first, last = collection.stages
     shared = first.text_name == last.text_name
-    asked = full if shared else sample.contents.rows.embeddings[own]
+    asked = full if shared else sample.contents.rows.embeddings[own].float()
     which = "images of the collection" if sample.complete else "sampled images"
     return Asked([asked, full], f"{which} in place of texts", own)
 

@@ -50,7 +50,7 @@ def ranks_in(candidates: Tensor, positions: Tensor) -> Tensor:
 
 
 def first_ranking(
-    embeddings: Tensor, queries: Tensor, wanted: int, gone: frozenset[int], own: Tensor | None
+    embeddings: Tensor, queries: Tensor, wanted: int, gone: Tensor, own: Tensor | None
 ) -> Tensor:
     """The first stage's ranking: positions int64 [n, wanted], or as many as there are.
 
@@ -58,13 +58,10 @@ def first_ranking(
         embeddings: of all images, by position.
         queries: [n, d].
         wanted: how many.
-        gone: positions of images that were removed.
+        gone: int64, ascending: positions of images that were removed.
         own: positions [n] of images that are queries, each left out of its own results.
     """
-    spare = len(gone) + (own is not None)
-    ranking = rank_all(embeddings, queries, wanted + spare)
-    if gone:
-        ranking = ranking.without(gone, wanted + (own is not None))
+    ranking = rank_all(embeddings, queries, wanted + (own is not None), gone=gone)
     return _others(ranking, own, wanted).positions
 
 

@@ -99,7 +99,7 @@ def measured(sample: Sample, asked: Asked, k: int, largest: int) -> Measured:
     wanted, factor = results_of_sample(k, sampled, images), loss_factor(k, sampled, images)
     to_first, to_last = asked.embeddings
     candidates = first_ranking(
-        contents.rows.embeddings, to_first, largest, contents.gone, asked.own
+        contents.rows.embeddings, to_first, largest, contents.hidden, asked.own
     )
     best = best_of_sample(sample.embeddings, sample.positions, to_last, wanted, asked.own)
     complete = best.positions.shape[1] == sampled

@@ -95,19 +95,64 @@ def crowded(draw):
 @given(
     crowded(),
     st.integers(1, 30),
-    st.sampled_from([1, 8]),
+    st.booleans(),
     st.sampled_from([7, 50, 1 << 17]),
     st.sampled_from([2, 3, 64]),
+    st.floats(0, 1),
+    st.integers(0, 2**31),
 )
-def test_products_find_what_the_definition_ranks(world, wanted, spare, images, run):
+def test_products_find_what_the_definition_ranks(world, wanted, halves, images, run, share, seed):
+    """With ties, nearly equal ones, images that are gone, and embeddings kept as halves."""
     embeddings, queries = world
+    if halves:
+        embeddings = embeddings.clamp(-6e4, 6e4).half()
+    gone = torch.rand(len(embeddings), generator=torch.Generator().manual_seed(seed)) < share * 0.9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.searching.ranking._SPARE", spare)
-        patch.setattr("cascade.searching.ranking._IMAGES_AT_ONCE", images)
+        patch.setattr("cascade.searching.products._IMAGES_AT_ONCE", images)
+        patch.setattr("cascade.searching.products._ROWS_AT_ONCE", 5)
+        patch.setattr("cascade.searching.products._RUN", run)
+        patch.setattr("cascade.searching.ranking._PAIRS_AT_ONCE", 16)
         patch.setattr("cascade.searching.ranking._TERMS_AT_ONCE", 64)
-        patch.setattr("cascade.searching.ranking._RUN", run)
-        found = rank_all(embeddings, queries, wanted)
-    assert listed(found) == by_definition(embeddings, queries, wanted)
+        found = rank_all(embeddings, queries, wanted, gone=gone.nonzero().flatten())
+    there = (~gone).nonzero().flatten().tolist()
+    expected = by_definition(embeddings[there], queries, wanted)
+    assert listed(found) == [[(there[at], value) for at, value in each] for each in expected]
+
+
+@unhurried
+@given(
+    st.lists(score, min_size=1, max_size=12),
+    st.integers(1, 14),
+    st.sets(st.integers(0, 11)),
+)
+def test_what_is_gone_is_left_out_whatever_the_numbers(values, wanted, out):
+    gone = sorted(at for at in out if at < len(values))
+    there = [at for at in range(len(values)) if at not in out]
+    embeddings = torch.tensor(values)[:, None]
+    hidden = torch.tensor(gone, dtype=torch.int64)
+    found = rank_all(embeddings, torch.ones(2, 1), wanted, gone=hidden)
+    best = [there[at] for at in by_score([values[at] for at in there])][:wanted]
+    assert found.positions.tolist() == [best, best]
+
+
+def test_no_queries_have_no_results():
+    assert rank_all(torch.ones(50, 4), torch.empty(0, 4), 3).positions.shape == (0, 3)
+
+
+@pytest.mark.parametrize("queries", [1, 7])  # of halves one by one, and together
+def test_a_large_matrix_of_halves_is_ranked_as_float32_is(queries):
+    """So many images that runs, blocks and blocks of rows are all there."""
+    generator = torch.Generator().manual_seed(queries)
+    embeddings = torch.randn(20_000, 8, generator=generator).half()
+    embeddings[15_000:] = embeddings[:5000]  # each of these twice
+    asked = torch.randn(queries, 8, generator=generator)
+    gone = torch.arange(0, 20_000, 3)
+    exact = rank_all(embeddings.float(), asked, 40, gone=gone)
+    scores = (asked.double() @ embeddings.double().T).index_fill(1, gone, float("-inf"))
+    assert torch.equal(exact.positions, scores.argsort(descending=True, stable=True)[:, :40])
+    found = rank_all(embeddings, asked, 40, gone=gone)
+    assert torch.equal(found.positions, exact.positions)
+    assert torch.equal(found.scores, exact.scores)
 
 
 @unhurried
@@ -116,20 +161,31 @@ def test_products_of_less_precision_are_noticed(world, wanted):
     """As `torch.set_float32_matmul_precision` allows them on some processors."""
     embeddings, queries = world
 
-    def coarse(embeddings, queries, number):
-        products = queries.bfloat16().float() @ embeddings.bfloat16().float().T
-        return products.topk(number, dim=1)
+    def coarse(rows, queries):
+        return rows.bfloat16().float() @ queries.bfloat16().float().T
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.searching.ranking._SPARE", 1)
-        patch.setattr("cascade.searching.ranking._largest_products", coarse)
+        patch.setattr("cascade.searching.products._product", coarse)
         found = rank_all(embeddings, queries, wanted)
     scored = scores_of(embeddings, found.positions, queries)
     assert torch.equal(scored, found.scores)
     exact = rank_all(embeddings, queries, wanted)
-    differ = (found.scores - exact.scores).abs().max().item()
     longest = (embeddings.norm(dim=1).max() * queries.norm(dim=1).max()).item()
-    assert differ <= 1e-5 * longest
+    differ = (found.scores - exact.scores).abs().max().item()
+    assert differ <= 1e-2 * longest
+
+
+def test_a_product_that_was_off_too_far_is_not_believed():
+    """The images that it named are scored, and the others then as well."""
+    embeddings, queries = torch.eye(64), torch.eye(64)[:3] + 0.01
+
+    def wrong(rows, queries):
+        return torch.flip(rows @ queries.T, dims=[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cascade.searching.products._product", wrong)
+        found = rank_all(embeddings, queries, 1)
+    assert found.positions.tolist() == [[0], [1], [2]]
 
 
 @unhurried
