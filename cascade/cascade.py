@@ -65,6 +65,7 @@ class Cascade:
         m: Sequence[int] | None = None,
         batch_size: int = 32,
         state_limit: int = STATE_LIMIT,
+        precision: str = "float32",
     ):
         """Join stages.
 
@@ -78,6 +79,8 @@ class Cascade:
             state_limit: bytes that states kept for stages that resume may take, by default 2 GiB.
                 Beyond that the oldest are dropped (`states_dropped`); their images
                 are opened again when a query brings them up, and encoded from the start.
+            precision: what embeddings are kept in, float32 or float16; the stages' are numbers of
+                that type (`cascade.collecting.rounding`).
 
         Raises:
             ValueError: there is no stage, m doesn't fit them, a number is out of range, or a stage
@@ -108,11 +111,13 @@ class Cascade:
                 batch_size=batch_size,
                 resumes_from=None if source is None else self._states[source],
                 keeps=self._states.get(place),
+                store=EmbeddingStore(precision),
             )
             for place, source in enumerate(sources[1:], start=1)
         ]
         # after the later stages, so that a pickled cascade knows all images that these have encoded
-        self._catalogue = Catalogue(self._states.get(0), opened_later=None in sources[1:])
+        opened_later = None in sources[1:]
+        self._catalogue = Catalogue(self._states.get(0), opened_later, precision)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -329,7 +334,7 @@ class Cascade:
     def _known(self) -> set[Hashable]:
         """The keys of all images that can be found."""
         contents = self._catalogue.contents
-        known = enumerate(contents.keys[: contents.rows.count])
+        known = enumerate(contents.keys.first(contents.rows.count))
         return {key for at, key in known if at not in contents.gone}
 
     def _offered(

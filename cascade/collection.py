@@ -505,7 +505,10 @@ class Collection:
 
     def _new_view(self) -> View:
         noted = self._promotions.note if self._writable else _forgotten
-        view = View(self._store, self._rounded, self.m, self._batch_size, self._opener, noted)
+        precision = self._record.precision
+        view = View(
+            self._store, self._rounded, self.m, self._batch_size, self._opener, noted, precision
+        )
         view.refresh()
         return view
 

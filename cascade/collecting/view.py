@@ -4,11 +4,9 @@ A view reads all at first, and then only what is new. Images that were removed o
 hidden; if there are many, a new view is better.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from cascade.cascade import Cascade
 from cascade.images import ImageSource
+from cascade.searching.column import Column, Selected
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
@@ -47,6 +46,7 @@ class View:
         batch_size: int,
         opener: Opener,
         promoted: Promoted,
+        precision: str,
     ) -> None:
         """Make an empty one; `refresh` fills it.
 
@@ -57,11 +57,12 @@ class View:
             batch_size: as of `Cascade`.
             opener: how an image is opened again.
             promoted: told what a later stage has encoded: its place, ids, embeddings [n, d].
+            precision: as of `Cascade`.
 
         Raises:
             ValueError: as of `Cascade`.
         """
-        self.cascade = Cascade(stages, m, batch_size)
+        self.cascade = Cascade(stages, m, batch_size, precision=precision)
         self.skipped: dict[int, ImageRow] = {}
         self._store = store
         self._opener = opener
@@ -70,9 +71,7 @@ class View:
             stage.noted = partial(self._promote, promoted, stage.place)
         self._marks = {stage.place: 0 for stage in self.cascade.later}
         self._ids = np.empty(0, np.int64)  # by position; ascending
-        self._chunks: list[Sequence[ImageRow]] = []
-        self._starts: list[int] = []
-        self._renewed: dict[int, ImageRow] = {}
+        self._rows: Column[ImageRow] = Column()
         self._skipped_ids: dict[str, int] = {}
 
     @property
@@ -100,11 +99,7 @@ class View:
 
     def positions(self, ids: Ids) -> Ids:
         """Where the images of these ids are; -1: not here."""
-        known = self._ids
-        if not len(known):
-            return np.full(len(ids), -1)
-        places = np.searchsorted(known, ids).clip(max=len(known) - 1)
-        return np.where(known[places] == ids, places, -1)
+        return _places_in(self._ids, ids)
 
     def id_of(self, key: str) -> int | None:
         """The id of a row, also of a skipped one."""
@@ -129,12 +124,10 @@ class View:
 
     def rows(self) -> Iterator[ImageRow]:
         """All rows, in the order in which images were added, skipped ones last."""
-        gone = self.cascade.catalogue.contents.gone
-        renewed = self._renewed
-        for start, chunk in zip(list(self._starts), list(self._chunks), strict=False):
-            for at, row in enumerate(chunk, start):
-                if at not in gone:
-                    yield renewed.get(at, row)
+        contents = self.cascade.catalogue.contents
+        for at, row in enumerate(self._rows.first(contents.rows.count)):
+            if at not in contents.gone:
+                yield row
         yield from list(self.skipped.values())
 
     def _read_images(self) -> None:
@@ -168,12 +161,10 @@ class View:
 
     def _take(self, new: Images, fresh: npt.NDArray[np.bool_], vectors: Vectors) -> None:
         """Show new rows and hide those that are no longer there."""
-        catalogue, count = self.cascade.catalogue, len(self._ids)
-        places = self.positions(new.present)
-        gone = np.setdiff1d(np.arange(count), places)
-        hidden = set(gone.tolist()) - catalogue.contents.gone
+        gone = np.flatnonzero(_places_in(new.present, self._ids) < 0)
+        hidden = set(gone.tolist()) - self.cascade.catalogue.contents.gone
         skipped = np.asarray(list(self.skipped), np.int64)
-        for at in skipped[~np.isin(skipped, new.present)].tolist():
+        for at in skipped[_places_in(new.present, skipped) < 0].tolist():
             self._forget_skipped(at)
         known = np.flatnonzero(~new.skipped & ~fresh)
         for place, at in zip(known.tolist(), self.positions(new.ids[known]).tolist(), strict=True):
@@ -187,27 +178,21 @@ class View:
     def _align(self) -> None:
         """Forget rows that were taken when an interrupt came, before the catalogue had them."""
         count = self.cascade.catalogue.contents.rows.count
-        if count < len(self._ids):
-            self._ids = self._ids[:count]
-            chunks = bisect_left(self._starts, count)
-            del self._starts[chunks:], self._chunks[chunks:]
+        self._ids = self._ids[:count]
 
     def _extend(self, new: Images, places: Ids, vectors: Vectors, gone: set[int]) -> None:
-        every = len(places) == len(new.ids)
-        ids = new.ids[places]
-        keys = new.keys if every else [new.keys[place] for place in places.tolist()]
-        sources: list[ImageSource] = list(map(partial, repeat(self._open), ids.tolist()))
-        rows = new.rows if every else [new.rows[place] for place in places.tolist()]
-        self._chunks[len(self._starts) :] = [rows]
-        self._starts.append(len(self._ids))
+        ids, keys, rows = new.ids, new.keys, new.rows
+        if len(places) < len(ids):
+            ids, keys, rows = ids[places], Selected(keys, places), Selected(rows, places)
+        self._rows.put(len(self._ids), rows)
         self._ids = np.concatenate([self._ids, ids])
-        embeddings = torch.from_numpy(vectors)
+        sources, embeddings = _Sources(self._open, ids), torch.from_numpy(vectors)
         self.cascade.catalogue.extend(keys, sources, embeddings, instead_of=gone)
 
     def _renew(self, position: int, row: ImageRow) -> None:
         """Take over a row whose embeddings stay."""
         contents = self.cascade.catalogue.contents
-        self._renewed = self._renewed | {position: row}
+        self._rows[position] = row
         if contents.keys[position] != row.key:
             self.cascade.catalogue.rename(position, row.key)
 
@@ -228,14 +213,11 @@ class View:
         wanted = positions >= 0
         if wanted.any():
             vectors = new.vectors if wanted.all() else new.vectors[wanted]
-            stage.store.fill(positions[wanted].tolist(), torch.from_numpy(vectors))
+            stage.store.fill(positions[wanted], torch.from_numpy(vectors))
         self._marks[place] = new.version
 
     def _row_at(self, position: int) -> ImageRow:
-        if position in self._renewed:
-            return self._renewed[position]
-        chunk = bisect_right(self._starts, position) - 1
-        return self._chunks[chunk][position - self._starts[chunk]]
+        return self._rows[position]
 
     def _promote(
         self, promoted: Promoted, place: int, positions: list[int], embeddings: Tensor
@@ -246,3 +228,31 @@ class View:
         """The image of an id, for a stage that has not encoded it yet."""
         row = self._row_at(int(self.positions(np.asarray([at]))[0]))
         return self._opener(row)
+
+
+class _Sources(Sequence[ImageSource]):
+    """What opens the images of some ids, each made when it is asked for."""
+
+    def __init__(self, open_id: Callable[[int], ImageSource], ids: Ids) -> None:
+        self._open = open_id
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageSource: ...
+    @overload
+    def __getitem__(self, place: slice) -> "_Sources": ...
+    def __getitem__(self, place: int | slice) -> "ImageSource | _Sources":
+        if isinstance(place, slice):
+            return _Sources(self._open, self._ids[place])
+        return partial(self._open, int(self._ids[place]))
+
+
+def _places_in(known: Ids, ids: Ids) -> Ids:
+    """Where ids are among those known, which ascend; -1: nowhere."""
+    if not len(known):
+        return np.full(len(ids), -1)
+    places = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return np.where(known[places] == ids, places, -1)

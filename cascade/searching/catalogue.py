@@ -4,12 +4,12 @@ A batch is checked, written behind what is visible, and then shown by replacing 
 another. Before that step nothing has changed for anyone, after it everything has.
 """
 
-import itertools
 import os
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.images import ImageSource
+from cascade.searching.column import Column
 from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, Outcome
 from cascade.searching.states import StateStore
@@ -49,8 +50,8 @@ class Contents:
     """
 
     rows: Rows = field(default_factory=Rows.none)
-    keys: list[Hashable] = field(default_factory=list)
-    sources: list["ImageSource | None"] = field(default_factory=list)
+    keys: Column[Hashable] = field(default_factory=Column)
+    sources: Column["ImageSource | None"] = field(default_factory=Column)
     offered: int = 0
     skipped: Mapping[Hashable, str] = field(default_factory=dict)
     gone: frozenset[int] = frozenset()
@@ -76,10 +77,10 @@ class Contents:
         return source
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy has lists of its own, without what is being written."""
+        """A copy has columns of its own, without what is being written."""
         count = self.rows.count
-        parts = (self.keys[:count], self.sources[:count], self.offered, dict(self.skipped))
-        return Contents, (self.rows, *parts, self.gone)
+        keys, sources = list(self.keys.first(count)), list(self.sources.first(count))
+        return _copied, (self.rows, keys, sources, self.offered, dict(self.skipped), self.gone)
 
 
 class Catalogue:
@@ -90,18 +91,24 @@ class Catalogue:
         states: where the first stage's states are kept, if a later one resumes from them.
     """
 
-    def __init__(self, states: StateStore | None, opened_later: bool) -> None:
+    def __init__(
+        self, states: StateStore | None, opened_later: bool, precision: str = "float32"
+    ) -> None:
         """Make an empty one.
 
         Args:
             states: where the first stage's states are kept, if a later one resumes from them.
             opened_later: whether a later stage opens images.
+            precision: what embeddings are kept in, float32 or float16; those that are added are
+                numbers of that type.
         """
-        self.contents = Contents()
+        self.contents = Contents(Rows.none(precision))
         self.states = states
         self._opened_later = opened_later
         self._places: dict[Hashable, int] = {}
+        self._unplaced: list[tuple[int, Sequence[Hashable]]] = []
         self._lock = threading.Lock()
+        self._placing = threading.Lock()
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether an image of this key can be found."""
@@ -110,7 +117,7 @@ class Catalogue:
     def position(self, key: Hashable) -> int | None:
         """Where the image of a key is, if it can be found."""
         # An entry may be what a writer left who never came to an end: the keys have the last word.
-        place, contents = self._places.get(key), self.contents
+        place, contents = self._placed().get(key), self.contents
         if place is None or place >= contents.rows.count or place in contents.gone:
             return None
         named = contents.keys[place] is key or contents.keys[place] == key
@@ -135,8 +142,8 @@ class Catalogue:
                 those before.
         """
         with self._lock:
-            before, count = self.contents, self.contents.rows.count
-            numbers = itertools.count(before.offered)
+            before, start = self.contents, self.contents.rows.count
+            numbers = count(before.offered)
             keys = [offer.key if offer.named else next(numbers) for offer in batch]
             self.refuse_used(keys)
             named = list(zip(keys, batch, outcomes, strict=True))
@@ -147,12 +154,13 @@ class Catalogue:
             if read:
                 rows = rows.with_more(torch.stack([found.embedding for _, _, found in read]))
             sources = [
-                self._held_of(count + place, offer.image, found)
+                self._held_of(start + place, offer.image, found)
                 for place, (_, offer, found) in enumerate(read)
             ]
-            before.keys[count:] = [key for key, _, _ in read]
-            before.sources[count:] = sources
-            self._places.update((key, count + place) for place, (key, _, _) in enumerate(read))
+            new = [key for key, _, _ in read]
+            before.keys.put(start, new)
+            before.sources.put(start, sources)
+            self._unplaced.append((start, new))
             offered = before.offered + sum(not offer.named for offer in batch)
             skipped = _skipped_after(before.skipped, named)
             self.contents = replace(before, rows=rows, offered=offered, skipped=skipped)
@@ -177,11 +185,11 @@ class Catalogue:
             ValueError: embeddings have another dimension than those before.
         """
         with self._lock:
-            before, count = self.contents, self.contents.rows.count
+            before, start = self.contents, self.contents.rows.count
             rows = before.rows.with_more(embeddings)
-            before.keys[count:] = keys
-            before.sources[count:] = sources
-            self._places.update(zip(keys, range(count, rows.count), strict=True))
+            before.keys.put(start, keys)
+            before.sources.put(start, sources)
+            self._unplaced.append((start, keys))
             self.contents = replace(before, rows=rows, gone=before.gone.union(instead_of))
 
     def remove(self, positions: Iterable[int]) -> None:
@@ -193,7 +201,7 @@ class Catalogue:
     def rename(self, position: int, key: Hashable) -> None:
         """Give the image at a position another key."""
         with self._lock:
-            self._places[key] = position
+            self._placed()[key] = position
             self.contents.keys[position] = key
 
     def release(self, positions: Iterable[int]) -> None:
@@ -203,6 +211,16 @@ class Catalogue:
         for position in positions:
             if not _reopens(self.contents.sources[position]):
                 self.contents.sources[position] = None
+
+    def _placed(self) -> dict[Hashable, int]:
+        """The places of keys: those of a collection that was only searched aren't needed."""
+        if self._unplaced:
+            with self._placing:
+                while self._unplaced:
+                    start, keys = self._unplaced[0]
+                    self._places.update(zip(keys, count(start), strict=False))
+                    del self._unplaced[0]
+        return self._places
 
     def _held_of(self, position: int, image: ImageSource, found: Encoded) -> "ImageSource | None":
         """What is held of an image for later stages: its states, or the image, or both."""
@@ -216,11 +234,27 @@ class Catalogue:
         """Without the lock, and of the places only those of what can be found."""
         contents = self.contents
         state = {"states": self.states, "_opened_later": self._opened_later, "contents": contents}
-        named = enumerate(contents.keys[: contents.rows.count])
-        return state | {"_places": {key: at for at, key in named if at not in contents.gone}}
+        named = enumerate(contents.keys.first(contents.rows.count))
+        places = {key: at for at, key in named if at not in contents.gone}
+        return state | {"_places": places, "_unplaced": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.Lock(), _placing=threading.Lock())
+
+
+def _copied(
+    rows: Rows,
+    keys: list[Hashable],
+    sources: list["ImageSource | None"],
+    offered: int,
+    skipped: Mapping[Hashable, str],
+    gone: frozenset[int],
+) -> Contents:
+    """What was pickled."""
+    contents = Contents(rows, Column(), Column(), offered, skipped, gone)
+    contents.keys.put(0, keys)
+    contents.sources.put(0, sources)
+    return contents
 
 
 def _skipped_after(

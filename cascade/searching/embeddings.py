@@ -8,7 +8,7 @@ one stays, and a reader keeps the one that it took.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +17,28 @@ from torch import Tensor
 
 from cascade.searching.products import length_of_longest
 
+Positions: TypeAlias = Sequence[int] | npt.NDArray[np.int64] | Tensor
+
 _ABSENT = -1
 _Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings float32 [count, d], the first of a buffer that has room for more.
+    """Embeddings [count, d], the first of a buffer that has room for more: float32 or float16.
 
     `longest` is the largest length among them. What a snapshot shows never changes; `with_more`
     writes behind it, so only the newest may be given more, by one thread at a time.
     """
 
-    buffer: npt.NDArray[np.float32]
+    buffer: npt.NDArray[Any]
     count: int = 0
     longest: float = 0.0
 
     @classmethod
-    def none(cls) -> "Rows":
-        """No rows yet, of any dimension."""
-        return cls(np.empty((0, 0), np.float32))
+    def none(cls, precision: str = "float32") -> "Rows":
+        """No rows yet, of any dimension, to be kept in float32 or float16."""
+        return cls(np.empty((0, 0), precision))
 
     @property
     def embeddings(self) -> Tensor:
@@ -44,7 +46,9 @@ class Rows:
         return torch.from_numpy(self.buffer[: self.count])
 
     def with_more(self, embeddings: Tensor) -> "Rows":
-        """These rows and [n, d] after them, which become float32 if they are not.
+        """These rows and [n, d] after them, in the type that these have.
+
+        The first are kept as they are if they have that type: whoever gave them leaves them alone.
 
         Raises:
             ValueError: the dimension differs from that of the rows before.
@@ -57,7 +61,9 @@ class Rows:
                 f"those before had {self.buffer.shape[1]}"
             )
         count = self.count + len(embeddings)
-        before = self.buffer if self.count else np.empty((0, embeddings.shape[1]), np.float32)
+        if not self.count and embeddings.dtype == torch.from_numpy(self.buffer).dtype:
+            return Rows(embeddings.contiguous().numpy(), count, length_of_longest(embeddings))
+        before = self.buffer.reshape(len(self.buffer), embeddings.shape[1])
         buffer = _with_room(before, self.count, count)
         new = torch.from_numpy(buffer[self.count : count]).copy_(embeddings)
         return Rows(buffer, count, max(self.longest, length_of_longest(new)))
@@ -80,16 +86,16 @@ class Held:
     places: npt.NDArray[np.int64]
 
     @classmethod
-    def none(cls) -> "Held":
+    def none(cls, precision: str) -> "Held":
         """Of an empty store."""
-        return cls(Rows.none(), np.empty(0, np.int64), np.empty(0, np.int64))
+        return cls(Rows.none(precision), np.empty(0, np.int64), np.empty(0, np.int64))
 
     @property
     def positions(self) -> npt.NDArray[np.int64]:
         """Those of the rows [count]."""
         return self.owners[: self.rows.count]
 
-    def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
+    def slots(self, positions: Positions) -> Tensor:
         """Which row is each position's: int64, negative where there is none."""
         asked = np.asarray(positions, dtype=np.int64)
         known = (asked >= 0) & (asked < len(self.places))
@@ -98,6 +104,10 @@ class Held:
         held = (slots >= 0) & (slots < self.rows.count)
         held[held] = self.owners[slots[held]] == asked[held]
         return torch.from_numpy(np.where(held, slots, _ABSENT))
+
+    def __contains__(self, position: int) -> bool:
+        """Whether there is a row of a position."""
+        return bool(self.slots([position]) != _ABSENT)
 
     def with_more(self, positions: npt.NDArray[np.int64], embeddings: Tensor) -> "Held":
         """This and the embeddings [n, d] of n positions that are absent so far."""
@@ -116,14 +126,20 @@ class Held:
 
 
 class EmbeddingStore:
-    """Embeddings float32 [count, d] by position in the collection; grows, never forgets.
+    """Embeddings [count, d] by position in the collection; grows, never forgets.
 
     A position is absent or holds an embedding. Any thread may read and add. `held` is what is
     stored now; take it once if several answers must belong together.
     """
 
-    def __init__(self) -> None:
-        self.held = Held.none()
+    def __init__(self, precision: str = "float32") -> None:
+        """Make an empty one.
+
+        Args:
+            precision: what embeddings are kept in, float32 or float16; those that are added are
+                numbers of that type.
+        """
+        self.held = Held.none(precision)
         self._failures: dict[int, str] = {}
         self._lock = threading.RLock()
 
@@ -147,7 +163,7 @@ class EmbeddingStore:
             if still
         }
 
-    def add(self, positions: Sequence[int], embeddings: Tensor) -> None:
+    def add(self, positions: Positions, embeddings: Tensor) -> None:
         """Keep the embeddings [n, d] of n positions that are absent so far, all or none of them.
 
         Raises:
@@ -159,35 +175,36 @@ class EmbeddingStore:
         if not len(positions):
             return
         with self._lock:
-            if len(set(positions)) < len(positions) or not self.absent(positions).all():
+            asked = np.asarray(positions, np.int64)
+            if len(np.unique(asked)) < len(asked) or not self.absent(asked).all():
                 raise ValueError("an image was encoded a second time by the same stage")
-            self.held = self.held.with_more(np.asarray(positions, np.int64), embeddings)
-            for position in positions:
+            self.held = self.held.with_more(asked, embeddings)
+            for position in [at for at in self._failures if at in self.held]:
                 self._failures.pop(position, None)
 
-    def fill(self, positions: Sequence[int], embeddings: Tensor) -> list[int]:
+    def fill(self, positions: Positions, embeddings: Tensor) -> Tensor:
         """Keep the embeddings [n, d] of those of n different positions that are absent still.
 
         Returns:
-            Which of the n these were.
+            Which of the n these were: int64.
         """
         with self._lock:
-            new = self.absent(positions).nonzero().flatten()
-            chosen: list[int] = new.tolist()
-            if len(chosen) < len(positions):
-                positions, embeddings = [positions[at] for at in chosen], embeddings[new]
-            self.add(positions, embeddings)
-            return chosen
+            asked = np.asarray(positions, np.int64)
+            new = self.absent(asked).nonzero().flatten()
+            if len(new) < len(asked):
+                asked, embeddings = asked[new.numpy()], embeddings[new]
+            self.add(asked, embeddings)
+            return new
 
     def fail(self, position: int, reason: str) -> None:
         """Note why the image at a position couldn't be encoded."""
         self._failures[position] = reason
 
-    def absent(self, positions: Sequence[int] | Tensor) -> Tensor:
+    def absent(self, positions: Positions) -> Tensor:
         """Which positions hold no embedding: bool [n]."""
         return self.slots(positions) == _ABSENT
 
-    def slots(self, positions: Sequence[int] | Tensor) -> Tensor:
+    def slots(self, positions: Positions) -> Tensor:
         """Which row of `embeddings` is each position's: int64, negative where there is none."""
         return self.held.slots(positions)
 

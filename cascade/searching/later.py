@@ -148,7 +148,8 @@ class LaterStage:
             embeddings = torch.stack(list(encoded.values()))
             new = self.store.fill(list(encoded), embeddings)
             if self.noted is not None:
-                self.noted([list(encoded)[at] for at in new], embeddings[new])
+                own = list(encoded)
+                self.noted([own[at] for at in new.tolist()], embeddings[new])
         if self.resumes_from is not None:
             self.resumes_from.forget(encoded)
             catalogue.release(encoded)

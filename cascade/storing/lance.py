@@ -100,7 +100,7 @@ class LanceStore:
         return Images(
             version,
             _numbers(found, "id"),
-            found["key"].to_pylist(),
+            ArrowKeys(found["key"]),
             np.asarray(found["reason"].is_valid()),
             ArrowRows(found),
             np.sort(_numbers(present, "id")),
@@ -269,10 +269,7 @@ class ArrowRows(Sequence[ImageRow]):
     def __getitem__(self, place: slice) -> Sequence[ImageRow]: ...
     def __getitem__(self, place: int | slice) -> ImageRow | Sequence[ImageRow]:
         if isinstance(place, slice):
-            start, stop, step = place.indices(len(self))
-            if step != 1:
-                return [self[at] for at in range(start, stop, step)]
-            return ArrowRows(self._table.slice(start, max(0, stop - start)))
+            return ArrowRows(_sliced(self._table, place))
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         place %= len(self)
@@ -284,16 +281,47 @@ class ArrowRows(Sequence[ImageRow]):
             yield from map(ImageRow, *columns)
 
 
+class ArrowKeys(Sequence[str]):
+    """The texts of an Arrow column; each is made when it is asked for."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return ArrowKeys(_sliced(self._column, place))
+        return cast(str, self._column[place].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 4096):
+            yield from self._column.slice(start, 4096).to_pylist()
+
+
+def _sliced(column: Any, places: slice) -> Any:
+    """Rows next to each other of a column or table."""
+    start, stop, step = places.indices(len(column))
+    if step != 1:
+        raise ValueError("rows that are next to each other are sliced")
+    return column.slice(start, max(0, stop - start))
+
+
 def _numbers(table: Any, name: str) -> Ids:
     return cast(Ids, table[name].to_numpy())
 
 
 def _by_id(table: Any) -> Any:
-    """A table sorted by id, in one piece."""
+    """A table sorted by id."""
     ids = _numbers(table, "id")
     if (ids[1:] < ids[:-1]).any():
-        table = table.take(np.argsort(ids, kind="stable"))
-    return table.combine_chunks()
+        return table.take(np.argsort(ids, kind="stable")).combine_chunks()
+    return table
 
 
 def _size(file: Path) -> int:

@@ -17,6 +17,8 @@ import numpy as np
 from cascade.storing.store import Ids, Vectors
 from cascade.storing.undisturbed import undisturbed
 
+_ROWS_AT_ONCE = 8192  # of a batch that is read: smaller ones cost a change of threads each
+
 
 class Table:
     """A table of a connection. Any thread may read; what writes is called by one at a time.
@@ -55,7 +57,7 @@ class Table:
         """Ids [n] and vectors [n, d]: batches that are copied to where they stay."""
         if self._table is None:
             return np.empty(0, np.int64), np.empty((0, 0), precision)
-        batches = self._query(["id", "vector"], where).to_batches()
+        batches = self._query(["id", "vector"], where).to_batches(_ROWS_AT_ONCE)
         if where is not None:
             parts = [_numbers_of(batch) for batch in batches if batch.num_rows]
             if not parts:

@@ -106,7 +106,7 @@ def test_only_what_is_new_is_read(store):
     with store.writing():
         store.promote(1, ids, vectors(5, 6))
     after = store.images(before.version)
-    assert (after.ids.tolist(), after.keys) == (new.tolist(), ["c"])
+    assert (after.ids.tolist(), list(after.keys)) == (new.tolist(), ["c"])
     assert after.version > before.version
     assert after.present.tolist() == [*ids.tolist(), *new.tolist()]
     assert store.later(1, first.version).ids.tolist() == ids[1:].tolist()

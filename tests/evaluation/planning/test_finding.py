@@ -53,7 +53,9 @@ def results(stages, m, images, queries, k, gone=()):
 
 def measured(stages, images, gone, k):
     first, last = stages
-    candidates = first_ranking(first.images, first.queries, images, torch.tensor(sorted(gone), dtype=torch.int64), None)
+    candidates = first_ranking(
+        first.images, first.queries, images, torch.tensor(sorted(gone), dtype=torch.int64), None
+    )
     there = torch.tensor([at for at in range(images) if at not in gone])
     best = best_of_sample(last.images[there], there, last.queries, k, None)
     return found_at(candidates, best, k, best.positions.shape[1] == len(there))
