@@ -157,7 +157,7 @@ class Cascade:
     @property
     def encoded(self) -> tuple[int, ...]:
         """Number of images that each stage has encoded so far."""
-        gone = list(self._catalogue.contents.gone)
+        gone = self._catalogue.contents.hidden
         later = [len(stage.store) - int((~stage.store.absent(gone)).sum()) for stage in self._later]
         return len(self), *later
 

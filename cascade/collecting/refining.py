@@ -1,23 +1,18 @@
-"""What the last stage encodes in the background, in what order, and how much of it.
-
-Images that queries have promoted come first, then those nearest to them, then the rest: queries
-are alike, and so are the images that they bring up.
-"""
+"""What the last stage encodes in the background, and how much of it."""
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from cascade.collecting.ordering import BackgroundOrder
 from cascade.collecting.view import View
 
-_NEAR = 256
-"""Promoted images that the others are compared with: the newest ones."""
 _ORDERED_AT_ONCE = 1000
-"""Images that are encoded before the order is made anew: queries promote others meanwhile."""
+"""Images that are encoded before one looks again: queries promote others meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +57,6 @@ class Budget:
         return max(0, left)
 
 
-def background_order(embeddings: Tensor, absent: Tensor, promoted: Tensor) -> Tensor:
-    """Positions in the order in which the last stage encodes them.
-
-    Args:
-        embeddings: the first stage's, float32 [n, d].
-        absent: int64 [a], positions that the last stage has not encoded, in order.
-        promoted: int64 [p], positions that any later stage has encoded or was asked for, the
-            newest last.
-    """
-    waiting = torch.isin(absent, promoted)
-    first, others = absent[waiting], absent[~waiting]
-    near = promoted[-_NEAR:]
-    if not len(near) or not len(others):
-        return torch.cat([first, others])
-    targets = embeddings[near].T
-    nearest = [(embeddings[some] @ targets).amax(dim=1) for some in others.split(1 << 16)]
-    order = torch.cat(nearest).argsort(descending=True, stable=True)
-    return torch.cat([first, others[order]])
-
-
 class Refining:
     """One call that lets the last stage encode in the background."""
 
@@ -109,7 +84,7 @@ class Refining:
         self._progress = progress
         self._begun = time.monotonic()
         self._done = 0
-        self._tried: set[str] = set()
+        self._tried = [np.empty(0, np.int64)]  # ids: positions are of one view
 
     def run(self) -> int:
         """Encode until all is encoded or tried, the budget used up, or it is stopped.
@@ -117,16 +92,28 @@ class Refining:
         Returns:
             Number of images that were encoded.
         """
+        view = self._current()
+        ordering = self._ordering(view)
         while True:
-            view = self._current()
-            order = self._in_order(view)
+            order = ordering.next(_ORDERED_AT_ONCE)
             for start in range(0, len(order), self._batch_size):
                 left = self._left(view)
                 if not left:
                     return self._done
-                self._encode(view, order[start : start + min(left, self._batch_size)])
-            if not order:
+                batch = order[start : start + min(left, self._batch_size)]
+                ordering.leave_out(batch)
+                self._tried.append(view.ids(batch))
+                self._encode(view, batch.tolist())
+            if not len(order):
                 return self._done
+            before, view = view, self._current()
+            if view is not before:
+                ordering = self._ordering(view)
+
+    def _ordering(self, view: View) -> BackgroundOrder:
+        """The order of a view's images, without those that were tried."""
+        tried = view.positions(np.concatenate(self._tried))
+        return BackgroundOrder(view.cascade, torch.from_numpy(tried[tried >= 0]))
 
     def _left(self, view: View) -> int:
         """How many images may still be encoded."""
@@ -137,24 +124,9 @@ class Refining:
 
     def _encode(self, view: View, batch: list[int]) -> None:
         last, catalogue = view.cascade.later[-1], view.cascade.catalogue
-        self._tried.update(str(catalogue.contents.keys[at]) for at in batch)
         absent = int(last.store.absent(batch).sum())
         last.encode_absent(batch, catalogue, None)
         encoded = absent - int(last.store.absent(batch).sum())
         self._done += encoded
         if self._progress is not None:
             self._progress(encoded)
-
-    def _in_order(self, view: View) -> list[int]:
-        """The next positions for the last stage to encode, of images not tried yet."""
-        later, contents = view.cascade.later, view.cascade.catalogue.contents
-        every = torch.arange(contents.rows.count)
-        absent = every[later[-1].store.absent(every)].tolist()
-        untried = [at for at in absent if contents.keys[at] not in self._tried]
-        wanted = torch.tensor([at for at in untried if at not in contents.gone], dtype=torch.int64)
-        failed = list(later[-1].store.failures)
-        held = [at for stage in later for at in stage.store.held.positions.tolist()]
-        promoted = [at for at in (*failed, *held) if contents.keys[at] not in self._tried]
-        asked = torch.tensor(promoted, dtype=torch.int64)
-        order = background_order(contents.rows.embeddings, wanted, asked)
-        return order[:_ORDERED_AT_ONCE].tolist()

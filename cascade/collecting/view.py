@@ -101,6 +101,10 @@ class View:
         """Where the images of these ids are; -1: not here."""
         return _places_in(self._ids, ids)
 
+    def ids(self, positions: Sequence[int] | Tensor) -> Ids:
+        """The ids of the images at these positions."""
+        return self._ids[np.asarray(positions, np.int64)]
+
     def id_of(self, key: str) -> int | None:
         """The id of a row, also of a skipped one."""
         position = self.cascade.catalogue.position(key)
@@ -222,7 +226,7 @@ class View:
     def _promote(
         self, promoted: Promoted, place: int, positions: list[int], embeddings: Tensor
     ) -> None:
-        promoted(place, self._ids[positions], embeddings)
+        promoted(place, self.ids(positions), embeddings)
 
     def _open(self, at: int) -> ImageSource:
         """The image of an id, for a stage that has not encoded it yet."""

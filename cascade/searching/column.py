@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import compress, islice
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -107,4 +107,4 @@ class Selected(Sequence[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         chosen = np.zeros(len(self._items), bool)
         chosen[self._places] = True
-        return cast(Any, compress(self._items, chosen))
+        return compress(self._items, chosen.tolist())

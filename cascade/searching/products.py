@@ -210,7 +210,8 @@ def _best(products: Tensor, number: int) -> Tensor:
     if runs > 2 * number:
         largest = products[: runs * _RUN].unflatten(0, (_RUN, runs)).amax(dim=0)
         products = torch.cat([largest, products[runs * _RUN :]])
-    return products.T.contiguous().topk(min(number, len(products)), dim=1).values.T
+    best: Tensor = products.T.contiguous().topk(min(number, len(products)), dim=1).values
+    return best.T
 
 
 def _lengths(queries: Tensor) -> Tensor:
