@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
+from cascade.collecting.first import first_outcomes
 from cascade.collecting.offers import Added, Addition, Offer, in_batches
 from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
@@ -34,7 +34,6 @@ from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.view import Opener, View
 from cascade.images import ImageSource
 from cascade.photos.opening import opened
-from cascade.searching.encoding import Outcome, Skipped
 from cascade.searching.steps import Watch
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError
@@ -179,7 +178,7 @@ class Collection:
         path = Path(path)
         record = Record.read(path)
         if stages is None:
-            stages = recalled(record.stages, path, device)
+            stages = recalled(record.stages, path, device, batch_size)
         else:
             check_same(record.stages, stages, path)
         if m is not None:
@@ -231,6 +230,11 @@ class Collection:
         first = {row.key: str(row.reason) for row in list(view.skipped.values())}
         later = {str(key): reason for key, reason in view.cascade.skipped.items()}
         return first | later
+
+    @property
+    def record(self) -> Record:
+        """What it was made with."""
+        return self._record
 
     @property
     def plan(self) -> Plan | None:
@@ -302,7 +306,8 @@ class Collection:
         visible lasts. If this raises or is interrupted, what was encoded before is added.
 
         Args:
-            images: paths of files, rows, or pairs of a row and what to open instead of its `uri`.
+            images: paths of files, rows, or pairs of a row and what to open instead of its `uri`,
+                or what this collection's first stage has made of the image already (`Encoded`).
             progress: told what became of images whenever some are visible.
 
         Returns:
@@ -311,14 +316,14 @@ class Collection:
         Raises:
             CollectionError: the directory can't be written, or is full: then what was added before
                 lasts.
-            ValueError: as of `Cascade.index`.
+            ValueError: as of `Cascade.index`, or an embedding of another dimension is given.
         """
         self._check_writable()
         adding = Adding(self._store, self._current, self._lock, progress)
         offers = adding.wanted(map(Offer.of, images))
         try:
             for batch in in_batches(offers, self._batch_size):
-                adding.take(batch, self._encode(batch))
+                adding.take(batch, first_outcomes(batch, self._view.cascade, self._opener))
         finally:
             adding.commit()
         return adding.total
@@ -515,20 +520,6 @@ class Collection:
     def _check_writable(self) -> None:
         with self._store.writing():
             pass
-
-    def _encode(self, batch: Sequence[Offer]) -> list[Outcome]:
-        """What the first stage makes of images; of those that have a reason nothing."""
-        outcomes: list[Outcome] = [Skipped(str(offer.row.reason)) for offer in batch]
-        places = [at for at, offer in enumerate(batch) if offer.row.reason is None]
-        images = [
-            partial(self._opener, offer.row) if offer.image is None else offer.image
-            for offer in (batch[at] for at in places)
-        ]
-        if images:
-            found = self._view.cascade.encode_first(images)
-            for at, outcome in zip(places, found, strict=True):
-                outcomes[at] = outcome
-        return outcomes
 
     def _hand_over_quietly(self) -> None:
         """Store what waits; if it can't be, it is tried again later, and `flush` says why."""

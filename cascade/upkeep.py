@@ -5,28 +5,28 @@ decoded in threads ahead of the first stage. Whatever ends a run, the next one g
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from cascade.collecting.offers import Added
+from cascade.collecting.offers import Added, Addition
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
-from cascade.images import ImageSource, UnreadableImage
-from cascade.photos.ahead import Failed, ahead
+from cascade.photos.ahead import ahead
 from cascade.photos.changes import Change, Kind, changes
 from cascade.photos.finding import Photos
-from cascade.photos.opening import is_there, opened
-from cascade.photos.reading import digest_at, read, reason_of
+from cascade.photos.opening import is_there
+from cascade.photos.preparing import prepared
+from cascade.photos.reading import digest_at
 from cascade.stage import Stage
 from cascade.storing.rows import ImageRow
 
 _AT_ONCE = 1000
 """Images that were moved whose rows are changed in one commit."""
-_Addition: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource]"
-_OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
+Preparing: TypeAlias = Callable[[Iterable[Change]], Generator["Addition | None", None, None]]
+"""Makes of each photo that has changed, in order, what is added; None: it is gone by now."""
 
 
 @dataclass
@@ -57,6 +57,7 @@ def bring_up_to_date(
     retry: bool = False,
     threads: int = 2,
     progress: Callable[[Upkeep], None] | None = None,
+    preparing: Preparing | None = None,
 ) -> Upkeep:
     """Make a collection hold the photos that there are.
 
@@ -67,6 +68,7 @@ def bring_up_to_date(
         retry: also read again what was skipped before and hasn't changed since.
         threads: that read and decode.
         progress: told after each photo, and after each commit.
+        preparing: reads and decodes, and may encode, elsewhere than in threads of this process.
 
     Returns:
         What was found and done.
@@ -75,7 +77,9 @@ def bring_up_to_date(
         CollectionError: the collection can't be written.
         CorpusError: a data set can't be loaded.
     """
-    return _Run(collection, photos, prune, retry, threads, progress).run()
+    if preparing is None:
+        preparing = partial(_in_threads, partial(_decoder, collection), threads)
+    return _Run(collection, photos, prune, retry, preparing, progress).run()
 
 
 @dataclass
@@ -84,7 +88,7 @@ class _Run:
     photos: Photos
     prune: bool
     retry: bool
-    threads: int
+    preparing: Preparing
     progress: Callable[[Upkeep], None] | None
     done: Upkeep = field(default_factory=Upkeep)
     moved: dict[str, ImageRow] = field(default_factory=dict)
@@ -99,21 +103,15 @@ class _Run:
         self._tell()
         return self.done
 
-    def _additions(self) -> Generator[_Addition, None, None]:
-        """What is added: rows alone, and rows with images that are ready to encode."""
-        prepare = partial(_prepared, self.collection)
-        with closing(ahead(self._to_read(), prepare, _OF_ONE_IMAGE, self.threads)) as prepared:
-            for ready in prepared:
-                addition = ready.prepared
-                if isinstance(addition, Failed):
-                    if isinstance(addition.error.__cause__, FileNotFoundError):
-                        self.done.vanished += 1
-                        continue
-                    # without size and time, so that the next run tries again
-                    row = replace(ready.item.row, size=None, modified=None, digest=None)
-                    addition = replace(row, reason=reason_of(addition.error, row))
+    def _additions(self) -> Generator[Addition, None, None]:
+        """What is added: rows alone, and rows with images that are ready, or encoded."""
+        with closing(self.preparing(self._to_read())) as ready:
+            for addition in ready:
+                if addition is None:
+                    self.done.vanished += 1
+                    continue
                 row = addition[0] if isinstance(addition, tuple) else addition
-                if row.reason is not None:
+                if isinstance(row, ImageRow) and row.reason is not None:
                     self.done.skipped[row.key] = row.reason
                 yield addition
 
@@ -165,20 +163,8 @@ def _decoder(collection: Collection) -> Stage | None:
     return first if isinstance(first, Stage) else None
 
 
-def _prepared(collection: Collection, change: Change) -> _Addition:
-    """The photo read and ready for the stage, or its row, with a reason if it can't be decoded.
-
-    Raises:
-        UnreadableImage: it can't be read.
-    """
-    unread = change.row.size is None or change.kind is Kind.TOUCHED
-    if unread and (change.row.reason is not None or change.kind is Kind.TOUCHED):
-        return change.row
-    found = read(replace(change.row, reason=None))
-    stage = _decoder(collection)
-    if stage is None:
-        return found.row, found.source
-    try:
-        return found.row, stage.prepare(found.source, partial(opened, found.row))
-    except _OF_ONE_IMAGE as error:
-        return replace(found.row, reason=reason_of(error, found.row))
+def _in_threads(
+    decoder: Callable[[], Stage | None], threads: int, changed: Iterable[Change]
+) -> Generator["Addition | None", None, None]:
+    """See `Preparing`: read and decoded in threads ahead of the first stage."""
+    return ahead(changed, partial(prepared, decoder), threads)

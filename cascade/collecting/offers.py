@@ -10,8 +10,9 @@ from cascade.searching.encoding import Encoded, Outcome, Skipped
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 
-Addition: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource] | str | os.PathLike[str]"
-"""A row, which is opened by its `uri`; a row and what to open instead; or the path of a file."""
+Addition: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource | Encoded] | str | os.PathLike[str]"
+"""A row, which is opened by its `uri`; a row and what to open instead, or what the first stage has
+made of it already; or the path of a file."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Added:
 
 @dataclass(frozen=True)
 class Offer:
-    """An image to add: its row, and what to open; None: whatever the row's `uri` names."""
+    """An image to add: its row, and what to open; None: whatever the row's `uri` names.
+
+    Or, in place of what to open, what the first stage has made of it already.
+    """
 
     row: ImageRow
-    image: "ImageSource | None" = None
+    image: "ImageSource | Encoded | None" = None
 
     @classmethod
     def of(cls, given: Addition) -> "Offer":

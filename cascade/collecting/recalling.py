@@ -16,6 +16,8 @@ from pruning_mechanism import TowerError
 
 def recorded(stage: Encoder) -> StageRecord:
     """What is written down of a stage."""
+    if isinstance(stage, RecalledStage):
+        return stage.record
     if isinstance(stage, Stage):
         lent = stage.texts
         return StageRecord(
@@ -53,16 +55,29 @@ def check_same(records: Sequence[StageRecord], stages: Sequence[Encoder], where:
             )
 
 
-def recalled(records: Sequence[StageRecord], where: Path, device: str) -> list[Encoder]:
+def recalled(
+    records: Sequence[StageRecord],
+    where: Path,
+    device: str,
+    batch_size: int = 32,
+    only_images: bool = False,
+) -> list[Encoder]:
     """The stages of a collection, from the checkpoints that it was made with.
 
     One that resumes is loaded now, the others when they are first asked to encode.
+
+    Args:
+        records: of the stages.
+        where: the collection, for messages.
+        device: where the stages run.
+        batch_size: images or texts that pass through a tower at once.
+        only_images: whether they are asked for no texts, so that no text tower is lent to them.
 
     Raises:
         CollectionError: it isn't known where a checkpoint is, or one that is loaded now can't be
             or isn't what it was.
     """
-    loading = Loading(where, device)
+    loading = Loading(where, device, batch_size, only_images)
     for place, record in enumerate(records):
         if record.checkpoint is None:
             raise CollectionError(
@@ -80,9 +95,13 @@ def recalled(records: Sequence[StageRecord], where: Path, device: str) -> list[E
 class Loading:
     """Loads the checkpoints of a collection, each once."""
 
-    def __init__(self, where: Path, device: str) -> None:
+    def __init__(
+        self, where: Path, device: str, batch_size: int = 32, only_images: bool = False
+    ) -> None:
         self._where = where
         self._device = device
+        self._batch_size = batch_size
+        self._only_images = only_images
         self._loaded: dict[tuple[str | None, str | None], Stage] = {}
         self._lock = Lock()
 
@@ -111,9 +130,17 @@ class Loading:
     def _load(self, checkpoint: str | None, texts: str | None, record: StageRecord) -> Stage:
         with self._lock:
             if (checkpoint, texts) not in self._loaded:
+                lent = None
                 try:
-                    lent = None if texts is None else Stage.load(texts, device=self._device)
-                    stage = Stage.load(str(checkpoint), device=self._device, texts=lent)
+                    if texts is not None and not self._only_images:
+                        lent = Stage.load(texts, self._device, self._batch_size)
+                    stage = Stage.load(
+                        str(checkpoint),
+                        self._device,
+                        self._batch_size,
+                        lent,
+                        without_texts=self._only_images,
+                    )
                 except (TowerError, OSError) as error:
                     raise CollectionError(
                         f"a stage of {self._where} was {record}, which can't be loaded: "
@@ -139,13 +166,13 @@ class RecalledStage:
     def __init__(self, record: StageRecord, loading: Loading) -> None:
         self.name = record.name
         self.text_name = record.text_name
-        self._record = record
+        self.record = record
         self._loading = loading
 
     @property
     def stage(self) -> Stage:
         """The stage, which is loaded now if it wasn't."""
-        return self._loading.stage(self._record)
+        return self._loading.stage(self.record)
 
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
         """L2-normalised float32 [n, d] on the CPU."""

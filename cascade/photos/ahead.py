@@ -7,64 +7,38 @@ core. Threads are enough: decoders and tensors let go of the interpreter while t
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
 
-@dataclass(frozen=True)
-class Failed:
-    """Why one item could not be prepared."""
-
-    error: Exception
-
-
-@dataclass(frozen=True)
-class Ready(Generic[Item, Prepared]):
-    """An item, and what was made of it."""
-
-    item: Item
-    prepared: Prepared | Failed
-
-
 def ahead(
     items: Iterable[Item],
     prepare: Callable[[Item], Prepared],
-    expected: tuple[type[Exception], ...],
     threads: int = 4,
     waiting: int = 64,
-) -> Generator[Ready[Item, Prepared], None, None]:
-    """Items in their order, each prepared in one of several threads before it is asked for.
+) -> Generator[Prepared, None, None]:
+    """What is made of items, in their order, each in one of several threads before it is asked for.
 
     When this ends, in whatever way, no thread is left; what they were doing is brought to its end,
     the rest is dropped. The items themselves are taken in the thread that asks.
 
     Args:
         items: taken one by one, at most `waiting` more than were asked for.
-        prepare: called in a thread, for several items at once.
-        expected: errors that concern one item alone; others end the iteration in its turn.
+        prepare: called in a thread, for several items at once. What it raises ends the iteration
+            when its item's turn comes.
         threads: how many prepare.
         waiting: items that may be prepared and not yet asked for, so that memory is bounded.
     """
-
-    def outcome(item: Item) -> Prepared | Failed:
-        try:
-            return prepare(item)
-        except expected as error:
-            return Failed(error)
-
     pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
-    queue: deque[tuple[Item, Future[Prepared | Failed]]] = deque()
+    queue: deque[Future[Prepared]] = deque()
     try:
         for item in items:
-            queue.append((item, pool.submit(outcome, item)))
+            queue.append(pool.submit(prepare, item))
             if len(queue) >= waiting:
-                first, future = queue.popleft()
-                yield Ready(first, future.result())
+                yield queue.popleft().result()
         while queue:
-            first, future = queue.popleft()
-            yield Ready(first, future.result())
+            yield queue.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

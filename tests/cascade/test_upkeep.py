@@ -155,7 +155,7 @@ def test_a_photo_that_vanishes_before_it_is_read_is_counted_and_forgotten(
         (photos / "b/5.png").unlink(missing_ok=True)
         return read(row)
 
-    monkeypatch.setattr("cascade.upkeep.read", vanishing)
+    monkeypatch.setattr("cascade.photos.preparing.read", vanishing)
     with Collection.in_memory(stages, m=[3]) as collection:
         found = list(Photos.at([str(photos)]))
         monkeypatch.setattr(Photos, "__iter__", lambda _: iter(found))

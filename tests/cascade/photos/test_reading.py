@@ -9,7 +9,7 @@ import pytest
 
 from cascade.images import UnreadableImage, open_image
 from cascade.photos import reading
-from cascade.photos.ahead import Failed, ahead
+from cascade.photos.ahead import ahead
 from cascade.photos.finding import Photos, row_of_file
 from cascade.photos.reading import digest_at, read, reason_of
 from tests.cascade.photos.conftest import encoded, packed, painted
@@ -90,19 +90,8 @@ def test_items_come_in_order_with_what_was_made_of_each():
         return number * number
 
     for threads, waiting in ((1, 1), (4, 3), (4, 100)):
-        found = list(ahead(range(20), slow, (), threads, waiting))
-        assert [(ready.item, ready.prepared) for ready in found] == [(n, n * n) for n in range(20)]
-
-
-def test_an_error_stays_with_its_item():
-    def prepare(number):
-        if number % 3 == 1:
-            raise UnreadableImage(f"no {number}")
-        return number
-
-    found = list(ahead(range(7), prepare, (UnreadableImage,), 3, 4))
-    assert [ready.item for ready in found if isinstance(ready.prepared, Failed)] == [1, 4]
-    assert str(found[4].prepared.error) == "no 4"
+        found = list(ahead(range(20), slow, threads, waiting))
+        assert found == [number * number for number in range(20)]
 
 
 def test_an_unexpected_error_ends_it_in_its_turn_and_leaves_no_thread():
@@ -110,10 +99,10 @@ def test_an_unexpected_error_ends_it_in_its_turn_and_leaves_no_thread():
         return 1 // (number - 2)
 
     got = []
-    running = ahead(range(10), prepare, (UnreadableImage,), 3, 5)
+    running = ahead(range(10), prepare, 3, 5)
     with pytest.raises(ZeroDivisionError):
-        got.extend(ready.item for ready in running)
-    assert got == [0, 1]
+        got.extend(running)
+    assert got == [-1, -1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
@@ -125,7 +114,7 @@ def test_no_more_than_asked_for_is_prepared():
             taken.append(number)
             yield number
 
-    for place, _ in enumerate(ahead(items(), lambda number: number, (), 4, 6)):
+    for place, _ in enumerate(ahead(items(), lambda number: number, 4, 6)):
         most.append(len(taken) - place)
     assert max(most) <= 6
 
@@ -138,7 +127,7 @@ def test_stopping_in_the_middle_drops_the_rest_and_leaves_no_thread(end):
         begun.append(number)
         time.sleep(0.01)
 
-    running = ahead(range(1000), prepare, (), 2, 40)
+    running = ahead(range(1000), prepare, 2, 40)
     next(running)
     if end == "close":
         running.close()

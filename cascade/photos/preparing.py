@@ -1,0 +1,56 @@
+"""From a photo that has changed to what a collection adds: read once, decoded, and prepared.
+
+Called by several threads ahead of a stage, in the process that holds the collection or on another
+machine, with the same outcome.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from cascade.images import ImageSource, UnreadableImage
+from cascade.photos.changes import Change, Kind
+from cascade.photos.opening import opened
+from cascade.photos.reading import read, reason_of
+from cascade.stage import Stage
+from cascade.storing.rows import ImageRow
+
+Ready: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource]"
+"""A row alone, which is unchanged or has a reason, or with what a stage is given."""
+
+_OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
+
+
+def is_settled(change: Change) -> bool:
+    """Whether what becomes of a photo is known without reading it."""
+    unreadable = change.row.size is None and change.row.reason is not None
+    return change.kind is Kind.TOUCHED or unreadable
+
+
+def prepared(decoder: Callable[[], Stage | None], change: Change) -> "Ready | None":
+    """The photo read and ready for the stage, or its row, with a reason if it can't be decoded.
+
+    None: it was there when it was found and is gone now.
+
+    Args:
+        decoder: the stage that images are prepared for, if they can be; asked when there is one.
+        change: what has become of the photo.
+    """
+    if is_settled(change):
+        return change.row
+    try:
+        found = read(replace(change.row, reason=None))
+    except _OF_ONE_IMAGE as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        # without size and time, so that the next run tries again
+        row = replace(change.row, size=None, modified=None, digest=None)
+        return replace(row, reason=reason_of(error, row))
+    stage = decoder()
+    if stage is None:
+        return found.row, found.source
+    try:
+        return found.row, stage.prepare(found.source, partial(opened, found.row))
+    except _OF_ONE_IMAGE as error:
+        return replace(found.row, reason=reason_of(error, found.row))
