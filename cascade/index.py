@@ -5,18 +5,20 @@
 Only what is new or changed is encoded. Whatever ends a run, the next one goes on where it was.
 """
 
+import math
 import os
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
 from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
+    Bounds,
     Checkpoint,
     ConfigOption,
     Count,
@@ -24,10 +26,14 @@ from commands.flags import (
     Place,
     Positional,
     Seconds,
+    Unread,
     WrittenPath,
     by_default,
 )
 from commands.run import main_of
+
+Cores = Annotated[float, Bounds(0, low_open=True)]
+NotNegative = Annotated[float, Bounds(0)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class IndexOptions(ConfigOption):
     """
 
     photos: Positional[Annotated[tuple[Place, ...], tyro.conf.arg(metavar="PHOTOS")]] = ()
-    """directories, files, patterns as 'DIR/*.jpg', tars, hub:owner/name, or - for a list"""
+    """directories, files, patterns as 'DIR/*.jpg', tars, hub:owner/name, - for a list; or other
+    collections of the same stages, which are joined to this one"""
     into: WrittenPath = Path("photos.cascade")
     """the collection, a directory that is made if it isn't there"""
     first: Checkpoint | None = None
@@ -65,6 +72,18 @@ class IndexOptions(ConfigOption):
     """where the towers run: cpu, cuda, mps"""
     other_base: bool = False
     """let the first stage be made from another checkpoint than --last"""
+    ray: str | None = None
+    """encode on a Ray cluster: auto, HOST:6379, ray://HOST:10001; local: workers on this machine"""
+    ray_workers: Annotated[Count | None, by_default("as many as there is room for")] = None
+    """workers; each loads the first stage, reads photos and encodes them"""
+    ray_cpus: Cores = 1
+    """CPU cores of each worker"""
+    ray_gpus: NotNegative = 0
+    """GPUs of each worker; 0.5: two workers share one"""
+
+    unread: ClassVar = (
+        Unread(("ray_workers", "ray_cpus", "ray_gpus"), lambda o: o.ray is None, "no --ray"),
+    )
 
     def check(self) -> None:
         """Raise `UsageError` if there is nothing to index."""
@@ -83,7 +102,11 @@ class IndexOptions(ConfigOption):
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("cascade.index"), IndexOptions, "cascade.index")
 
+from cascade.collecting.record import FILE
 from cascade.collection import Collection
+from cascade.machines.crew import Crew, Needs
+from cascade.machines.joining import join
+from cascade.machines.worker import Job
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
 from cascade.photos.patterns import Patterns
@@ -91,36 +114,72 @@ from cascade.terminal.collections import opened_or_made
 from cascade.terminal.progress import progress_of
 from cascade.terminal.skipped import by_reason
 from cascade.upkeep import Upkeep, bring_up_to_date
-from commands.screen import console
+from commands.screen import announced, console
 
 
 def main(options: IndexOptions) -> None:
     """Bring the collection up to date and say what was done; perhaps again and again."""
-    photos = Photos.at(options.photos, Patterns(options.include, options.exclude))
-    with opened_or_made(
-        options.into,
-        options.first,
-        options.last,
-        options.m,
-        options.batch_size,
-        options.device,
-        options.other_base,
-    ) as collection:
-        _run(collection, photos, options)
-        while options.watch is not None:
+    others = [Path(name) for name in options.photos if Path(name, FILE).is_file()]
+    places = [name for name in options.photos if Path(name) not in others]
+    photos = Photos.at(places, Patterns(options.include, options.exclude))
+    with (
+        opened_or_made(
+            options.into,
+            options.first,
+            options.last,
+            options.m,
+            options.batch_size,
+            options.device,
+            options.other_base,
+            like=others[0] if others else None,
+        ) as collection,
+        _crew(collection, options) as crew,
+    ):
+        for other in others:
+            _join(collection, other)
+        if places:
+            _run(collection, photos, options, crew)
+        while places and options.watch is not None:
             time.sleep(options.watch)
-            _run(collection, photos, options, quiet=True)
+            _run(collection, photos, options, crew, quiet=True)
+
+
+def _join(collection: Collection, path: Path) -> None:
+    """Add what another collection holds, and say what became of it."""
+    with Collection.open(path) as other:
+        done = join(collection, other)
+    said = f"{done.added:,} new, {done.replaced:,} changed, {done.unchanged:,} unchanged"
+    console().print(
+        f"joined {path}: {said}; {collection.path} has {len(collection):,} photos that can be "
+        "searched"
+    )
+
+
+def _crew(collection: Collection, options: IndexOptions) -> "AbstractContextManager[Crew | None]":
+    """The workers of a cluster, if one is named."""
+    if options.ray is None:
+        return nullcontext()
+    device = "cuda" if options.ray_gpus else "cpu"
+    threads = options.threads or math.ceil(options.ray_cpus)
+    needs = Needs(options.ray_cpus, options.ray_gpus, options.ray_workers)
+    with announced(f"joining the cluster {options.ray}"):
+        return Crew(options.ray, Job.of(collection, options.batch_size, device, threads), needs)
 
 
 def _run(
-    collection: Collection, photos: Photos, options: IndexOptions, quiet: bool = False
+    collection: Collection,
+    photos: Photos,
+    options: IndexOptions,
+    crew: Crew | None,
+    quiet: bool = False,
 ) -> None:
     """One look at the photos; `quiet`: nothing is said of one that found nothing to do."""
     begun = time.perf_counter()
     threads = options.threads or os.cpu_count() or 1
     retry = options.retry and not quiet
     with nullcontext() if quiet else progress_of(photos) as bar:
-        done = bring_up_to_date(collection, photos, options.prune, retry, threads, bar)
+        preparing = None if crew is None else crew.additions
+        done = bring_up_to_date(collection, photos, options.prune, retry, threads, bar, preparing)
     seconds = time.perf_counter() - begun
     changed = done.added.added + done.added.replaced + done.kinds[Kind.MOVED] + done.pruned
     if not quiet or changed:

@@ -145,14 +145,16 @@ class LaterStage:
             if self.keeps is not None and found.states is not None:
                 self.keeps.add(position, found.states)
         if encoded:
-            embeddings = torch.stack(list(encoded.values()))
-            new = self.store.fill(list(encoded), embeddings)
-            if self.noted is not None:
-                own = list(encoded)
-                self.noted([own[at] for at in new.tolist()], embeddings[new])
+            self.take(list(encoded), torch.stack(list(encoded.values())))
         if self.resumes_from is not None:
             self.resumes_from.forget(encoded)
             catalogue.release(encoded)
+
+    def take(self, positions: list[int], embeddings: Tensor) -> None:
+        """Take over this stage's embeddings [n, d] of those images that it has not encoded yet."""
+        new = self.store.fill(positions, embeddings)
+        if self.noted is not None:
+            self.noted([positions[at] for at in new.tolist()], embeddings[new])
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the threads that wait now."""

@@ -19,6 +19,7 @@ def opened_or_made(
     batch_size: int,
     device: str,
     other_base: bool = False,
+    like: Path | None = None,
 ) -> Collection:
     """A collection with these stages; an existing one may do without being told them.
 
@@ -31,6 +32,7 @@ def opened_or_made(
         device: where stages run.
         other_base: whether the first stage may have been made from another checkpoint than the
             last.
+        like: another collection, whose stages and m a new one has if none are named.
 
     Raises:
         UsageError: there is no such collection and no stages to make one with, or they don't go
@@ -43,6 +45,10 @@ def opened_or_made(
     if last is None:
         if first is not None:
             raise UsageError("--first needs --last, the stage that ranks its candidates")
+        if not exists and like is not None:
+            with Collection.open(like, m=candidates, device=device) as other:
+                precision = other.record.precision
+                return Collection.create(path, other.stages, other.m, precision, batch_size)
         if not exists:
             raise UsageError(
                 f"{path} isn't there yet: name the checkpoints to make it with, as in --first "

@@ -1,0 +1,1 @@
+"""Many machines: workers that read, decode and encode photos for a collection on another one."""

@@ -1,0 +1,124 @@
+"""A worker gives what a collection would have made of the same photos, or says why it can't."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cascade import Collection, ResumedStage, Stage
+from cascade.machines.worker import Job, Worker, probes_of
+from cascade.photos.changes import Change, Kind
+from cascade.photos.finding import Photos
+from cascade.storing.errors import CollectionError
+from cascade.upkeep import bring_up_to_date
+from pruning_mechanism import Reduction, reduce
+from tests.cascade.known import Known
+from tests.cascade.photos.conftest import encoded, packed, painted
+from tests.conftest import tiny_clip, tiny_processor
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A tower and an early exit of it, as checkpoints; and photos, some of which are none."""
+    root = tmp_path_factory.mktemp("machines")
+    full = tiny_clip(num_hidden_layers=4)
+    for name, model in {"full": full, "early": reduce(full, Reduction(layers=2))}.items():
+        model.save_pretrained(root / name)
+        tiny_processor().save_pretrained(root / name)
+    for number in range(7):
+        painted(root / "photos" / f"{number}.png")
+    (root / "photos" / "3.png").write_bytes((root / "photos" / "2.png").read_bytes()[:60])
+    (root / "photos" / "5.png").write_bytes(b"")
+    packed(root / "photos" / "some.tar", {"a.png": encoded("red"), "b.png": b"no picture"})
+    return root
+
+
+@pytest.fixture
+def stages(places):
+    return [Stage.load(places / "early"), Stage.load(places / "full")]
+
+
+def changes_of(*places):
+    return [Change(Kind.NEW, row) for row in Photos.at(map(str, places))]
+
+
+def answered(job, changes):
+    """What a worker makes of photos, sent there and back."""
+    worker = Worker()
+    worker.begin(pickle.loads(pickle.dumps(job)), probes_of(changes))
+    answer = worker.encode(pickle.loads(pickle.dumps(changes)))
+    return pickle.loads(pickle.dumps(answer)).additions()
+
+
+def test_its_answers_are_what_the_collection_makes_itself(places, stages):
+    photos = [places / "photos", places / "photos" / "some.tar"]
+    with Collection.in_memory(stages, m=[3], batch_size=16) as alone:
+        bring_up_to_date(alone, Photos.at(map(str, photos)), threads=1)
+        additions = answered(Job.of(alone, 16, "cpu", 1), changes_of(*photos))
+        with Collection.in_memory(stages, m=[3], batch_size=16) as fed:
+            fed.add(additions)
+            assert list(fed.rows()) == list(alone.rows())
+            assert fed.skipped == alone.skipped
+            assert len(fed) == 6
+            assert len(fed.skipped) == 3
+            ours, theirs = (each.cascade.catalogue.contents.rows for each in (alone, fed))
+            assert torch.equal(ours.embeddings, theirs.embeddings)
+
+
+def test_states_come_along_where_a_stage_resumes_from_the_first(places, stages):
+    first, full = stages
+    resumed = ResumedStage(full, first)
+    changes = changes_of(places / "photos")
+    with Collection.in_memory([first, resumed], m=[3]) as collection:
+        additions = answered(Job.of(collection, 32, "cpu", 1), changes)
+        collection.add(additions)
+        states = collection.cascade.catalogue.states
+        assert len(states) == 5
+        sources = [change.row.uri.removeprefix("file://") for change in changes]
+        _, expected = resumed.encode_first(sources[:3])
+        assert torch.equal(states.at([0, 1, 2]).hidden, expected.hidden)
+
+
+def test_an_embedding_that_was_made_elsewhere_is_checked(places, stages):
+    changes = changes_of(places / "photos" / "0.png", places / "photos" / "1.png")
+    with Collection.in_memory(stages, m=[3]) as collection:
+        (row, made), (other, _) = answered(Job.of(collection, 32, "cpu", 1), changes)
+        collection.add([(row, made)])
+        longer = replace(made, embedding=torch.zeros(made.embedding.numel() + 1))
+        with pytest.raises(ValueError, match=r"1.png' came with an embedding \[\d+\], \[\d+\] is"):
+            collection.add([(other, longer)])
+        endless = replace(made, embedding=torch.full_like(made.embedding, 1e9))
+        collection.add([(other, endless)])
+        assert collection.skipped == {other.key: "its embedding is not finite"}
+
+
+def test_photos_that_others_see_and_it_does_not_are_no_skipped_photos(places, stages):
+    changes = changes_of(places / "photos" / "0.png")
+    with Collection.in_memory(stages, m=[3]) as collection:
+        job = Job.of(collection, 32, "cpu", 1)
+    [probe] = probes_of(changes)
+    elsewhere = replace(probe.row, uri=probe.row.uri.replace("photos", "nowhere"))
+    with pytest.raises(
+        CollectionError, match=r"can't begin: .*0.png can't be read there: all mach"
+    ):
+        Worker().begin(job, [replace(probe, row=elsewhere)])
+    with pytest.raises(CollectionError, match=r"0.png is another file there"):
+        Worker().begin(job, [replace(probe, digest="0" * 32)])
+
+
+def test_another_checkpoint_than_the_collections_is_refused_by_name(places, stages):
+    with Collection.in_memory(stages, m=[3]) as collection:
+        job = Job.of(collection, 32, "cpu", 1)
+    other = replace(job.stages[0], checkpoint=str(places / "full"))
+    said = f"{places / 'full'} \\({stages[0].name[:12]}\\), which is now {stages[1].name[:12]}"
+    with pytest.raises(CollectionError, match=said):
+        Worker().begin(replace(job, stages=(other,)), [])
+
+
+def test_a_stage_without_a_checkpoint_is_refused_before_any_worker_starts():
+    with (
+        Collection.in_memory([Known(0), Known(1)], m=[3]) as collection,
+        pytest.raises(CollectionError, match="workers can't load the stage known 0"),
+    ):
+        Job.of(collection, 32, "cpu", 1)
