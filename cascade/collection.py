@@ -281,6 +281,16 @@ class Collection:
         """
         return self._current().id_of(key)
 
+    def numbered(self, keys: Iterable[str]) -> dict[str, tuple[int, ImageRow]]:
+        """The numbers and rows of those keys whose images can be found."""
+        view = self._current()
+        found = {key: (view.id_of(key), view.row(key)) for key in keys}
+        return {
+            key: (number, row)
+            for key, (number, row) in found.items()
+            if number is not None and row is not None and row.reason is None
+        }
+
     def row_of(self, number: int) -> ImageRow | None:
         """The row of the image of a number that can be found; None: there is none."""
         return self._current().row_of(number)

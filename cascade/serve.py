@@ -1,12 +1,15 @@
-"""Serving: a warm collection for programs, by HTTP, and for the search command, by a local socket.
+"""Serving: a warm collection as a page, for programs by HTTP, and for the search command.
 
-    python -m cascade.serve photos.cascade
+    python -m cascade.serve photos.cascade --open
 
 Only this machine is answered, unless another address and a token are given.
 """
 
 import os
+import socket
+import webbrowser
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +27,9 @@ _SHORTEST_TOKEN = 16
 
 @dataclass(frozen=True)
 class ServeOptions(ConfigOption):
-    """Serve a collection to programs by HTTP; while it runs, cascade.search answers at once.
+    """Serve a collection as a page and to programs; cascade.search then answers at once, too.
 
-    Example: python -m cascade.serve photos.cascade --port 7860
+    Example: python -m cascade.serve photos.cascade --open
     """
 
     collection: Positional[Annotated[ReadPath, tyro.conf.arg(metavar="COLLECTION")]] = Path(
@@ -37,6 +40,8 @@ class ServeOptions(ConfigOption):
     """address to listen at; one that other machines reach needs a token"""
     port: Annotated[int, Bounds(0, 65535)] = 7860
     """port to listen at; 0: any that is free"""
+    open: bool = False
+    """open the page in a browser"""
     token: str | None = None
     """what requests must bring; better kept in the variable CLIP_CASCADE_TOKEN"""
     allow_upload: bool = False
@@ -89,8 +94,7 @@ def main(options: ServeOptions) -> None:
             f"{options.host}:{options.port} can't be listened at ({error.strerror}): choose "
             "another --port"
         ) from error
-    host, port = at.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    page = _page_at(*at.getsockname()[:2])
     with at, Collection.open(options.collection, device=options.device) as collection:
         if allowed.refine is not None and len(collection.stages) == 1:
             raise UsageError("--refine has no effect with a collection of one stage")
@@ -100,12 +104,24 @@ def main(options: ServeOptions) -> None:
 
         def ready() -> None:
             screen.print(
-                f"{options.collection}: {len(collection):,} photos at http://{shown}:{port} "
-                f"(what may be asked: http://{shown}:{port}/docs); Ctrl-C ends it"
+                f"{options.collection}: {len(collection):,} photos at {page} (for programs: "
+                f"{page}docs); Ctrl-C ends it"
             )
+            if options.open and not webbrowser.open(page):
+                screen.print(f"no browser was found: open {page}")
 
         run_until_signal(guard, at, ready)
     screen.print("ended; everything is stored")
+
+
+def _page_at(host: str, port: int) -> str:
+    """The address of the page of a server that listens at an address."""
+    try:
+        anywhere = ip_address(host).is_unspecified
+    except ValueError:  # a zone is named, too
+        anywhere = False
+    name = socket.gethostname() if anywhere else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/"
 
 
 def _allowed(options: ServeOptions) -> Allowed:

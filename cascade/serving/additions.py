@@ -41,6 +41,11 @@ class Additions:
         self._uploads = uploads
         self._allowed = [os.path.realpath(directory) for directory in allowed]
 
+    @property
+    def may_upload(self) -> bool:
+        """Whether there may be uploads."""
+        return self._uploads is not None
+
     def upload(self, content: bytes) -> tuple[int, bool]:
         """Keep an image and add it: its number, and whether it is new.
 

@@ -5,8 +5,10 @@ images that later stages encode for several searches (`cascade.searching.later`)
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -16,6 +18,21 @@ from cascade.collection import Collection
 from cascade.queries import Query, answered, embedded
 from cascade.searching.steps import Step
 from cascade.serving.texts import TextBatches
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was found so far.
+
+    Attributes:
+        hits: best first.
+        steps: what each stage did, those that have ranked.
+        embedding_seconds: what it took to embed what is looked for.
+    """
+
+    hits: Sequence[Hit]
+    steps: Sequence[Step]
+    embedding_seconds: float
 
 
 class Engine:
@@ -46,8 +63,8 @@ class Engine:
         self,
         query: Query,
         terms: Terms,
-        first: Callable[[Sequence[Hit]], None] | None = None,
-    ) -> list[Hit]:
+        first: Callable[[Searched], None] | None = None,
+    ) -> Searched:
         """The best images for a query, best first.
 
         Args:
@@ -59,17 +76,22 @@ class Engine:
             UnreadableImage: an example can't be opened.
             ValueError: what is looked for and what is not are the same, or m doesn't fit.
         """
-
-        def watch(step: Step) -> None:
-            if first is not None and step.stage == 0:
-                first([Hit(key, score, 0) for key, score in step.best[0]])
-
+        steps: list[Step] = []
         with self._searching():
+            begun = time.perf_counter()
             vectors: list[Tensor] = embedded(self.collection, query, self._texts)
+            embedding = time.perf_counter() - begun
+
+            def watch(step: Step) -> None:
+                steps.append(step)
+                if first is not None and step.stage == 0:
+                    hits = [Hit(key, score, 0) for key, score in step.best[0]]
+                    first(Searched(hits, tuple(steps), embedding))
+
             (hits,) = self.collection.search_embeddings(
                 vectors, terms.k, terms.refined, watch, terms.m
             )
-        return hits
+        return Searched(hits, tuple(steps), embedding)
 
     def answers(self, queries: Sequence[Wanted], terms: Terms) -> list[Answer]:
         """The answers to the queries of a command, as `cascade.queries.answered` gives them."""

@@ -2,8 +2,10 @@
 
 - The name that a browser asked for must be this machine's, as long as only this machine is
   listened to: a page elsewhere whose name suddenly means 127.0.0.1 is refused.
-- What a page of another origin sends is refused, whether or not it could read the answer.
-- The token, where there is one, is compared in constant time.
+- What a page of another origin sends is refused, whether or not it could read the answer. Only a
+  link to the page itself may come from anywhere.
+- The token, where there is one, is compared in constant time; a session stands for it. The files of
+  the page need neither, since they hold nothing of the collection.
 - A body is counted while it comes, and comes within a time.
 """
 
@@ -11,9 +13,11 @@ import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from cascade.serving.limits import Limits
+from cascade.serving.sessions import Sessions
 from cascade.serving.work import RefusedError, Slots
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -32,16 +36,70 @@ _HEADERS = {
 }
 
 
+@dataclass(frozen=True)
+class Door:
+    """Who is let in.
+
+    Attributes:
+        token: what requests must bring; None: nothing.
+        sessions: what they may bring in its place.
+        names: of the machine, by which it may be asked; None: any.
+        page: the path of the page, which links anywhere may lead to.
+        files: paths of files that anybody may read, the page among them.
+    """
+
+    token: str | None = None
+    sessions: Sessions | None = None
+    names: frozenset[str] | None = OWN_NAMES
+    page: str | None = None
+    files: frozenset[str] = frozenset()
+
+    def check(self, scope: Message) -> None:
+        """Refuse whom this server doesn't answer.
+
+        Raises:
+            RefusedError: it doesn't.
+        """
+        host = _only(scope, b"host")
+        if self.names is not None and _name_of(host) not in self.names:
+            raise RefusedError(
+                421, "this server is asked by another name than localhost: it answers no other"
+            )
+        origin = _only(scope, b"origin")
+        if origin is not None and origin.partition("://")[2].lower() != (host or "").lower():
+            raise RefusedError(403, "pages of other origins are not answered")
+        if not self._is_own_page(scope):
+            raise RefusedError(403, "pages of other origins are not answered")
+        if self.token is None or (scope["method"] == "GET" and scope["path"] in self.files):
+            return
+        known = self.sessions is not None and self.sessions.known(_only(scope, b"cookie"))
+        if not known and not self._is_token(_only(scope, b"authorization")):
+            raise RefusedError(
+                401,
+                "a token is needed: send the header Authorization: Bearer TOKEN",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    def _is_own_page(self, scope: Message) -> bool:
+        """Whether no other page has sent it, or it is a link that a person has followed here."""
+        if (_only(scope, b"sec-fetch-site") or "none") in ("none", "same-origin"):
+            return True
+        followed = [_only(scope, name) for name in (b"sec-fetch-mode", b"sec-fetch-dest")]
+        link = scope["method"] == "GET" and followed == ["navigate", "document"]
+        return link and scope["path"] == self.page
+
+    def _is_token(self, given: str | None) -> bool:
+        scheme, _, token = (given or "").partition(" ")
+        expected = (self.token or "").encode()
+        same = hmac.compare_digest(token.strip().encode("latin-1"), expected)
+        return same and scheme.lower() == "bearer"
+
+
 class Guard:
     """An application with a guard before it."""
 
     def __init__(
-        self,
-        application: Application,
-        limits: Limits,
-        slots: Slots,
-        token: str | None = None,
-        names: frozenset[str] | None = OWN_NAMES,
+        self, application: Application, limits: Limits, slots: Slots, door: Door | None = None
     ) -> None:
         """Guard an application.
 
@@ -49,14 +107,12 @@ class Guard:
             application: what answers the requests that are let through.
             limits: of a request.
             slots: one is held while a request is answered.
-            token: what requests must bring; None: nothing.
-            names: of the machine, by which it may be asked; None: any.
+            door: who is let in; by default whoever asks by a name of this machine.
         """
         self._application = application
         self._limits = limits
         self._slots = slots
-        self._token = token
-        self._names = names
+        self._door = door or Door()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request or refuse it."""
@@ -68,37 +124,12 @@ class Guard:
             return
         send = _with_headers(send)
         try:
-            self._check(scope)
+            self._door.check(scope)
             with self._slots.one():
                 body = await self._body(scope, receive)
                 await self._application(scope, _again(body, receive), send)
         except RefusedError as refused:
             await refuse(refused, send)
-
-    def _check(self, scope: Message) -> None:
-        """Refuse whom this server doesn't answer."""
-        host = _only(scope, b"host")
-        if self._names is not None and _name_of(host) not in self._names:
-            raise RefusedError(
-                421, "this server is asked by another name than localhost: it answers no other"
-            )
-        origin = _only(scope, b"origin")
-        if origin is not None and origin.partition("://")[2].lower() != (host or "").lower():
-            raise RefusedError(403, "pages of other origins are not answered")
-        if (_only(scope, b"sec-fetch-site") or "none") not in ("none", "same-origin"):
-            raise RefusedError(403, "pages of other origins are not answered")
-        if self._token is not None and not self._is_token(_only(scope, b"authorization")):
-            raise RefusedError(
-                401,
-                "a token is needed: send the header Authorization: Bearer TOKEN",
-                {"WWW-Authenticate": "Bearer"},
-            )
-
-    def _is_token(self, given: str | None) -> bool:
-        scheme, _, token = (given or "").partition(" ")
-        expected = (self._token or "").encode()
-        same = hmac.compare_digest(token.strip().encode("latin-1"), expected)
-        return same and scheme.lower() == "bearer"
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         """The body, as long as it isn't too long."""
@@ -162,7 +193,10 @@ def _again(body: bytes, receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *_encoded(_HEADERS)]}
+            given = list(message.get("headers", ()))
+            names = {name.lower() for name, _ in given}
+            others = [header for header in _encoded(_HEADERS) if header[0] not in names]
+            message = {**message, "headers": [*given, *others]}
         await send(message)
 
     return sending

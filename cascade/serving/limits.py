@@ -16,6 +16,7 @@ class Limits:
         m: candidates.
         thumbnail: pixels of a thumbnail's longer edge.
         file: bytes of an image that is given out.
+        refining: seconds for which the background may be asked to encode.
         at_once: requests that are worked on at the same time; others are told to come again.
         seconds: until a request is given up.
     """
@@ -28,5 +29,6 @@ class Limits:
     m: int = 1000
     thumbnail: int = 1024
     file: int = 64_000_000
+    refining: float = 31 * 24 * 3600.0
     at_once: int = 16
     seconds: float = 60.0

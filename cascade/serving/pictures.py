@@ -8,6 +8,7 @@ out.
 
 import io
 import os
+import re
 from dataclasses import dataclass, replace
 
 from cascade.collecting.offers import is_unchanged
@@ -15,20 +16,21 @@ from cascade.collection import Collection
 from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import FileAddress, address_of, uri_of_file
 from cascade.photos.reading import read
-from cascade.serving.formats import look
+from cascade.serving.formats import FORMATS, Format, look
 from cascade.serving.work import RefusedError
 from cascade.storing.rows import ImageRow
 
-_OTHER = "application/octet-stream"
+_OTHER = Format(".bin", "application/octet-stream")
 _QUALITY = 85
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The bytes of an image file, and what kind it is."""
+    """The bytes of an image file, what kind it is, and a name that is safe to save it under."""
 
     content: bytes
     media_type: str
+    name: str
 
 
 class Pictures:
@@ -39,14 +41,27 @@ class Pictures:
         self._collection = collection
         self._longest = longest
 
+    def row(self, number: int) -> ImageRow:
+        """The row of an image.
+
+        Raises:
+            RefusedError: there is no such image.
+        """
+        row = self._collection.row_of(number)
+        if row is None:
+            raise RefusedError(404, f"there is no image {number}")
+        return row
+
     def image(self, number: int) -> Picture:
         """The file of an image, as it was when it was indexed.
 
         Raises:
             RefusedError: there is no such image, or its file is gone, changed or too large.
         """
-        content, _ = self._content(number)
-        return Picture(content, _media_type(content))
+        content, row = self._content(number)
+        looked = look(content)
+        kind = _OTHER if looked is None else looked.format
+        return Picture(content, kind.media_type, _safe_name(row.key, kind.suffix))
 
     def thumbnail(self, number: int, size: int) -> Picture:
         """An upright JPEG of an image, whose longer edge has at most `size` pixels.
@@ -62,7 +77,8 @@ class Pictures:
         image.thumbnail((size, size))
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=_QUALITY)
-        return Picture(stream.getvalue(), "image/jpeg")
+        kind = FORMATS["JPEG"]
+        return Picture(stream.getvalue(), kind.media_type, _safe_name(row.key, kind.suffix))
 
     def source(self, number: int) -> dict[str, object]:
         """An image as an example to search with.
@@ -75,9 +91,7 @@ class Pictures:
 
     def _content(self, number: int) -> tuple[bytes, ImageRow]:
         """The bytes of an image, and its row."""
-        row = self._collection.row_of(number)
-        if row is None:
-            raise RefusedError(404, f"there is no image {number}")
+        row = self.row(number)
         self._check_size(number, row)
         try:
             found = read(replace(row, uri=_uri(row.uri)))
@@ -119,7 +133,8 @@ def _uri(uri: str) -> str:
     return uri
 
 
-def _media_type(content: bytes) -> str:
-    """By what the bytes are, whatever the file is called."""
-    looked = look(content)
-    return _OTHER if looked is None else looked.format.media_type
+def _safe_name(key: str, suffix: str) -> str:
+    """A name of a file that says what the file is, whatever its key has in it."""
+    last = re.split(r"[/\\#]", key)[-1]
+    stem = re.sub(r"[^A-Za-z0-9._ -]+", "_", last.rpartition(".")[0] or last).strip(" .")
+    return f"{stem[:80] or 'image'}{suffix}"

@@ -15,13 +15,16 @@ from fastapi import FastAPI
 from cascade.collecting.refining import Budget
 from cascade.collection import Collection
 from cascade.serving.additions import Additions
-from cascade.serving.app import Served, application
+from cascade.serving.app import application
 from cascade.serving.background import Background
 from cascade.serving.engine import Engine
-from cascade.serving.guard import OWN_NAMES, Guard
+from cascade.serving.guard import OWN_NAMES, Door, Guard
 from cascade.serving.limits import Limits
 from cascade.serving.local import LocalSocket
+from cascade.serving.page.files import OPEN, PAGE
 from cascade.serving.pictures import Pictures
+from cascade.serving.routes.served import Served
+from cascade.serving.sessions import Sessions
 from cascade.serving.work import Slots
 
 _SECONDS_TO_END = 10
@@ -69,7 +72,8 @@ def guarded(collection: Collection, allowed: Allowed, device: str = "cpu") -> Gu
     local = None
     if collection.path is not None:
         local = LocalSocket(engine, slots, collection.path, device)
-    background = None if allowed.refine is None else Background(engine, allowed.refine)
+    background = Background(engine)
+    sessions = None if allowed.token is None else Sessions(allowed.token)
     served = Served(
         engine,
         Pictures(collection, limits.file),
@@ -77,12 +81,13 @@ def guarded(collection: Collection, allowed: Allowed, device: str = "cpu") -> Gu
         limits,
         slots,
         background,
+        sessions,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if background is not None:
-            background.start()
+        if allowed.refine is not None:
+            background.start(allowed.refine)
         try:
             if local is None:
                 yield
@@ -90,13 +95,12 @@ def guarded(collection: Collection, allowed: Allowed, device: str = "cpu") -> Gu
                 async with local.listening():
                     yield
         finally:
-            if background is not None:
-                await asyncio.to_thread(background.stop)
+            await asyncio.to_thread(background.stop)
             await asyncio.to_thread(slots.wait_until_free, _SECONDS_TO_END)
 
-    api = application(served, lifespan, allowed.token is not None)
+    api = application(served, lifespan)
     names = OWN_NAMES if allowed.loopback else None
-    return Guard(api, limits, slots, allowed.token, names)
+    return Guard(api, limits, slots, Door(allowed.token, sessions, names, PAGE, OPEN))
 
 
 def listening_at(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cascade.searching.steps import Step
 from cascade.serving.limits import Limits
 
 LIMITS = Limits()
@@ -55,22 +56,65 @@ class PathRequest(Strict):
     path: str = Field(min_length=1, max_length=4096, description="its absolute path")
 
 
-class HitEntry(BaseModel):
-    """An image that was found."""
+class RefiningRequest(Strict):
+    """How much the last stage encodes in the background; without any limit all."""
+
+    share: float | None = Field(
+        None, ge=0, le=1, description="of the images, that it has encoded in the end"
+    )
+    seconds: float | None = Field(None, gt=0, le=LIMITS.refining, description="for how long")
+
+
+class ImageEntry(BaseModel):
+    """An image of the collection."""
 
     id: int = Field(description="stays the same as long as the image does")
     key: str = Field(description="what the image is called in its collection")
-    score: float = Field(description="cosine similarity")
-    stage: int = Field(description="the stage that ranked it; 0 is the first")
     image: str = Field(description="where the image is, relative to the server")
     thumbnail: str = Field(description="where its thumbnail is")
 
 
+class ImagesAnswer(BaseModel):
+    """Some images, in the order in which they were added."""
+
+    images: list[ImageEntry]
+
+
+class HitEntry(ImageEntry):
+    """An image that was found."""
+
+    score: float = Field(description="cosine similarity")
+    stage: int = Field(description="the stage that ranked it; 0 is the first")
+
+
+class StepEntry(BaseModel):
+    """What a stage did for a search."""
+
+    stage: int = Field(description="0 is the first")
+    images: int = Field(description="that it ranked")
+    encoded: int = Field(description="of these, that it encoded for this search")
+    encoding_seconds: float
+    ranking_seconds: float
+
+    @classmethod
+    def of(cls, step: Step) -> "StepEntry":
+        """The entry of a step."""
+        return cls(
+            stage=step.stage,
+            images=step.images,
+            encoded=step.encoded,
+            encoding_seconds=step.encoding_seconds,
+            ranking_seconds=step.ranking_seconds,
+        )
+
+
 class SearchAnswer(BaseModel):
-    """Hits, best first."""
+    """Hits, best first, and what was done for them."""
 
     hits: list[HitEntry]
     seconds: float = Field(description="that the search took")
+    embedding_seconds: float = Field(description="of these, for what is looked for")
+    steps: list[StepEntry] = Field(description="what each stage did, the first stage first")
 
 
 class StageEntry(BaseModel):
@@ -84,13 +128,36 @@ class StageEntry(BaseModel):
 class RefiningEntry(BaseModel):
     """What the background does."""
 
-    state: str = Field(description="working, done, or why it ended")
-    encoded: int = Field(description="images that it has encoded since the server started")
+    state: str = Field(description="working, done, stopped, or why it ended")
+    encoded: int = Field(description="images that it has encoded since it was started")
+    share: float | None = Field(description="of the images, that is encoded in the end")
+    seconds: float | None = Field(description="for how long")
+
+
+class RefiningAnswer(BaseModel):
+    """What the background does now; none: it wasn't asked for."""
+
+    refining: RefiningEntry | None
+
+
+class SkippedEntry(BaseModel):
+    """A file without an embedding."""
+
+    key: str
+    reason: str
+
+
+class SkippedAnswer(BaseModel):
+    """Some of them, and how many there are."""
+
+    skipped: list[SkippedEntry]
+    count: int = Field(description="of all")
 
 
 class StatusAnswer(BaseModel):
     """What the collection holds, and what the server does."""
 
+    collection: str = Field(description="the name of its directory")
     images: int = Field(description="that can be found")
     skipped: dict[str, int] = Field(description="images that were skipped, by reason")
     stages: list[StageEntry]
@@ -99,6 +166,9 @@ class StatusAnswer(BaseModel):
     precision: str = Field(description="what embeddings are kept in")
     nbytes: int = Field(description="on disk")
     requests: int = Field(description="that are being answered, this one included")
+    uploads: bool = Field(description="whether images may be uploaded")
+    token: bool = Field(description="whether a token is needed")
+    longest_body: int = Field(description="bytes that a request may have")
     refining: RefiningEntry | None = Field(description="none: it wasn't asked for")
 
 
