@@ -105,7 +105,7 @@ def main(options: ServeOptions) -> None:
         def ready() -> None:
             screen.print(
                 f"{options.collection}: {len(collection):,} photos at {page} (for programs: "
-                f"{page}docs); Ctrl-C ends it"
+                f"{page}/docs); Ctrl-C ends it"
             )
             if options.open and not webbrowser.open(page):
                 screen.print(f"no browser was found: open {page}")
@@ -121,7 +121,7 @@ def _page_at(host: str, port: int) -> str:
     except ValueError:  # a zone is named, too
         anywhere = False
     name = socket.gethostname() if anywhere else f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/"
+    return f"http://{name}:{port}"
 
 
 def _allowed(options: ServeOptions) -> Allowed:
