@@ -16,27 +16,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
+from cascade.collecting.edition import Edition
 from cascade.collecting.first import first_outcomes
 from cascade.collecting.offers import Added, Addition, Offer, in_batches
 from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
 from cascade.collecting.record import Plan, Record
 from cascade.collecting.refining import Budget, Refining
+from cascade.collecting.restaging import Restaging, restage
 from cascade.collecting.rounding import PRECISIONS, rounded
+from cascade.collecting.snapshot import Snapshot, snapshot_of
 from cascade.collecting.view import Opener, View
 from cascade.images import ImageSource
 from cascade.photos.opening import opened
 from cascade.searching.steps import Watch
 from cascade.stage import Encoder
-from cascade.storing.errors import CollectionError
+from cascade.storing.errors import CollectionError, MigratedError
 from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids, Store
@@ -110,6 +114,7 @@ class Collection:
         self._opener = opener
         self._rounded = rounded(stages, record.precision)
         self._writable = path is None or os.access(path, os.W_OK)
+        self._edition = None if path is None else Edition(path, record.generation)
         self._promotions = Promotions(self._hand_over_quietly)
         self._lock = threading.RLock()  # taken after the store's `writing`, never before
         self._closed = False
@@ -178,12 +183,18 @@ class Collection:
         path = Path(path)
         record = Record.read(path)
         if stages is None:
-            stages = recalled(record.stages, path, device, batch_size)
+            known: Sequence[Encoder] = recalled(record.stages, path, device, batch_size)
         else:
             check_same(record.stages, stages, path)
+            known = stages
         if m is not None:
-            record = Record(record.stages, tuple(Cascade(stages, m).m), record.precision)
-        return cls(_stored(path, record), record, stages, path, batch_size, opener)
+            record = replace(record, m=tuple(Cascade(known, m).m), plan=None)
+        try:
+            return cls(_stored(path, record), record, known, path, batch_size, opener)
+        except CollectionError:
+            if not Edition(path, record.generation).superseded():
+                raise
+        return cls.open(path, stages, m, batch_size, opener, device)  # migrated at that moment
 
     @classmethod
     def in_memory(
@@ -269,6 +280,22 @@ class Collection:
             self.m = m
             self._view = self._new_view()
 
+    def restage(self, asked: Restaging) -> None:
+        """Have other stages from now on, wherever it is opened next; see `cascade.migrating`.
+
+        The first stage's embeddings are mapped, and no image is encoded. This object, and whoever
+        else has the directory open, goes on searching what it has read; to add, open it again.
+
+        Raises:
+            CollectionError: it is in memory, or can't be written: nothing has changed then.
+        """
+        if self.path is None:
+            raise CollectionError("a collection in memory can't be migrated: make another one")
+        self.flush()
+        with self._store.writing():
+            store = cast("LanceStore", self._store)
+            restage(store, self.path, self._record, self.stages[0], asked)
+
     def row(self, key: str) -> ImageRow | None:
         """The row of a key, also of a skipped image; None: there is none."""
         return self._current().row(key)
@@ -294,6 +321,10 @@ class Collection:
     def row_of(self, number: int) -> ImageRow | None:
         """The row of the image of a number that can be found; None: there is none."""
         return self._current().row_of(number)
+
+    def image_of(self, row: ImageRow) -> ImageSource:
+        """What a stage is given to open the image of a row again."""
+        return partial(self._opener, row)
 
     def rows(self) -> Iterator[ImageRow]:
         """The rows of all images, in the order in which they were added, skipped ones last."""
@@ -450,6 +481,17 @@ class Collection:
         finally:
             self.flush()
 
+    def snapshot(self, stage: int = 0) -> Snapshot:
+        """The images that can be found and that a stage has encoded, with its embeddings.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        if not 0 <= stage < len(self.stages):
+            raise ValueError(f"stages are numbered from 0 to {len(self.stages) - 1}, not {stage}")
+        with self._lock:
+            return snapshot_of(self._current(), stage)
+
     def status(self) -> Status:
         """What there is now."""
         view = self._current()
@@ -500,6 +542,8 @@ class Collection:
         self._promotions.stop()
         try:
             self.flush()
+        except MigratedError:
+            pass  # of a stage that the directory no longer has
         finally:
             self._store.close()
 
@@ -511,12 +555,22 @@ class Collection:
         if recent and self._view.is_current() and not self._view.crowded:
             return self._view
         with self._lock:
-            if self._view.crowded:
-                self._view = self._new_view()
-            else:
-                self._view.refresh()
+            if self._superseded():
+                return self._view
+            try:
+                if self._view.crowded:
+                    self._view = self._new_view()
+                else:
+                    self._view.refresh()
+            except CollectionError:
+                if not self._superseded():
+                    raise
             self._refreshed = time.monotonic()
             return self._view
+
+    def _superseded(self) -> bool:
+        """Whether the directory has other stages by now, so that nothing in it is this one's."""
+        return self._edition is not None and self._edition.superseded()
 
     def _new_view(self) -> View:
         noted = self._promotions.note if self._writable else _forgotten
@@ -580,7 +634,8 @@ def _make(path: Path, record: Record) -> None:
 
 def _stored(path: Path, record: Record) -> Store:
     """The store of a collection on disk."""
-    return _require_lance()(path, len(record.stages), record.precision)
+    check = Edition(path, record.generation).check
+    return _require_lance()(path, len(record.stages), record.precision, record.generation, check)
 
 
 def _require_lance() -> type["LanceStore"]:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from cascade.collecting.offers import Added, Addition
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
+from cascade.mapped import MappedStage
 from cascade.photos.ahead import ahead
 from cascade.photos.changes import Change, Kind, changes
 from cascade.photos.finding import Photos
@@ -155,16 +156,16 @@ def _is_there(look: Callable[[str], bool], row: ImageRow) -> bool:
         return True
 
 
-def _decoder(collection: Collection) -> Stage | None:
+def _decoder(collection: Collection) -> Stage | MappedStage | None:
     """The first stage, loaded, if images can be prepared for it ahead."""
     first = collection.stages[0]
     if isinstance(first, RecalledStage):
         return first.stage
-    return first if isinstance(first, Stage) else None
+    return first if isinstance(first, Stage | MappedStage) else None
 
 
 def _in_threads(
-    decoder: Callable[[], Stage | None], threads: int, changed: Iterable[Change]
+    decoder: Callable[[], Stage | MappedStage | None], threads: int, changed: Iterable[Change]
 ) -> Generator["Addition | None", None, None]:
     """See `Preparing`: read and decoded in threads ahead of the first stage."""
     return ahead(changed, partial(prepared, decoder), threads)

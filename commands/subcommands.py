@@ -130,6 +130,12 @@ SUBCOMMANDS = (
         "Let the last stage encode photos ahead of any query, until a budget is used up.",
     ),
     Subcommand(
+        "migrate",
+        "cascade.migrate",
+        "search",
+        "Give a collection another last stage without encoding all of its photos again.",
+    ),
+    Subcommand(
         "serve",
         "cascade.serve",
         "search",

@@ -89,10 +89,10 @@ from compress.making.reducing import asked_of, check_of, within
 from compress.making.rule import Rule, Step
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
-from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.protocols import Config
+from pruning_mechanism.ridge import deviations, ridge
 
 USUAL_KEEPS = (0.7,)
 """The share of tokens that goes on if none is asked for."""

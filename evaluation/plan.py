@@ -86,6 +86,7 @@ from tqdm import tqdm
 
 from cascade.collecting.record import Plan
 from cascade.collection import Collection
+from cascade.measuring.captions import captions_of, drawn_texts
 from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
 from evaluation.planning import telling
@@ -93,8 +94,6 @@ from evaluation.planning.asking import (
     Asked,
     asked_images,
     asked_texts,
-    captions_of,
-    drawn_texts,
 )
 from evaluation.planning.certifying import P_VALUES, queries_needed, smallest_m
 from evaluation.planning.measuring import Measured, costs_of, measured, rows

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cascade.collecting.record import StageRecord
 from cascade.images import ImageSource
+from cascade.mapped import MappedStage, load_maps
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
@@ -105,13 +106,16 @@ class Loading:
         self._loaded: dict[tuple[str | None, str | None], Stage] = {}
         self._lock = Lock()
 
-    def stage(self, record: StageRecord) -> Stage:
+    def stage(self, record: StageRecord) -> Stage | MappedStage:
         """A stage that doesn't resume.
 
         Raises:
             CollectionError: its checkpoint can't be loaded, or isn't what it was.
         """
-        stage = self._load(record.checkpoint, record.texts, record)
+        if record.maps is None:
+            stage: Stage | MappedStage = self._load(record.checkpoint, record.texts, record)
+        else:
+            stage = self._mapped(record, self._where / record.maps)
         self._check(record, stage)
         return stage
 
@@ -127,7 +131,26 @@ class Loading:
         self._check(record, resumed)
         return resumed
 
-    def _load(self, checkpoint: str | None, texts: str | None, record: StageRecord) -> Stage:
+    def _mapped(self, record: StageRecord, file: Path) -> MappedStage:
+        """A stage behind its maps."""
+        try:
+            first, *others = load_maps(file)
+        except ValueError as error:
+            raise CollectionError(f"{self._where} is damaged: {error}") from error
+        texts = self._load(record.texts, None, record)
+        behind = self._load(record.checkpoint, None, record, without_texts=True)
+        stage = MappedStage(behind, first, texts)
+        for each in others:
+            stage = MappedStage(stage, each, texts)
+        return stage
+
+    def _load(
+        self,
+        checkpoint: str | None,
+        texts: str | None,
+        record: StageRecord,
+        without_texts: bool = False,
+    ) -> Stage:
         with self._lock:
             if (checkpoint, texts) not in self._loaded:
                 lent = None
@@ -139,7 +162,7 @@ class Loading:
                         self._device,
                         self._batch_size,
                         lent,
-                        without_texts=self._only_images,
+                        without_texts=without_texts or self._only_images,
                     )
                 except (TowerError, OSError) as error:
                     raise CollectionError(
@@ -170,7 +193,7 @@ class RecalledStage:
         self._loading = loading
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> Stage | MappedStage:
         """The stage, which is loaded now if it wasn't."""
         return self._loading.stage(self.record)
 

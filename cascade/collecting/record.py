@@ -29,6 +29,7 @@ class StageRecord:
         resumes: the checkpoint that it goes on from, if it resumes.
         merged: how many tokens fewer are kept of that one's states.
         dtype: what these states are kept in.
+        maps: the file in the collection's directory with what its embeddings are mapped by.
     """
 
     name: str
@@ -38,10 +39,12 @@ class StageRecord:
     resumes: str | None = None
     merged: int = 0
     dtype: str = "float16"
+    maps: str | None = None
 
     def __str__(self) -> str:
         short = self.name[:12]
-        return short if self.checkpoint is None else f"{self.checkpoint} ({short})"
+        mapped = "" if self.maps is None else ", mapped"
+        return short if self.checkpoint is None else f"{self.checkpoint}{mapped} ({short})"
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """What a collection was made with, and what was found out about its m since."""
+    """What a collection was made with, and what was found out about its m since.
+
+    `generation` says which tables of embeddings are its own: another after each migration.
+    """
 
     stages: Sequence[StageRecord]
     m: Sequence[int]
     precision: str
     plan: Plan | None = None
+    generation: int = 0
 
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
@@ -134,6 +141,6 @@ def _parsed(entries: dict[str, Any]) -> Record:
         plan=None if plan is None else Plan(**plan),
         **entries,
     )
-    if not stages or entries.keys() != {"precision"}:
+    if not stages or not {"precision"} <= entries.keys() <= {"precision", "generation"}:
         raise ValueError("no stages" if not stages else f"entries {sorted(entries)}")
     return record

@@ -134,6 +134,10 @@ class View:
                 yield row
         yield from list(self.skipped.values())
 
+    def ids_and_rows(self, positions: Sequence[int]) -> tuple[Ids, list[ImageRow]]:
+        """The ids and rows of images at positions."""
+        return self._ids[list(positions)], [self._row_at(at) for at in positions]
+
     def _read_images(self) -> None:
         self._align()
         for _ in range(_TRIES):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 from cascade.images import ImageSource, UnreadableImage
+from cascade.mapped import MappedStage
 from cascade.photos.changes import Change, Kind
 from cascade.photos.opening import opened
 from cascade.photos.reading import read, reason_of
@@ -28,7 +29,7 @@ def is_settled(change: Change) -> bool:
     return change.kind is Kind.TOUCHED or unreadable
 
 
-def prepared(decoder: Callable[[], Stage | None], change: Change) -> "Ready | None":
+def prepared(decoder: Callable[[], Stage | MappedStage | None], change: Change) -> "Ready | None":
     """The photo read and ready for the stage, or its row, with a reason if it can't be decoded.
 
     None: it was there when it was found and is gone now.

@@ -3,3 +3,7 @@
 
 class CollectionError(ValueError):
     """A collection can't be opened, read or written; the message says why and what to do."""
+
+
+class MigratedError(CollectionError):
+    """A collection that has other stages by now than this program opened it with."""

@@ -8,8 +8,10 @@ Ids come from the tables' versions, which only ever grow: no id is used twice, w
 or cut off in between.
 """
 
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
@@ -31,6 +33,7 @@ except ImportError as error:
     ) from error
 
 _IMAGES = "images"
+_STAGE = re.compile(r"stage-\d+(-\d+)?\.lance")
 _ROWS_AT_ONCE = 1 << 20
 _PIECES = 64
 _MOST_PIECES = 256
@@ -59,26 +62,44 @@ class LanceStore:
     writes the table anew, which must not happen for every few rows.
     """
 
-    def __init__(self, path: Path, stages: int, precision: str = "float16") -> None:
+    def __init__(
+        self,
+        path: Path,
+        stages: int,
+        precision: str = "float16",
+        generation: int = 0,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         """Open a store, or make an empty one.
 
         Args:
             path: a directory, which exists.
             stages: how many there are.
             precision: what embeddings are kept in: "float16" or "float32".
+            generation: which tables of embeddings these are; the images' is always the same. At
+                least as large as the number of versions that the first stage's had before.
+            check: called by whoever has the right to write; raises where these are no longer the
+                collection's tables.
         """
         self.path = path
         self.precision = np.dtype(precision)
+        self.generation = generation
+        self._check = check
         self._lock = CommitLock(path / "lock")
         connection = lancedb.connect(str(path))
         self._images = Table(connection, path, _IMAGES)
         self._watched = Table(connection, path, _IMAGES)
-        self._stages = [Table(connection, path, f"stage-{place}") for place in range(stages)]
+        names = (stage_table(place, generation) for place in range(stages))
+        self._stages = [Table(connection, path, name) for name in names]
         self._promoted: dict[int, tuple[int, Ids]] = {}  # by stage: ids, ascending, of a version
 
-    def writing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
         """See `Store`."""
-        return self._lock.held()
+        with self._lock.held():
+            if self._check is not None:
+                self._check()
+            yield
 
     def version(self) -> int:
         """See `Store`."""
@@ -121,8 +142,7 @@ class LanceStore:
         if len(rows) > _ROWS_AT_ONCE:
             raise ValueError(f"at most {_ROWS_AT_ONCE} rows are added at once, got {len(rows)}")
         with self._changing():
-            newest = self._images.newest() + self._stages[0].newest()
-            ids = newest * _ROWS_AT_ONCE + np.arange(len(rows))
+            ids = self.versions() * _ROWS_AT_ONCE + np.arange(len(rows))
             there = np.asarray([row.reason is None for row in rows], bool)
             if there.any():
                 self._append(0, ids[there], vectors)
@@ -163,6 +183,27 @@ class LanceStore:
                     stage.remove(f"id IN ({','.join(map(str, some.tolist()))})")
                 stage.compact(timedelta(seconds=keep_seconds))
             self._images.compact(timedelta(seconds=keep_seconds))
+            self.sweep()
+
+    def successor(self, stages: int) -> "LanceStore":
+        """The store of the next generation: the same images, and no embeddings yet.
+
+        It writes by the same right, which whoever uses it holds.
+        """
+        made = LanceStore(self.path, stages, str(self.precision), self.versions())
+        made._lock = self._lock
+        return made
+
+    def sweep(self) -> None:
+        """Remove the tables of other generations, and what was cut off before it was one."""
+        own = {f"{stage_table(at, self.generation)}.lance" for at in range(len(self._stages))}
+        for directory in self.path.iterdir():
+            if _STAGE.fullmatch(directory.name) and directory.name not in own:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def versions(self) -> int:
+        """How many versions its tables have had, of all generations; it grows with each `add`."""
+        return self.generation + self._images.newest() + self._stages[0].newest()
 
     def nbytes(self) -> int:
         """See `Store`."""
@@ -180,7 +221,7 @@ class LanceStore:
         Raises:
             CollectionError: the directory is full or can't be written.
         """
-        with self._lock.held():
+        with self.writing():
             try:
                 yield
             except (OSError, RuntimeError) as error:
@@ -252,6 +293,11 @@ class LanceStore:
         raise CollectionError(
             f"{self.path} can't be read: {' '.join(str(failed).split())}"
         ) from failed
+
+
+def stage_table(place: int, generation: int) -> str:
+    """What the table of a stage's embeddings is called."""
+    return f"stage-{place}-{generation}" if generation else f"stage-{place}"
 
 
 class ArrowRows(Sequence[ImageRow]):

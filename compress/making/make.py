@@ -20,7 +20,6 @@ from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Source
 from compress.solving.alignment import align_features, notes_of, pooled_features
 from compress.solving.repair import SublayerRepair, repair_tower
-from compress.solving.ridge import Ridge
 from pruning_mechanism import (
     Compression,
     Shape,
@@ -34,6 +33,7 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.checkpoints.checkpoint import cast
 from pruning_mechanism.protocols import Processor
+from pruning_mechanism.ridge import Ridge
 
 ENDINGS: Mapping[TowerKind, str] = {"vision": "", "text": "-text"}
 """What the names of files about a tower end in."""

@@ -20,8 +20,8 @@ from compress.calibrating.subject import Subject
 from compress.choices import Spending
 from compress.solving.alignment import align_features, pooled_after
 from compress.solving.eliminate import importance_of
-from compress.solving.ridge import STRENGTHS, deviations, ridge
 from pruning_mechanism import Reduction, Tower, pooled_only, reduce
+from pruning_mechanism.ridge import STRENGTHS, deviations, ridge
 
 Merged = tuple[int, ...]
 """How many tokens merge in each layer of the whole tower."""

@@ -9,7 +9,7 @@ these, by ridge regression in closed form. Images only.
 
 the intercept free. Y [n, e] are the full tower's embeddings, Z [n, 2d] the features, and W₀ is
 either the projection that is replaced or 0. Which of the two, and which λ, is decided by the
-leave-one-out error (`compress.solving.ridge`): features are standardised and drawn by all images,
+leave-one-out error (`pruning_mechanism.ridge`): features are standardised and drawn by all images,
 all else is solved without the one left out. The projection stays as it is unless the gain is surely
 more than the chance of few images. The random features (Rahimi and Recht, NeurIPS 2008) make the
 map a little crooked.
@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 from compress.calibrating.calibration import Calibration
 from compress.choices import LEAST_IMAGES
 from compress.errors import UserError, not_finite
-from compress.solving.ridge import Ridge, deviations, ridge
 from pruning_mechanism import Tower, TowerError, align, pooled_only, tower_of
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.ridge import Ridge, deviations, ridge
 
 RANDOM_SCALE = 0.15
 """Standard deviation of the random features, the others' being 1: they are shrunk more."""

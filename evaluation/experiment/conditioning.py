@@ -17,9 +17,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from compress.rank import LEAST_EFFECT
-from compress.solving.ridge import deviations, ridge
 from pruning_mechanism import Reduction, Shape, Tower, reduce
 from pruning_mechanism.modeling.tokens import keep_ranked
+from pruning_mechanism.ridge import deviations, ridge
 
 
 @dataclass(frozen=True)

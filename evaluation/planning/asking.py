@@ -1,6 +1,5 @@
 """The queries that a plan is measured on: a file of them, captions, or images in place of texts."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,15 +29,6 @@ class Asked:
         return len(self.embeddings[0])
 
 
-def captions_of(collection: Collection) -> list[str]:
-    """All captions that the images' metadata hold: texts or lists of them, by the name captions."""
-    captions: list[str] = []
-    for row in collection.rows():
-        if row.reason is None and row.metadata is not None:
-            captions += _captions(row.metadata)
-    return captions
-
-
 def asked_texts(collection: Collection, texts: Sequence[str], of: str) -> Asked:
     """Texts as queries."""
     return Asked(collection.encode_texts(texts), of)
@@ -58,19 +48,3 @@ def asked_images(collection: Collection, sample: Sample, number: int, seed: int)
     asked = full if shared else sample.contents.rows.embeddings[own].float()
     which = "images of the collection" if sample.complete else "sampled images"
     return Asked([asked, full], f"{which} in place of texts", own)
-
-
-def drawn_texts(texts: Sequence[str], number: int, seed: int) -> list[str]:
-    """So many texts, each drawn from all of them: with replacement, so they are independent."""
-    chosen = np.random.default_rng(seed).integers(0, len(texts), number)
-    return [texts[at] for at in chosen.tolist()]
-
-
-def _captions(metadata: str) -> list[str]:
-    try:
-        entries = json.loads(metadata)
-    except ValueError:
-        return []
-    found = entries.get("captions") if isinstance(entries, dict) else None
-    several = found if isinstance(found, list) else [found]
-    return [text for text in several if isinstance(text, str) and text.strip()]

@@ -11,12 +11,13 @@ the target is at most 1 - confidence.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+
+from cascade.measuring.finding import Found
 
 Values: TypeAlias = npt.NDArray[np.float64]
 PValue: TypeAlias = Callable[[Values, float], float]
@@ -102,25 +103,6 @@ def lower_bound(agreements: Values, confidence: float, p_value: PValue = betting
         else:
             high = middle
     return low
-
-
-@dataclass(frozen=True)
-class Found:
-    """At how many candidates the results of sampled queries are found.
-
-    Attributes:
-        at: int [n, j], ascending in each row: from which m on the cascade returns each of the j
-            results that a query should have. `NEVER` where no m is large enough.
-    """
-
-    at: npt.NDArray[np.int64]
-
-    def agreements(self, m: int) -> Values:
-        """The share of each query's results that m candidates hold: [n] in [0, 1]."""
-        return np.asarray((self.at <= m).mean(axis=1), np.float64)
-
-
-NEVER = np.iinfo(np.int64).max
 
 
 def smallest_m(

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from cascade import UnreadableImage, lifetime_speedup
 from cascade.collection import Collection
+from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at
+from cascade.measuring.sampling import loss_factor, results_of_sample
 from evaluation.measuring.clock import seconds_per_image
 from evaluation.planning.asking import Asked
-from evaluation.planning.certifying import Found, PValue, lower_bound
-from evaluation.planning.finding import best_of_sample, first_ranking, found_at
+from evaluation.planning.certifying import PValue, lower_bound
 from evaluation.planning.sample import Sample
-from evaluation.planning.sampling import loss_factor, results_of_sample
 
 _FEW_QUERIES = 100
 _TIMED = 16

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from cascade.collection import Collection
+from cascade.measuring.sampling import drawn
 from cascade.searching.catalogue import Contents
-from evaluation.planning.sampling import drawn
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import ClassVar, get_args, get_origin, get_type_hints
 import pytest
 
 from cascade.index import IndexOptions
+from cascade.migrate import MigrateOptions
 from cascade.refine import RefineOptions
 from cascade.search import SearchOptions
 from cascade.serve import ServeOptions
@@ -73,6 +74,7 @@ from figures.repair import RepairOptions
 
 COMMANDS = {
     "cascade.index": IndexOptions,
+    "cascade.migrate": MigrateOptions,
     "cascade.refine": RefineOptions,
     "cascade.search": SearchOptions,
     "cascade.serve": ServeOptions,

@@ -6,8 +6,8 @@ from torch.nn.functional import cosine_similarity
 
 from compress.calibrating.calibration import Calibration
 from compress.solving.alignment import align_features, pooled_features
-from compress.solving.ridge import Ridge
 from pruning_mechanism import Tower
+from pruning_mechanism.ridge import Ridge
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, layer_norm, normalize
 
 from compress.command import run_command
-from compress.solving.ridge import deviations, ridge
 from evaluation.experiment.conditioning import (
     CutTower,
     Order,
@@ -27,6 +26,7 @@ from evaluation.reports.row import FULL_TOWER
 from evaluation.reports.text_conditioned import TextConditioned, markdown
 from evaluation.text_conditioned import TextConditionedOptions, main
 from pruning_mechanism import Reduction, macs, reduce, save
+from pruning_mechanism.ridge import deviations, ridge
 from tests.conftest import tiny_clip, tiny_processor
 from tests.lanes import examples
 

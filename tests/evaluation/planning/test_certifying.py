@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from cascade.measuring.finding import NEVER, Found
 from evaluation.planning.certifying import (
-    NEVER,
     P_VALUES,
-    Found,
     betting,
     hoeffding_bentkus,
     lower_bound,

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.solving.alignment import ridge
-from compress.solving.ridge import SILENCED, STRENGTHS, SURE, Principal, deviations
+from pruning_mechanism.ridge import SILENCED, STRENGTHS, SURE, Principal, deviations, ridge
 from tests.lanes import examples, sweep
 
 FEATURES = 12

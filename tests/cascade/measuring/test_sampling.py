@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.planning.sampling import drawn, loss_factor, results_of_sample
+from cascade.measuring.sampling import drawn, loss_factor, results_of_sample
 from tests.lanes import examples
 
 

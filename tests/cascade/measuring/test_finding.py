@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade import Cascade
-from evaluation.planning.certifying import NEVER
-from evaluation.planning.finding import (
+from cascade.measuring.finding import (
+    NEVER,
     best_of_sample,
     first_ranking,
     found_at,

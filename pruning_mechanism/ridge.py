@@ -1,6 +1,7 @@
 """Ridge regression in closed form, with the error on what is left out of it.
 
-Below alignment, early exits and learned ranks. With features X [n, p] and targets Y [n, e],
+Below alignment, early exits, learned ranks and the migration of collections. With features X
+[n, p] and targets Y [n, e],
 
     min ‖Y - XW - 1b‖² + λ‖W - W₀‖²,
 

@@ -1,16 +1,36 @@
-"""From embeddings to the m at which each query's results are found: the measurement of a plan.
+"""From embeddings to the m at which each query's results are found: of a plan, or a migration.
 
 The first stage ranks all images, the full tower those that it has encoded; both as a cascade does
 it, bit for bit (`cascade.searching.ranking`).
 """
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cascade.searching.ranking import Ranking, rank_all
-from evaluation.planning.certifying import NEVER, Found
 
+NEVER = np.iinfo(np.int64).max
 _SPARE = 8  # how many more results are looked at for ties
+
+
+@dataclass(frozen=True)
+class Found:
+    """At how many candidates the results of sampled queries are found.
+
+    Attributes:
+        at: int [n, j], ascending in each row: from which m on the cascade returns each of the j
+            results that a query should have. `NEVER` where no m is large enough.
+    """
+
+    at: npt.NDArray[np.int64]
+
+    def agreements(self, m: int) -> npt.NDArray[np.float64]:
+        """The share of each query's results that m candidates hold: [n] in [0, 1]."""
+        return np.asarray((self.at <= m).mean(axis=1), np.float64)
 
 
 def found_at(candidates: Tensor, best: Ranking, wanted: int, complete: bool) -> Found:

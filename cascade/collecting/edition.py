@@ -1,0 +1,47 @@
+"""Whether a collection's directory still has the stages that a program opened it with.
+
+A migration puts other stages and other tables into it in one step. Who opened it before then goes
+on searching what it has read, and can write nothing any more.
+"""
+
+import os
+from pathlib import Path
+
+from cascade.collecting.record import FILE, Record
+from cascade.storing.errors import CollectionError, MigratedError
+
+
+class Edition:
+    """A directory and the generation of its tables when it was opened."""
+
+    def __init__(self, path: Path, generation: int) -> None:
+        self._path = path
+        self._generation = generation
+        self._seen: tuple[int, int] | None = None
+        self._superseded = False
+
+    def superseded(self) -> bool:
+        """Whether there is another generation by now; costs a look at one file."""
+        if self._superseded:
+            return True
+        try:
+            stat = os.stat(self._path / FILE)
+            seen = stat.st_ino, stat.st_mtime_ns
+            if seen != self._seen:
+                self._superseded = Record.read(self._path).generation != self._generation
+                self._seen = seen
+        except (OSError, CollectionError):  # whoever reads or writes will say what is wrong
+            return False
+        return self._superseded
+
+    def check(self) -> None:
+        """Refuse to write.
+
+        Raises:
+            MigratedError: there is another generation by now.
+        """
+        if self.superseded():
+            raise MigratedError(
+                f"{self._path} has been migrated to other stages since it was opened: open it "
+                "again to add to it"
+            )
