@@ -157,19 +157,24 @@ def _show(proposal: Proposal, m: int, options: MigrateOptions, images: int) -> f
     """The table of m, and what it was measured on; the agreement with m candidates."""
     measured, sample, screen = proposal.measured, proposal.sample, console()
     k = options.k
-    table = Table("m", f"agreement@{k}", "photos that these queries bring up")
+    table = Table("m", f"agreement@{k}, at least", "in the sample", "photos brought up")
     for column in table.columns:
         column.justify = "right"
     spaced = np.geomspace(k, max(k, min(measured.largest, max(20 * k, 4 * m))), _ROWS)
     for each in sorted({*spaced.round().astype(int).tolist(), min(m, measured.largest)}):
-        row = (f"{each:,}", f"{measured.agreement(each):.1%}", f"{measured.brought_up(each):,}")
-        table.add_row(*row, style="bold" if each == m else None)
+        table.add_row(
+            f"{each:,}",
+            f"{measured.agreement(each):.1%}",
+            f"{measured.sample_agreement(each):.1%}",
+            f"{measured.brought_up(each):,}",
+            style="bold" if each == m else None,
+        )
     screen.print(table)
     agreement = measured.agreement(m)
     screen.print(
-        f"of the {k} photos that the new tower alone would rank first, with {measured.queries}; "
-        f"estimated on {measured.held_out:,} photos that the map was not learnt from, among all "
-        f"{images:,}. m = {k} is the mapped first stage alone",
+        f"of the {k} photos that the new tower alone would rank first, with {measured.queries}: at "
+        f"least so many among all {images:,} photos, and as many if the sample of {len(sample):,} "
+        f"were all. m = {k} is the mapped first stage alone",
         soft_wrap=True,
     )
     kept = ", ".join(f"{kind} {share:.1%}" for kind, share in proposal.kept.items())
@@ -192,12 +197,12 @@ def _refusal(proposal: Proposal, m: int, agreement: float, options: MigrateOptio
     wanted = options.at_least or 0.0
     said = (
         f"{options.collection} is as it was: with m = {m:,} it would return {agreement:.1%} of "
-        f"what a full re-encoding does, --at-least asks for {wanted:.1%}. "
+        f"what a full re-encoding does or more, --at-least asks for {wanted:.1%}. "
     )
     enough = proposal.measured.smallest_m(wanted, options.k)
     if enough is not None:
         return said + f"--m {enough} would do"
-    return said + "More --images to learn from would help, or a new collection"
+    return said + "More --images would tell better, and map better; or make a new collection"
 
 
 def _floored(share: float) -> str:

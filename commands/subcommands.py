@@ -130,6 +130,12 @@ SUBCOMMANDS = (
         "Let the last stage encode photos ahead of any query, until a budget is used up.",
     ),
     Subcommand(
+        "export",
+        "cascade.export",
+        "search",
+        "Write what a stage has made of a collection's photos for other programs.",
+    ),
+    Subcommand(
         "migrate",
         "cascade.migrate",
         "search",

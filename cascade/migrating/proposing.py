@@ -1,9 +1,13 @@
 """A migration, measured before it is done: the map, and what the collection would return with it.
 
 What is compared is the new last stage behind the mapped first one, and the new last stage with all
-images encoded anew. Of images that the new tower has encoded and no map was learnt from, all is
-known that matters: where the new tower ranks them among each other, and where the mapped first
-stage ranks each among all images of the collection (`cascade.measuring`).
+images encoded anew. The new tower encodes a sample of the images only, so there are two figures,
+between which the truth lies: the sample's best images looked for among the sample, which is easier
+than among all, and among all images (`cascade.measuring.sampling`), where those are harder to find
+than the best of all are. If the sample is all images, both are what will be.
+
+No image is mapped for it by what was learnt from that image: of the sample each fold by the map of
+the others, the rest by that of the whole sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +28,8 @@ from cascade.migrating.mapping import KINDS, LEAST, kept_by_kinds
 from cascade.migrating.sample import Sample, encoded_sample
 from cascade.stage import Encoder
 
-_HELD_OUT = 4  # one sampled image in so many is measured on
-_LEAST_SAMPLED = 2 * LEAST
+_FOLDS = 4
+_LEAST = 2 * LEAST
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Terms:
     Attributes:
         images: that the new tower encodes for it, drawn from all.
         k: results that are compared.
-        queries: texts that are asked; None: the collection's captions, or where it has none the
-            images that are measured on.
+        queries: texts that are asked; None: the collection's captions, or where it has none
+            sampled images.
         drawn: queries drawn from captions or images.
         largest: the largest m that is looked at.
         seed: of all that is drawn.
@@ -55,16 +59,16 @@ class Measured:
     """What the migrated collection returns of the results of a full re-encoding.
 
     Attributes:
-        found: from which m on each query's results are found.
-        candidates: int64 [q, largest], the mapped first stage's ranking.
+        among_all: from which m on each query's results are found among all images.
+        among_sample: the same if the sample were all images.
+        candidates: int64 [q, largest], the mapped first stage's ranking of all images.
         queries: what was asked, in words.
-        held_out: images that were measured on.
     """
 
-    found: Found
+    among_all: Found
+    among_sample: Found
     candidates: Tensor
     queries: str
-    held_out: int
 
     @property
     def largest(self) -> int:
@@ -72,8 +76,12 @@ class Measured:
         return self.candidates.shape[1]
 
     def agreement(self, m: int) -> float:
-        """The share of the results of a full re-encoding that m candidates hold, in [0, 1]."""
-        return float(self.found.agreements(m).mean())
+        """The share of the results of a full re-encoding that m candidates hold at least."""
+        return float(self.among_all.agreements(m).mean())
+
+    def sample_agreement(self, m: int) -> float:
+        """That share, if the sample were all images."""
+        return float(self.among_sample.agreements(m).mean())
 
     def brought_up(self, m: int) -> int:
         """Number of images that the queries make the new last stage encode."""
@@ -100,7 +108,7 @@ class Proposal:
         kind: of the map.
         kept: by kind of map, what was kept of the new tower's neighbours on images left out.
         sample: what the new tower has encoded so far.
-        measured: by a map of the same kind, learnt without the images that were measured on.
+        measured: by maps of the same kind, none learnt from the images that it maps.
     """
 
     last: Encoder
@@ -142,13 +150,26 @@ def proposed(
     _check_enough(len(sample), terms.k, "of the images drawn the new tower can read")
     dtype = PRECISIONS[collection.status().precision]
     old, new = sample.old, sample.embeddings.to(dtype).float()
-    held_out, rest = _parted(len(sample), terms.seed)
-    kept = kept_by_kinds(old[rest], new[rest], terms.k, terms.seed)
+    kept = kept_by_kinds(old, new, terms.k, terms.seed)
     kind = max(kept, key=lambda each: kept[each])
-    trial = KINDS[kind](old[rest], new[rest])
-    embeddings = trial(sample.contents.rows.embeddings).to(dtype).float()
-    measured = _measured(collection, last, sample, new, held_out, embeddings, terms)
-    return Proposal(last, KINDS[kind](old, new), kind, kept, sample, measured)
+    solved = KINDS[kind](old, new)
+    embeddings = solved(sample.contents.rows.embeddings)
+    embeddings[sample.positions] = _crossed(kind, old, new, terms.seed)
+    embeddings = embeddings.to(dtype).float()
+    measured = _measured(collection, last, sample, new, embeddings, terms)
+    return Proposal(last, solved, kind, kept, sample, measured)
+
+
+def _crossed(kind: str, old: Tensor, new: Tensor, seed: int) -> Tensor:
+    """The sample's embeddings, each fold's by a map that was learnt from the others."""
+    order = torch.randperm(len(old), generator=torch.Generator().manual_seed(seed))
+    found = torch.empty(new.shape)
+    for fold in range(_FOLDS):
+        own = order[fold::_FOLDS]
+        others = torch.ones(len(old), dtype=torch.bool)
+        others[own] = False
+        found[own] = KINDS[kind](old[others], new[others])(old[own])
+    return found
 
 
 def _measured(
@@ -156,46 +177,41 @@ def _measured(
     last: Encoder,
     sample: Sample,
     new: Tensor,
-    held_out: Tensor,
     embeddings: Tensor,
     terms: Terms,
 ) -> Measured:
-    """Look for the new tower's best held-out images among the mapped first stage's of all."""
-    contents, positions = sample.contents, sample.positions[held_out]
-    queries, of, own = _asked(collection, last, new[held_out], positions, terms)
+    """Look for the new tower's best images of the sample among the mapped first stage's."""
+    contents, positions, k = sample.contents, sample.positions, terms.k
+    queries, of, chosen = _asked(collection, last, new, terms)
+    own = None if chosen is None else positions[chosen]
     one = int(own is not None)
-    sampled, images = len(held_out) - one, len(contents) - one
-    wanted = results_of_sample(terms.k, sampled, images)
-    largest = max(terms.largest, terms.k)
-    candidates = first_ranking(embeddings, queries, largest, contents.gone, own)
-    best = best_of_sample(new[held_out], positions, queries, wanted, own)
-    found = found_at(candidates, best, wanted, best.positions.shape[1] == sampled)
-    return Measured(found, candidates, of, len(held_out))
+    sampled, images = len(sample) - one, len(contents) - one
+    wanted = results_of_sample(k, sampled, images)
+    candidates = first_ranking(embeddings, queries, max(terms.largest, k), contents.gone, own)
+    best = best_of_sample(new, positions, queries, wanted, own)
+    among_all = found_at(candidates, best, wanted, best.positions.shape[1] == sampled)
+    places = torch.arange(len(sample))
+    alone = first_ranking(embeddings[positions], queries, len(sample), frozenset(), chosen)
+    best = best_of_sample(new, places, queries, k, chosen)
+    among_sample = found_at(alone, best, k, best.positions.shape[1] == sampled)
+    return Measured(among_all, among_sample, candidates, of)
 
 
 def _asked(
-    collection: Collection, last: Encoder, new: Tensor, positions: Tensor, terms: Terms
+    collection: Collection, last: Encoder, new: Tensor, terms: Terms
 ) -> tuple[Tensor, str, Tensor | None]:
-    """Queries by the new tower, what they are, and the images that they are if they are images."""
+    """Queries by the new tower, in words, and which sampled images they are if they are images."""
     texts, of = terms.queries, "given queries"
     if texts is None and (captions := captions_of(collection)):
         texts, of = drawn_texts(captions, terms.drawn, terms.seed), "captions of the collection"
     if texts is not None:
         return last.encode_texts(texts), f"{len(texts):,} {of}", None
     chosen = np.random.default_rng(terms.seed).permutation(len(new))[: terms.drawn]
-    of = f"{len(chosen):,} images in place of texts"
-    return new[chosen], of, positions[chosen]
-
-
-def _parted(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Which of so many images are measured on, and which are learnt from; both ascending."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    held_out = order[: count // _HELD_OUT]
-    return held_out.sort().values, order[len(held_out) :].sort().values
+    return new[chosen], f"{len(chosen):,} images in place of texts", torch.from_numpy(chosen)
 
 
 def _check_enough(images: int, k: int, what: str) -> None:
-    least = max(_LEAST_SAMPLED, _HELD_OUT * (k + 1))
+    least = max(_LEAST, k + 2)
     if images < least:
         raise ValueError(
             f"{what} {images:,} images: a map for the {k} best results takes {least:,} to be "

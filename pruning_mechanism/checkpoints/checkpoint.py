@@ -28,6 +28,7 @@ from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 from pruning_mechanism.checkpoints.identity import weights_fingerprint
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
+from pruning_mechanism.checkpoints.sentences import describe
 from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
 from pruning_mechanism.encoding import tower_of
 from pruning_mechanism.families import (
@@ -332,6 +333,7 @@ def save(
             raise TowerError(f"{name} holds NaN or infinity: {directory} is not written")
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
+    describe(model, Path(directory))
     if compression:
         text = json.dumps(asdict(compression), indent=2, allow_nan=False)
         (Path(directory) / RECORD).write_text(text + "\n")

@@ -9,6 +9,7 @@ from typing import ClassVar, get_args, get_origin, get_type_hints
 
 import pytest
 
+from cascade.export import ExportOptions
 from cascade.index import IndexOptions
 from cascade.migrate import MigrateOptions
 from cascade.refine import RefineOptions
@@ -74,6 +75,7 @@ from figures.repair import RepairOptions
 
 COMMANDS = {
     "cascade.index": IndexOptions,
+    "cascade.export": ExportOptions,
     "cascade.migrate": MigrateOptions,
     "cascade.refine": RefineOptions,
     "cascade.search": SearchOptions,

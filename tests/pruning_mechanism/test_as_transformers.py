@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, pipeline
 
-from cascade import Stage
 from pruning_mechanism import Reduction, image_embeddings, load, load_processor, reduce, save
 from tests.conftest import WORDS, tiny_clip, tiny_processor
 from tests.fresh import python
@@ -208,11 +206,3 @@ def test_features_of_a_vision_tower_are_extracted_by_a_pipeline(tmp_path):
         torch.testing.assert_close(
             torch.tensor(extract(PICTURES[0])), image_embeddings(made, pixels)
         )
-
-
-def test_sentence_transformers_embed_as_a_stage_does(directory):
-    stage, other = Stage.load(directory), SentenceTransformer(str(directory), device="cpu")
-    found = other.encode(PICTURES, normalize_embeddings=True, convert_to_tensor=True)
-    torch.testing.assert_close(found, stage.encode_images(PICTURES), atol=1e-5, rtol=1e-5)
-    found = other.encode(LABELS, normalize_embeddings=True, convert_to_tensor=True)
-    torch.testing.assert_close(found, stage.encode_texts(LABELS), atol=1e-5, rtol=1e-5)

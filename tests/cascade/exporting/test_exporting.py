@@ -32,7 +32,9 @@ def collection(tmp_path_factory):
     made.add(numbered([IMAGES - 1], reason="it is broken"))
     made.search_many(QUERIES[:2], K)
     made.flush()
-    yield made
+    with pytest.MonkeyPatch.context() as patch:  # there are no checkpoints, and none is needed
+        patch.setattr("cascade.collection.recalled", lambda *_arguments: made.stages)
+        yield made
     made.close()
 
 
@@ -161,7 +163,7 @@ def test_an_export_that_fails_leaves_nothing(collection, tmp_path, monkeypatch):
 
     monkeypatch.setattr("cascade.export.write_faiss", broken)
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        main(ExportOptions(collection.path, to="faiss", output=tmp_path / "out"))
+        main(ExportOptions(collection=collection.path, to="faiss", output=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
