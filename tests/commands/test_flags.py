@@ -74,8 +74,8 @@ from figures.patches import PatchesFigureOptions
 from figures.repair import RepairOptions
 
 COMMANDS = {
-    "cascade.index": IndexOptions,
     "cascade.export": ExportOptions,
+    "cascade.index": IndexOptions,
     "cascade.migrate": MigrateOptions,
     "cascade.refine": RefineOptions,
     "cascade.search": SearchOptions,
