@@ -186,6 +186,9 @@ def test_the_command_measures_and_changes_nothing_until_it_is_enough(photos, cap
         now.add(sorted(photos.glob("*.png")))
         assert len(now) == 66
         hits = now.search(WORDS[2], 3)
+        first, file = now.stages[0], photos / "65.png"
+        ahead = first.stage.prepare(file)  # as indexing does, in other threads
+        assert torch.equal(first.encode_images([ahead]), first.encode_images([file]))
     new = Stage.load(photos / "new")
     scores = (new.encode_texts([WORDS[2]]) @ new.encode_images([hits[0].key]).T).item()
     assert hits[0].score == pytest.approx(scores, abs=1e-3)
