@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cascade.calibrated.calibration import Candidates
 from cascade.searching.steps import Step
 from cascade.storing.rows import ImageRow
 
 
 @dataclass(frozen=True)
 class Found:
-    """A hit: key, cosine similarity, the stage that gave it (0: the first), and its row."""
+    """A hit, as `cascade.Hit` has it, and its row."""
 
     key: str
     score: float
     stage: int
     row: ImageRow | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class Terms:
 
     Attributes:
         k: hits wanted.
-        m: candidates handed from each stage to the next; None: as the collection has it.
+        m: candidates handed from each stage to the next, "auto": as many as each query needs;
+            None: as the collection has it.
         refined: whether the last stage also ranks whatever else it has encoded so far.
     """
 
     k: int = 10
-    m: Sequence[int] | None = None
+    m: Candidates | None = None
     refined: bool = False
 
 

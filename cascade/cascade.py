@@ -12,14 +12,17 @@ fails or is interrupted.
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TypeVar, cast
+from itertools import chain, islice, repeat
+from typing import TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from cascade.calibrated.calibration import Calibration, Candidates, refused
+from cascade.calibrated.margins import Values
+from cascade.calibrated.rating import Rated
 from cascade.cost import checked_m, return_fractions
 from cascade.images import ImageSource
 from cascade.searching.catalogue import Catalogue, Contents, Offered
@@ -33,6 +36,9 @@ from cascade.stage import Encoder
 
 _QUERIES_AT_ONCE = 1024
 
+_Limits: TypeAlias = Sequence[int | Tensor]
+"""How many candidates each stage but the last hands on: one number, or one for each query [b]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -40,11 +46,19 @@ class Hit:
 
     The score is the dot product of the two embeddings, which is their cosine if they have length 1
     as those of a `Stage` have. It is exact to the last digit of float32.
+
+    Attributes:
+        key: of the image.
+        score: its cosine similarity.
+        stage: that gave the score.
+        probability: the calibrated chance that the image is among the full tower's k best, which
+            says nothing of how well these match; None: nothing is calibrated for this k.
     """
 
     key: Hashable
     score: float
     stage: int
+    probability: float | None = field(default=None, compare=False)
 
 
 class Cascade:
@@ -56,16 +70,19 @@ class Cascade:
 
     Attributes:
         stages: the stages.
-        m: candidates handed from each stage to the next.
+        m: candidates handed from each stage to the next; at most, if `auto`.
+        auto: whether each query has as many as it needs.
+        calibration: how the stages agree, if that was learnt.
     """
 
     def __init__(
         self,
         stages: Sequence[Encoder],
-        m: Sequence[int] | None = None,
+        m: Candidates | None = None,
         batch_size: int = 32,
         state_limit: int = STATE_LIMIT,
         precision: str = "float32",
+        calibration: Calibration | None = None,
     ):
         """Join stages.
 
@@ -74,17 +91,21 @@ class Cascade:
                 their embeddings may have different dimensions. One is an ordinary search. A
                 stage may resume from an earlier one, whose states are then kept until it has.
             m: candidates handed on, one number for each stage but the last, strictly decreasing;
-                by default [50] if there are two stages.
+                by default [50] if there are two stages. "auto": as many as each query needs by
+                the calibration.
             batch_size: images given to a stage at once.
             state_limit: bytes that states kept for stages that resume may take, by default 2 GiB.
                 Beyond that the oldest are dropped (`states_dropped`); their images
                 are opened again when a query brings them up, and encoded from the start.
             precision: what embeddings are kept in, float32 or float16; the stages' are numbers of
                 that type (`cascade.collecting.rounding`).
+            calibration: what was learnt of two stages, if anything: hits then have probabilities,
+                as long as the collection is about as large as it was.
 
         Raises:
-            ValueError: there is no stage, m doesn't fit them, a number is out of range, or a stage
-                resumes from one that isn't before it.
+            ValueError: there is no stage, m doesn't fit them or is "auto" without a calibration of
+                these stages, a number is out of range, or a stage resumes from one that isn't
+                before it.
         """
         if not stages:
             raise ValueError("a cascade needs at least one stage")
@@ -92,9 +113,13 @@ class Cascade:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if state_limit < 0:
             raise ValueError(f"state_limit is a number of bytes, got {state_limit}")
+        self.stages = tuple(stages)
+        self.calibration = calibration
+        self.auto = m == "auto"
+        if m == "auto":
+            m = [_needed(calibration, self._names).depth]
         if m is None:
             m = [50] if len(stages) == 2 else []
-        self.stages = tuple(stages)
         self.m = checked_m(m, len(stages))
         self._batch_size = batch_size
         encoders = {id(stage): OneAtATime(stage) for stage in stages}
@@ -285,7 +310,7 @@ class Cascade:
         k: int,
         refined: bool = False,
         watch: Watch | None = None,
-        m: Sequence[int] | None = None,
+        m: Candidates | None = None,
     ) -> list[list[Hit]]:
         """The k best images for each of Q queries that are embedded already; see `search_many`.
 
@@ -294,20 +319,21 @@ class Cascade:
             k: results wanted, at least 1; fewer come if the collection is smaller.
             refined: as of `search_many`.
             watch: told what each stage did, of many queries batch by batch.
-            m: candidates handed on for these queries; by default the cascade's own.
+            m: candidates handed on for these queries, "auto": as many as each needs; by default
+                the cascade's own.
 
         Raises:
             ValueError: k isn't a positive whole number, m doesn't fit the stages, or there is not
-                one tensor of Q queries of the right dimension for each stage.
+                one tensor of Q queries of the right dimension for each stage; m is "auto" and the
+                calibration isn't for such stages, so many images, or this k.
         """
-        _check_k(k)
-        m = self.m if m is None else checked_m(m, len(self.stages))
+        contents = self._catalogue.contents
+        m = self._checked(contents, k, m)
         if len(queries) != len(self.stages) or len({len(each) for each in queries}) > 1:
             raise ValueError(
                 f"{len(self.stages)} stages need as many tensors of the same number of queries, "
                 f"got {[list(each.shape) for each in queries]}"
             )
-        contents = self._catalogue.contents
         if not len(contents):
             return [[] for _ in queries[0]]
         answers = []
@@ -315,6 +341,31 @@ class Cascade:
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
             answers += self._answer(contents, chunk, int(k), m, refined, watch)
         return answers
+
+    def handed_on(self, queries: Tensor, k: int, m: Candidates | None = None) -> list[Tensor]:
+        """Which images the first stage hands on for queries, without any being encoded.
+
+        Args:
+            queries: float32 [Q, d] of the first stage.
+            k: as of `search_embeddings`.
+            m: as of `search_embeddings`.
+
+        Returns:
+            Positions in the catalogue, int64 [c] for each query: its candidates, best first.
+
+        Raises:
+            ValueError: as of `search_embeddings`.
+        """
+        contents = self._catalogue.contents
+        m = self._checked(contents, k, m)
+        if not len(contents):
+            return [torch.empty(0, dtype=torch.int64) for _ in queries]
+        found: list[Tensor] = []
+        for chunk in queries.split(_QUERIES_AT_ONCE):
+            start = self._start(contents, chunk, int(k), m)
+            for positions in _handed_on([start.ranking], start.limits, 1):
+                found.append(positions[positions != NOTHING])
+        return found
 
     def encode_first(self, images: Sequence[ImageSource]) -> list[Outcome]:
         """What the first stage makes of a batch of images, which are not added.
@@ -360,25 +411,28 @@ class Cascade:
         outcomes = self.encode_first([offer.image for offer in batch])
         return self._catalogue.add(batch, outcomes)
 
+    @property
+    def _names(self) -> list[str]:
+        return [stage.name for stage in self.stages]
+
     def _answer(
         self,
         contents: Contents,
         queries: list[Tensor],
         k: int,
-        m: Sequence[int],
+        m: Candidates,
         refined: bool,
         watch: Watch | None,
     ) -> list[list[Hit]]:
-        wanted = max(k, m[0]) if m else k
-        rows = contents.rows
         begun = time.perf_counter()
-        first = rank_all(rows.embeddings, queries[0], wanted, rows.longest, contents.hidden)
-        rankings = [first]
+        start = self._start(contents, queries[0], k, m)
+        rankings, limits, rated = [start.ranking], start.limits, start.rated
+        chances = [] if rated is None else [rated.margins.chances]
         if watch is not None:
             best = _best(contents, rankings[0], k)
             watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
         for stage in self._later:
-            candidates = _handed_on(rankings, m, stage.place)
+            candidates = handed_on = _handed_on(rankings, limits, stage.place)
             asked = queries[stage.place]
             positions = candidates[candidates != NOTHING].unique().tolist()
             begun, before = time.perf_counter(), len(stage.store)
@@ -388,16 +442,66 @@ class Cascade:
                 candidates = _with_held(candidates, held, asked, k, contents)
             slots = held.slots(candidates)
             rankings.append(rank_candidates(candidates, held.rows.embeddings, slots, asked))
+            if rated is not None:
+                of_last = rated.of_last(handed_on, held, asked, rankings[-1], refined)
+                chances.append(of_last)
             if watch is not None:
                 seconds = (encoded - begun, time.perf_counter() - encoded)
                 best = _best(contents, rankings[-1], k)
                 new = held.rows.count - before
                 images = int((candidates != NOTHING).sum(dim=1).max())
                 watch(Step(stage.place, images, new, *seconds, best))
-        return self._hits(contents, rankings, k, m)
+        if rated is None or k != rated.calibration.k:
+            return self._hits(contents, rankings, [None] * len(rankings), k, limits)
+        return self._hits(contents, rankings, chances, k, limits)
+
+    def _start(self, contents: Contents, queries: Tensor, k: int, m: Candidates) -> "_Start":
+        """What the first stage answers to queries [b, d], and how many candidates it hands on."""
+        calibration = self._usable(contents, k, m)
+        depth = 0 if calibration is None else calibration.depth
+        most = (depth,) if m == "auto" else tuple(m)
+        wanted = max(k, most[0]) if most else k
+        deep = self._rank_first(contents, queries, max(wanted, depth))
+        ranking = Ranking(deep.positions[:, :wanted], deep.scores[:, :wanted])
+        if calibration is None:
+            return _Start(ranking, most, None)
+        rated = Rated.of(calibration, contents, deep, queries)
+        return _Start(ranking, [rated.candidates()] if m == "auto" else most, rated)
+
+    def _checked(self, contents: Contents, k: int, m: Candidates | None) -> Candidates:
+        """How many candidates are handed on, if that and k fit.
+
+        Raises:
+            ValueError: otherwise.
+        """
+        _check_k(k)
+        if m is None:
+            m = "auto" if self.auto else self.m
+        if m != "auto":
+            return checked_m(m, len(self.stages))
+        if len(contents):
+            refused(self.calibration, self._names, len(contents), k)
+        return m
+
+    def _usable(self, contents: Contents, k: int, m: Candidates) -> Calibration | None:
+        """The calibration, if it is needed or says something about these hits."""
+        calibration = self.calibration
+        if calibration is None or m == "auto":
+            return calibration
+        fits = calibration.unfit(self._names, len(contents)) is None
+        return calibration if fits and k == calibration.k else None
+
+    def _rank_first(self, contents: Contents, queries: Tensor, wanted: int) -> Ranking:
+        rows = contents.rows
+        return rank_all(rows.embeddings, queries, wanted, rows.longest, contents.hidden)
 
     def _hits(
-        self, contents: Contents, rankings: Sequence[Ranking], k: int, m: Sequence[int]
+        self,
+        contents: Contents,
+        rankings: Sequence[Ranking],
+        chances: Sequence[Values | None],
+        k: int,
+        m: _Limits,
     ) -> list[list[Hit]]:
         """Join each query's rankings, last stage first, until there are k hits."""
         hits: list[list[Hit]] = [[] for _ in rankings[0].positions]
@@ -406,15 +510,42 @@ class Cascade:
             # All of a later stage's list may be needed: the lists of earlier ones hold it too.
             positions = rankings[stage].positions.tolist()
             scores = rankings[stage].scores.tolist()
-            for found, seen, *ranked in zip(hits, done, positions, scores, strict=True):
-                for at, score in zip(*ranked, strict=True):
+            chance = _each(chances[stage], len(hits))
+            for found, seen, *ranked in zip(hits, done, positions, scores, chance, strict=True):
+                for at, score, probability in zip(*ranked, strict=False):
                     if len(found) < k and at not in seen:
-                        found.append(Hit(contents.keys[at], score, stage))
+                        found.append(Hit(contents.keys[at], score, stage, probability))
             if stage:  # all that this stage was handed, so also what it couldn't read
                 handed_on = _handed_on(rankings, m, stage).tolist()
                 for seen, ranked_here, handed in zip(done, positions, handed_on, strict=True):
                     seen.update(ranked_here, handed)
         return hits
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The first stage's ranking, what is handed on of it and later, and what its scores say."""
+
+    ranking: Ranking
+    limits: _Limits
+    rated: Rated | None
+
+
+def _needed(calibration: Calibration | None, names: Sequence[str]) -> Calibration:
+    """The calibration of a cascade whose m is "auto".
+
+    Raises:
+        ValueError: there is none, or one of other stages.
+    """
+    refused(calibration, names, 1 if calibration is None else calibration.images, 1)
+    return cast(Calibration, calibration)
+
+
+def _each(chances: Values | None, queries: int) -> list[Iterable[float | None]]:
+    """Each query's chances, and then None."""
+    if chances is None:
+        return [repeat(None)] * queries
+    return [chain(row, repeat(None)) for row in chances.tolist()]
 
 
 def _with_held(
@@ -433,9 +564,13 @@ def _with_held(
     return torch.cat([candidates, others.where(~twice, NOTHING)], dim=1)
 
 
-def _handed_on(rankings: Sequence[Ranking], m: Sequence[int], stage: int) -> Tensor:
-    """Positions [b, c] that a later stage is handed."""
-    return rankings[stage - 1].positions[:, : m[stage - 1]]
+def _handed_on(rankings: Sequence[Ranking], m: _Limits, stage: int) -> Tensor:
+    """Positions [b, c] that a later stage is handed; `NOTHING` where a query has fewer."""
+    limit, positions = m[stage - 1], rankings[stage - 1].positions
+    if isinstance(limit, int):
+        return positions[:, :limit]
+    positions = positions[:, : int(limit.max())]
+    return positions.where(torch.arange(positions.shape[1]) < limit[:, None], NOTHING)
 
 
 def _best(contents: Contents, ranking: Ranking, k: int) -> list[list[tuple[Hashable, float]]]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from cascade.calibrated.calibration import Calibration, Candidates, refused
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
 from cascade.collecting.edition import Edition
@@ -82,7 +83,8 @@ class Collection:
 
     Attributes:
         stages: the stages, as they were given or are loaded when they are first needed.
-        m: candidates handed from each stage to the next.
+        m: candidates handed from each stage to the next; at most, if `auto`.
+        auto: whether each query has as many as it needs.
         path: the directory; None: in memory.
     """
 
@@ -94,6 +96,7 @@ class Collection:
         path: Path | None = None,
         batch_size: int = 32,
         opener: Opener = opened,
+        auto: bool = False,
     ) -> None:
         """Join a store with its stages; see `create`, `open` and `in_memory` for the usual way.
 
@@ -104,7 +107,9 @@ class Collection:
             path: the store's directory, if it has one.
             batch_size: images given to a stage at once.
             opener: how a later stage opens an image again.
+            auto: hand on as many candidates as each query needs, by the record's calibration.
         """
+        self.auto = auto
         self.stages = tuple(stages)
         self.m = tuple(record.m)
         self.path = path
@@ -120,6 +125,8 @@ class Collection:
         self._closed = False
         self._refreshed = time.monotonic()
         self._view = self._new_view()
+        if auto:
+            self.m = self._view.cascade.m
 
     @classmethod
     def create(
@@ -159,7 +166,7 @@ class Collection:
         cls,
         path: str | os.PathLike[str],
         stages: Sequence[Encoder] | None = None,
-        m: Sequence[int] | None = None,
+        m: Candidates | None = None,
         batch_size: int = 32,
         opener: Opener = opened,
         device: str = "cpu",
@@ -170,7 +177,8 @@ class Collection:
             path: its directory.
             stages: the stages that it was made with; by default they are loaded from where they
                 were then, each when it is first needed.
-            m: candidates handed on from now on; by default those that it was made with.
+            m: candidates handed on from now on; by default those that it was made with. "auto": as
+                many as each query needs, which `evaluation.plan --m auto` has to have learnt.
             batch_size: images given to a stage at once.
             opener: as of `create`.
             device: where stages that are loaded run.
@@ -178,7 +186,8 @@ class Collection:
         Raises:
             CollectionError: there is no collection at that path, it was written by a newer version,
                 or with other weights or preprocessing than those of `stages`.
-            ValueError: m or the batch size are out of range.
+            ValueError: m or the batch size are out of range, or m is "auto" and nothing is
+                calibrated.
         """
         path = Path(path)
         record = Record.read(path)
@@ -187,10 +196,12 @@ class Collection:
         else:
             check_same(record.stages, stages, path)
             known = stages
+        auto = m == "auto"
         if m is not None:
-            record = replace(record, m=tuple(Cascade(known, m).m), plan=None)
+            checked = Cascade(known, m, calibration=record.calibration).m
+            record = record if auto else replace(record, m=checked, plan=None)
         try:
-            return cls(_stored(path, record), record, known, path, batch_size, opener)
+            return cls(_stored(path, record), record, known, path, batch_size, opener, auto)
         except CollectionError:
             if not Edition(path, record.generation).superseded():
                 raise
@@ -253,6 +264,11 @@ class Collection:
         return self._record.plan
 
     @property
+    def calibration(self) -> Calibration | None:
+        """How its stages agree, as far as that was learnt."""
+        return self._record.calibration
+
+    @property
     def cascade(self) -> Cascade:
         """The images as they are now, to read and to measure; adding is the collection's own.
 
@@ -260,24 +276,34 @@ class Collection:
         """
         return self._current().cascade
 
-    def adopt(self, m: Sequence[int], plan: Plan | None = None) -> None:
+    def adopt(
+        self,
+        m: Sequence[int],
+        plan: Plan | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         """Hand on so many candidates from now on, here and wherever it is opened next.
 
         Args:
             m: candidates, as of `Cascade`.
             plan: what was certified of them.
+            calibration: how the stages agree; None leaves what was learnt before.
 
         Raises:
             CollectionError: the directory can't be written.
-            ValueError: m doesn't fit the stages.
+            ValueError: m doesn't fit the stages, or the calibration is of others.
         """
         m = Cascade(self.stages, m).m
+        if calibration is not None:
+            refused(calibration, [stage.name for stage in self.stages], calibration.images, 1)
         self.flush()
         with self._store.writing(), self._lock:
-            self._record = replace(self._record, m=m, plan=plan)
+            learnt = calibration or self._record.calibration
+            self._record = replace(self._record, m=m, plan=plan, calibration=learnt)
             if self.path is not None:
                 self._record.write(self.path)
             self.m = m
+            self.auto = False
             self._view = self._new_view()
 
     def restage(self, asked: Restaging) -> None:
@@ -435,7 +461,7 @@ class Collection:
         k: int,
         refined: bool = False,
         watch: Watch | None = None,
-        m: Sequence[int] | None = None,
+        m: Candidates | None = None,
     ) -> list[list[Hit]]:
         """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
         return self._current().cascade.search_embeddings(queries, k, refined, watch, m)
@@ -574,9 +600,16 @@ class Collection:
 
     def _new_view(self) -> View:
         noted = self._promotions.note if self._writable else _forgotten
-        precision = self._record.precision
+        m: Candidates = "auto" if self.auto else self.m
         view = View(
-            self._store, self._rounded, self.m, self._batch_size, self._opener, noted, precision
+            self._store,
+            self._rounded,
+            m,
+            self._batch_size,
+            self._opener,
+            noted,
+            self._record.precision,
+            self.calibration,
         )
         view.refresh()
         return view

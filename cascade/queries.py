@@ -100,6 +100,7 @@ def answered(
     steps: list[Step] = []
     (hits,) = collection.search_embeddings(vectors, terms.k, terms.refined, steps.append, terms.m)
     found = [
-        Found(str(hit.key), hit.score, hit.stage, collection.row(str(hit.key))) for hit in hits
+        Found(str(hit.key), hit.score, hit.stage, collection.row(str(hit.key)), hit.probability)
+        for hit in hits
     ]
     return Answer(wanted.name, found, steps, 0.0, embedding, len(collection))

@@ -21,7 +21,7 @@ from cascade.terminal.explained import explained
 from cascade.terminal.hits import contact_sheet, json_line, table
 from cascade.terminal.query_files import queries_in
 from commands.errors import UsageError
-from commands.flags import ConfigOption, Count, NotSplit, Positional, ReadPath
+from commands.flags import ConfigOption, Count, CountOrAuto, NotSplit, Positional, ReadPath
 from commands.run import main_of
 from commands.screen import console, printable
 
@@ -47,8 +47,9 @@ class SearchOptions(ConfigOption):
     """what is not in it"""
     queries: ReadPath | None = None
     """file of queries, one a line, in place of a text"""
-    m: Count | None = None
-    """candidates that the last stage looks at, other than the collection's own"""
+    m: CountOrAuto | None = None
+    """candidates that the last stage looks at, other than the collection's own; auto: as many as
+    each query needs"""
     refined: bool = False
     """let the last stage also rank whatever else it has encoded so far"""
     json: bool = False
@@ -119,7 +120,7 @@ def _show(options: SearchOptions, answers: Iterator[Answer]) -> None:
 
 def _terms(options: SearchOptions) -> Terms:
     """How it is searched."""
-    m = None if options.m is None else [options.m]
+    m = [options.m] if isinstance(options.m, int) else options.m
     return Terms(options.k, m, options.refined)
 
 

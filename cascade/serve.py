@@ -17,7 +17,16 @@ import tyro
 
 from cascade.terminal.command import run_command
 from commands.errors import UsageError
-from commands.flags import Bounds, ConfigOption, Count, Positional, ReadPath, Seconds, Share
+from commands.flags import (
+    Bounds,
+    ConfigOption,
+    Count,
+    CountOrAuto,
+    Positional,
+    ReadPath,
+    Seconds,
+    Share,
+)
 from commands.run import main_of
 
 TOKEN = "CLIP_CASCADE_TOKEN"
@@ -36,6 +45,9 @@ class ServeOptions(ConfigOption):
         "photos.cascade"
     )
     """the collection, as cascade.index made it"""
+    m: CountOrAuto | None = None
+    """candidates that the last stage looks at, other than the collection's own; auto: as many as
+    each query needs"""
     host: str = "127.0.0.1"
     """address to listen at; one that other machines reach needs a token"""
     port: Annotated[int, Bounds(0, 65535)] = 7860
@@ -95,7 +107,7 @@ def main(options: ServeOptions) -> None:
             "another --port"
         ) from error
     page = _page_at(*at.getsockname()[:2])
-    with at, Collection.open(options.collection, device=options.device) as collection:
+    with at, _opened(options) as collection:
         if allowed.refine is not None and len(collection.stages) == 1:
             raise UsageError("--refine has no effect with a collection of one stage")
         with announced("loading checkpoints"):
@@ -122,6 +134,19 @@ def _page_at(host: str, port: int) -> str:
         anywhere = False
     name = socket.gethostname() if anywhere else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}"
+
+
+def _opened(options: ServeOptions) -> Collection:
+    """The collection.
+
+    Raises:
+        UsageError: m doesn't fit it, or "auto" isn't calibrated.
+    """
+    m = [options.m] if isinstance(options.m, int) else options.m
+    try:
+        return Collection.open(options.collection, m=m, device=options.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _allowed(options: ServeOptions) -> Allowed:

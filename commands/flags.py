@@ -14,6 +14,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Literal,
     TypeAlias,
     TypeVar,
     get_args,
@@ -72,6 +73,8 @@ Positional: TypeAlias = Annotated[Marked, tyro.conf.Positional, Argument()]
 NotSplit: TypeAlias = Annotated[Marked, Verbatim()]
 """Several values, each as it was typed."""
 Count = Annotated[int, Bounds(1)]
+CountOrAuto: TypeAlias = Count | Literal["auto"]
+"""A number, or as many as are needed."""
 NumberFromZero = Annotated[int, Bounds(0)]
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
 Seconds = Annotated[float, Bounds(0, low_open=True)]
@@ -145,7 +148,8 @@ def check_bounds(options: ConfigOption) -> None:
         for bounds in marks_of(hint, Bounds):
             value = getattr(options, name)
             for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number not in bounds:
+                # a word that stands for a number, as a type may allow, has no bounds
+                if number is not None and not isinstance(number, str) and number not in bounds:
                     raise UsageError(f"{flag_of(name)} must be {bounds}, found {number}")
 
 

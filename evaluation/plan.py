@@ -40,6 +40,8 @@ class PlanOptions(ConfigOption):
         "photos.cascade"
     )
     """the collection, as cascade.index made it"""
+    m: Literal["fixed", "auto"] = "fixed"
+    """fixed: one m for all queries; auto: besides, learn how many candidates each query needs"""
     agreement: Inside = 0.95
     """share of the full tower's top k that the cascade has to return on average"""
     confidence: Inside = 0.95
@@ -47,10 +49,10 @@ class PlanOptions(ConfigOption):
     k: Count = 10
     """results that are compared"""
     queries: ReadPath | None = None
-    """text file of queries as they will be asked, one a line (default: the collection's captions,
-    or where it has none its images)"""
+    """text file of queries as they will be asked, one a line (default: the collection's captions;
+    where it has none its images, or everyday texts for --m auto)"""
     drawn: Count = 1000
-    """queries drawn from captions or images"""
+    """queries drawn from captions, images or everyday texts; half of them to learn from for auto"""
     images: Count = 2000
     """images that the full tower encodes for it, drawn from all; what it encodes is kept"""
     largest: Count = 4096
@@ -84,19 +86,31 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 from tqdm import tqdm
 
+from cascade.calibrated.calibration import Calibration
 from cascade.collecting.record import Plan
 from cascade.collection import Collection
 from cascade.measuring.captions import captions_of, drawn_texts
 from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
 from evaluation.planning import telling
+from evaluation.planning.adapting import LEVELS, Levels
 from evaluation.planning.asking import (
     Asked,
     asked_images,
     asked_texts,
 )
-from evaluation.planning.certifying import P_VALUES, queries_needed, smallest_m
-from evaluation.planning.measuring import Measured, costs_of, measured, rows
+from evaluation.planning.calibrating import Learnt, learn
+from evaluation.planning.certifying import P_VALUES, lower_bound, queries_needed, smallest_m
+from evaluation.planning.everyday import everyday_texts
+from evaluation.planning.measuring import (
+    Costs,
+    Measured,
+    costs_of,
+    measured,
+    reported,
+    rows,
+    spending,
+)
 from evaluation.planning.sample import Sample, encoded_sample
 
 
@@ -108,9 +122,15 @@ def main(options: PlanOptions) -> None:
     ) as collection:
         _check(collection, options)
         sample = _sample(collection, options)
-        asked = _asked(collection, sample, texts, options)
+        asked, learnt = _asked(collection, sample, texts, options), None
+        if options.m == "auto":
+            learning, asked = asked.halves(options.seed)
+            learnt = learn(sample, learning, options.k, options.largest)
         found = measured(sample, asked, options.k, options.largest)
-        _conclude(collection, sample, asked, found, options)
+        _conclude(collection, sample, asked, found, learnt, options)
+
+
+_HALF = {"fixed": "", "auto": ", the others being learnt from"}
 
 
 def _given(options: PlanOptions) -> list[str] | None:
@@ -121,12 +141,14 @@ def _given(options: PlanOptions) -> list[str] | None:
     """
     texts = None if options.queries is None else queries_in(options.queries)
     number = options.drawn if texts is None else len(texts)
+    if options.m == "auto":
+        number -= number // 2  # those that are certified on
     needed = queries_needed(options.agreement, options.confidence, P_VALUES[options.test])
     if number < needed:
         target, confidence = map(telling.percent, (options.agreement, options.confidence))
         raise UsageError(
-            f"{number:,} queries certify nothing: an agreement of {target} with {confidence} "
-            f"confidence needs {needed:,} even if all agree fully"
+            f"{number:,} queries certify nothing{_HALF[options.m]}: an agreement of {target} with "
+            f"{confidence} confidence needs {needed:,} even if all agree fully"
         )
     return texts
 
@@ -172,16 +194,24 @@ def _asked(
     if captions := captions_of(collection):
         some = drawn_texts(captions, options.drawn, options.seed)
         return asked_texts(collection, some, "captions of the collection")
+    if options.m == "auto":
+        some = everyday_texts(options.drawn, options.seed)
+        return asked_texts(collection, some, "everyday texts")
     return asked_images(collection, sample, options.drawn, options.seed)
 
 
 def _conclude(
-    collection: Collection, sample: Sample, asked: Asked, found: Measured, options: PlanOptions
+    collection: Collection,
+    sample: Sample,
+    asked: Asked,
+    found: Measured,
+    learnt: Learnt | None,
+    options: PlanOptions,
 ) -> None:
     """Choose m, show what it finds and costs, and write it into the collection.
 
     Raises:
-        UsageError: no m is certified.
+        UsageError: no m is certified, or no choice of it for each query.
     """
     target, confidence, p_value = options.agreement, options.confidence, P_VALUES[options.test]
     k, largest = options.k, found.largest
@@ -193,11 +223,6 @@ def _conclude(
         raise UsageError(telling.refusal(target, confidence, found, shown[-1], asked))
     for line in telling.certificate(m, k, target, confidence, sample, asked, found):
         console().print(line, soft_wrap=True)
-    console().print(f"by {options.test}, Learn then Test (arXiv 2110.01052)")
-    if asked.own is not None:
-        console().print("texts may do better or worse than images: name a file of --queries")
-    if options.dry:
-        return
     plan = Plan(
         k=k,
         agreement=target,
@@ -207,5 +232,59 @@ def _conclude(
         encoded=len(sample.positions),
         images=len(sample.contents),
     )
-    collection.adopt([m], plan)
-    console().print(f"wrote {printable(options.collection)}: m = {m:,}", soft_wrap=True)
+    calibration = None
+    if learnt is not None:
+        calibration = _calibration(collection, plan, learnt, found, sample, asked, costs, options)
+    console().print(f"by {options.test}, Learn then Test (arXiv 2110.01052)")
+    if asked.own is not None:
+        console().print("texts may do better or worse than images: name a file of --queries")
+    if options.dry:
+        return
+    collection.adopt([m], plan, calibration)
+    said = "" if calibration is None else "; to let each query have its own, pass --m auto"
+    console().print(f"wrote {printable(options.collection)}: m = {m:,}{said}", soft_wrap=True)
+
+
+def _calibration(
+    collection: Collection,
+    plan: Plan,
+    learnt: Learnt,
+    found: Measured,
+    sample: Sample,
+    asked: Asked,
+    costs: Costs,
+    options: PlanOptions,
+) -> Calibration:
+    """Certify the choice of m for each query, and show what it finds and costs.
+
+    Raises:
+        UsageError: it isn't certified.
+    """
+    p_value = P_VALUES[options.test]
+    levels = Levels.of(sample, asked, plan.k, learnt)
+    at = levels.found(found.found)
+    level = smallest_m(at, plan.agreement, plan.confidence, 1, LEVELS, p_value)
+    agreements = at.agreements(LEVELS if level is None else level)
+    bound = lower_bound(agreements, plan.confidence, p_value)
+    if level is None:
+        raise UsageError(telling.refusal_of_auto(plan, learnt.depth, agreements, bound))
+    handed_on = levels.handed_on(level)
+    spendings = [spending(handed_on[:number], costs) for number in reported(len(asked))]
+    needed = levels.needed[:, level - 1]
+    for line in telling.adaptive(plan, needed, learnt.depth, agreements, bound, spendings):
+        console().print(line, soft_wrap=True)
+    return Calibration(
+        stages=tuple(stage.name for stage in collection.stages),
+        k=plan.k,
+        depth=learnt.depth,
+        membership=learnt.membership,
+        certainty=learnt.certainty,
+        share=level / LEVELS,
+        agreement=plan.agreement,
+        confidence=plan.confidence,
+        queries=learnt.queries,
+        certified_on=len(asked),
+        of=asked.of,
+        encoded=plan.encoded,
+        images=plan.images,
+    )

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cascade.calibrated.calibration import Calibration
 from cascade.storing.errors import CollectionError
 
 FILE = "collection.json"
-FORMAT = 1
-"""Of what is written here; larger ones are refused."""
+FORMAT = 2
+"""Of what is written here; larger ones are refused. Without a calibration it is 1."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,14 @@ class Record:
     precision: str
     plan: Plan | None = None
     generation: int = 0
+    calibration: Calibration | None = None
 
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
         entries = {"format": FORMAT, **asdict(self)}
+        if self.calibration is None:  # older versions read such a record, too
+            entries["format"] = 1
+            del entries["calibration"]
         unfinished = directory / f".{FILE}.{os.getpid()}"
         unfinished.write_text(json.dumps(entries, indent=2) + "\n")
         unfinished.replace(directory / FILE)
@@ -134,11 +139,12 @@ def _parsed(entries: dict[str, Any]) -> Record:
     if written > FORMAT:
         raise _NewerError(written)
     stages = [StageRecord(**stage) for stage in entries.pop("stages")]
-    plan = entries.pop("plan", None)
+    plan, learnt = entries.pop("plan", None), entries.pop("calibration", None)
     record = Record(
         stages=stages,
         m=tuple(map(int, entries.pop("m"))),
         plan=None if plan is None else Plan(**plan),
+        calibration=None if learnt is None else Calibration.of_entries(learnt),
         **entries,
     )
     if not stages or not {"precision"} <= entries.keys() <= {"precision", "generation"}:

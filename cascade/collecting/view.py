@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cascade.calibrated.calibration import Calibration, Candidates
 from cascade.cascade import Cascade
 from cascade.images import ImageSource
 from cascade.searching.column import Column, Selected
@@ -42,11 +43,12 @@ class View:
         self,
         store: Store,
         stages: Sequence[Encoder],
-        m: Sequence[int] | None,
+        m: Candidates | None,
         batch_size: int,
         opener: Opener,
         promoted: Promoted,
         precision: str,
+        calibration: Calibration | None = None,
     ) -> None:
         """Make an empty one; `refresh` fills it.
 
@@ -58,11 +60,12 @@ class View:
             opener: how an image is opened again.
             promoted: told what a later stage has encoded: its place, ids, embeddings [n, d].
             precision: as of `Cascade`.
+            calibration: as of `Cascade`.
 
         Raises:
             ValueError: as of `Cascade`.
         """
-        self.cascade = Cascade(stages, m, batch_size, precision=precision)
+        self.cascade = Cascade(stages, m, batch_size, precision=precision, calibration=calibration)
         self.skipped: dict[int, ImageRow] = {}
         self._store = store
         self._opener = opener

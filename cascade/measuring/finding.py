@@ -71,8 +71,8 @@ def ranks_in(candidates: Tensor, positions: Tensor) -> Tensor:
 
 def first_ranking(
     embeddings: Tensor, queries: Tensor, wanted: int, gone: Tensor, own: Tensor | None
-) -> Tensor:
-    """The first stage's ranking: positions int64 [n, wanted], or as many as there are.
+) -> Ranking:
+    """The first stage's ranking [n, wanted], or as many as there are.
 
     Args:
         embeddings: of all images, by position.
@@ -82,7 +82,7 @@ def first_ranking(
         own: positions [n] of images that are queries, each left out of its own results.
     """
     ranking = rank_all(embeddings, queries, wanted + (own is not None), gone=gone)
-    return _others(ranking, own, wanted).positions
+    return _others(ranking, own, wanted)
 
 
 def best_of_sample(

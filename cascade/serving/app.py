@@ -168,7 +168,8 @@ def _searched(
     if not texts and not images:
         raise RefusedError(422, "say what to look for: a text, like, or image")
     query = Wanted(texts, images, request.without)
-    terms = Terms(request.k, None if request.m is None else [request.m], request.refined)
+    m = [request.m] if isinstance(request.m, int) else request.m
+    terms = Terms(request.k, m, request.refined)
     try:
         return answer(engine.search(query, terms, tell))
     except UnreadableImage as error:
@@ -195,8 +196,16 @@ def _entries(engine: Engine, hits: Sequence[Hit]) -> list[HitEntry]:
         key = str(hit.key)
         if key in known:  # otherwise it was removed a moment ago
             number, row = known[key]
-            places = places_of(number, row)
-            entries.append(HitEntry(id=number, key=key, score=hit.score, stage=hit.stage, **places))
+            entries.append(
+                HitEntry(
+                    id=number,
+                    key=key,
+                    score=hit.score,
+                    stage=hit.stage,
+                    probability=hit.probability,
+                    **places_of(number, row),
+                )
+            )
     return entries
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -39,11 +39,10 @@ class SearchRequest(Strict):
     )
     without: list[Text] = Field([], max_length=LIMITS.parts, description="what is not in the image")
     k: Annotated[int, Field(strict=True)] = Field(10, ge=1, le=LIMITS.k, description="hits wanted")
-    m: Annotated[int, Field(strict=True)] | None = Field(
+    m: Annotated[int, Field(strict=True, ge=1, le=LIMITS.m)] | Literal["auto"] | None = Field(
         None,
-        ge=1,
-        le=LIMITS.m,
-        description="candidates that the last stage looks at, by default the collection's own",
+        description="candidates that the last stage looks at, by default the collection's own; "
+        "auto: as many as the query needs",
     )
     refined: Annotated[bool, Field(strict=True)] = Field(
         False, description="let the last stage also rank whatever else it has encoded so far"
@@ -85,6 +84,11 @@ class HitEntry(ImageEntry):
 
     score: float = Field(description="cosine similarity")
     stage: int = Field(description="the stage that ranked it; 0 is the first")
+    probability: float | None = Field(
+        None,
+        description="calibrated chance that it is among the full tower's own k best, which says "
+        "nothing of how well these match; none: it isn't calibrated for this k",
+    )
 
 
 class StepEntry(BaseModel):

@@ -35,15 +35,23 @@ figcaption {{ font-size: .8rem; overflow-wrap: anywhere }}
 
 def table(hits: Sequence[Found], title: str | None) -> Table:
     """A row for each hit; in a terminal its path opens the photo."""
-    found = Table("", "score", "stage", "photo", title=title and printable(title))
-    for column in found.columns[:3]:
+    rated = any(hit.probability is not None for hit in hits)
+    titles = ["", "score", "stage", *["in top k"] * rated]
+    found = Table(*titles, "photo", title=title and printable(title))
+    for column in found.columns[:-1]:
         column.justify = "right"
-    found.columns[3].overflow = "fold"
+    found.columns[-1].overflow = "fold"
     for rank, hit in enumerate(hits, start=1):
         link = None if hit.row is None else file_uri(hit.row)
         path = Text(printable(hit.key), Style(link=link) if link else "")
-        found.add_row(str(rank), f"{hit.score:.3f}", str(hit.stage + 1), path)
+        chance = [_percent(hit.probability)] if rated else []
+        found.add_row(str(rank), f"{hit.score:.3f}", str(hit.stage + 1), *chance, path)
     return found
+
+
+def _percent(probability: float | None) -> str:
+    """The chance that a hit is among the full tower's own k best."""
+    return "" if probability is None else f"{probability:.0%}"
 
 
 def json_line(query: str, rank: int, hit: Found) -> str:
@@ -54,6 +62,7 @@ def json_line(query: str, rank: int, hit: Found) -> str:
         "key": hit.key,
         "score": hit.score,
         "stage": hit.stage,
+        "probability": hit.probability,
         "uri": None if hit.row is None else hit.row.uri,
     }
     return json.dumps(entry, ensure_ascii=False)

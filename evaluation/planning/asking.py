@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cascade.collection import Collection
@@ -27,6 +28,16 @@ class Asked:
     def __len__(self) -> int:
         """Number of queries."""
         return len(self.embeddings[0])
+
+    def halves(self, seed: int) -> tuple["Asked", "Asked"]:
+        """Two random halves: one to learn from, and one to certify on what was learnt."""
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
+        first, second = order[: len(order) // 2], order[len(order) // 2 :]
+        return self._some(first), self._some(second)
+
+    def _some(self, places: Tensor) -> "Asked":
+        own = None if self.own is None else self.own[places]
+        return Asked([embedded[places] for embedded in self.embeddings], self.of, own)
 
 
 def asked_texts(collection: Collection, texts: Sequence[str], of: str) -> Asked:

@@ -11,6 +11,7 @@ from cascade import UnreadableImage, lifetime_speedup
 from cascade.collection import Collection
 from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at
 from cascade.measuring.sampling import loss_factor, results_of_sample
+from cascade.searching.ranking import NOTHING
 from evaluation.measuring.clock import seconds_per_image
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import PValue, lower_bound
@@ -100,7 +101,7 @@ def measured(sample: Sample, asked: Asked, k: int, largest: int) -> Measured:
     to_first, to_last = asked.embeddings
     candidates = first_ranking(
         contents.rows.embeddings, to_first, largest, contents.hidden, asked.own
-    )
+    ).positions
     best = best_of_sample(sample.embeddings, sample.positions, to_last, wanted, asked.own)
     complete = best.positions.shape[1] == sampled
     return Measured(found_at(candidates, best, wanted, complete), candidates, wanted, factor)
@@ -160,15 +161,20 @@ def _row(measured: Measured, m: int, confidence: float, p_value: PValue, costs: 
         agreement=float(agreements.mean()),
         bound=lower_bound(agreements, confidence, p_value),
         spendings=[
-            _spending(measured.candidates[:number, :m], costs)
-            for number in sorted({min(_FEW_QUERIES, queries), queries})
+            spending(measured.candidates[:number, :m], costs) for number in reported(queries)
         ],
         cold=None if costs.seconds is None else m * costs.seconds[-1],
     )
 
 
-def _spending(candidates: Tensor, costs: Costs) -> Spending:
-    brought_up = len(candidates.unique())
+def reported(queries: int) -> list[int]:
+    """After how many queries costs are told: a few, and all."""
+    return sorted({min(_FEW_QUERIES, queries), queries})
+
+
+def spending(candidates: Tensor, costs: Costs) -> Spending:
+    """What it costs to encode the candidates [n, c] of some queries, `NOTHING` among them."""
+    brought_up = len(candidates[candidates != NOTHING].unique())
     f = brought_up / costs.images
     return Spending(
         queries=len(candidates),

@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from rich.table import Table
 
+from cascade.calibrated.margins import Counts
+from cascade.collecting.record import Plan
 from evaluation.planning.asking import Asked
-from evaluation.planning.measuring import Measured, Row
+from evaluation.planning.certifying import Values
+from evaluation.planning.measuring import Measured, Row, Spending
 from evaluation.planning.sample import Sample
 
 
@@ -74,6 +78,44 @@ def refusal(
     if last.agreement > agreement:
         return found + "More queries would help, or less --confidence"
     return found + "A larger --largest would help, a better first stage, or less --agreement"
+
+
+def adaptive(
+    plan: Plan,
+    needed: Counts,
+    depth: int,
+    agreements: Values,
+    bound: float,
+    spendings: Sequence[Spending],
+) -> list[str]:
+    """What each query's own m finds and costs, and what is certified of it."""
+    low, middle, high = np.quantile(needed, (0.05, 0.5, 0.95))
+    after = [f"{spending.f:.1%} after {spending.queries:,}" for spending in spendings]
+    speedups = [
+        f"{spending.speedup:.2f} after {spending.queries:,}"
+        for spending in spendings
+        if spending.speedup is not None
+    ]
+    lifetime = f"; lifetime speedup {', '.join(speedups)}" if speedups else ""
+    return [
+        f'm = "auto": {needed.mean():,.1f} candidates on average ({low:,.0f} to {high:,.0f} for '
+        f"nine queries in ten, half have up to {middle:,.0f}, no query more than {depth:,}): "
+        f"agreement {agreements.mean():.1%}, at least {rounded_down(bound)} with "
+        f"{percent(plan.confidence)} confidence; f {', '.join(after)} queries{lifetime}",
+        f'certified by itself with {percent(plan.confidence)} confidence: m = "auto" returns at '
+        f"least {percent(plan.agreement)}, of the same and on average over the same queries; it "
+        "was learnt from others",
+    ]
+
+
+def refusal_of_auto(plan: Plan, depth: int, agreements: Values, bound: float) -> str:
+    """Why no choice of m for each query is certified."""
+    return (
+        f'm = "auto" isn\'t certified for an agreement of {percent(plan.agreement)}: with up to '
+        f"{depth:,} candidates {agreements.mean():.1%} was observed on {plan.queries:,} queries, "
+        f"at least {rounded_down(bound)} with {percent(plan.confidence)} confidence. More queries "
+        "would help, or a larger --largest; a fixed m is certified: leave out --m auto"
+    )
 
 
 def percent(share: float) -> str:

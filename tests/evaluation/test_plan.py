@@ -122,9 +122,44 @@ def test_images_are_queries_where_there_are_no_captions(ran, collection):
     assert "(sampled images in place of texts)" in said
 
 
+def test_the_choice_of_m_for_each_query_is_certified_and_written(ran, collection):
+    line = ["--k", 3, "--agreement", 0.8, "--m", "auto"]
+    status, said, error = ran(collection, *line, "--drawn", 600, "--dry")
+    assert status == 0, error
+    assert Record.read(collection).calibration is None
+    status, said, error = ran(collection, *line, "--drawn", 600)
+    assert status == 0, error
+    assert 'm = "auto" returns at least 80%' in said
+    assert "it was learnt from others" in said
+    learnt = Record.read(collection).calibration
+    assert (learnt.k, learnt.agreement, learnt.queries, learnt.certified_on) == (3, 0.8, 300, 300)
+    captions = [f"a picture {at}" for at in range(IMAGES)] + ["one more"] * IMAGES
+    with Collection.open(collection, m="auto") as auto, Collection.open(collection) as fixed:
+        full = fixed.search_embeddings(fixed.encode_texts(captions), 3, m=[IMAGES])
+        found = auto.search_many(captions, 3)
+        assert {hit.probability for hits in full for hit in hits} == {1.0}
+        places = {row.key: at for at, row in enumerate(auto.rows())}
+        tops = [[[places[hit.key] for hit in hits] for hits in each] for each in (full, found)]
+    assert overlap(*tops).mean() >= 0.8  # over all captions that queries were drawn from
+    ran(collection, "--k", 3, "--agreement", 0.8, "--drawn", 300)
+    assert Record.read(collection).calibration == learnt  # a fixed m leaves it
+
+
+def test_everyday_texts_are_queries_where_there_are_no_captions(ran, collection):
+    with Collection.open(collection) as opened:
+        opened.update_many({row.key: ImageRow(row.key, row.uri) for row in opened.rows()})
+    line = ["--k", 3, "--agreement", 0.6, "--m", "auto", "--images", 20]
+    status, said, error = ran(collection, *line)
+    assert status == 0, error
+    assert "(everyday texts)" in said
+    learnt = Record.read(collection).calibration
+    assert (learnt.of, learnt.encoded, learnt.images) == ("everyday texts", 20, IMAGES)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        (["--drawn", 120, "--m", "auto"], "60 queries certify nothing, the others being learnt"),
         (["--drawn", 20], "20 queries certify nothing: an agreement of 95% with 95% confidence"),
         (["--k", IMAGES, "--largest", 50], f"holds {IMAGES} images"),
         (["--queries", "nowhere.txt"], "nowhere.txt: No such file"),

@@ -1,0 +1,113 @@
+"""From a first stage's scores to how many candidates each query needs.
+
+Pure functions on arrays. What a query gets depends on its own scores alone, and not on what else
+is searched with it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cascade.calibrated.calibration import Calibration, Membership
+from cascade.searching.ranking import scores_of
+
+Values = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+_SPREAD_OF = 256
+_LARGEST_LOGIT = 30.0
+_LEAST_SPREAD = 1e-12
+_SUM = 1e-12  # what a sum of shares may be off
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What the first stage's scores of b queries say.
+
+    Attributes:
+        scores: of the best images, float64 [b, c], descending.
+        spread: standard deviation of each query's scores over the collection [b].
+        chances: of each of these images to be in the full tower's top k [b, c], not rising.
+    """
+
+    scores: Values
+    spread: Values
+    chances: Values
+
+    @classmethod
+    def of(cls, scores: Tensor, spread: Values, calibration: Calibration) -> "Margins":
+        """Those of first-stage scores [b, c]."""
+        best = scores.double().numpy()
+        chances = membership(best, spread, calibration.k, calibration.membership)
+        return cls(best, spread, chances)
+
+
+def spread_over(embeddings: Tensor, there: Tensor, queries: Tensor) -> Values:
+    """Standard deviation of each query's scores over a collection, float64 [b].
+
+    Over 256 images that are evenly spaced in it, or all if there are no more: the same images for
+    all queries, and exact scores, so that it depends on nothing else.
+
+    Args:
+        embeddings: float32 [n, d], by position.
+        there: int64 [c], ascending: the positions of the images that can be found, at least one.
+        queries: float32 [b, d].
+    """
+    count = min(_SPREAD_OF, len(there))
+    places = torch.linspace(0, len(there) - 1, count, dtype=torch.float64).long()
+    rows = there[places].expand(len(queries), -1)
+    found: Values = scores_of(embeddings, rows, queries).double().numpy().std(axis=1)
+    return np.maximum(found, _LEAST_SPREAD)
+
+
+def features(scores: Values, spread: Values, k: float) -> Values:
+    """What chances follow from: [b, c, 4], as `Membership` names them.
+
+    Args:
+        scores: [b, c], descending: the best images of each query.
+        spread: [b].
+        k: results that are looked for; if they aren't those of the whole collection no whole
+            number.
+    """
+    columns = scores.shape[1]
+    ranks = np.log(np.arange(1, columns + 1) / k)
+    last = scores[:, min(max(round(k), 1), columns) - 1, None]
+    margins = (scores - last) / spread[:, None]
+    found = np.empty((*scores.shape, 4))
+    found[..., 0], found[..., 1], found[..., 2] = 1, ranks, ranks**2
+    found[..., 3] = margins
+    return found
+
+
+def membership(scores: Values, spread: Values, k: float, model: Membership) -> Values:
+    """Each image's chance to be in the full tower's top k, [b, c], not rising from left to right.
+
+    Arguments as of `features`.
+    """
+    weights = (model.intercept, model.log_rank, model.log_rank_squared, model.margin)
+    terms = features(scores, spread, k)
+    # one by one: how a matrix product rounds depends on how many queries there are
+    logits = sum(terms[..., place] * weight for place, weight in enumerate(weights))
+    chances: Values = 1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)))
+    return np.minimum.accumulate(chances, axis=1)
+
+
+def candidates(chances: Values, share: float, k: int) -> Counts:
+    """The fewest candidates of each query that are expected to hold a share of the results: [b].
+
+    At least k, and at most as many as there are chances. A larger share never gives fewer.
+
+    Args:
+        chances: [b, c], as of `membership`.
+        share: in [0, 1].
+        k: results wanted.
+    """
+    columns = chances.shape[1]
+    sums = np.cumsum(chances, axis=1)
+    short = sums < (share - _SUM) * sums[:, -1:]
+    wanted = np.where(share >= 1, columns, short.sum(axis=1) + 1)
+    found: Counts = np.clip(wanted, min(k, columns), columns).astype(np.int64)
+    return found
