@@ -166,6 +166,12 @@ SUBCOMMANDS = (
         "Choose m for a collection so that its agreement with the full tower is certified.",
     ),
     Subcommand(
+        "stream",
+        "evaluation.stream",
+        "measure",
+        "Count what the last stage encodes over a stream of queries, fixed against adaptive m.",
+    ),
+    Subcommand(
         "equal-time",
         "evaluation.equal_time",
         "measure",
@@ -236,6 +242,12 @@ SUBCOMMANDS = (
         "figures.masking",
         "draw",
         "Draw the cascade's recall and speedup against the share of patches masked.",
+    ),
+    Subcommand(
+        "draw-stream",
+        "figures.stream",
+        "draw",
+        "Draw a collection's cost over its lifetime against the number of queries.",
     ),
     Subcommand(
         "draw-topk",

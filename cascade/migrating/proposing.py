@@ -187,11 +187,13 @@ def _measured(
     one = int(own is not None)
     sampled, images = len(sample) - one, len(contents) - one
     wanted = results_of_sample(k, sampled, images)
-    candidates = first_ranking(embeddings, queries, max(terms.largest, k), contents.gone, own)
+    ranking = first_ranking(embeddings, queries, max(terms.largest, k), contents.hidden, own)
+    candidates = ranking.positions
     best = best_of_sample(new, positions, queries, wanted, own)
     among_all = found_at(candidates, best, wanted, best.positions.shape[1] == sampled)
     places = torch.arange(len(sample))
-    alone = first_ranking(embeddings[positions], queries, len(sample), frozenset(), chosen)
+    none_gone = torch.empty(0, dtype=torch.int64)
+    alone = first_ranking(embeddings[positions], queries, len(sample), none_gone, chosen).positions
     best = best_of_sample(new, places, queries, k, chosen)
     among_sample = found_at(alone, best, k, best.positions.shape[1] == sampled)
     return Measured(among_all, among_sample, candidates, of)

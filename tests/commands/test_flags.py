@@ -64,6 +64,7 @@ from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.plan import PlanOptions
 from evaluation.seeds import SeedsOptions
+from evaluation.stream import StreamOptions
 from evaluation.table import TableOptions
 from evaluation.text_conditioned import TextConditionedOptions
 from figures.latency import LatencyFigureOptions
@@ -72,6 +73,7 @@ from figures.masking import MaskingFigureOptions
 from figures.pareto import ParetoOptions
 from figures.patches import PatchesFigureOptions
 from figures.repair import RepairOptions
+from figures.stream import StreamFigureOptions
 
 COMMANDS = {
     "cascade.export": ExportOptions,
@@ -107,6 +109,7 @@ COMMANDS = {
     "evaluation.patches": PatchesOptions,
     "evaluation.plan": PlanOptions,
     "evaluation.seeds": SeedsOptions,
+    "evaluation.stream": StreamOptions,
     "evaluation.table": TableOptions,
     "evaluation.text_conditioned": TextConditionedOptions,
     "figures.latency": LatencyFigureOptions,
@@ -115,6 +118,7 @@ COMMANDS = {
     "figures.pareto": ParetoOptions,
     "figures.patches": PatchesFigureOptions,
     "figures.repair": RepairOptions,
+    "figures.stream": StreamFigureOptions,
 }
 
 

@@ -42,6 +42,8 @@ REFUSED = {
     "experiment": (["--tower", "text"], ["--m", "50", "10"]),
     "patches": ([], ["--stage", "nowhere"]),
     "index": ([], ["-", "--prune"], ["--m", "0"]),
+    "stream": (["--exponent", "-1"], ["--largest", "0"]),
+    "draw-stream": (["--report"], ["--titles", "one", "two"]),
     "search": ([], ["photos.cascade"], ["photos.cascade", "dog", "--queries", "file"]),
     "plan": (["--k", "20", "--largest", "10"], ["--queries", "q.txt", "--drawn", "500"]),
     "serve": (["--port", "70000"], ["--refine", "2"]),

@@ -14,6 +14,7 @@ HEAVY = {"torch", "transformers", "datasets", "pandas"}
         "figures.pareto",
         "figures.masking",
         "figures.patches",
+        "figures.stream",
         "evaluation.seeds",
         "evaluation.equal_time",
     ],
