@@ -62,8 +62,12 @@ class StreamOptions(ConfigOption):
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.stream"), StreamOptions, "evaluation.stream")
 
+import torch
+
 from cascade.calibrated.calibration import CALIBRATE, Calibration
+from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
+from cascade.stage import Encoder
 from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
 from commands.writing.outputs import finished_directory
@@ -129,7 +133,6 @@ def _report(
         for name in ("fixed", "auto")
     )
     first, last = costs.seconds
-    stage = collection.stages[-1]
     return Stream(
         command=published_command("evaluation.stream", options),
         images=len(collection),
@@ -141,5 +144,12 @@ def _report(
         seconds=(first, last),
         queries=streams.after,
         curves=curves,
-        machine=this_machine(options.device, getattr(stage, "stage", stage).dtype),
+        machine=this_machine(options.device, _dtype(collection.stages[-1])),
     )
+
+
+def _dtype(stage: Encoder) -> torch.dtype:
+    """What a stage of a collection, which is loaded by now, computes in."""
+    loaded = stage.stage if isinstance(stage, RecalledStage) else stage
+    found: torch.dtype = getattr(loaded, "dtype", torch.float32)
+    return found

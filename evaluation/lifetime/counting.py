@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from cascade.calibrated.calibration import Candidates
 from cascade.cascade import Cascade
 from evaluation.lifetime.reliability import calibration_error, reliability
 from evaluation.lifetime.zipf import Numbers, brought_up, zipf_stream
@@ -64,7 +65,7 @@ def measured_curve(
         k: results of a query.
         sample: all images, if the full tower has encoded all; None: agreement isn't measured.
     """
-    m = "auto" if name == "auto" else cascade.m
+    m: Candidates = "auto" if name == "auto" else cascade.m
     handed_on = [each.numpy() for each in cascade.handed_on(queries[0], k, m)]
     places = cascade.catalogue.contents.rows.count
     encoded = [brought_up(stream, handed_on, places, streams.after) for stream in streams.drawn]

@@ -53,9 +53,8 @@ def results(stages, m, images, queries, k, gone=()):
 
 def measured(stages, images, gone, k):
     first, last = stages
-    candidates = first_ranking(
-        first.images, first.queries, images, torch.tensor(sorted(gone), dtype=torch.int64), None
-    )
+    hidden = torch.tensor(sorted(gone), dtype=torch.int64)
+    candidates = first_ranking(first.images, first.queries, images, hidden, None).positions
     there = torch.tensor([at for at in range(images) if at not in gone])
     best = best_of_sample(last.images[there], there, last.queries, k, None)
     return found_at(candidates, best, k, best.positions.shape[1] == len(there))
@@ -93,11 +92,12 @@ def test_an_image_that_is_a_query_is_not_its_own_result():
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.normalize(torch.randn(30, 8, generator=generator), dim=1)
     own = torch.tensor([3, 7, 7])
-    candidates = first_ranking(images, images[own], 30, torch.tensor([5]), own)
+    candidates = first_ranking(images, images[own], 30, torch.tensor([5]), own).positions
     assert candidates.shape == (3, 28)
     assert not (candidates == own[:, None]).any()
     assert not (candidates == 5).any()
-    few = first_ranking(images, images[own], 4, torch.tensor([], dtype=torch.int64), own)
+    none = torch.empty(0, dtype=torch.int64)
+    few = first_ranking(images, images[own], 4, none, own).positions
     assert few.shape == (3, 4)
     sample = torch.tensor([0, 3, 7, 9, 20])
     best = best_of_sample(images[sample], sample, images[own], 2, own)
