@@ -22,14 +22,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.initialization import no_init_weights
 
+from pruning_mechanism.checkpoints.building import HALF, build
 from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 from pruning_mechanism.checkpoints.identity import weights_fingerprint
 from pruning_mechanism.checkpoints.preparation import load_processor
 from pruning_mechanism.checkpoints.record import RECORD, Compression, first_line, read_object
 from pruning_mechanism.checkpoints.sentences import describe
-from pruning_mechanism.checkpoints.weights import Weights, file_of, listed, open_up
+from pruning_mechanism.checkpoints.weights import Weights, all_finite, file_of, listed, open_up
 from pruning_mechanism.encoding import tower_of
 from pruning_mechanism.families import (
     FAMILIES,
@@ -37,9 +37,7 @@ from pruning_mechanism.families import (
     TowerError,
     check_fits,
     config_class,
-    family_of,
 )
-from pruning_mechanism.modeling.consistency import check_tower
 from pruning_mechanism.modeling.pruned_layers import activate_in_place
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Tower
@@ -60,7 +58,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-HALF = (torch.float16, torch.bfloat16)
 ATTENTIONS = (None, "eager", "sdpa")
 """What a configuration may ask its attention to be computed by; other names may fetch code."""
 
@@ -99,11 +96,9 @@ def _loaded(path: str | Path, device: str, exact: bool) -> PreTrainedModel:
     if dtype != weights.dtype:
         where = "" if exact else " on the CPU"
         _say_once(f"a {str(weights.dtype)[6:]} checkpoint is computed in float32{where}")
-    _check_shape(path, config, weights)
-    model, found = _build(path, config, weights, dtype)
-    if found["missing_keys"]:
-        raise weights.missing(found["missing_keys"])
-    beside = weights.check_unexpected(found["unexpected_keys"], model)
+    built = build(path, config, weights, dtype)
+    model = built.model
+    beside = weights.check_unexpected(built.unexpected, model)
     if weights.stripped:
         logger.warning(f"{path}: took {weights.stripped!r} off the names of its weights")
     if beside:
@@ -117,55 +112,11 @@ def _loaded(path: str | Path, device: str, exact: bool) -> PreTrainedModel:
     return model
 
 
-def _check_shape(path: str | Path, config: PreTrainedConfig, weights: Weights) -> None:
-    """Raise `TowerError` unless configuration and weights have the same sizes; takes no memory."""
-    for tower in _layered_towers(config):
-        try:
-            check_tower(tower)
-        except ValueError as error:
-            raise TowerError(f"{path}: config.json: {error}") from error
-        if tower.num_hidden_layers > len(weights.tensors):
-            raise TowerError(
-                f"{path}: config.json: num_hidden_layers is {tower.num_hidden_layers:,}, but there "
-                f"are {len(weights.tensors):,} weights"
-            )
-    try:
-        with torch.device("meta"), no_init_weights():
-            empty = MODEL_CLASSES[config.model_type](config)
-    except Exception as error:  # a wrong entry may lead to any error inside a model
-        raise TowerError(
-            f"{path}: config.json describes no model that can be built: {first_line(error)}"
-        ) from error
-    weights.check_sizes(empty)
-
-
-def _layered_towers(config: PreTrainedConfig) -> list[Any]:
-    """The configurations of the towers of which it is known what their layers may be."""
-    if family_of(config).vision is None:
-        return []  # its class checks them
-    towers = [getattr(config, name, None) for name in ("vision_config", "text_config")]
-    return [tower for tower in towers if tower is not None] or [config]
-
-
-def _build(
-    path: str | Path, config: PreTrainedConfig, weights: Weights, dtype: torch.dtype
-) -> tuple[PreTrainedModel, dict[str, set[str]]]:
-    """The model with its weights, and the names of those that are missing or unexpected."""
-    try:
-        made: Any = MODEL_CLASSES[config.model_type].from_pretrained(
-            None, config=config, state_dict=weights.read(), dtype=dtype, output_loading_info=True
-        )
-    except Exception as error:  # as above
-        raise TowerError(f"{path} does not load as a CLIP: {first_line(error)}") from error
-    model, found = made  # a pair, with the loading info
-    return model, found
-
-
 def _check_finite(path: str | Path, model: PreTrainedModel) -> None:
     """Raise `TowerError` if a weight is NaN or infinite: nothing solved from it would be right."""
     for name, tensor in model.state_dict().items():
-        broken = tensor.numel() - int(torch.isfinite(tensor).sum())
-        if broken:
+        if not all_finite(tensor):
+            broken = tensor.numel() - int(torch.isfinite(tensor).sum())
             raise TowerError(
                 f"{path}: {name} holds NaN or infinity in {broken:,} of its {tensor.numel():,} "
                 "entries; download or make the checkpoint again"
@@ -329,7 +280,7 @@ def save(
         TowerError: a weight is NaN or infinite; nothing is written.
     """
     for name, tensor in model.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise TowerError(f"{name} holds NaN or infinity: {directory} is not written")
     model.save_pretrained(directory)
     processor.save_pretrained(directory)

@@ -166,6 +166,15 @@ class Weights:
         return beside
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite.
+
+    Their sum is neither unless one of them is, or it overflows: only then are they looked at one by
+    one, which takes several times as long.
+    """
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 def stripped_names(names: Iterable[str]) -> tuple[dict[str, str], str]:
     """Map each name to one without what training loops add to it, and say what they added.
 
