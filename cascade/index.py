@@ -26,6 +26,7 @@ from commands.flags import (
     Place,
     Positional,
     Seconds,
+    Share,
     Unread,
     WrittenPath,
     by_default,
@@ -62,6 +63,8 @@ class IndexOptions(ConfigOption):
     """remove photos that are no longer where they were"""
     retry: bool = False
     """also read again what was skipped before"""
+    refine: Share | None = None
+    """then let the last stage encode photos ahead of queries, up to this share of all"""
     watch: Seconds | None = None
     """look again after so many seconds, and so on until Ctrl-C"""
     threads: Annotated[Count | None, by_default("as many as cores")] = None
@@ -103,6 +106,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("cascade.index"), IndexOptions, "cascade.index")
 
 from cascade.collecting.record import FILE
+from cascade.collecting.refining import Budget
 from cascade.collection import Collection
 from cascade.machines.crew import Crew, Needs
 from cascade.machines.joining import join
@@ -112,6 +116,7 @@ from cascade.photos.finding import Photos
 from cascade.photos.patterns import Patterns
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.progress import progress_of
+from cascade.terminal.refining import refine
 from cascade.terminal.skipped import by_reason
 from cascade.upkeep import Upkeep, bring_up_to_date
 from commands.screen import announced, console
@@ -135,13 +140,28 @@ def main(options: IndexOptions) -> None:
         ) as collection,
         _crew(collection, options) as crew,
     ):
+        if options.refine is not None and len(collection.stages) == 1:
+            raise UsageError("--refine has no effect with a collection of one stage")
         for other in others:
             _join(collection, other)
         if places:
             _run(collection, photos, options, crew)
+        _rest(collection, options)
         while places and options.watch is not None:
-            time.sleep(options.watch)
             _run(collection, photos, options, crew, quiet=True)
+            _rest(collection, options, quiet=True)
+
+
+def _rest(collection: Collection, options: IndexOptions, quiet: bool = False) -> None:
+    """What is done until the next look, or until the end: refining, if it is wanted."""
+    left = options.watch
+    if options.refine is not None:
+        begun = time.monotonic()
+        refine(collection, Budget(share=options.refine, seconds=left), quiet)
+        if left is not None:
+            left = max(0.0, left - (time.monotonic() - begun))
+    if left is not None:
+        time.sleep(left)
 
 
 def _join(collection: Collection, path: Path) -> None:

@@ -5,7 +5,6 @@
 Searches go on meanwhile, in other programs, and find encoded what this one has done.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -47,9 +46,8 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 from cascade.collecting.refining import Budget
 from cascade.collection import Collection
-from cascade.terminal.progress import photo_bar
+from cascade.terminal.refining import refine
 from commands.errors import UsageError
-from commands.screen import console
 
 
 def main(options: RefineOptions) -> None:
@@ -60,16 +58,4 @@ def main(options: RefineOptions) -> None:
     ) as collection:
         if len(collection.stages) == 1:
             raise UsageError(f"{options.collection} has one stage: there is nothing to refine")
-        begun = time.perf_counter()
-        with photo_bar() as bar:
-
-            def shown(encoded: int) -> None:
-                bar.update(encoded)
-
-            done = collection.refine(budget, progress=shown)
-        status = collection.status()
-    share = f" ({status.encoded[-1] / status.images:.1%})" if status.images else ""
-    console().print(
-        f"encoded {done:,} photos in {time.perf_counter() - begun:.1f} s; the last stage has "
-        f"encoded {status.encoded[-1]:,} of {status.images:,}{share}"
-    )
+        refine(collection, budget)

@@ -172,6 +172,12 @@ SUBCOMMANDS = (
         "Count what the last stage encodes over a stream of queries, fixed against adaptive m.",
     ),
     Subcommand(
+        "indexing",
+        "evaluation.indexing",
+        "measure",
+        "Index photos, search them meanwhile, and say how soon and how well that works.",
+    ),
+    Subcommand(
         "equal-time",
         "evaluation.equal_time",
         "measure",
@@ -260,6 +266,12 @@ SUBCOMMANDS = (
         "figures.latency",
         "draw",
         "Draw what models score against the milliseconds that they take, from latency reports.",
+    ),
+    Subcommand(
+        "draw-indexing",
+        "figures.indexing",
+        "draw",
+        "Draw what a search finds against minutes of indexing, from a report.",
     ),
     Subcommand(
         "draw-patches",

@@ -44,9 +44,10 @@ def progress_of(photos: Photos) -> Iterator[Bar]:
                 counting.join()
 
 
-def photo_bar() -> "tqdm[Any]":
+def photo_bar(quiet: bool = False) -> "tqdm[Any]":
     """A bar that counts photos; in a file there is none."""
-    return tqdm(unit="photo", file=sys.stderr, disable=None, dynamic_ncols=True)
+    disable = True if quiet else None  # None: where there is no terminal
+    return tqdm(unit="photo", file=sys.stderr, disable=disable, dynamic_ncols=True)
 
 
 def _count(photos: Photos, bar: "tqdm[Any]", stop: threading.Event) -> None:

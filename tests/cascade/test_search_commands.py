@@ -142,6 +142,26 @@ def test_a_directory_is_watched_until_the_user_ends_it(ran, indexed, photos, mon
         assert str(photos / "later.png") in collection
 
 
+def test_indexing_goes_on_to_refine_up_to_a_share(ran, indexed, photos, monkeypatch):
+    status, out, _ = ran("index", photos, "--into", indexed, "--refine", 0.5)
+    assert status == 0
+    assert "8 unchanged" in out
+    assert "encoded 4 photos" in out
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cascade.index.time.sleep", sleep)
+    status, out, _ = ran("index", photos, "--into", indexed, "--refine", 1, "--watch", 60)
+    assert status == 130
+    assert "encoded 4 photos" in out
+    assert 0 < waits[0] < 60  # what refining left of the time until the next look
+    with Collection.open(indexed) as collection:
+        assert collection.status().encoded == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -59,6 +59,7 @@ from demo.train import Recipe
 from evaluation.cascade import CascadeOptions
 from evaluation.equal_time import EqualTimeOptions
 from evaluation.experiment.methods import parse_method, unread_settings
+from evaluation.indexing import IndexingOptions
 from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
@@ -67,6 +68,7 @@ from evaluation.seeds import SeedsOptions
 from evaluation.stream import StreamOptions
 from evaluation.table import TableOptions
 from evaluation.text_conditioned import TextConditionedOptions
+from figures.indexing import IndexingFigureOptions
 from figures.latency import LatencyFigureOptions
 from figures.mask import MaskOptions
 from figures.masking import MaskingFigureOptions
@@ -107,11 +109,13 @@ COMMANDS = {
     "evaluation.latency": LatencyOptions,
     "evaluation.masking": MaskingExperimentOptions,
     "evaluation.patches": PatchesOptions,
+    "evaluation.indexing": IndexingOptions,
     "evaluation.plan": PlanOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.stream": StreamOptions,
     "evaluation.table": TableOptions,
     "evaluation.text_conditioned": TextConditionedOptions,
+    "figures.indexing": IndexingFigureOptions,
     "figures.latency": LatencyFigureOptions,
     "figures.mask": MaskOptions,
     "figures.masking": MaskingFigureOptions,
@@ -275,7 +279,8 @@ BEYOND = {"seed": "-1", "f": "-0.1", "mask": "1", "muon_lr": "0", "adam_lr": "0"
 @pytest.mark.parametrize(("name", "option", "several"), list(numbers()))
 def test_every_number_has_bounds_that_are_checked_before_the_work(name, option, several):
     flag = f"--{option.replace('_', '-')}"
-    others = {"hessian_samples": "1"} | ({"m": "9"} if name.startswith("evaluation") else {})
+    handed_on = name.startswith("evaluation") and several
+    others = {"hessian_samples": "1"} | ({"m": "9"} if handed_on else {})
     for value in (BEYOND.get(option, others.get(option, "-1")), "-1"):
         line = f"{flag} 1 {value}" if several and option != "mask" else f"{flag} {value}"
         with pytest.raises(UsageError, match=f"^{flag} must be "):

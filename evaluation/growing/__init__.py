@@ -1,0 +1,1 @@
+"""A collection that grows: what it finds meanwhile, and how fast its parts are alone."""

@@ -1,0 +1,68 @@
+"""What decoding and encoding take alone: what indexing can't be faster than."""
+
+import heapq
+import os
+import random
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+
+import torch
+
+from cascade.images import UnreadableImage
+from cascade.photos.ahead import Failed, ahead
+from cascade.photos.finding import Photos
+from cascade.photos.reading import read
+from cascade.stage import Prepared, Stage
+from cascade.storing.rows import ImageRow
+from evaluation.reports.indexing import Rates
+
+_TURNS = 3
+
+
+def sampled_rows(photos: Photos, number: int, seed: int) -> list[ImageRow]:
+    """So many photos drawn from all, in a random order; all of them where there are fewer."""
+    rows = (row for row in photos if row.reason is None)
+    draw = random.Random(seed)
+    drawn = heapq.nlargest(number, ((draw.random(), at, row) for at, row in enumerate(rows)))
+    return [row for _, _, row in drawn]
+
+
+def rates_of(stage: Stage, rows: Sequence[ImageRow]) -> Rates:
+    """Images a second of reading and decoding alone, and of encoding alone.
+
+    Both with as many threads as indexing has of each, in turn, the fastest of three turns: the
+    bound that indexing is compared with should not be low because the machine was busy.
+
+    Raises:
+        ValueError: none of the photos can be read.
+    """
+    decoding, encoding = [], []
+    for _ in range(_TURNS):
+        begun = time.perf_counter()
+        pixels = _decoded(stage, rows)
+        decoding.append(time.perf_counter() - begun)
+        if not pixels:
+            raise ValueError("none of the photos can be read")
+        begun = time.perf_counter()
+        for batch in torch.cat([image.pixels for image in pixels]).split(stage.batch_size):
+            stage.encode_pixels(batch)
+        encoding.append(time.perf_counter() - begun)
+    return Rates(
+        photos=len(rows),
+        decoding=len(rows) / min(decoding),
+        encoding=len(pixels) / min(encoding),
+    )
+
+
+def _decoded(stage: Stage, rows: Sequence[ImageRow]) -> list[Prepared]:
+    """The photos read and prepared for a stage, in threads, as indexing does it."""
+    expected = (UnreadableImage, OSError, MemoryError)
+    prepare = partial(_prepared, stage)
+    with closing(ahead(rows, prepare, expected, os.cpu_count() or 1)) as ready:
+        return [one.prepared for one in ready if not isinstance(one.prepared, Failed)]
+
+
+def _prepared(stage: Stage, row: ImageRow) -> Prepared:
+    return stage.prepare(read(row).source)
