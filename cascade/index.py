@@ -126,6 +126,8 @@ def main(options: IndexOptions) -> None:
     """Bring the collection up to date and say what was done; perhaps again and again."""
     others = [Path(name) for name in options.photos if Path(name, FILE).is_file()]
     places = [name for name in options.photos if Path(name) not in others]
+    if options.watch is not None and not places:
+        raise UsageError("--watch has no effect with collections alone: they are joined once")
     photos = Photos.at(places, Patterns(options.include, options.exclude))
     with (
         opened_or_made(
@@ -147,7 +149,7 @@ def main(options: IndexOptions) -> None:
         if places:
             _run(collection, photos, options, crew)
         _rest(collection, options)
-        while places and options.watch is not None:
+        while options.watch is not None:
             _run(collection, photos, options, crew, quiet=True)
             _rest(collection, options, quiet=True)
 

@@ -67,6 +67,7 @@ import torch
 from cascade.calibrated.calibration import CALIBRATE, Calibration
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
+from cascade.measuring.captions import captions_of
 from cascade.stage import Encoder
 from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
@@ -74,7 +75,6 @@ from commands.writing.outputs import finished_directory
 from evaluation.lifetime.counting import Streams, measured_curve
 from evaluation.lifetime.telling import told
 from evaluation.measuring.machine import this_machine
-from evaluation.planning.asking import captions_of
 from evaluation.planning.measuring import costs_of
 from evaluation.planning.sample import encoded_sample
 from evaluation.reports.stream import Stream

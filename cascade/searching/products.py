@@ -215,7 +215,8 @@ def _best(products: Tensor, number: int) -> Tensor:
 
 
 def _lengths(queries: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
+    found: Tensor = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
+    return found
 
 
 def _error_bound(dimension: int) -> float:

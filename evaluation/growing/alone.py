@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from cascade.images import UnreadableImage
-from cascade.photos.ahead import Failed, ahead
+from cascade.photos.ahead import ahead
 from cascade.photos.finding import Photos
 from cascade.photos.reading import read
 from cascade.stage import Prepared, Stage
@@ -58,11 +58,12 @@ def rates_of(stage: Stage, rows: Sequence[ImageRow]) -> Rates:
 
 def _decoded(stage: Stage, rows: Sequence[ImageRow]) -> list[Prepared]:
     """The photos read and prepared for a stage, in threads, as indexing does it."""
-    expected = (UnreadableImage, OSError, MemoryError)
-    prepare = partial(_prepared, stage)
-    with closing(ahead(rows, prepare, expected, os.cpu_count() or 1)) as ready:
-        return [one.prepared for one in ready if not isinstance(one.prepared, Failed)]
+    with closing(ahead(rows, partial(_prepared, stage), os.cpu_count() or 1)) as ready:
+        return [prepared for prepared in ready if prepared is not None]
 
 
-def _prepared(stage: Stage, row: ImageRow) -> Prepared:
-    return stage.prepare(read(row).source)
+def _prepared(stage: Stage, row: ImageRow) -> Prepared | None:
+    try:
+        return stage.prepare(read(row).source)
+    except (UnreadableImage, OSError, MemoryError):
+        return None

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cascade.calibrated.calibration import Candidates
 from cascade.cascade import Cascade
+from cascade.measuring.finding import best_of_sample
 from evaluation.lifetime.reliability import calibration_error, reliability
 from evaluation.lifetime.zipf import Numbers, brought_up, zipf_stream
-from evaluation.planning.finding import best_of_sample
 from evaluation.planning.sample import Sample
 from evaluation.reports.stream import Curve
 

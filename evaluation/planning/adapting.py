@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from cascade.calibrated.margins import Counts, candidates, membership
+from cascade.measuring.finding import NEVER, Found
 from cascade.searching.ranking import NOTHING
 from evaluation.planning.asking import Asked
 from evaluation.planning.calibrating import Learnt, rank_first, spread_of
-from evaluation.planning.certifying import NEVER, Found
 from evaluation.planning.sample import Sample
 
 LEVELS = 1000
