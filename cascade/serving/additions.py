@@ -14,7 +14,7 @@ from pathlib import Path
 from cascade.collection import Collection
 from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import key_of_file, uri_of_file
-from cascade.serving.formats import FORMATS, Looked, look
+from cascade.serving.formats import FORMATS, Looked, TooManyPixelsError, look
 from cascade.serving.limits import Limits
 from cascade.serving.work import RefusedError
 from cascade.storing.rows import ImageRow
@@ -131,7 +131,12 @@ def checked_image(content: bytes, most: int) -> Looked:
     Raises:
         RefusedError: it is no image that is taken, or has more than `most` pixels.
     """
-    looked = look(content)
+    try:
+        looked = look(content)
+    except TooManyPixelsError as error:
+        raise RefusedError(
+            422, f"the image has more than the {most:,} pixels that are taken"
+        ) from error
     if looked is None:
         raise RefusedError(
             422, f"this is no image that can be read; taken are {', '.join(FORMATS)}"

@@ -37,8 +37,16 @@ class Looked:
     pixels: int
 
 
+class TooManyPixelsError(Exception):
+    """An image with so many pixels that Pillow doesn't even say how many."""
+
+
 def look(content: bytes) -> Looked | None:
-    """What an image is; None: it is of none of these kinds."""
+    """What an image is; None: it is of none of these kinds.
+
+    Raises:
+        TooManyPixelsError: it has far too many pixels.
+    """
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -46,6 +54,8 @@ def look(content: bytes) -> Looked | None:
             # of several pictures in one JPEG the first is looked at
             name = "JPEG" if image.format == "MPO" else str(image.format)
             return Looked(FORMATS[name], image.width * image.height)
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError from error
     except Exception:  # Pillow's decoders raise many kinds
         return _heif(content)
 

@@ -16,7 +16,7 @@ from cascade.collection import Collection
 from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import FileAddress, address_of, uri_of_file
 from cascade.photos.reading import read
-from cascade.serving.formats import FORMATS, Format, look
+from cascade.serving.formats import FORMATS, Format, TooManyPixelsError, look
 from cascade.serving.work import RefusedError
 from cascade.storing.rows import ImageRow
 
@@ -59,8 +59,7 @@ class Pictures:
             RefusedError: there is no such image, or its file is gone, changed or too large.
         """
         content, row = self._content(number)
-        looked = look(content)
-        kind = _OTHER if looked is None else looked.format
+        kind = _kind(content)
         return Picture(content, kind.media_type, _safe_name(row.key, kind.suffix))
 
     def thumbnail(self, number: int, size: int) -> Picture:
@@ -131,6 +130,15 @@ def _uri(uri: str) -> str:
     except ValueError:
         return uri_of_file(os.path.abspath(uri))
     return uri
+
+
+def _kind(content: bytes) -> Format:
+    """By what the bytes are, whatever the file is called."""
+    try:
+        looked = look(content)
+    except TooManyPixelsError:
+        return _OTHER
+    return _OTHER if looked is None else looked.format
 
 
 def _safe_name(key: str, suffix: str) -> str:
