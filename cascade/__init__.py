@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cascade.cascade import Cascade, Hit
+    from cascade.collecting.counting import Status
     from cascade.collecting.offers import Added
     from cascade.collecting.refining import Budget
-    from cascade.collection import Collection, Status
+    from cascade.collection import Collection
     from cascade.cost import lifetime_speedup, query_speedup
     from cascade.images import UnreadableImage
     from cascade.resume import ResumedStage
@@ -47,7 +48,7 @@ _ON_DEMAND = {
     "ResumedStage": "cascade.resume",
     "Stage": "cascade.stage",
     "States": "cascade.searching.states",
-    "Status": "cascade.collection",
+    "Status": "cascade.collecting.counting",
     "UnreadableImage": "cascade.images",
     "lifetime_speedup": "cascade.cost",
     "query_speedup": "cascade.cost",

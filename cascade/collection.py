@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from torch import Tensor
 from cascade.calibrated.calibration import Calibration, Candidates, refused
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
+from cascade.collecting.counting import Status
 from cascade.collecting.edition import Edition
 from cascade.collecting.first import first_outcomes
 from cascade.collecting.offers import Added, Addition, Offer, in_batches
@@ -51,31 +52,6 @@ if TYPE_CHECKING:
 
 _LATER_SECONDS = 1.0  # how old what other processes' later stages encoded may be
 _KEEP_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a collection holds.
-
-    Attributes:
-        images: that can be found.
-        skipped: number of images that were skipped, by reason.
-        encoded: images that each stage has encoded, as far as it is stored.
-        waiting: embeddings of later stages that are not stored yet.
-        nbytes: on disk.
-        stages: the stages' names.
-        m: candidates handed from each stage to the next.
-        precision: what embeddings are kept in.
-    """
-
-    images: int
-    skipped: Mapping[str, int]
-    encoded: tuple[int, ...]
-    waiting: int
-    nbytes: int
-    stages: tuple[str, ...]
-    m: tuple[int, ...]
-    precision: str
 
 
 class Collection:

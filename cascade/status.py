@@ -32,15 +32,17 @@ class StatusOptions(ConfigOption):
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
-    run_command(main_of("cascade.status"), StatusOptions, "cascade.status")
+    run_command(main_of("cascade.status"), StatusOptions, "cascade.status", towers=False)
 
 import json
+from contextlib import closing
 from dataclasses import fields
 
 from rich.table import Table
 
+from cascade.collecting.counting import Status, counted
 from cascade.collecting.record import Record
-from cascade.collection import Collection, Status
+from cascade.storing.lance import LanceStore
 from cascade.terminal.skipped import by_reason, one_by_one
 from commands.screen import console, printable
 
@@ -48,10 +50,11 @@ _ENTRIES = [field.name for field in fields(Status)]
 
 
 def main(options: StatusOptions) -> None:
-    """Read the collection and show it; no checkpoint is loaded."""
+    """Read the collection's tables and show what is there; no checkpoint is loaded, nor PyTorch."""
     record = Record.read(options.collection)
-    with Collection.open(options.collection) as collection:
-        status, skipped = collection.status(), collection.skipped
+    store = LanceStore(options.collection, len(record.stages), record.precision)
+    with closing(store):
+        status, skipped = counted(store, record)
     if options.json:
         entry = {name: getattr(status, name) for name in _ENTRIES}
         entry["checkpoints"] = [stage.checkpoint for stage in record.stages]

@@ -137,6 +137,10 @@ class LanceStore:
             return Embeddings(after, np.empty(0, np.int64), np.empty((0, 0), self.precision))
         return self._embeddings(place, f"written > {after}" if after else None)
 
+    def encoded(self, place: int) -> Ids:
+        """See `Store`."""
+        return self._again(self._stages[place], lambda _: self._ids_of(place))
+
     def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
         """See `Store`."""
         if len(rows) > _ROWS_AT_ONCE:

@@ -89,6 +89,10 @@ class MemoryStore:
         with self._lock:
             return self._tables[place].read(after, 0)
 
+    def encoded(self, place: int) -> Ids:
+        """See `Store`."""
+        return np.asarray(list(self._tables[place].vectors), np.int64)
+
     def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
         """See `Store`."""
         with self._lock:

@@ -75,6 +75,9 @@ class Store(Protocol):
     def later(self, place: int, after: int) -> Embeddings:
         """A later stage's embeddings that were written after a version of theirs; 0: all."""
 
+    def encoded(self, place: int) -> Ids:
+        """The ids of the images whose embeddings a stage has made, in any order."""
+
     def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
         """Add rows; in one step they are there, and rows of the same keys no longer.
 

@@ -16,11 +16,13 @@ def run_command(
     name: str,
     arguments: Sequence[str] | None = None,
     instead: Callable[[Options], bool] | None = None,
+    towers: bool = True,
 ) -> None:
     """Run a command; the arguments are those of `commands.run`.
 
     `instead` is asked first, before libraries are loaded: whether it has done the work. Then the
-    program ends here, since what follows in a module that is a command would load them.
+    program ends here, since what follows in a module that is a command would load them. A command
+    that runs no `towers` doesn't load what these need.
     """
     done = False
 
@@ -29,21 +31,30 @@ def run_command(
         if instead is not None and instead(given):
             done = True
             return
-        with announced("loading libraries"):
-            import transformers
-
-            from cascade.storing.errors import CollectionError
-            from corpora import CorpusError
-            from pruning_mechanism import TowerError
-
-            transformers.utils.logging.disable_progress_bar()
-            transformers.utils.logging.set_verbosity_error()
-            warnings.filterwarnings("ignore", module="PIL")  # of files that decode all the same
+        errors = _errors(towers)
         try:
             main(given)
-        except (TowerError, CorpusError, CollectionError) as error:
+        except errors as error:
             raise UsageError(str(error)) from error
 
     run.run_command(answering, options, name, arguments)
     if done:
         sys.exit(0)
+
+
+def _errors(towers: bool) -> tuple[type[Exception], ...]:
+    """What a user can do wrong, of libraries that are loaded and hushed here."""
+    from cascade.storing.errors import CollectionError
+
+    if not towers:
+        return (CollectionError,)
+    with announced("loading libraries"):
+        import transformers
+
+        from corpora import CorpusError
+        from pruning_mechanism import TowerError
+
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        warnings.filterwarnings("ignore", module="PIL")  # of files that decode all the same
+    return (TowerError, CorpusError, CollectionError)

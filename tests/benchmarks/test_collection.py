@@ -3,7 +3,7 @@
 python -m pytest tests/benchmarks/test_collection.py --benchmark-only -s
 
 SIZES chooses how many images are opened and searched, ROUNDS how often each contender has its turn.
-faiss-cpu, usearch and simsimd are measured beside where they are installed.
+faiss-cpu and usearch are measured beside where they are installed.
 """
 
 import importlib
@@ -174,23 +174,12 @@ def others(halves, asked, path):
         found["usearch of halves"] = lambda: usearch.search(
             halves.numpy(), rounded.numpy(), 10, inner, **how
         )
-    if simsimd := installed("simsimd"):
-        eights, small_query = in_eights(matrix).numpy(), in_eights(asked).numpy()
-        found["simsimd of int8, product alone"] = lambda: simsimd.cdist(
-            small_query, eights, metric="inner", threads=threads
-        )
     if path is not None:
         table = lancedb.connect(str(path)).open_table("stage-0")
         vector = asked[0].numpy()
-        scan = table.search(vector).distance_type("dot").select(["id"]).limit(10)
+        scan = table.search(vector).distance_type("dot").select(["id", "_distance"]).limit(10)
         found["Lance's scan"] = scan.to_arrow
     return found
-
-
-def in_eights(vectors):
-    """To the nearest of 255 steps of each vector's largest number: int8 [n, d]."""
-    largest = vectors.abs().amax(dim=1, keepdim=True)
-    return (vectors * (127 / largest)).round().to(torch.int8)
 
 
 def installed(name):

@@ -23,6 +23,7 @@ from cascade import (
     ResumedStage,
     Stage,
 )
+from cascade.collecting.counting import counted
 from cascade.collecting.record import FILE
 from tests.cascade.conftest import exit_of
 from tests.cascade.known import Known, number_of, numbered, of_rows
@@ -89,6 +90,7 @@ def test_a_collection_outlives_its_process(tmp_path, stages):
         assert list(again.rows()) == rows
         assert last.asked == []  # what was promoted is never encoded again
         after = again.status()
+        assert counted(again._store, again._record) == (after, {})
     assert after.encoded == (40, status.encoded[1] + status.waiting)
     assert (after.images, after.m, after.stages) == (40, (12,), ("known 0", "known 1"))
     assert after.nbytes > 0

@@ -64,6 +64,27 @@ def test_search_imports_nothing_heavy(program):
     assert heavy_after(program) == set()
 
 
+STATUS = """
+import sys
+from cascade.status import StatusOptions, main
+from cascade.collecting.record import FILE, Record, StageRecord
+from pathlib import Path
+directory = Path(DIRECTORY)
+Record([StageRecord("a", "a", "gone")], [], "float16").write(directory)
+main(StatusOptions(collection=directory, json=True))
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_what_a_collection_holds_is_told_without_torch_or_checkpoints(tmp_path):
+    line = [sys.executable, "-c", STATUS.replace("DIRECTORY", repr(str(tmp_path)))]
+    found = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True)
+    said, modules = found.stdout.splitlines()[-2:]
+    assert '"images": 0' in said
+    assert '"checkpoints": ["gone"]' in said
+    assert not set(modules.split()) & {"torch", "transformers", "PIL", "datasets"}
+
+
 WITHOUT_LANCEDB = """
 import sys
 sys.modules["lancedb"] = None

@@ -61,6 +61,7 @@ def test_an_empty_store_has_nothing(store):
     images = store.images(0)
     assert (images.version, len(images.ids), len(images.rows), len(images.present)) == (0, 0, 0, 0)
     assert (len(store.first(0).ids), len(store.later(1, 0).ids)) == (0, 0)
+    assert len(store.encoded(1)) == 0
     store.compact(0)
     assert store.version() == 0
 
@@ -180,6 +181,11 @@ def test_an_image_is_promoted_once(store):
     later = store.later(1, 0)
     assert later.ids.tolist() == ids.tolist()
     assert later.vectors[:, 0].tolist() == [1, 2, 9]
+    assert [sorted(store.encoded(place)) for place in range(3)] == [
+        ids.tolist(),
+        ids.tolist(),
+        ids[:1].tolist(),
+    ]
 
 
 def test_compaction_sweeps_embeddings_whose_rows_are_gone_and_keeps_the_rest(store):
