@@ -498,6 +498,7 @@ class Collection:
         """What there is now."""
         view = self._current()
         waiting = self._promotions.waiting()
+        states, state_bytes = self._store.kept_states()
         encoded = view.cascade.encoded
         return Status(
             images=len(view.cascade),
@@ -508,6 +509,8 @@ class Collection:
             stages=tuple(stage.name for stage in self.stages),
             m=self.m,
             precision=self._record.precision,
+            states=states,
+            state_bytes=state_bytes,
         )
 
     def flush(self) -> None:
@@ -530,6 +533,7 @@ class Collection:
             CollectionError: the directory can't be written.
         """
         self.flush()
+        self._store.release_states(self._current().resumed())
         self._store.compact(keep_seconds)
 
     def close(self) -> None:

@@ -75,6 +75,9 @@ class IndexOptions(ConfigOption):
     """where the towers run: cpu, cuda, mps"""
     other_base: bool = False
     """let the first stage be made from another checkpoint than --last"""
+    resume: bool = False
+    """let --last go on from the states of --first, an early exit of it, which are then stored: a
+    photo that is promoted is not opened again"""
     ray: str | None = None
     """encode on a Ray cluster: auto, HOST:6379, ray://HOST:10001; local: workers on this machine"""
     ray_workers: Annotated[Count | None, by_default("as many as there is room for")] = None
@@ -98,6 +101,8 @@ class IndexOptions(ConfigOption):
             )
         if self.watch is not None and "-" in self.photos:
             raise UsageError("--watch has no effect with -: a list is read only once")
+        if self.resume and self.last is not None and self.first is None:
+            raise UsageError("--resume needs --first, the early exit to go on from")
         if self.prune and self.photos == ("-",):
             raise UsageError("--prune has no effect with -: a list doesn't say what is gone")
 
@@ -139,6 +144,7 @@ def main(options: IndexOptions) -> None:
             options.device,
             options.other_base,
             like=others[0] if others else None,
+            resume=options.resume,
         ) as collection,
         _crew(collection, options) as crew,
     ):
@@ -171,10 +177,8 @@ def _join(collection: Collection, path: Path) -> None:
     with Collection.open(path) as other:
         done = join(collection, other)
     said = f"{done.added:,} new, {done.replaced:,} changed, {done.unchanged:,} unchanged"
-    console().print(
-        f"joined {path}: {said}; {collection.path} has {len(collection):,} photos that can be "
-        "searched"
-    )
+    console().print(f"joined {path}: {said}")
+    console().print(_written(collection))
 
 
 def _crew(collection: Collection, options: IndexOptions) -> "AbstractContextManager[Crew | None]":
@@ -205,10 +209,12 @@ def _run(
     seconds = time.perf_counter() - begun
     changed = done.added.added + done.added.replaced + done.kinds[Kind.MOVED] + done.pruned
     if not quiet or changed:
-        _say(done, photos, options, len(collection), seconds)
+        _say(done, photos, options, collection, seconds)
 
 
-def _say(done: Upkeep, photos: Photos, options: IndexOptions, images: int, seconds: float) -> None:
+def _say(
+    done: Upkeep, photos: Photos, options: IndexOptions, collection: Collection, seconds: float
+) -> None:
     """What was done, what was skipped, and where it is."""
     screen = console()
     kinds = done.kinds
@@ -232,4 +238,8 @@ def _say(done: Upkeep, photos: Photos, options: IndexOptions, images: int, secon
     if photos.ignored:
         counted = [f"{number:,} × {kind}" for kind, number in photos.ignored.most_common()]
         screen.print(f"passed over: {', '.join(counted)}")
-    screen.print(f"wrote {options.into}: {images:,} photos can be searched")
+    screen.print(_written(collection))
+
+
+def _written(collection: Collection) -> str:
+    return f"wrote {collection.path}: {len(collection):,} photos can be searched"

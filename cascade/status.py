@@ -75,5 +75,9 @@ def main(options: StatusOptions) -> None:
         handed = f"{status.m[place]:,}" if place < len(status.m) else ""
         table.add_row(str(place + 1), printable(stage), f"{encoded:,}", share, handed)
     screen.print(table)
+    if any(stage.resumes for stage in record.stages):
+        screen.print(
+            f"states to go on from: {status.states:,} photos, {status.state_bytes:,} bytes each"
+        )
     if skipped:
         screen.print(one_by_one(skipped) if options.skipped else by_reason(skipped))

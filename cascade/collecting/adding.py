@@ -14,6 +14,8 @@ import torch
 from cascade.collecting.offers import Added, Made, Offer, is_unchanged, renewed
 from cascade.collecting.view import View
 from cascade.searching.encoding import Encoded, Outcome
+from cascade.searching.packing import packed
+from cascade.searching.states import States
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Store
 
@@ -53,6 +55,7 @@ class Adding:
         self._progress = progress
         self._made: dict[str, Made] = {}
         self._touched: dict[str, ImageRow] = {}
+        self._new: list[Made] = []  # of what was made, what the last commit has written
         self._seen = 0
         self._since = time.monotonic()
 
@@ -88,8 +91,8 @@ class Adding:
                 self._touch(view)
                 done += self._add(view)
                 view.refresh()
-            self._keep_states(view)
-        self._made, self._touched, self._seen = {}, {}, 0
+                self._keep_states(view)
+        self._made, self._touched, self._new, self._seen = {}, {}, [], 0
         self._since = time.monotonic()
         if done != Added():
             self.total += done
@@ -108,7 +111,8 @@ class Adding:
 
     def _add(self, view: View) -> Added:
         """Write what is not there by now."""
-        new, replaced, unchanged, skipped = [], 0, 0, 0
+        new: list[Made] = []
+        replaced, unchanged, skipped = 0, 0, 0
         taken = False
         for key, made in self._made.items():
             known = view.row(key)
@@ -121,6 +125,7 @@ class Adding:
                 skipped += 1
             elif known is not None and known.reason is None:
                 replaced += 1
+        self._new = new
         if new:
             self._write(new, taken)
         added = len(new) - skipped - replaced
@@ -132,13 +137,15 @@ class Adding:
         self._store.add([made.row for made in new], vectors, replaces)
 
     def _keep_states(self, view: View) -> None:
-        """Let a stage that resumes go on from what the first has just made."""
-        states = view.cascade.catalogue.states
-        if states is None:
+        """Keep what a stage that resumes goes on from, of what was written just now."""
+        if view.cascade.catalogue.states is None:
             return
-        for key, made in self._made.items():
-            position = view.cascade.catalogue.position(key)
-            if position is None or not isinstance(made.outcome, Encoded):
-                continue
-            if made.outcome.states is not None:
-                states.add(position, made.outcome.states)
+        found: dict[int, States] = {}
+        for made in self._new:
+            at = view.id_of(made.row.key)
+            states = made.outcome.states if isinstance(made.outcome, Encoded) else None
+            if at is not None and states is not None:
+                found[at] = states
+        if found:
+            joined = States.joined(list(found.values()))
+            self._store.keep_states(np.asarray(list(found), np.int64), packed(joined))

@@ -23,6 +23,8 @@ class Status:
         stages: the stages' names.
         m: candidates handed from each stage to the next.
         precision: what embeddings are kept in.
+        states: images whose states are stored, from which a stage that resumes goes on.
+        state_bytes: that the states of one image take.
     """
 
     images: int
@@ -33,6 +35,8 @@ class Status:
     stages: tuple[str, ...]
     m: tuple[int, ...]
     precision: str
+    states: int
+    state_bytes: int
 
 
 def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
@@ -50,6 +54,7 @@ def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
     there = images.ids[~images.skipped]
     rows = (images.rows[at] for at in np.flatnonzero(images.skipped).tolist())
     reasons = {row.key: str(row.reason) for row in rows}
+    states, state_bytes = store.kept_states()
     status = Status(
         images=len(there),
         skipped=Counter(reasons.values()),
@@ -59,5 +64,7 @@ def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
         stages=tuple(stage.name for stage in record.stages),
         m=tuple(record.m),
         precision=record.precision,
+        states=states,
+        state_bytes=state_bytes,
     )
     return status, reasons

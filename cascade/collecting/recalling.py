@@ -124,12 +124,16 @@ class Loading:
         import torch
 
         stage, first = (
-            self._load(checkpoint, None, record)
+            self._loaded_from(checkpoint) or self._load(checkpoint, None, record)
             for checkpoint in (record.checkpoint, record.resumes)
         )
         resumed = ResumedStage(stage, first, record.merged, getattr(torch, record.dtype))
         self._check(record, resumed)
         return resumed
+
+    def _loaded_from(self, checkpoint: str | None) -> Stage | None:
+        """A stage that is loaded already, whatever text tower is lent to it."""
+        return next((stage for (of, _), stage in self._loaded.items() if of == checkpoint), None)
 
     def _mapped(self, record: StageRecord, file: Path) -> MappedStage:
         """A stage behind its maps."""

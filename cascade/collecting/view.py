@@ -17,6 +17,8 @@ from cascade.calibrated.calibration import Calibration, Candidates
 from cascade.cascade import Cascade
 from cascade.images import ImageSource
 from cascade.searching.column import Column, Selected
+from cascade.searching.packing import unpacked
+from cascade.searching.states import States
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
@@ -72,6 +74,8 @@ class View:
         self._version = 0
         for stage in self.cascade.later:
             stage.noted = partial(self._promote, promoted, stage.place)
+        if self.cascade.catalogue.states is not None:
+            self.cascade.catalogue.states.elsewhere = self._stored_states
         self._marks = {stage.place: 0 for stage in self.cascade.later}
         self._ids = np.empty(0, np.int64)  # by position; ascending
         self._rows: Column[ImageRow] = Column()
@@ -128,6 +132,14 @@ class View:
         if position < 0 or position >= contents.rows.count or position in contents.gone:
             return None
         return self._row_at(position)
+
+    def resumed(self) -> Ids:
+        """The ids of images that have been resumed, and whose states nobody needs any more."""
+        states = self.cascade.catalogue.states
+        for stage in self.cascade.later:
+            if states is not None and stage.resumes_from is states:
+                return self._ids[stage.store.held.positions]
+        return np.empty(0, np.int64)
 
     def rows(self) -> Iterator[ImageRow]:
         """All rows, in the order in which images were added, skipped ones last."""
@@ -234,6 +246,15 @@ class View:
         self, promoted: Promoted, place: int, positions: list[int], embeddings: Tensor
     ) -> None:
         promoted(place, self.ids(positions), embeddings)
+
+    def _stored_states(self, positions: list[int]) -> dict[int, States]:
+        """States that the store keeps of images at these positions."""
+        ids, rows = self._store.states(self._ids[positions])
+        if not len(ids):
+            return {}
+        states = unpacked(rows)
+        places = self.positions(ids).tolist()
+        return {position: states[row : row + 1] for row, position in enumerate(places)}
 
     def _open(self, at: int) -> ImageSource:
         """The image of an id, for a stage that has not encoded it yet."""

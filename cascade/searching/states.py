@@ -6,7 +6,7 @@ as its limit allows.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,11 +120,13 @@ class StateStore:
     Attributes:
         limit: bytes that all states held may take.
         dropped: number of states dropped, or never held, because of the limit.
+        elsewhere: finds states of positions that are kept in another place, and not held here.
     """
 
     def __init__(self, limit: int = STATE_LIMIT) -> None:
         self.limit = limit
         self.dropped = 0
+        self.elsewhere: Callable[[list[int]], dict[int, States]] | None = None
         self._states: dict[int, States] = {}
         self._needed: set[int] = set()
         self._largest = 0
@@ -171,13 +173,16 @@ class StateStore:
         return States.joined([self._states[position] for position in positions])
 
     def found(self, positions: Sequence[int]) -> dict[int, States]:
-        """The states held of those of these positions that have any."""
+        """The states of those of these positions that have any, here or elsewhere."""
         with self._lock:
-            return {
+            held = {
                 position: self._states[position]
                 for position in positions
                 if position in self._states
             }
+        if self.elsewhere is not None and len(held) < len(positions):
+            held |= self.elsewhere([position for position in positions if position not in held])
+        return held
 
     def forget(self, positions: Iterable[int]) -> None:
         """Free the memory of images that won't be asked for again."""
@@ -187,9 +192,10 @@ class StateStore:
                 self._needed.discard(position)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the lock."""
+        """Without the lock, and without what is elsewhere."""
         with self._lock:
-            state = self.__dict__ | {"_states": self._states.copy(), "_needed": set(self._needed)}
+            state = self.__dict__ | {"elsewhere": None}
+            state |= {"_states": self._states.copy(), "_needed": set(self._needed)}
         del state["_lock"]
         return state
 

@@ -21,7 +21,8 @@ import numpy as np
 from cascade.storing.errors import CollectionError
 from cascade.storing.locks import CommitLock
 from cascade.storing.rows import ImageRow
-from cascade.storing.store import Embeddings, Ids, Images, Vectors
+from cascade.storing.states import KeptStates
+from cascade.storing.store import Embeddings, Ids, Images, States, Vectors
 from cascade.storing.table import Table
 
 try:
@@ -33,7 +34,7 @@ except ImportError as error:
     ) from error
 
 _IMAGES = "images"
-_STAGE = re.compile(r"stage-\d+(-\d+)?\.lance")
+_STAGE = re.compile(r"(stage-\d+|states)(-\d+)?\.lance")
 _ROWS_AT_ONCE = 1 << 20
 _PIECES = 64
 _MOST_PIECES = 256
@@ -91,6 +92,7 @@ class LanceStore:
         self._watched = Table(connection, path, _IMAGES)
         names = (stage_table(place, generation) for place in range(stages))
         self._stages = [Table(connection, path, name) for name in names]
+        self._states = KeptStates(Table(connection, path, states_table(generation)))
         self._promoted: dict[int, tuple[int, Ids]] = {}  # by stage: ids, ascending, of a version
 
     @contextmanager
@@ -174,6 +176,24 @@ class LanceStore:
                 self._promoted[place] = (self._stages[place].newest(), known)
             return int(new.sum())
 
+    def keep_states(self, ids: Ids, states: States) -> None:
+        """See `Store`."""
+        with self._changing():
+            self._states.keep(ids, states)
+
+    def states(self, ids: Ids) -> tuple[Ids, States]:
+        """See `Store`."""
+        return self._again(self._states.table, lambda version: self._states.of(ids))
+
+    def release_states(self, ids: Ids) -> None:
+        """See `Store`."""
+        with self._changing():
+            self._states.release(ids)
+
+    def kept_states(self) -> tuple[int, int]:
+        """See `Store`."""
+        return self._again(self._states.table, lambda version: self._states.kept())
+
     def compact(self, keep_seconds: float = _KEEP_SECONDS) -> None:
         """See `Store`."""
         with self._changing():
@@ -186,6 +206,8 @@ class LanceStore:
                     some = gone[start : start + _ROWS_AT_ONCE // 16]
                     stage.remove(f"id IN ({','.join(map(str, some.tolist()))})")
                 stage.compact(timedelta(seconds=keep_seconds))
+            self._states.keep_only(present)
+            self._states.table.compact(timedelta(seconds=keep_seconds))
             self._images.compact(timedelta(seconds=keep_seconds))
             self.sweep()
 
@@ -201,6 +223,7 @@ class LanceStore:
     def sweep(self) -> None:
         """Remove the tables of other generations, and what was cut off before it was one."""
         own = {f"{stage_table(at, self.generation)}.lance" for at in range(len(self._stages))}
+        own.add(f"{states_table(self.generation)}.lance")
         for directory in self.path.iterdir():
             if _STAGE.fullmatch(directory.name) and directory.name not in own:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -215,7 +238,7 @@ class LanceStore:
 
     def close(self) -> None:
         """See `Store`."""
-        for table in (self._images, self._watched, *self._stages):
+        for table in (self._images, self._watched, *self._stages, self._states.table):
             table.close()
 
     @contextmanager
@@ -302,6 +325,11 @@ class LanceStore:
 def stage_table(place: int, generation: int) -> str:
     """What the table of a stage's embeddings is called."""
     return f"stage-{place}-{generation}" if generation else f"stage-{place}"
+
+
+def states_table(generation: int) -> str:
+    """What the table of states is called, from which a stage that resumes goes on."""
+    return f"states-{generation}" if generation else "states"
 
 
 class ArrowRows(Sequence[ImageRow]):

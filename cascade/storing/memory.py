@@ -6,9 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.storing.rows import ImageRow
-from cascade.storing.store import Embeddings, Ids, Images, Vectors
+from cascade.storing.store import Embeddings, Ids, Images, States, Vectors
+
+STATE_LIMIT = 2 << 30
+"""Bytes that states may take in memory."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class MemoryStore:
         self._next = 0
         self._rows: dict[int, _Row] = {}
         self._tables = [_Table() for _ in range(stages)]
+        self._states: dict[int, npt.NDArray[np.uint8]] = {}
         self._lock = threading.RLock()
 
     @contextmanager
@@ -125,18 +130,49 @@ class MemoryStore:
             table.add(ids[new].tolist(), vectors[new].astype(self.precision))
             return len(new)
 
+    def keep_states(self, ids: Ids, states: States) -> None:
+        """See `Store`; the oldest make room for new ones."""
+        with self._lock:
+            self._states |= {at: row.copy() for at, row in zip(ids.tolist(), states, strict=True)}
+            for at in list(self._states)[: max(0, len(self._states) - self._most_states())]:
+                del self._states[at]
+
+    def states(self, ids: Ids) -> tuple[Ids, States]:
+        """See `Store`."""
+        with self._lock:
+            found = {at: self._states[at] for at in ids.tolist() if at in self._states}
+        rows = np.stack(list(found.values())) if found else np.empty((0, 0), np.uint8)
+        return np.asarray(list(found), np.int64), rows
+
+    def release_states(self, ids: Ids) -> None:
+        """See `Store`."""
+        with self._lock:
+            for at in ids.tolist():
+                self._states.pop(at, None)
+
+    def kept_states(self) -> tuple[int, int]:
+        """See `Store`."""
+        with self._lock:
+            return len(self._states), max((len(row) for row in self._states.values()), default=0)
+
     def compact(self, keep_seconds: float) -> None:
         """See `Store`."""
         with self._lock:
+            self._states = {at: row for at, row in self._states.items() if at in self._rows}
             for table in self._tables:
                 table.vectors = {at: kept for at, kept in table.vectors.items() if at in self._rows}
 
     def nbytes(self) -> int:
         """See `Store`."""
-        return sum(vector.nbytes for table in self._tables for _, vector in table.vectors.values())
+        vectors = (vector for table in self._tables for _, vector in table.vectors.values())
+        return sum(row.nbytes for row in (*vectors, *self._states.values()))
 
     def close(self) -> None:
         """See `Store`."""
+
+    def _most_states(self) -> int:
+        """Of how many images states may be kept."""
+        return STATE_LIMIT // max((len(row) for row in self._states.values()), default=1)
 
     def _written(self, ids: Sequence[int], rows: Sequence[ImageRow]) -> dict[int, _Row]:
         return {at: _Row(self._version + 1, row) for at, row in zip(ids, rows, strict=True)}

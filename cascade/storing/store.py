@@ -1,5 +1,7 @@
 """What a collection asks of a store: rows of images, embeddings of each stage, and one writer.
 
+Beside these it keeps what a stage that resumes goes on from, which can be made again.
+
 A store is dumb: it keeps what it is given, each call as a whole or not at all. What belongs in it
 is decided above it, by whoever holds `writing`.
 """
@@ -17,6 +19,8 @@ from cascade.storing.rows import ImageRow
 Ids: TypeAlias = npt.NDArray[np.int64]
 Vectors: TypeAlias = npt.NDArray[Any]
 """float16 or float32 [n, d]."""
+States: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 [n, b], of any content."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,18 @@ class Store(Protocol):
 
     def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
         """Add a later stage's embeddings [n, d] of those ids that have none; says how many."""
+
+    def keep_states(self, ids: Ids, states: States) -> None:
+        """Keep what a later stage goes on from, of images that are there and have none yet."""
+
+    def states(self, ids: Ids) -> tuple[Ids, States]:
+        """The states of those of these ids that have any, each once, and whose they are."""
+
+    def release_states(self, ids: Ids) -> None:
+        """Remove the states of images that need them no longer."""
+
+    def kept_states(self) -> tuple[int, int]:
+        """Of how many images states are kept, and how many bytes each takes."""
 
     def compact(self, keep_seconds: float) -> None:
         """Free what is no longer needed: small pieces, embeddings without rows, old versions.

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from cascade.collecting.record import FILE
+from cascade.collecting.record import FILE, Record
 from cascade.collection import Collection
-from cascade.stage import NoTextTowerError, Stage
+from cascade.resume import ResumedStage
+from cascade.stage import Encoder, NoTextTowerError, Stage
 from commands.errors import UsageError
 from commands.screen import announced
 from pruning_mechanism import TowerError, read_record
@@ -20,6 +21,7 @@ def opened_or_made(
     device: str,
     other_base: bool = False,
     like: Path | None = None,
+    resume: bool = False,
 ) -> Collection:
     """A collection with these stages; an existing one may do without being told them.
 
@@ -32,6 +34,7 @@ def opened_or_made(
         device: where stages run.
         other_base: whether the first stage may have been made from another checkpoint than the
             last.
+        resume: whether the last stage goes on from the states of the first, an early exit of it.
         like: another collection, whose stages and m a new one has if none are named.
 
     Raises:
@@ -45,22 +48,35 @@ def opened_or_made(
     if last is None:
         if first is not None:
             raise UsageError("--first needs --last, the stage that ranks its candidates")
-        if not exists and like is not None:
-            with Collection.open(like, m=candidates, device=device) as other:
-                precision = other.record.precision
-                return Collection.create(path, other.stages, other.m, precision, batch_size)
-        if not exists:
+        known = path if exists else like
+        if known is None:
             raise UsageError(
                 f"{path} isn't there yet: name the checkpoints to make it with, as in --first "
                 "results/joint-mac-0.07 --last openai/clip-vit-base-patch16 (--last alone searches "
                 "with one stage)"
             )
-        return Collection.open(path, m=candidates, batch_size=batch_size, device=device)
+        if resume and not any(stage.resumes for stage in Record.read(known).stages):
+            raise UsageError(
+                f"--resume has no effect with {known}, whose last stage doesn't go on from the "
+                "first: name --first and --last to make another collection"
+            )
+        collection = Collection.open(known, m=candidates, batch_size=batch_size, device=device)
+        return collection if exists else _like(collection, path, batch_size)
     with announced("loading checkpoints"):
         stages = _stages(first, last, batch_size, device, other_base)
+        encoders: list[Encoder] = [*stages]
+        if resume:
+            encoders[1] = ResumedStage(stages[1], stages[0])
     if exists:
-        return Collection.open(path, stages, candidates, batch_size)
-    return Collection.create(path, stages, candidates, batch_size=batch_size)
+        return Collection.open(path, encoders, candidates, batch_size)
+    return Collection.create(path, encoders, candidates, batch_size=batch_size)
+
+
+def _like(other: Collection, path: Path, batch_size: int) -> Collection:
+    """An empty collection of the same stages and m as another, which is closed."""
+    with other:
+        precision = other.record.precision
+        return Collection.create(path, other.stages, other.m, precision, batch_size)
 
 
 def _stages(

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from cascade import (
     ImageRow,
     ResumedStage,
     Stage,
+    UnreadableImage,
 )
 from cascade.collecting.counting import counted
 from cascade.collecting.record import FILE
@@ -645,21 +647,39 @@ def test_a_checkpoint_that_has_changed_is_refused(clip_directory, tmp_path):
         again.search("a red disc", 1)
 
 
-def test_a_stage_that_resumes_goes_on_from_states_or_from_the_file(full, pictures, tmp_path):
+def test_a_stage_that_resumes_goes_on_from_stored_states_or_from_the_file(full, pictures, tmp_path):
     first = exit_of(full)
-    resumed = ResumedStage(full, first)
+    stages = [first, ResumedStage(full, first)]
     images = [(ImageRow(f"{at}", f"{at}"), picture) for at, picture in enumerate(pictures)]
 
     def opener(row):
         return pictures[int(row.uri)]
 
-    with Collection.create(tmp_path / "c", [first, resumed], [3], opener=opener) as collection:
+    def gone(row):
+        raise UnreadableImage(f"{row.key} was opened again")
+
+    with Collection.in_memory(stages, [3], opener=opener) as undisturbed:
+        undisturbed.add(images)
+        found = undisturbed.search("a red disc", 4)
+    with Collection.create(tmp_path / "c", stages, [3], opener=gone) as collection:
         collection.add(images)
-        states = collection._view.cascade.state_bytes
-        assert states > 0
-        found = collection.search("a red disc", 4)
-        assert collection._view.cascade.state_bytes < states
-    with Collection.open(tmp_path / "c", [first, resumed], opener=opener) as again:
+        tokens = stages[1].encode_first(pictures[:1])[1]
+        status = collection.status()
+        assert (status.states, status.state_bytes) == (5, 16 + tokens.bytes_per_image)
+        assert collection.cascade.state_bytes == 0  # in memory
+    with Collection.open(tmp_path / "c", stages, opener=gone) as again:
         assert again.search("a red disc", 4) == found
-        assert again.refine() == 2
-        assert again.status().encoded == (5, 5)
+        again.flush()
+        assert again.status().encoded == (5, 3)
+        again.compact(keep_seconds=0)
+        assert again.status().states == 2  # the others need them no longer
+        again.remove([found[-1].key])  # which only the first stage has ranked
+        again.compact(keep_seconds=0)
+        assert again.status().states == 1
+        [left] = set("01234") - {hit.key for hit in found}
+        again._store.release_states(np.asarray([again.id_of(left)]))
+        assert again.refine() == 0
+        assert again.skipped == {left: f"cannot read an image: {left} was opened again"}
+    with Collection.open(tmp_path / "c", stages, opener=opener) as again:
+        assert again.refine() == 1
+        assert again.search("a red disc", 3) == found[:3]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from cascade import Collection
+from cascade.collecting.record import Record
 from cascade.index import IndexOptions
 from cascade.index import main as index_main
 from cascade.refine import RefineOptions
@@ -21,6 +23,7 @@ from cascade.search import main as search_main
 from cascade.status import StatusOptions
 from cascade.status import main as status_main
 from cascade.terminal.command import run_command
+from pruning_mechanism import Reduction, load, reduce
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.conftest import SENTENCE, tiny_clip, tiny_processor
 from tests.fresh import Process
@@ -171,6 +174,8 @@ def test_indexing_goes_on_to_refine_up_to_a_share(ran, indexed, photos, monkeypa
         (["-", "--prune"], "a list doesn't say what is gone"),
         ([".", "--into", "new.cascade"], "new.cascade isn't there yet: name the checkpoints"),
         ([".", "--first", "x"], "--first needs --last"),
+        ([".", "--last", "x", "--resume"], "--resume needs --first"),
+        ([".", "--ray-cpus", "2"], "--ray-cpus has no effect with no --ray"),
         ([".", "--into", "new.cascade", "--last", "nowhere/at all"], "nowhere/at all"),
     ],
 )
@@ -192,6 +197,50 @@ def test_other_stages_are_refused_with_both_names(ran, indexed, photos, clip_dir
     status, _, err = ran("index", photos, "--into", indexed, *line)
     assert status == 2
     assert str(clip_directory) in err
+
+
+def test_parts_that_were_indexed_apart_are_joined(ran, indexed, photos, tmp_path):
+    ran("search", indexed, "a red disc")
+    painted(tmp_path / "more" / "9.png")
+    stages = [stage.checkpoint for stage in Record.read(indexed).stages]
+    part, whole = tmp_path / "part.cascade", tmp_path / "whole.cascade"
+    line = ["--first", stages[0], "--last", stages[1], "--m", 3]
+    ran("index", tmp_path / "more", "--into", part, *line)
+    status, out, err = ran("index", indexed, part, "--into", whole)
+    assert status == 0, err
+    assert f"joined {indexed}: 8 new, 0 changed, 0 unchanged" in out
+    assert f"wrote {whole}: 9 photos can be searched" in out
+    with Collection.open(whole) as joined, Collection.open(indexed) as before:
+        assert joined.status().encoded == (9, before.status().encoded[1])
+        assert joined.m == (3,)
+    assert Record.read(whole).stages == Record.read(indexed).stages
+    _, out, _ = ran("index", part, "--into", whole)
+    assert "0 new, 0 changed, 1 unchanged" in out
+
+
+def test_the_last_stage_goes_on_from_the_first_in_a_later_process(
+    ran, photos, tmp_path, clip_directory
+):
+    early, into = tmp_path / "early", tmp_path / "c.cascade"
+    reduce(load(clip_directory), Reduction(layers=1)).save_pretrained(early)
+    tiny_processor().save_pretrained(early)
+    status, _, said = ran(
+        "index", photos, "--into", into, "--first", early, "--last", clip_directory, "--resume"
+    )
+    assert status == 0, said
+    _, out, _ = ran("status", into)
+    assert re.search(r"states to go on from: 8 photos, \d+ bytes each", out)
+    shutil.rmtree(photos)
+    _, out, _ = ran("search", into, "a red disc", "--json", "-k", 8)
+    assert [line["stage"] for line in lines_of(out)] == [1] * 8
+    status, _, err = ran("index", tmp_path, "--into", into, "--resume")
+    assert status == 0, err
+
+
+def test_resuming_is_no_wish_that_is_dropped_silently(ran, indexed, photos):
+    status, _, err = ran("index", photos, "--into", indexed, "--resume")
+    assert status == 2
+    assert f"--resume has no effect with {indexed}" in err
 
 
 # -- search

@@ -50,6 +50,7 @@ def test_what_is_joined_lasts_and_a_second_time_changes_nothing(tmp_path):
         with on_disk(tmp_path / "whole", [Known(0), Known(1)], [4]) as whole:
             assert join(whole, part).added == 9
             assert join(whole, part).unchanged == 9
+            part.flush()
             encoded = part.status().encoded
     stages = [Known(0), Known(1)]
     with Collection.open(tmp_path / "whole", stages, opener=number_of) as whole:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade import Collection, ResumedStage, Stage
+from cascade import Collection, ResumedStage, Stage, States
 from cascade.machines.worker import Job, Worker, probes_of
 from cascade.photos.changes import Change, Kind
 from cascade.photos.finding import Photos
@@ -73,11 +73,11 @@ def test_states_come_along_where_a_stage_resumes_from_the_first(places, stages):
     with Collection.in_memory([first, resumed], m=[3]) as collection:
         additions = answered(Job.of(collection, 32, "cpu", 1), changes)
         collection.add(additions)
-        states = collection.cascade.catalogue.states
-        assert len(states) == 5
+        assert collection.status().states == 5
+        held = collection.cascade.catalogue.states.found([0, 1, 2])
         sources = [change.row.uri.removeprefix("file://") for change in changes]
         _, expected = resumed.encode_first(sources[:3])
-        assert torch.equal(states.at([0, 1, 2]).hidden, expected.hidden)
+        assert torch.equal(States.joined([held[at] for at in range(3)]).hidden, expected.hidden)
 
 
 def test_an_embedding_that_was_made_elsewhere_is_checked(places, stages):

@@ -202,6 +202,29 @@ def test_compaction_sweeps_embeddings_whose_rows_are_gone_and_keeps_the_rest(sto
     assert store.later(1, 0).vectors[:, 0].tolist() == [0, 3, 4, 5]
 
 
+def test_states_come_back_by_id_until_they_are_released_or_their_rows_are_gone(store):
+    ids = put(store, "a", "b", "c", "d")
+    kept = np.random.default_rng(0).integers(0, 256, (3, 50), np.uint8)
+    assert store.kept_states() == (0, 0)
+    assert store.states(ids)[0].tolist() == []
+    with store.writing():
+        store.keep_states(ids[:2], kept[:2])
+        store.keep_states(ids[2:3], kept[2:])
+    assert store.kept_states() == (3, 50)
+    found, states = store.states(ids[[3, 2, 0]])
+    by_id = dict(zip(found.tolist(), states.tolist(), strict=True))
+    assert by_id == {ids[0]: kept[0].tolist(), ids[2]: kept[2].tolist()}
+    assert store.states(ids[:0])[0].tolist() == []
+    store.release_states(ids[[0, 3]])
+    assert sorted(store.states(ids)[0].tolist()) == ids[1:3].tolist()
+    with store.writing():
+        store.remove([ids[1]])
+    store.compact(keep_seconds=0)
+    assert store.states(ids)[0].tolist() == [ids[2]]
+    assert store.states(ids)[1].tolist() == [kept[2].tolist()]
+    assert store.kept_states() == (1, 50)
+
+
 def test_whoever_reads_while_old_versions_are_removed_reads_all(store):
     ids = put(store, *(f"{number}" for number in range(500)))
     with store.writing():
