@@ -20,7 +20,7 @@ from typing import TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor
 
-from cascade.calibrated.calibration import Calibration, Candidates, refused
+from cascade.calibrated.calibration import Calibration, Candidates, needed
 from cascade.calibrated.margins import Values
 from cascade.calibrated.rating import Rated
 from cascade.cost import checked_m, return_fractions
@@ -117,7 +117,7 @@ class Cascade:
         self.calibration = calibration
         self.auto = m == "auto"
         if m == "auto":
-            m = [_needed(calibration, self._names).depth]
+            m = [needed(calibration, self._names).depth]
         if m is None:
             m = [50] if len(stages) == 2 else []
         self.m = checked_m(m, len(stages))
@@ -354,8 +354,10 @@ class Cascade:
             Positions in the catalogue, int64 [c] for each query: its candidates, best first.
 
         Raises:
-            ValueError: as of `search_embeddings`.
+            ValueError: as of `search_embeddings`, or there is only one stage.
         """
+        if len(self.stages) == 1:
+            raise ValueError("a single stage hands no candidates on")
         contents = self._catalogue.contents
         m = self._checked(contents, k, m)
         if not len(contents):
@@ -480,7 +482,7 @@ class Cascade:
         if m != "auto":
             return checked_m(m, len(self.stages))
         if len(contents):
-            refused(self.calibration, self._names, len(contents), k)
+            needed(self.calibration, self._names, len(contents), k)
         return m
 
     def _usable(self, contents: Contents, k: int, m: Candidates) -> Calibration | None:
@@ -529,16 +531,6 @@ class _Start:
     ranking: Ranking
     limits: _Limits
     rated: Rated | None
-
-
-def _needed(calibration: Calibration | None, names: Sequence[str]) -> Calibration:
-    """The calibration of a cascade whose m is "auto".
-
-    Raises:
-        ValueError: there is none, or one of other stages.
-    """
-    refused(calibration, names, 1 if calibration is None else calibration.images, 1)
-    return cast(Calibration, calibration)
 
 
 def _each(chances: Values | None, queries: int) -> list[Iterable[float | None]]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from cascade.calibrated.calibration import Calibration, Candidates, refused
+from cascade.calibrated.calibration import Calibration, Candidates, needed
 from cascade.cascade import Cascade, Hit
 from cascade.collecting.adding import Adding
 from cascade.collecting.counting import Status
@@ -271,7 +271,7 @@ class Collection:
         """
         m = Cascade(self.stages, m).m
         if calibration is not None:
-            refused(calibration, [stage.name for stage in self.stages], calibration.images, 1)
+            needed(calibration, [stage.name for stage in self.stages])
         self.flush()
         with self._store.writing(), self._lock:
             learnt = calibration or self._record.calibration

@@ -107,18 +107,30 @@ class Calibration:
         return None
 
 
-def refused(calibration: Calibration | None, stages: Sequence[str], images: int, k: int) -> None:
-    """Refuse to choose m for each query where that can't be done.
+def needed(
+    calibration: Calibration | None,
+    stages: Sequence[str],
+    images: int | None = None,
+    k: int = 1,
+) -> Calibration:
+    """The calibration, if m can be chosen for each query by it.
+
+    Args:
+        calibration: what there is.
+        stages: the names of those that are searched with.
+        images: of the collection; None: not known yet.
+        k: results of a query.
 
     Raises:
-        ValueError: there is no calibration, it belongs to something else, or to a smaller k.
+        ValueError: there is none, it belongs to something else, or to a smaller k.
     """
     if calibration is None:
         raise ValueError(f'm="auto" needs a calibration: make one with {CALIBRATE}')
-    if why := calibration.unfit(stages, images):
+    if why := calibration.unfit(stages, calibration.images if images is None else images):
         raise ValueError(f'm="auto" can\'t use the calibration: {why}. Again: {CALIBRATE}')
     if k > calibration.k:
         raise ValueError(
             f'm="auto" was calibrated for k = {calibration.k}, not for {k}: ask for fewer, or '
             f"{CALIBRATE} --k {k}"
         )
+    return calibration

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cascade.calibrated.calibration import Calibration, Membership
+from cascade.searching.catalogue import Contents
 from cascade.searching.ranking import scores_of
 
 Values = npt.NDArray[np.float64]
@@ -45,21 +46,23 @@ class Margins:
         return cls(best, spread, chances)
 
 
-def spread_over(embeddings: Tensor, there: Tensor, queries: Tensor) -> Values:
+def spread_over(contents: Contents, queries: Tensor) -> Values:
     """Standard deviation of each query's scores over a collection, float64 [b].
 
     Over 256 images that are evenly spaced in it, or all if there are no more: the same images for
     all queries, and exact scores, so that it depends on nothing else.
 
     Args:
-        embeddings: float32 [n, d], by position.
-        there: int64 [c], ascending: the positions of the images that can be found, at least one.
+        contents: of the collection, at least one image.
         queries: float32 [b, d].
     """
-    count = min(_SPREAD_OF, len(there))
-    places = torch.linspace(0, len(there) - 1, count, dtype=torch.float64).long()
-    rows = there[places].expand(len(queries), -1)
-    found: Values = scores_of(embeddings, rows, queries).double().numpy().std(axis=1)
+    count = len(contents)
+    places = torch.linspace(0, count - 1, min(_SPREAD_OF, count), dtype=torch.float64).long()
+    if contents.gone:
+        there = torch.arange(contents.rows.count)
+        places = there[~torch.isin(there, torch.tensor(list(contents.gone)))][places]
+    rows = places.expand(len(queries), -1)
+    found: Values = scores_of(contents.rows.embeddings, rows, queries).double().numpy().std(axis=1)
     return np.maximum(found, _LEAST_SPREAD)
 
 

@@ -34,12 +34,8 @@ class Rated:
         cls, calibration: Calibration, contents: Contents, ranking: Ranking, queries: Tensor
     ) -> "Rated":
         """Rate the first stage's ranking [b, c] of queries [b, d]."""
-        there = torch.arange(contents.rows.count)
-        if len(contents.hidden):
-            there = there[~torch.isin(there, contents.hidden)]
-        spread = spread_over(contents.rows.embeddings, there, queries)
-        margins = Margins.of(ranking.scores, spread, calibration)
-        return cls(calibration, ranking, margins, ranking.scores.shape[1] >= len(there))
+        margins = Margins.of(ranking.scores, spread_over(contents, queries), calibration)
+        return cls(calibration, ranking, margins, ranking.scores.shape[1] >= len(contents))
 
     def candidates(self) -> Tensor:
         """How many candidates each query needs, int64 [b]."""

@@ -38,7 +38,8 @@ class Streams:
         """Streams of one length, counted at equal steps of its logarithm."""
         largest = len(drawn[0])
         points = 1 + round(_POINTS_A_DECADE * np.log10(largest))
-        return cls(drawn, tuple(np.unique(np.geomspace(1, largest, points).round().astype(int))))
+        steps = np.geomspace(1, largest, points).round().astype(int)
+        return cls(drawn, tuple(np.unique(steps).tolist()))
 
     @classmethod
     def of(cls, texts: int, queries: int, exponent: float, streams: int, seed: int) -> "Streams":

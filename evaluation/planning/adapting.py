@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cascade.calibrated.margins import Counts, candidates, membership
+from cascade.calibrated.margins import Counts, candidates, membership, spread_over
 from cascade.measuring.finding import NEVER, Found
 from cascade.searching.ranking import NOTHING
 from evaluation.planning.asking import Asked
-from evaluation.planning.calibrating import Learnt, rank_first, spread_of
+from evaluation.planning.calibrating import Learnt, rank_first
 from evaluation.planning.sample import Sample
 
 LEVELS = 1000
@@ -38,7 +38,8 @@ class Levels:
         """Those of some queries."""
         first = rank_first(sample, asked, learnt.depth)
         scores = first.scores.double().numpy()
-        chances = membership(scores, spread_of(sample, asked), k, learnt.membership)
+        spread = spread_over(sample.contents, asked.embeddings[0])
+        chances = membership(scores, spread, k, learnt.membership)
         shares = [level / LEVELS for level in range(1, LEVELS + 1)]
         needed = [candidates(chances, share, k) for share in shares]
         return cls(np.stack(needed, axis=1), first.positions)

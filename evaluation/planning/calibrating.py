@@ -71,7 +71,7 @@ def learn(sample: Sample, asked: Asked, k: int, largest: int) -> Learnt:
         ValueError: there are fewer than k images.
     """
     first = rank_first(sample, asked, largest)
-    spread = spread_of(sample, asked)
+    spread = spread_over(sample.contents, asked.embeddings[0])
     share = len(sample.positions) / sample.images
     wanted = results_of_sample(k, len(sample.positions), sample.images)
     known = _slots(sample, first)
@@ -94,13 +94,6 @@ def rank_first(sample: Sample, asked: Asked, largest: int) -> Ranking:
     return first_ranking(
         contents.rows.embeddings, asked.embeddings[0], largest, contents.hidden, asked.own
     )
-
-
-def spread_of(sample: Sample, asked: Asked) -> Values:
-    """Standard deviation of each query's scores over the collection [n]."""
-    contents = sample.contents
-    there = [at for at in range(contents.rows.count) if at not in contents.gone]
-    return spread_over(contents.rows.embeddings, torch.tensor(there), asked.embeddings[0])
 
 
 def fitted(terms: Values, inside: Flags) -> list[float]:
