@@ -106,14 +106,25 @@ def run(folder, hundred, tmp_path, monkeypatch, capsys):
     return ran
 
 
+CELLS = {
+    (family, rule): cells[family]
+    for rule, cells in VISION.items()
+    for family in FAMILIES
+    if (family, rule) not in CHECKED_ELSEWHERE
+}
+
+
+def few() -> list[tuple[str, str]]:
+    """What is refused, and each rule on one family, on each family every fourth rule."""
+    works = {rule: [pair for pair in CELLS if pair[1] == rule] for rule in VISION}
+    turns = [pairs[number % len(pairs)] for number, pairs in enumerate(works.values())]
+    return [pair for pair in CELLS if CELLS[pair] == "–" or pair in turns]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", sweep(FAMILIES, ("SigLIP", "AltCLIP")))
-def test_rules_work_on_the_vision_towers_that_the_page_names(family, run):
-    for rule, cells in VISION.items():
-        expected = {"yes": 0, "–": 2}[cells[family]]
-        if (family, rule) in CHECKED_ELSEWHERE:
-            continue
-        assert run(FAMILIES[family], rule) == expected, f"compress.{rule} on {family}"
+@pytest.mark.parametrize(("family", "rule"), sweep(CELLS, few()))
+def test_rules_work_on_the_vision_towers_that_the_page_names(family, rule, run):
+    assert run(FAMILIES[family], rule) == {"yes": 0, "–": 2}[CELLS[family, rule]]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -10,6 +11,7 @@ from commands.parsing import parse
 from compress import joint
 from compress.joint import JointOptions
 from tests.docs.markdown import ROOT, blocks, commands, links
+from tests.lanes import thorough_only
 
 NOTEBOOK = ROOT / "examples" / "search.ipynb"
 PLACES = re.compile(r"/(?:home|root|tmp|work|usr|opt|var|Users)/|[A-Z]:\\")
@@ -50,6 +52,24 @@ def test_the_notebook_names_no_place_on_one_machine():
     assert set(kept().metadata.kernelspec) == {"name", "display_name", "language"}
 
 
+def test_what_the_notebook_shows_comes_out_of_its_cells(tmp_path, monkeypatch, capsys):
+    """All cells one after another, as in a kernel, but in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    names, expected = {"__name__": "__main__"}, outputs(kept())
+    for cell in (cell for cell in kept().cells if cell.cell_type == "code"):
+        exec(compile(cell.source, str(NOTEBOOK), "exec"), names)
+        printed = MEASURED.sub("… s", capsys.readouterr().out)
+        pictures = ["image/png"] * len(plt.get_fignums())
+        plt.close("all")
+        said = expected.pop(0)
+        assert printed == "".join(part for part in said if part != "image/png")
+        assert pictures == [part for part in said if part == "image/png"]
+    assert not expected
+    assert list(tmp_path.iterdir()) == []
+
+
+@thorough_only
 def test_the_notebook_says_the_same_when_it_runs_again(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     again = kept()
