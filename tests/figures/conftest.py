@@ -134,6 +134,13 @@ def write_repair(layer: int, kind: str, error: float) -> dict:
     return {**entry, "damping": 0.01, "problem": None}
 
 
+def both(directory: Path, name: str) -> tuple[bytes, bytes]:
+    """What a picture's two files hold, PNG and SVG; neither says when it was drawn."""
+    png, svg = ((directory / f"{name}.{ending}").read_bytes() for ending in ("png", "svg"))
+    assert b"<dc:date>" not in svg
+    return png, svg
+
+
 @pytest.fixture
 def result(tmp_path) -> Path:
     return write_result(tmp_path / "recover-mac-0.5")
