@@ -21,13 +21,13 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from tests.lanes import mark_slow
+from tests.lanes import examples, mark_slow
 
 if TYPE_CHECKING:  # whoever only hands tests out needs neither of them, and they take seconds
     from transformers import CLIPModel, CLIPProcessor
 
 gc.disable()  # imports leave no garbage; `pytest_collection_finish` enables it
-settings.register_profile("busy machines", deadline=None)
+settings.register_profile("busy machines", deadline=None, max_examples=examples(25, 100))
 settings.load_profile("busy machines")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

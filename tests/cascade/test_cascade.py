@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cascade import Cascade, Hit, Stage, UnreadableImage
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 
 class Table:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from cascade import Cascade, ResumedStage, States, UnreadableImage
 from tests.cascade.conftest import exit_of
 from tests.cascade.test_cascade import Table, by_definition, collections, lines
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)
+unhurried = settings(deadline=None, max_examples=examples(20, 60))
 QUERIES = ["a red disc", "big blue star on the left", "square"]
 
 

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.cost import lifetime_speedup, query_speedup, return_fractions
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 seconds = st.floats(1e-6, 1e3)
 share = st.floats(0, 1)

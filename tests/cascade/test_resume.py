@@ -12,11 +12,12 @@ from pruning_mechanism import Mask, Reduction, TowerError, align, prune, reduce
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.cascade.conftest import LAYERS, exit_of
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import examples
 from tests.pruning_mechanism.conftest import tiny_model
 
 EXACT = {"atol": 1e-5, "rtol": 0}
 HALF = {"atol": 5e-3, "rtol": 0}
-unhurried = settings(deadline=None, max_examples=20)
+unhurried = settings(deadline=None, max_examples=examples(6, 20))
 
 
 @pytest.mark.parametrize("family", ["clip", "metaclip_2", "altclip", "chinese_clip"])

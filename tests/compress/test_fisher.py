@@ -27,6 +27,7 @@ from compress.fisher import (
 from corpora import load_corpus
 from pruning_mechanism import Mask, Shape, Tower, load, sublayers
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import examples
 
 
 def tower(layers, heads, neurons):
@@ -76,7 +77,7 @@ def best_by_brute_force(importance, budget, shape) -> float:
     return kept[cost <= budget].max().item()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(case=small_towers(), constraint=st.floats(0.01, 1))
 def test_the_split_is_the_best_of_all_masks(case, constraint):
     importance, config = case
@@ -87,7 +88,7 @@ def test_the_split_is_the_best_of_all_masks(case, constraint):
     assert kept_importance(importance, mask).item() == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(seed=st.integers(0, 10**6), constraint=st.floats(0.01, 1))
 def test_the_budget_is_kept_and_less_than_a_head_left_over(seed, constraint):
     generator = torch.Generator().manual_seed(seed)
@@ -128,7 +129,7 @@ def form(block, keep):
     return (dropped @ block.double() @ dropped).item()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(seed=st.integers(0, 10**6), units=st.integers(2, 9), share=st.floats(0.1, 0.9))
 def test_rearranging_lowers_the_form_until_no_swap_does(seed, units, share):
     generator = torch.Generator().manual_seed(seed)

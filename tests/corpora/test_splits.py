@@ -3,11 +3,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpora.splits import HELD_OUT, hashed, split_name
+from tests.lanes import examples
 
 keys_of_images = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(16, 50), deadline=None)
 @given(keys_of_images)
 def test_every_image_is_on_exactly_one_side(keys):
     train, validation = hashed(keys, "train"), hashed(keys, "validation")
@@ -15,7 +16,7 @@ def test_every_image_is_on_exactly_one_side(keys):
     assert hashed(keys, "test") == validation
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(16, 50), deadline=None)
 @given(keys_of_images.filter(lambda keys: len(keys) > 1), st.randoms())
 def test_the_order_of_the_list_decides_nothing(keys, random):
     shuffled = random.sample(keys, len(keys))

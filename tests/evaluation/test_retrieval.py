@@ -17,8 +17,9 @@ from evaluation.retrieval import (
     recall,
     recall_of,
 )
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 
 @st.composite

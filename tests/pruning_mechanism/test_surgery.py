@@ -8,7 +8,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from pruning_mechanism import Mask, TowerError, image_embeddings, masked, prune, sublayers
 from tests.conftest import tiny_clip
-from tests.lanes import sweep
+from tests.lanes import examples, sweep
 from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
 
 PIXELS = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -19,7 +19,7 @@ def embeddings(model, pixels=PIXELS):
         return image_embeddings(model, pixels)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10, 30), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_pruned_answers_as_the_masked_dense_tower(seed):
     model, mask = tiny_clip(seed), random_mask(seed)
@@ -28,7 +28,7 @@ def test_pruned_answers_as_the_masked_dense_tower(seed):
     torch.testing.assert_close(embeddings(prune(model, mask)), expected, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10, 30), deadline=None)
 @given(seed=st.integers(0, 10**6), only=st.sampled_from(["qk_dims", "value_dims"]))
 def test_head_dimensions_of_one_kind_alone_may_go(seed, only):
     model, slim = tiny_clip(seed), random_slim_mask(seed)

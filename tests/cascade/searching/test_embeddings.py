@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.searching.embeddings import EmbeddingStore
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 
 @unhurried

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade.searching.ranking import NOTHING, rank_all, rank_candidates, scores_of
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 score = st.sampled_from([0.0, -0.0, 1.5, -1.5, 1e-38, -3e38, float("inf"), -float("inf")])
 scores = st.lists(st.one_of(score, st.just(float("nan"))), min_size=1, max_size=12)

@@ -19,6 +19,7 @@ from compress.budgets.prices import Prices
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
 from pruning_mechanism import Shape
+from tests.lanes import examples
 
 CONFIG = CLIPVisionConfig(
     hidden_size=16,
@@ -43,7 +44,7 @@ def tables(draw):
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33, 100), deadline=None)
 @given(choices=tables(), budget=st.integers(0, 40))
 def test_the_dynamic_programme_is_brute_force(choices, budget):
     totals = {
@@ -76,7 +77,7 @@ def curves(weights=(1.0, 1.0, 1.0)):
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13, 40), deadline=None)
 @given(constraint=st.floats(0.01, 1))
 def test_the_budget_is_kept(constraint):
     budget = Shape.of(CONFIG).encoder_macs * constraint * (1 + 1e-9)

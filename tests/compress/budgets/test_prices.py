@@ -12,6 +12,7 @@ from compress.budgets.settings import Setting
 from compress.calibrating.importance import Importance
 from compress.errors import UserError
 from pruning_mechanism import Mask
+from tests.lanes import examples
 from tests.pruning_mechanism.costs.test_latency import made_table
 
 CONFIG = CLIPVisionConfig(
@@ -106,7 +107,7 @@ def test_in_seconds_the_dense_tower_costs_just_about_its_budget():
     assert prices.budget <= dense <= prices.budget + 2 * 3 + 1  # each sublayer is rounded up
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(10, 30))
 @given(seed=st.integers(0, 10**6))
 def test_in_seconds_a_mask_costs_what_the_table_predicts(seed):
     mask, prices = random_mask(seed), Prices.in_seconds(CONFIG, TABLE, 0.5)
@@ -143,7 +144,7 @@ def importance(seed: int) -> Importance:
     return Importance(heads, neurons)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13, 40))
 @given(constraint=st.floats(LEAST + 0.002, 1), round_to=st.sampled_from([1, 8, 64]))
 def test_under_a_latency_constraint_the_predicted_share_keeps_it(constraint, round_to):
     prices = Prices.in_seconds(CONFIG, TABLE, constraint)

@@ -14,6 +14,7 @@ from compress.solving.repair import reconstruct, rescale
 from pruning_mechanism import Tower
 from tests.compress.solving.test_repair import Images
 from tests.conftest import tiny_clip
+from tests.lanes import examples
 
 
 def features_and_targets(seed: int = 0, images: int = 5, tokens: int = 7):
@@ -59,7 +60,7 @@ def test_moments_of_two_sets_add_up_to_those_of_both(bias):
     assert both.xx.dtype == torch.float64
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(6, 20))
 @given(seed=st.integers(0, 10**6), bias=st.booleans())
 def test_the_error_of_a_weight_is_what_it_leaves_of_the_weighted_targets(seed, bias):
     x, t = features_and_targets(seed)
@@ -88,7 +89,7 @@ def test_what_is_not_finite_is_neither_finite_nor_without_error():
         solve_damped(moments.xx, moments.xt, torch.ones(5, 3, dtype=torch.float64), 0.1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(10, 30))
 @given(seed=st.integers(0, 10**6), damping=st.floats(1e-4, 1))
 def test_a_solution_without_bias_is_ridge_regression_on_the_weighted_rows(seed, damping):
     x, t = features_and_targets(seed)
@@ -107,7 +108,7 @@ def test_a_solution_without_bias_is_ridge_regression_on_the_weighted_rows(seed, 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(13, 40))
 @given(seed=st.integers(0, 10**6), units=st.integers(1, 6), width=st.integers(1, 3))
 def test_on_its_own_tokens_reconstruct_beats_rescale_beats_none(seed, units, width):
     generator = torch.Generator().manual_seed(seed)

@@ -8,6 +8,7 @@ from compress.solving import eliminate as elimination
 from compress.solving.eliminate import eliminate, eliminate_units
 from pruning_mechanism import sublayers
 from tests.conftest import tiny_clip
+from tests.lanes import examples
 
 
 def case(seed: int, inputs: int, outputs: int = 5, tokens: int = 60):
@@ -30,7 +31,7 @@ def inputs_of(units, width):
     return [unit * width + each for unit in units for each in range(width)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13, 40), deadline=None)
 @given(seed=st.integers(0, 10**6), units=st.integers(1, 6), width=st.integers(1, 4))
 def test_the_running_error_is_that_of_a_fresh_solve_with_the_units_left(seed, units, width):
     x, weight = case(seed, units * width)
@@ -41,7 +42,7 @@ def test_the_running_error_is_that_of_a_fresh_solve_with_the_units_left(seed, un
         assert error == pytest.approx(lost(x, weight, keep), rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13, 40), deadline=None)
 @given(seed=st.integers(0, 10**6), units=st.integers(2, 6), width=st.integers(1, 3))
 def test_each_step_removes_the_unit_whose_loss_costs_least(seed, units, width):
     x, weight = case(seed, units * width)

@@ -12,6 +12,7 @@ from compress.errors import UserError
 from compress.solving.repair import reconstruct, repair_tower, rescale
 from pruning_mechanism import Mask, Tower, image_embeddings, prune, sublayers
 from tests.conftest import tiny_clip
+from tests.lanes import examples
 
 
 class Images:
@@ -43,7 +44,7 @@ def halves(x, t) -> Moments:
     return first + second
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10, 30), deadline=None)
 @given(seed=st.integers(0, 10**6), units=st.integers(1, 5), width=st.integers(1, 3))
 def test_rescale_is_the_least_squares_solution_with_a_row_for_each_token_and_output(
     seed, units, width
@@ -65,7 +66,7 @@ def test_rescale_is_the_least_squares_solution_with_a_row_for_each_token_and_out
     assert torch.equal(found[-1], bias)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10, 30), deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     units=st.integers(1, 4),
@@ -110,7 +111,7 @@ def drop_some(model, seed: int) -> Mask:
 
 
 @pytest.mark.parametrize("kind", ["rescale", "reconstruct"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(4, 10), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_on_calibration_data_no_sublayer_is_left_with_more_error(kind, seed):
     model = tiny_clip(seed)
@@ -226,7 +227,7 @@ def test_the_projection_is_solved_last_for_the_dense_embeddings():
     assert last.error_after == pytest.approx(left.item(), rel=1e-3)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(4, 10))
 @given(seed=st.integers(0, 10**6))
 def test_the_solved_projection_takes_no_embedding_further_away_on_calibration_data(seed):
     model, images = tiny_clip(seed), Images(32, seed)

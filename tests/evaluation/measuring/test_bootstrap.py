@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.measuring.values import Interval
+from tests.lanes import examples
 
-unhurried = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=examples(20, 60))  # a busy machine is no failure
 
 
 def five_captions(images):
