@@ -281,7 +281,7 @@ def test_every_number_has_bounds_that_are_checked_before_the_work(name, option, 
     flag = f"--{option.replace('_', '-')}"
     handed_on = name.startswith("evaluation") and several
     others = {"hessian_samples": "1"} | ({"m": "9"} if handed_on else {})
-    for value in (BEYOND.get(option, others.get(option, "-1")), "-1"):
+    for value in {BEYOND.get(option, others.get(option, "-1")), "-1"}:
         line = f"{flag} 1 {value}" if several and option != "mask" else f"{flag} {value}"
         with pytest.raises(UsageError, match=f"^{flag} must be "):
             of(name, line)

@@ -8,6 +8,7 @@ coordinates would.
 
 import copy
 from dataclasses import replace
+from itertools import cycle, product
 
 import numpy as np
 import pytest
@@ -43,11 +44,15 @@ from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import CONTEXT, END, WORDS, tiny_model
 
 KINDS = ("vision", "text")
-every_change = pytest.mark.parametrize("change", CHANGES)
-some_changes = pytest.mark.parametrize(
-    "change", sweep(CHANGES, ("scaled_values", "recombined_heads"))
-)
 every_kind = pytest.mark.parametrize("kind", KINDS)
+some_of_each = pytest.mark.parametrize(
+    ("change", "kind"),
+    sweep(product(CHANGES, KINDS), [("recombined_heads", "vision"), ("scaled_values", "text")]),
+)
+each_once = pytest.mark.parametrize(
+    ("change", "kind"),
+    sweep(product(CHANGES, KINDS), list(zip(CHANGES, cycle(KINDS), strict=False))),
+)
 
 
 def sample(count: int, seed: int, batch_size: int = 8) -> Calibration:
@@ -134,8 +139,7 @@ def some(tower: Tower) -> Mask:
     return Mask(half(dense.heads), half(dense.neurons))
 
 
-@every_kind
-@every_change
+@each_once
 def test_the_changed_tower_computes_the_same(change, kind):
     first, second = pair(change, kind)
     assert embedding_loss(first, second, UNSEEN) < 1e-12
@@ -154,8 +158,7 @@ def test_where_constants_are_moved_the_tower_is_the_same_and_afterwards_itself(k
     assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
 
 
-@every_kind
-@some_changes
+@some_of_each
 @pytest.mark.parametrize("repair", ["rescale", "reconstruct"])
 def test_repair_is_the_same(change, kind, repair):
     losses, errors = [], []
@@ -172,8 +175,7 @@ def test_repair_is_the_same(change, kind, repair):
     assert errors[1] == pytest.approx(errors[0], rel=1e-5)
 
 
-@every_kind
-@every_change
+@each_once
 def test_token_weights_are_the_same(change, kind):
     first, second = (token_weights(each, IMAGES) for each in pair(change, kind))
     for one, other in zip(first, second, strict=True):
@@ -181,8 +183,7 @@ def test_token_weights_are_the_same(change, kind):
         assert other.others == pytest.approx(one.others, rel=1e-5)
 
 
-@every_kind
-@some_changes
+@some_of_each
 def test_recoverable_importance_and_its_curves_are_the_same(change, kind):
     towers, found = pair(change, kind), []
     weights = token_weights(towers[0], IMAGES)
@@ -201,8 +202,7 @@ def test_recoverable_importance_and_its_curves_are_the_same(change, kind):
         assert another.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-9)
 
 
-@every_kind
-@some_changes
+@some_of_each
 @pytest.mark.parametrize("objective", ["contrastive", "embedding"])
 def test_fisher_information_is_the_same(change, kind, objective):
     towers = pair(change, kind)
@@ -221,16 +221,14 @@ def test_fisher_information_is_the_same(change, kind, objective):
     assert masks[1] == changed_mask(masks[0], change, towers[0])
 
 
-@every_kind
-@some_changes
+@some_of_each
 def test_sensitivity_is_the_same(change, kind):
     towers = pair(change, kind)
     found = [sensitivity.scores(each.model, IMAGES, tower=kind) for each in towers]
     expect_same_scores(*found, change, towers[0])
 
 
-@every_kind
-@some_changes
+@some_of_each
 def test_head_dimensions_and_their_curves_are_the_same(change, kind):
     towers, found = pair(change, kind), []
     weights = token_weights(towers[0], IMAGES)
@@ -260,7 +258,7 @@ def test_joint_finds_the_same(change, monkeypatch):
     merged = {} if change in KEYS else {"constant": (0.25, 0.5), "decreasing": (0.3,)}
     monkeypatch.setattr(combinations, "MERGED", merged)
     samples = {"search_samples": 48, "score_samples": 48, "curve_samples": 16}
-    options = Thoroughness(exits=(2, 3), tries=2, **samples)
+    options = Thoroughness(exits=tuple(sweep((2, 3), (2,))), tries=2, **samples)
     tried, towers = [], pair(change, "vision")
     for tower in towers:
         model = tower.model

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress import flip, joint
+from compress.budgets import token_prices
 from compress.budgets.token_prices import MacPrices, SecondPrices
 from compress.choices import Thoroughness
 from compress.command import run_command
@@ -20,6 +21,7 @@ from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.costs.latency import Conditions, LatencyTable
+from pruning_mechanism.costs.latency_measurement import measure
 from pruning_mechanism.encoding import image_embeddings
 from tests.compress.same_function import CHANGES
 from tests.compress.solving.test_alignment import calibration
@@ -45,7 +47,9 @@ def command(clip_directory, folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def seconds(least_directory):
-    return SecondPrices.measured(load(least_directory), batch_size=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_prices, "measure", functools.partial(measure, repetitions=1))
+        return SecondPrices.measured(load(least_directory), batch_size=8)
 
 
 @pytest.fixture
@@ -61,7 +65,10 @@ def read(directory, name):
     return json.loads((directory / name).read_text())
 
 
-@pytest.mark.parametrize("structures", ["heads,neurons,head_dims,sublayers", "heads,neurons"])
+EVERYTHING = "heads,neurons,head_dims,sublayers"
+
+
+@pytest.mark.parametrize("structures", sweep([EVERYTHING, "heads,neurons"], [EVERYTHING]))
 def test_one_checkpoint_keeps_the_constraint_and_loses_least_of_what_was_tried(command, structures):
     directory = command("--mac-constraint", "0.3", "--structures", structures)
     model, found = load(directory), read(directory, "compression.json")
@@ -80,7 +87,8 @@ def test_one_checkpoint_keeps_the_constraint_and_loses_least_of_what_was_tried(c
     assert own.heads_per_layer == kept.heads.sum(1).tolist() == chosen["kept"]["heads"]
 
 
-def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(command):
+def test_an_exit_can_be_named_and_several_constraints_share_what_was_measured(command, monkeypatch):
+    monkeypatch.setattr(combinations, "MERGED", {"constant": (0.25,)})
     directory = command("--mac-constraint", "0.2,0.4", "--exits", "2")
     for label, most in (("mac-0.2", 0.2), ("mac-0.4", 0.4)):
         model = load(directory / label)
@@ -107,7 +115,10 @@ def test_what_cannot_be_found_is_refused(command, capsys, tmp_path, flags, said)
     assert not list(tmp_path.iterdir())
 
 
-def test_so_few_seconds_are_refused(command, capsys, tmp_path, least_directory, monkeypatch):
+def test_so_few_seconds_are_refused(
+    command, capsys, tmp_path, least_directory, seconds, monkeypatch
+):
+    monkeypatch.setattr(SecondPrices, "measured", lambda *_: seconds)
     monkeypatch.setattr(combinations, "MERGED", {})
     with pytest.raises(SystemExit) as ending:
         command("--latency-constraint", "0.0001", "--exits", "1", model=least_directory)

@@ -119,12 +119,9 @@ RULES = {
     "taylor": ("baseline", "--importance", "taylor"),
     "hessian": ("baseline", "--importance", "hessian"),
 }
-EVERY_RULE_EVERY_TOWER = (
+SOME_OF_EACH = (
     ("curves", "siglip", "text"),
-    ("embedding", "metaclip_2", "vision"),
-    ("contrastive", "siglip", "vision"),
     ("contrastive", "metaclip_2", "text"),
-    ("heads", "siglip", "text"),
     ("taylor", "metaclip_2", "vision"),
     ("hessian", "siglip", "vision"),
 )
@@ -132,7 +129,7 @@ EVERY_RULE_EVERY_TOWER = (
 
 @pytest.mark.parametrize(
     ("rule", "family", "tower"),
-    sweep(product(RULES, ("siglip", "metaclip_2"), ("vision", "text")), EVERY_RULE_EVERY_TOWER),
+    sweep(product(RULES, ("siglip", "metaclip_2"), ("vision", "text")), SOME_OF_EACH),
 )
 def test_every_rule_works_on_both_towers_of_other_families(
     rule, family, tower, family_directory, folder, tmp_path
@@ -150,7 +147,6 @@ CAPTIONLESS = (
     ("recover", *FAST),
     ("fisher", "--objective", "embedding"),
     ("baseline", "--importance", "magnitude"),
-    ("baseline", "--importance", "random"),
 )
 
 

@@ -79,7 +79,7 @@ def _lost(directory: Path) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("command", sweep(COMMANDS, ("joint", "fisher")))
+@pytest.mark.parametrize("command", sweep(COMMANDS, ("joint",)))
 def test_a_command_makes_what_it_made_before(command, tmp_path, monkeypatch):
     found = compressed(command, tmp_path / "made", monkeypatch)
     written = json.loads(HERE.read_text()) if HERE.exists() else {}

@@ -1,5 +1,6 @@
 """Pixels are those of the processor alone, and no input decides what preparing it costs."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -81,11 +82,15 @@ def test_a_long_picture_that_is_squeezed_is_averaged_first(kind):
     assert (found - expected).abs().mean() < 0.03 * expected.std()
 
 
+@functools.cache
+def large(form: str) -> bytes:
+    return encoded(smooth(1500, 2000), form)
+
+
 @pytest.mark.parametrize("kind", PROCESSORS)
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_large_files_are_decoded_at_a_part_of_their_size(kind, form):
-    image = smooth(1500, 2000)
-    content = encoded(image, form)
+    content = large(form)
     opened = open_image(content, 720)
     assert opened.size == (1000, 750)
     found = pixel_values(PROCESSORS[kind], [content])
@@ -153,7 +158,7 @@ print(peak() - before)
 
 MEGABYTES = {
     "[png((1, 20_000)), png((20_000, 1)), png((3, 50_000)), png((1, 2_000_000)), "
-    "png((2_000_000, 1)), jpeg((6000, 4000)), jpeg((6000, 4000))]": 300,
+    "png((2_000_000, 1)), jpeg((6000, 4000))]": 300,
     "[png((9000, 8000)), png((9000, 8000), 'I;16')]": 1000,
 }
 

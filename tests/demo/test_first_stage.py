@@ -1,20 +1,24 @@
 """The first stage beside the demo checkpoint: its record, and what the two find together."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cascade import Cascade, Stage
+from compress.budgets import token_prices
 from compress.making.checkpoints import find_base
 from compress.making.keys import read_keys
+from compress.searching import combinations
 from corpora.scenes import SEEDS, captions, render, scene
 from demo.first_stage import FirstStageOptions, main, vision_alone
 from evaluation.experiment.first_stages import belongs_to
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, image_embeddings, load, prune, read_record
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism.costs.latency_measurement import measure
 from tests.conftest import tiny_clip
 from tests.docs.markdown import ROOT
 
@@ -85,7 +89,9 @@ def test_the_vision_tower_alone_embeds_images_as_the_whole_model_does():
     assert not hasattr(alone, "text_model")
 
 
-def test_the_command_makes_such_a_stage(clip_directory, folder, tmp_path):
+def test_the_command_makes_such_a_stage(clip_directory, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(combinations, "MERGED", {"constant": (0.25,)})
+    monkeypatch.setattr(token_prices, "measure", partial(measure, repetitions=1))
     made = tmp_path / "first"
     options = FirstStageOptions(
         model=str(clip_directory), corpus="folder", corpus_dir=folder, samples=16,

@@ -125,19 +125,23 @@ def test_a_vision_tower_alone_is_searched_with_another_models_texts(
     assert alone.reference.alone == whole.reference.alone
 
 
-def test_the_report_says_how_many_images_were_really_calibrated_on(
-    clip_directory, folder, tmp_path
-):
+@pytest.fixture(scope="module")
+def first_captions(clip_directory, folder, tmp_path_factory):
+    """More calibration images are asked for than there are."""
+    output = tmp_path_factory.mktemp("captions") / "out"
     flags = ("--samples", 99, "--repair-samples", 50, "--methods", "sensitivity")
-    run(clip_directory, folder, tmp_path / "out", *flags)
-    found = Report.load(tmp_path / "out" / "report.json").calibration
+    run(clip_directory, folder, output, *flags, "--captions", "first")
+    return Report.load(output / "report.json")
+
+
+def test_the_report_says_how_many_images_were_really_calibrated_on(first_captions):
+    found = first_captions.calibration
     assert found == "16 images of folder (train), 16 of them for the repair (reconstruct)"
 
 
-def test_one_caption_an_image_is_a_protocol(clip_directory, folder, tmp_path):
-    run(clip_directory, folder, tmp_path / "out", "--captions", "first", "--methods", "sensitivity")
-    report = Report.load(tmp_path / "out" / "report.json")
-    assert (report.queries, report.captions, len(report.rows)) == (14, "first", 1)
+def test_one_caption_an_image_is_a_protocol(first_captions):
+    found = (first_captions.queries, first_captions.captions, len(first_captions.rows))
+    assert found == (14, "first", 1)
 
 
 def test_an_unreadable_image_is_not_searched_and_named(clip_directory, folder, tmp_path, capsys):
@@ -233,7 +237,8 @@ def test_rules_that_leave_out_tokens_or_layers_are_methods_too(reduced):
     )
 
 
-def test_the_joint_rule_is_a_method_too(clip_directory, folder, tmp_path):
+def test_the_joint_rule_is_a_method_too(clip_directory, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.searching.combinations.MERGED", {"constant": (0.25,)})
     run(clip_directory, folder, tmp_path / "out", "--methods", "joint", "--mac-constraint", 0.5)
     (row,) = Report.load(tmp_path / "out" / "report.json").rows
     assert (row.method, row.constraint) == ("joint", "MAC 0.5")

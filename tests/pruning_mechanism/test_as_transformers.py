@@ -13,6 +13,7 @@ from transformers import CLIPVisionModelWithProjection, pipeline
 from pruning_mechanism import Reduction, image_embeddings, load, load_processor, reduce, save
 from tests.conftest import WORDS, tiny_clip, tiny_processor
 from tests.fresh import python
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import FAMILIES, tiny_inputs, tiny_model
 from tests.pruning_mechanism.test_reduction import PIXELS, SOMETHING, chain, pruned
 
@@ -58,7 +59,7 @@ def assert_same(found, expected):
         assert found == expected
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", sweep(["eager", "sdpa"], ["eager"]))
 @pytest.mark.parametrize("name", NOTHING)
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 @torch.no_grad()

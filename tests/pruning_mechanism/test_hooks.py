@@ -16,12 +16,19 @@ PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 INFERENCE = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 
 
-@pytest.fixture(params=["dense", "pruned"])
-def model(request, tmp_path):
-    """As a user has it: loaded, so that activations are computed in place; widths are odd."""
+@pytest.fixture(scope="module", params=["dense", "pruned"])
+def saved(request, tmp_path_factory):
+    """Where a tower lies; the widths of the pruned one are odd."""
+    place = tmp_path_factory.mktemp(request.param)
     made = tiny_clip() if request.param == "dense" else prune(tiny_clip(), random_mask(3))
-    made.save_pretrained(tmp_path)
-    return load(tmp_path)
+    made.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def model(saved):
+    """As a user has it: loaded, so that activations are computed in place."""
+    return load(saved)
 
 
 @pytest.fixture(params=[10**6, 1], ids=["small batch", "large batch"])

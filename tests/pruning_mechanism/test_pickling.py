@@ -52,12 +52,14 @@ def same(found, expected, pixels=PIXELS):
     assert torch.equal(image_embeddings(found, pixels), image_embeddings(expected, pixels))
 
 
-@pytest.mark.parametrize("way", ROUNDS)
+@pytest.mark.parametrize("way", sweep(ROUNDS, ("oldest pickle", "cloudpickle", "torch")))
 def test_a_chain_of_rules_comes_back_the_same(way):
     same(ROUNDS[way](chain()), chain())
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(
+    "name", sweep(RESULTS, ("pruned", "saliency", "learned", "resolutions", "patch size"))
+)
 def test_every_result_is_pickled(name):
     same(pickle.loads(pickle.dumps(RESULTS[name]())), RESULTS[name](), pixels_of(name))
 

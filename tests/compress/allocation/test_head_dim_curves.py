@@ -1,5 +1,6 @@
 """Sizes of heads: their curves, and what an allocation makes of them."""
 
+import functools
 import itertools
 
 import pytest
@@ -111,9 +112,13 @@ def test_sizes_are_allocated_as_brute_force_does(curves, constraint):
     mask = by_curves(SCORES, curves, Prices.in_macs(CONFIG, constraint))
     assert mask.shape(CONFIG).encoder_macs <= budget
 
+    @functools.cache
+    def lost(number, size):
+        return float(curves[number].at([size])[0])
+
     def loss(layer, sizes):
-        own = [curve for curve in curves if curve.layer == layer]
-        return sum(float(each.at([size])[0]) for each, size in zip(own, sizes, strict=True))
+        own = [number for number, curve in enumerate(curves) if curve.layer == layer]
+        return sum(lost(number, size) for number, size in zip(own, sizes, strict=True))
 
     layers = []  # what one layer may cost and lose: the cost of two layers is the sum
     for layer in range(2):

@@ -24,6 +24,7 @@ from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import measured_widths
 from tests.compress.budgets.test_prices import cost
 from tests.conftest import tiny_clip
+from tests.lanes import sweep
 from tests.pruning_mechanism.costs.test_latency import CONDITIONS
 
 HALF = MacBudget(0.5)
@@ -124,7 +125,10 @@ def record(directory) -> dict:
     return json.loads((directory / "compression.json").read_text())
 
 
-@pytest.mark.parametrize("flags", [("0.3,0.5",), ("0.3", "0.5"), ("0.3, 0.5",)])
+WRITTEN = [("0.3,0.5",), ("0.3", "0.5"), ("0.3, 0.5",)]
+
+
+@pytest.mark.parametrize("flags", sweep(WRITTEN, WRITTEN[:1]))
 def test_several_constraints_are_written_side_by_side(clip_directory, folder, tmp_path, flags):
     flags = ("--allocate", "uniform", "--mac-constraint", *flags)
     run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
@@ -136,14 +140,14 @@ def test_several_constraints_are_written_side_by_side(clip_directory, folder, tm
         assert load(tmp_path / "out" / f"mac-{share}").config.vision_config.num_hidden_layers == 3
 
 
-@pytest.mark.parametrize(
-    ("main", "kind", "flags"),
-    [
-        (fisher.main, fisher.FisherOptions, ()),
-        (fisher.main, fisher.FisherOptions, ("--objective", "embedding")),
-        (baseline.main, baseline.BaselineOptions, ("--importance", "magnitude")),
-    ],
-)
+OTHERS = [
+    (fisher.main, fisher.FisherOptions, ()),
+    (fisher.main, fisher.FisherOptions, ("--objective", "embedding")),
+    (baseline.main, baseline.BaselineOptions, ("--importance", "magnitude")),
+]
+
+
+@pytest.mark.parametrize(("main", "kind", "flags"), sweep(OTHERS, OTHERS[1:]))
 def test_other_rules_allocate_by_curves_too(clip_directory, folder, tmp_path, main, kind, flags):
     flags = (*flags, "--allocate", "curves", "--mac-constraint", 0.5)
     run(main, kind, clip_directory, folder, tmp_path / "out", *flags)

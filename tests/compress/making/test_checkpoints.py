@@ -25,13 +25,20 @@ def checkpoint(directory, seed: int, **vision):
     return directory
 
 
-@pytest.fixture
-def projects(tmp_path, monkeypatch):
-    """Two projects, each with a checkpoint of that name, and a cache that knows neither."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Two projects, each with a checkpoint of that name."""
+    place = tmp_path_factory.mktemp("written")
     for number, name in enumerate(("a", "b")):
-        checkpoint(tmp_path / name / "models" / "clip", number)
-    return tmp_path
+        checkpoint(place / name / "models" / "clip", number)
+    return place
+
+
+@pytest.fixture
+def projects(written, tmp_path, monkeypatch):
+    """The two projects, and a cache that knows neither."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from pruning_mechanism import (
 from pruning_mechanism.checkpoints.checkpoint import stored_dtype
 from tests.compress.solving.test_alignment import calibration
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import sweep
 
 COMMANDS = {
     "flip": (flip.main, flip.FlipOptions),
@@ -76,29 +77,24 @@ def record(directory) -> dict:
     return json.loads((directory / "compression.json").read_text())
 
 
+COMMAND_LINES = (
+    ("flip", ("--mask", "0.5"), "mask 0.5", None),
+    ("flip", ("--mac-constraint", "0.5", "--keep", "saliency"), "MAC 0.5", 0.5),
+    ("merge", ("--r", "3"), "r 3", None),
+    ("merge", ("--mac-constraint", "0.6", "--schedule", "decreasing"), "MAC 0.6", 0.6),
+    ("rank", ("--keep", "0.5", "--after", "1,2"), "keep 0.5", None),
+    ("rank", ("--mac-constraint", "0.6", "--ranker", "learned"), "MAC 0.6", 0.6),
+    ("resolution", ("--resolution", "8"), "resolution 8", None),
+    ("resolution", ("--mac-constraint", "0.6"), "MAC 0.6", 0.6),
+    ("resolution", ("--choose-from", "8,16", "--mac-constraint", "0.6"), "MAC 0.6", 0.6),
+    ("exit", ("--layer", "2"), "layer 2", 2 / 3),
+    ("exit", ("--mac-constraint", "0.5"), "MAC 0.5", 1 / 3),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "constraint", "fraction"),
-    [
-        ("flip", ("--mask", "0.5"), "mask 0.5", None),
-        ("flip", ("--mac-constraint", "0.5", "--keep", "saliency"), "MAC 0.5", 0.5),
-        ("merge", ("--r", "3"), "r 3", None),
-        ("merge", ("--mac-constraint", "0.6", "--schedule", "decreasing"), "MAC 0.6", 0.6),
-        ("rank", ("--keep", "0.5", "--after", "1,2"), "keep 0.5", None),
-        ("rank", ("--mac-constraint", "0.6", "--ranker", "learned"), "MAC 0.6", 0.6),
-        ("resolution", ("--resolution", "8"), "resolution 8", None),
-        (
-            "resolution",
-            (
-                "--mac-constraint",
-                "0.6",
-            ),
-            "MAC 0.6",
-            0.6,
-        ),
-        ("resolution", ("--choose-from", "8,16", "--mac-constraint", "0.6"), "MAC 0.6", 0.6),
-        ("exit", ("--layer", "2"), "layer 2", 2 / 3),
-        ("exit", ("--mac-constraint", "0.5"), "MAC 0.5", 1 / 3),
-    ],
+    sweep(COMMAND_LINES, [line for line in COMMAND_LINES if line[2].startswith("MAC")]),
 )
 def test_a_command_writes_a_checkpoint_within_its_constraint(
     command, name, flags, constraint, fraction

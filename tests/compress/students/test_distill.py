@@ -22,7 +22,7 @@ STUDENT = "timm:test_resnet"
 def line(clip_directory, hundred, place, *flags) -> list[str]:
     given = ["--model", clip_directory, "--corpus", "folder", "--corpus-dir", hundred]
     usual = ["--student", STUDENT, "--image-size", 32, "--weights", "scratch", "--steps", 6]
-    usual += ["--batch-size", 16, "--held-out", 24, "--output", place / "out"]
+    usual += ["--views", 2, "--batch-size", 16, "--held-out", 24, "--output", place / "out"]
     return [str(part) for part in (*given, *usual, "--state", place / "state", *flags)]
 
 
@@ -96,7 +96,7 @@ def test_its_macs_are_those_of_its_products(student):
 
 def test_the_backbone_stays_where_the_head_alone_learns(clip_directory, hundred, tmp_path):
     drawn = new_student(Asked(STUDENT, "scratch", 32), 8).model.state_dict()
-    run(line(clip_directory, hundred, tmp_path, "--train", "head", "--steps", 4))
+    run(line(clip_directory, hundred, tmp_path, "--train", "head", "--steps", 2))
     after = load_file(tmp_path / "out" / "model.safetensors")
     for name, tensor in after.items():
         settled = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
@@ -117,7 +117,7 @@ def test_the_backbone_stays_where_the_head_alone_learns(clip_directory, hundred,
     ids=["captions", "affinity", "sigmoid"],
 )
 def test_all_that_it_may_learn_by_goes_together(flags, clip_directory, hundred, tmp_path):
-    run(line(clip_directory, hundred, tmp_path, "--steps", 4, *flags))
+    run(line(clip_directory, hundred, tmp_path, "--steps", 2, *flags))
     assert not list((tmp_path / "state").iterdir())
     loaded = load(tmp_path / "out")
     assert loaded.config.sigmoid_attention == ("sigmoid" in flags)

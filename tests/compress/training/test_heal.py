@@ -238,7 +238,7 @@ def test_without_accelerate_it_says_what_to_install(clip_directory, damaged, hun
 
 def test_two_processes_train_together(clip_directory, damaged, hundred, tmp_path):
     """Half of each batch in either: the weights are those of one process, but for rounding."""
-    flags = ("--align", "none", "--target", clip_directory, "--steps", 8, "--learning-rate", 0.005)
+    flags = ("--align", "none", "--target", clip_directory, "--steps", 4, "--learning-rate", 0.005)
     run(healing(damaged, hundred, tmp_path / "alone", *flags))
     given = healing(damaged, hundred, tmp_path, *flags)
     with socket.socket() as free:

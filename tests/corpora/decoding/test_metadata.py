@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, PngImagePlugin, features
 from corpora import drop_unreadable, open_image
 from corpora.decoding.orientation import in_exif, in_xmp, orientation
 from corpora.readers.rows import FEATURES
-from tests.lanes import sweep
+from tests.lanes import examples, sweep
 
 FORMS = {
     "JPEG": {"quality": 95},
@@ -83,13 +83,13 @@ def stored(form) -> np.ndarray:
 @pytest.mark.parametrize("tag", sweep(TAGS, ["Make", "Exif IFD", "thumbnail"]))
 def test_a_broken_entry_beside_the_orientation_costs_nothing(form, tag):
     upright = np.rot90(stored(form), -1)
-    for kind in (0, 1, 2, 3, 5, 6, 9, 10, 11, 12, 13, 65535):
+    for kind in sweep((0, 1, 2, 3, 5, 6, 9, 10, 11, 12, 13, 65535), (0, 2, 3, 5, 12, 65535)):
         for count, value in ((1, b"\xff" * 4), (3, b"\x1a\0\0\0"), (2**31, b"\xff" * 4)):
             block = exif(TURNED, entry(TAGS[tag], kind, count, value))
             assert np.array_equal(everywhere(encoded(form, exif=block)), upright), (kind, count)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(40, 150))
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=20),

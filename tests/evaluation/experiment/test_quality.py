@@ -21,11 +21,11 @@ UNDER_A_LIMIT = """
 import resource, sys, torch
 from evaluation.experiment.quality import answers_alone
 torch.set_num_threads(1)
-queries, images = torch.randn(4_000, 4), torch.randn(40_000, 4)
+queries, images = torch.randn(2_500, 4), torch.randn(40_000, 4)
 answers_alone(queries[:500], images, torch.zeros(500).long())  # whatever is loaded once
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000,) * 2)
-found = answers_alone(queries, images, torch.arange(4_000))
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
+found = answers_alone(queries, images, torch.arange(2_500))
 print(tuple(found.top.shape), len(found.ranks))
 """
 
@@ -55,6 +55,6 @@ def test_a_cascade_of_one_stage_answers_as_an_ordinary_search_does_ties_included
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on memory")
 def test_scores_of_all_queries_and_images_are_never_held():
-    """4,000 × 40,000 scores take 640 MB; the run may take 400."""
+    """2,500 × 40,000 scores take 400 MB; the run may take 300."""
     run = python("-c", UNDER_A_LIMIT)
-    assert run.stdout.strip() == "(4000, 10) 4000"
+    assert run.stdout.strip() == "(2500, 10) 2500"

@@ -43,7 +43,9 @@ def form(name):
         return described(theirs, wanted), before
 
 
-@pytest.mark.parametrize("name", sweep(open_clip.list_models(), [*FEW, "roberta-ViT-B-32"]))
+@pytest.mark.parametrize(
+    "name", sweep(open_clip.list_models(), [*list(FEW)[:3], "roberta-ViT-B-32"])
+)
 def test_a_name_has_a_form_or_is_refused_in_one_line(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     if "hf_model_name" in open_clip.get_model_config(name)["text_cfg"]:  # its text tower is there

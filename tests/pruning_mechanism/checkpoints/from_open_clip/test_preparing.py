@@ -1,5 +1,7 @@
 """Texts and images are prepared as open_clip prepares them."""
 
+from itertools import product
+
 import open_clip
 import pytest
 import torch
@@ -10,7 +12,7 @@ from PIL import Image
 from pruning_mechanism import TowerError
 from pruning_mechanism.checkpoints.from_open_clip.naming import find
 from pruning_mechanism.checkpoints.from_open_clip.preparing import _cleaning, processor_of
-from tests.lanes import examples
+from tests.lanes import examples, sweep
 
 TEXTS = [
     "a photo of a cat", "A  DOG's   life!!!", "it's 12,345.67 €", "don’t “quote” me",
@@ -64,9 +66,19 @@ def test_texts_are_cleaned_as_open_clip_cleans_them(kind, text):
     assert _cleaning(kind).normalize_str(text) == expected
 
 
-@pytest.mark.parametrize("mode", ["shortest", "squash"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(640, 427), (301, 500), (64, 64)])
+@pytest.mark.parametrize(
+    ("mode", "interpolation", "size"),
+    sweep(
+        product(
+            ["shortest", "squash"], ["bicubic", "bilinear"], [(640, 427), (301, 500), (64, 64)]
+        ),
+        [
+            ("shortest", "bicubic", (640, 427)),
+            ("squash", "bilinear", (301, 500)),
+            ("shortest", "bilinear", (64, 64)),
+        ],
+    ),
+)
 def test_pixels_are_those_of_open_clip(mode, interpolation, size):
     wanted = find("open_clip:MobileCLIP2-S0:random")
     changed = {**wanted.preprocessing, "resize_mode": mode, "interpolation": interpolation}
