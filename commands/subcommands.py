@@ -145,7 +145,7 @@ SUBCOMMANDS = (
         "serve",
         "cascade.serve",
         "search",
-        "Serve a collection to programs by HTTP; while it runs, cascade.search answers at once.",
+        "Serve a collection as a page and to programs; cascade.search then answers at once, too.",
     ),
     Subcommand(
         "status",

@@ -72,7 +72,7 @@ def encoded_sample(
     return Sample(
         contents,
         positions[read],
-        held.rows.embeddings[slots[read]],
+        held.rows.embeddings[slots[read]].float(),
         images=int(read.sum()) if everything else len(there),
         unreadable=int((~read).sum()),
     )

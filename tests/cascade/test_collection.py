@@ -26,7 +26,7 @@ from cascade import (
     UnreadableImage,
 )
 from cascade.collecting.counting import counted
-from cascade.collecting.record import FILE
+from cascade.collecting.record import FILE, FORMAT
 from tests.cascade.conftest import exit_of
 from tests.cascade.known import Known, number_of, numbered, of_rows
 from tests.fresh import python
@@ -479,8 +479,11 @@ def test_what_is_no_collection_is_refused(tmp_path, stages):
 def test_a_newer_format_is_refused(tmp_path, stages):
     made("lance", tmp_path, stages, M).close()
     record = tmp_path / "collection" / FILE
-    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CollectionError, match="has format 2, this version reads up to 1"):
+    known = f'"format": {FORMAT}'
+    assert known in record.read_text()
+    record.write_text(record.read_text().replace(known, f'"format": {FORMAT + 1}'))
+    said = f"has format {FORMAT + 1}, this version reads up to {FORMAT}"
+    with pytest.raises(CollectionError, match=said):
         reopened(tmp_path, stages)
 
 
