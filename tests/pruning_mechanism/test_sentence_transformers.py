@@ -69,16 +69,14 @@ def check(directory, texts):
             other.encode(TEXTS)
 
 
-@pytest.mark.parametrize(
-    "name", sweep(WHOLE, ["saliency", "patch size", "resolutions", "chain", "half"])
-)
+@pytest.mark.parametrize("name", sweep(WHOLE, ["patch size", "resolutions", "half"]))
 def test_images_and_texts_are_embedded_as_a_stage_does(name, tmp_path):
     processor = tiny_processor(8 if name in SMALLER else 16)
     save(WHOLE[name](), tmp_path / "result", processor)
     check(tmp_path / "result", texts=True)
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", sweep(ALONE, ["vision, half", "student", "siglip's vision"]))
 def test_images_are_by_a_vision_tower_alone_and_texts_are_refused(name, tmp_path):
     save(ALONE[name](), tmp_path / "result", tiny_processor().image_processor)
     check(tmp_path / "result", texts=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -27,6 +28,11 @@ from tests.fresh import ROOT, Process
 from tests.lanes import sweep
 
 QUERIES = [str(query) for query in range(0, IMAGES, 7)]
+STEPS = 12
+"""How often a migration comes to a step that reaches the disk, before it and after it."""
+NEVER = 10**6
+RECORD = 6
+"""Before the record is replaced."""
 
 
 def new_stages():
@@ -193,28 +199,30 @@ def migrators(tmp_path_factory):
     made.server.wait(120)
 
 
-def test_whenever_it_is_killed_the_old_or_the_new_is_there_whole(collection, migrators):
-    """With a reader that has it open all the while."""
-    path = collection.path
+def test_whenever_it_is_killed_the_old_or_the_new_is_there_whole(collection, migrators, tmp_path):
+    """With a reader that has it open all the while; and it is done when it is tried again."""
     hits, rows = collection.search_many(QUERIES, 9), list(collection.rows())
-    step, done = 0, False
-    for step in sweep(range(41), [1, 6, 7, 40]):
-        ended = migrators.run(path, step)
-        assert ended in (0, signal.SIGKILL)
-        assert collection.search_many(QUERIES, 9) == hits
+    for step in sweep(range(STEPS), [RECORD, RECORD + 1, RECORD + 3]):
+        path = tmp_path / f"at {step}"
+        shutil.copytree(collection.path, path)
+        with opened(path) as reader:
+            assert reader.search_many(QUERIES, 9) == hits
+            assert migrators.run(path, step) == signal.SIGKILL
+            assert reader.search_many(QUERIES, 9) == hits
+        assert (Record.read(path).generation > 0) == (step > RECORD)
         with opened(path) as now:
             assert list(now.rows()) == rows
-            done = Record.read(path).generation > 0
-            if done:
+            if step > RECORD:
                 check_migrated(now)
-                break
-            assert now.search_many(QUERIES, 9) == hits
-    assert done
-    with opened(path) as now:
-        now.compact(0)
-        check_migrated(now)
-    kept = [f"stage-{place}-{Record.read(path).generation}.lance" for place in range(2)]
-    assert sorted(each.name for each in path.glob("stage-*")) == kept
+            else:
+                assert now.search_many(QUERIES, 9) == hits
+        if step <= RECORD:
+            assert migrators.run(path, NEVER) == 0
+        with opened(path) as now:
+            now.compact(0)
+            check_migrated(now)
+        kept = [f"stage-{place}-{Record.read(path).generation}.lance" for place in range(2)]
+        assert sorted(each.name for each in path.glob("stage-*")) == kept
 
 
 def test_the_ids_of_a_sample_that_are_gone_are_left_out(collection):
