@@ -1,7 +1,7 @@
 // What the collection holds and what goes on in it: asked for again and again while it is seen.
 
 import { Away, get, send, server } from "./api.js";
-import { byId, bytes, counted, made, nameOf, number, percent, plain, seconds, shown, stageName } from "./words.js";
+import { about, byId, bytes, counted, made, nameOf, number, percent, plain, shown, stageName } from "./words.js";
 
 const SOON = 1500; // milliseconds until the next look, while something goes on
 const LATER = 10000;
@@ -133,7 +133,7 @@ export class Collection {
       const rate = this.rate(2);
       const left = (refining.share ?? 1) * status.images - status.stages.at(-1).encoded;
       text = `Working: ${number(refining.encoded)} encoded since it was started`;
-      if (rate > 0 && left > 0) text += `, about ${seconds(Math.max(1, left / rate))} to go`;
+      if (rate > 0 && left > 0) text += `, ${about(left / rate)} to go`;
     } else if (refining) {
       text = `${plain(refining.state).replace(/^./, (mark) => mark.toUpperCase())}: ${number(refining.encoded)} encoded since it was started`;
     }

@@ -1,6 +1,6 @@
 // Runs a search and shows what it finds: the first stage's look at once, then all stages'.
 
-import { searched } from "./api.js";
+import { Refused, searched } from "./api.js";
 import { NOTHING, addressOf } from "./address.js";
 import { fill, fillWaiting, someOf } from "./tiles.js";
 import { byId, counted, made, number, plain, say, seconds, shown, stageName } from "./words.js";
@@ -143,7 +143,7 @@ export class Results {
   }
 
   lists(search) {
-    return search.compare && this.stages() > 1 ? this.columns("First stage alone", "Cascade") : this.columns("Photos");
+    return search.compare && this.stages() > 1 ? this.columns("First stage", "Cascade") : this.columns("Photos");
   }
 
   showFirst(event, hidden) {
@@ -214,6 +214,9 @@ export class Results {
     this.failed = error;
     this.shown = [];
     this.columns("Photos")[0].replaceChildren();
+    if (error instanceof Refused && error.status !== 401) {
+      this.message("Nothing was looked for", "Change the search, or remove what it has, and try again.");
+    }
     this.told.problem(error);
   }
 

@@ -37,6 +37,12 @@ export function seconds(value) {
   return value < 90 ? `${value.toFixed(1)} s` : `${Math.round(value / 60)} min`;
 }
 
+/** A time that is guessed. */
+export function about(value) {
+  if (value < 60) return `about ${Math.max(1, Math.round(value))} s`;
+  return value < 5400 ? `about ${Math.round(value / 60)} min` : `about ${Math.round(value / 3600)} h`;
+}
+
 export function bytes(value) {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let at = 0;
