@@ -7,6 +7,7 @@ Only this machine is answered, unless another address and a token are given.
 
 import os
 import socket
+import threading
 import webbrowser
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -119,11 +120,17 @@ def main(options: ServeOptions) -> None:
                 f"{options.collection}: {len(collection):,} photos at {page} (for programs: "
                 f"{page}/docs); Ctrl-C ends it"
             )
-            if options.open and not webbrowser.open(page):
-                screen.print(f"no browser was found: open {page}")
+            if options.open:  # on a thread: some browsers are waited for
+                threading.Thread(target=_open, args=(page,), daemon=True).start()
 
         run_until_signal(guard, at, ready)
     screen.print("ended; everything is stored")
+
+
+def _open(page: str) -> None:
+    """Open the page in a browser."""
+    if not webbrowser.open(page):
+        console().print(f"no browser was found: open {page}")
 
 
 def _page_at(host: str, port: int) -> str:

@@ -1,7 +1,7 @@
 // What the collection holds and what goes on in it: asked for again and again while it is seen.
 
 import { Away, get, send, server } from "./api.js";
-import { about, byId, bytes, counted, made, nameOf, number, percent, plain, shown, stageName } from "./words.js";
+import { about, byId, bytes, counted, made, nameOf, number, percent, plain, say, shown, stageName } from "./words.js";
 
 const SOON = 1500; // milliseconds until the next look, while something goes on
 const LATER = 10000;
@@ -159,6 +159,7 @@ export class Collection {
       return;
     }
     await this.look();
+    say(byId("refining-state").textContent);
   }
 
   /** Send files one after the other; what isn't taken is named, with the reason. */

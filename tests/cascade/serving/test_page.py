@@ -42,9 +42,9 @@ def chromium():
 
 
 @contextmanager
-def serving(place, *options, token=None):
+def serving(place, *options, **environment):
     """A server of a collection, as a process: gives its address, and ends it."""
-    environment = os.environ | ({"CLIP_CASCADE_TOKEN": token} if token else {})
+    environment = os.environ | environment
     line = ["-m", "cascade.serve", place, *options]
     running = Process(*map(str, line), cwd=ROOT, env=environment)
     said = Path(running.streams.name, "out")
@@ -119,10 +119,15 @@ def share(page):
     return page.evaluate("document.getElementById('pill-share').value")
 
 
-def test_a_search_in_a_browser(visit, place, stages):
+def test_a_search_in_a_browser(visit, place, stages, tmp_path):
     """Photos to begin with, hits of all stages, one of them large, and the way back."""
-    with serving(place, "--port", 0) as address:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{opened}\n')
+    browser.chmod(0o700)
+    with serving(place, "--port", 0, "--open", BROWSER=f"{browser} %s") as address:
         page = visit(address)
+        assert opened.read_text() == f"{address}\n"
         page.wait_for_selector(".tile a")
         assert page.locator(".tile").count() == 8
         look_for(page, "a red disc")
@@ -403,7 +408,7 @@ def test_an_address_holds_the_whole_search(visit, place, collection, photos):
 
 @thorough_only
 def test_a_token_is_asked_for_once_and_is_in_no_address(visit, place):
-    with serving(place, "--port", 0, "--host", "0.0.0.0", token=TOKEN) as address:
+    with serving(place, "--port", 0, "--host", "0.0.0.0", CLIP_CASCADE_TOKEN=TOKEN) as address:
         home = f"http://127.0.0.1:{urlsplit(address).port}"
         page = visit(f"{home}/?q=disc", refused=(401,))
         page.wait_for_selector("#sign-in[open]")
