@@ -211,7 +211,7 @@ def _best(products: Tensor, number: int) -> Tensor:
         largest = products[: runs * _RUN].unflatten(0, (_RUN, runs)).amax(dim=0)
         products = torch.cat([largest, products[runs * _RUN :]])
     best: Tensor = products.T.contiguous().topk(min(number, len(products)), dim=1).values
-    return best.T
+    return best.transpose(0, 1)
 
 
 def _lengths(queries: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def rank_all(
         gone = torch.empty(0, dtype=torch.int64)
     there = len(embeddings) - len(gone)
     wanted = min(wanted, there)
-    if wanted == there or not is_bounded(queries, longest):
+    if wanted in (0, there) or not is_bounded(queries, longest):
         return _rank_every(embeddings, queries, wanted, gone)
     rows = queries_at_once(len(embeddings))
     parts = [

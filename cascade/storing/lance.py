@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from cascade.storing.arrow import COLUMNS, ArrowKeys, ArrowRows
 from cascade.storing.errors import CollectionError
 from cascade.storing.locks import CommitLock
 from cascade.storing.rows import ImageRow
@@ -42,7 +43,6 @@ _GROWTH = 0.25
 _TRIES = 4
 _Read = TypeVar("_Read")
 _KEEP_SECONDS = 600.0
-_COLUMNS = ("key", "uri", "size", "modified", "digest", "reason", "metadata")
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),
@@ -112,7 +112,7 @@ class LanceStore:
         where = f"written > {after}" if after else None
 
         def read(version: int) -> tuple[int, Any, Any]:
-            found = self._images.read(["id", *_COLUMNS], where)
+            found = self._images.read(["id", *COLUMNS], where)
             return version, found, self._images.read(["id"], None) if after else found
 
         version, found, present = self._again(self._images, read)
@@ -256,7 +256,7 @@ class LanceStore:
 
     def _write(self, ids: Ids, rows: Sequence[ImageRow], on: str | None) -> None:
         written = np.full(len(rows), self._images.newest() + 1)
-        columns = [[getattr(row, name) for row in rows] for name in _COLUMNS]
+        columns = [[getattr(row, name) for row in rows] for name in COLUMNS]
         table = pa.table([ids, written, *columns], schema=_SCHEMA)
         if on is None:
             self._images.append(table)
@@ -330,64 +330,6 @@ def stage_table(place: int, generation: int) -> str:
 def states_table(generation: int) -> str:
     """What the table of states is called, from which a stage that resumes goes on."""
     return f"states-{generation}" if generation else "states"
-
-
-class ArrowRows(Sequence[ImageRow]):
-    """The rows of an Arrow table; each is made when it is asked for."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return cast(int, self._table.num_rows)
-
-    @overload
-    def __getitem__(self, place: int) -> ImageRow: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[ImageRow]: ...
-    def __getitem__(self, place: int | slice) -> ImageRow | Sequence[ImageRow]:
-        if isinstance(place, slice):
-            return ArrowRows(_sliced(self._table, place))
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
-        return ImageRow(*(self._table[name][place].as_py() for name in _COLUMNS))
-
-    def __iter__(self) -> Iterator[ImageRow]:
-        for batch in self._table.to_batches(4096):
-            columns = [batch[name].to_pylist() for name in _COLUMNS]
-            yield from map(ImageRow, *columns)
-
-
-class ArrowKeys(Sequence[str]):
-    """The texts of an Arrow column; each is made when it is asked for."""
-
-    def __init__(self, column: Any) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[str]: ...
-    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
-        if isinstance(place, slice):
-            return ArrowKeys(_sliced(self._column, place))
-        return cast(str, self._column[place].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), 4096):
-            yield from self._column.slice(start, 4096).to_pylist()
-
-
-def _sliced(column: Any, places: slice) -> Any:
-    """Rows next to each other of a column or table."""
-    start, stop, step = places.indices(len(column))
-    if step != 1:
-        raise ValueError("rows that are next to each other are sliced")
-    return column.slice(start, max(0, stop - start))
 
 
 def _numbers(table: Any, name: str) -> Ids:

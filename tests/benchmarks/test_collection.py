@@ -10,16 +10,14 @@ import importlib
 import os
 import time
 from functools import partial
-from types import SimpleNamespace
 
 import lancedb
 import numpy as np
 import pytest
 import torch
 
-from cascade import Cascade, Collection
+from cascade import Collection
 from cascade.collecting.record import FILE
-from cascade.collecting.rounding import rounded
 from cascade.storing.lance import LanceStore
 from cascade.storing.rows import ImageRow
 
@@ -203,27 +201,3 @@ def in_turn(work):
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.parametrize("number", [5000])
-def test_agreement_of_halves_with_float32(benchmark, number):
-    """Share of the top 10 by float32 that the top 10 by halves holds, of 1,000 queries."""
-    images, queries = directions(number), [directions(1000, 9)]
-    table = SimpleNamespace(
-        name="t", text_name="t", encode_images=lambda numbers: images[list(numbers)]
-    )
-    plain, halves = Cascade([table]), Cascade(rounded([table], "float16"))
-    for each in (plain, halves):
-        each.index(range(number))
-    exact = plain.search_embeddings(queries, 10)
-    found = benchmark.pedantic(halves.search_embeddings, args=(queries, 10), rounds=1)
-    shared = [
-        len({hit.key for hit in a} & {hit.key for hit in b})
-        for a, b in zip(exact, found, strict=True)
-    ]
-    same = np.mean(
-        [[h.key for h in a] == [h.key for h in b] for a, b in zip(exact, found, strict=True)]
-    )
-    said = {"agreement@10 in percent": 10 * float(np.mean(shared)), "same order": float(same)}
-    benchmark.extra_info.update(said)
-    print(said)

@@ -87,3 +87,16 @@ def test_embeddings_must_fit_positions_and_each_other():
     store.add([0], torch.zeros(1, 2))
     with pytest.raises(ValueError, match="dimensions"):
         store.add([1], torch.zeros(1, 3))
+
+
+def test_a_store_of_halves_stays_one():
+    store = EmbeddingStore("float16")
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(9, 3, generator=generator).half()
+    store.add([4, 2], truth[:2])
+    store.add([1, 7, 0], truth[2:5].float())
+    assert store.embeddings.dtype == torch.float16
+    assert torch.equal(store.embeddings, truth[:5])
+    longest = truth[:5].double().norm(dim=1).max().item()
+    assert longest <= store.held.rows.longest <= longest * (1 + 1e-5)
+    assert pickle.loads(pickle.dumps(store)).embeddings.dtype == torch.float16
