@@ -210,13 +210,12 @@ def _best(products: Tensor, number: int) -> Tensor:
     if runs > 2 * number:
         largest = products[: runs * _RUN].unflatten(0, (_RUN, runs)).amax(dim=0)
         products = torch.cat([largest, products[runs * _RUN :]])
-    best: Tensor = products.T.contiguous().topk(min(number, len(products)), dim=1).values
-    return best.transpose(0, 1)
+    return products.T.contiguous().topk(min(number, len(products)), dim=1).values.T
 
 
 def _lengths(queries: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
-    return found
+    lengths: Tensor = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
+    return lengths
 
 
 def _error_bound(dimension: int) -> float:
