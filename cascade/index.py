@@ -113,7 +113,8 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 from cascade.collecting.record import FILE
 from cascade.collecting.refining import Budget
 from cascade.collection import Collection
-from cascade.machines.crew import Crew, Needs
+from cascade.machines.cluster import Needs
+from cascade.machines.crew import Crew
 from cascade.machines.joining import join
 from cascade.machines.worker import Job
 from cascade.photos.changes import Kind

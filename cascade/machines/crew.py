@@ -5,12 +5,9 @@ workers do what takes long. They share nothing but the photos and the checkpoint
 costs a batch or two, which go to another, and a new one is asked for in its place.
 """
 
-import logging
-import math
-import os
 import time
-import warnings
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import version
@@ -18,14 +15,13 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from cascade.collecting.offers import Addition
+from cascade.machines.cluster import Needs, imported_ray, joined, room_for
 from cascade.machines.turns import Turn, Turns
 from cascade.machines.worker import Answer, Job, Probe, Worker, probes_of
 from cascade.photos.changes import Change, Kind
 from cascade.photos.preparing import is_settled
 from cascade.storing.errors import CollectionError
 
-LOCAL = "local"
-"""The address of a cluster that is started on this machine and ends with the crew."""
 AT_ONCE = 2
 """Batches that a worker has in hand: it decodes one while it encodes the other."""
 WAITING = 4
@@ -33,36 +29,10 @@ WAITING = 4
 TRIES = 4
 """Workers that may be lost over one batch."""
 PATIENCE = 600.0
-"""Seconds to wait for the first worker."""
+"""Seconds to wait for a worker where there is none."""
 _SETTLED = 4096  # photos of a batch that need no worker
 
 _Batch: TypeAlias = "list[Change]"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a worker is given: CPU cores and GPUs, which may be shares of one; and how many."""
-
-    cpus: float = 1
-    gpus: float = 0
-    workers: int | None = None  # as many as the cluster has room for
-
-    def __post_init__(self) -> None:
-        """Refuse what no worker can live on."""
-        if self.cpus <= 0 or self.gpus < 0 or (self.workers or 1) < 1:
-            raise ValueError(f"a worker needs CPU cores, and there must be one: {self!r}")
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
-        return f"{self.cpus:g} CPU cores{gpus}"
-
-    def fitting(self, machines: Iterable[dict[str, float]]) -> int:
-        """How many workers machines of these resources have room for."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus}
-        return sum(
-            int(min(machine.get(name, 0.0) / need + 1e-9 for name, need in wanted.items() if need))
-            for machine in machines
-        )
 
 
 class _State(Enum):
@@ -110,14 +80,15 @@ class Crew:
         self.job = job
         self.lost = 0
         self._needs = needs or Needs()
-        self._ray = _ray()
-        self._joined = _joined(self._ray, address, self._needs)
+        self._ray = imported_ray()
+        self._joined = joined(self._ray, address, self._needs)
         self._hands: list[_Hand] = []
         self._probes: list[Probe] = []
         self._calls: dict[Any, tuple[_Hand, Turn[_Batch, Answer] | None]] = {}
+        self._heard = time.monotonic()  # when a worker has answered last
         self._failed = 0  # workers that died since a batch was done last
         try:
-            self._count = self._room()
+            self._count = room_for(self._needs, self._ray)
         except BaseException:
             self.close()
             raise
@@ -152,7 +123,7 @@ class Crew:
         turns: Turns[_Batch, Answer] = Turns(
             _batches(changes, self.job.batch_size), WAITING * self._count
         )
-        begun = time.monotonic()
+        self._heard = time.monotonic()
         try:
             while True:
                 self._hand_out(turns)
@@ -160,15 +131,16 @@ class Crew:
                     yield from _in_order(batch, answer)
                 if turns.over:
                     return
-                self._wait(turns, begun)
+                self._wait(turns)
         finally:
             self._forget()
 
     def close(self) -> None:
         """Let the workers go, and leave the cluster if this joined it."""
         self._forget()
-        for hand in self._hands:
-            self._ray.kill(hand.actor)
+        with suppress(OSError, RuntimeError, self._ray.exceptions.RayError):  # a lost cluster
+            for hand in self._hands:
+                self._ray.kill(hand.actor)
         self._hands = []
         if self._joined:
             self._ray.shutdown()
@@ -195,16 +167,16 @@ class Crew:
                 hand.busy += 1
                 self._calls[hand.actor.encode.remote(wanted)] = hand, turn
 
-    def _wait(self, turns: Turns[_Batch, Answer], begun: float) -> None:
+    def _wait(self, turns: Turns[_Batch, Answer]) -> None:
         """Wait a moment for a worker to answer, and take what it says."""
         answered, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=1.0)
         for call in answered:
             self._take(call, turns)
-        waited = time.monotonic() - begun
-        if waited > PATIENCE and not self.machines:
+        silence = time.monotonic() - self._heard
+        if silence > PATIENCE and not self.machines:
             raise CollectionError(
-                f"no worker has begun for {waited:.0f} s: the cluster has machines with "
-                f"{self._needs}, but nothing of it is free"
+                f"no worker has begun for {silence:.0f} s: {self._needs} are nowhere free in the "
+                "cluster"
             )
 
     def _take(self, call: Any, turns: Turns[_Batch, Answer]) -> None:
@@ -216,6 +188,7 @@ class Crew:
         except self._ray.exceptions.RayError as error:
             self._lose(hand, turn, turns, error)
             return
+        self._heard = time.monotonic()
         if turn is not None:
             turn.result = said
             hand.busy -= 1
@@ -277,23 +250,6 @@ class Crew:
         for hand in self._hands:
             hand.busy = 0
 
-    def _room(self) -> int:
-        """How many workers there are to be.
-
-        Raises:
-            CollectionError: no machine has room for one.
-        """
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        room = self._needs.fitting(machines)
-        if not room:
-            cores = max((machine.get("CPU", 0) for machine in machines), default=0)
-            gpus = max((machine.get("GPU", 0) for machine in machines), default=0)
-            raise CollectionError(
-                f"no machine of the cluster has {self._needs} for a worker: the largest have "
-                f"{cores:g} CPU cores and {gpus:g} GPUs"
-            )
-        return self._needs.workers or room
-
 
 def _batches(changes: Iterable[Change], size: int) -> Iterator[_Batch]:
     """The batches that `Collection.add` would make of the same photos."""
@@ -336,40 +292,3 @@ def _check_tries(turn: Turn[_Batch, Answer], hand: _Hand) -> None:
 
 def _release() -> str:
     return version("clip-cascade")
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise CollectionError("many machines need Ray: pip install 'clip-cascade[ray]'") from error
-    return ray
-
-
-def _joined(ray: Any, address: str, needs: Needs) -> bool:
-    """Join a cluster, unless this process belongs to one already; says whether it didn't.
-
-    Raises:
-        CollectionError: there is none at this address.
-    """
-    if ray.is_initialized():
-        return False
-    with warnings.catch_warnings():  # of lancedb, which a process started by Ray has no use for
-        warnings.simplefilter("ignore", RuntimeWarning)
-        try:
-            _join(ray, address, needs)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            said = " ".join(str(error).split())
-            raise CollectionError(f"Ray can't be reached at {address}: {said}") from error
-    return True
-
-
-def _join(ray: Any, address: str, needs: Needs) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == LOCAL:
-        cores = os.cpu_count() or 1
-        workers = needs.workers or max(1, int(cores / needs.cpus))
-        cpus = max(1, math.ceil(workers * needs.cpus))
-        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
-    else:
-        ray.init(address=address, **quiet)

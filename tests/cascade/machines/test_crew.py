@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from cascade import Collection, Stage
-from cascade.machines.crew import WAITING, Crew, Needs
+from cascade.machines.cluster import Needs
+from cascade.machines.crew import WAITING, Crew
 from cascade.machines.worker import Job
 from cascade.photos.finding import Photos
 from cascade.storing.errors import CollectionError
