@@ -285,8 +285,8 @@ def _check_tries(turn: Turn[_Batch, Answer], hand: _Hand) -> None:
         keys = [change.row.key for change in turn.item]
         raise CollectionError(
             f"{turn.lost} workers died over the same {len(keys)} photos, the last on "
-            f"{hand.machine}: leave out the one that is to blame, which is one of {keys[0]} to "
-            f"{keys[-1]}, or give workers more memory"
+            f"{hand.machine}: give workers more memory, or leave out the photo that is to blame, "
+            f"probably one of {keys[0]} to {keys[-1]}"
         )
 
 

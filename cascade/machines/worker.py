@@ -32,6 +32,7 @@ from cascade.searching.states import States, resumed_from
 from cascade.stage import Stage
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
+from corpora.decoding.images import kinds_read
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Job:
         device: where the stage runs.
         threads: that read and decode.
         collection: where the collection is, for messages.
+        kinds: of files that are read where the collection is, and must be by workers.
     """
 
     stages: tuple[StageRecord, ...]
@@ -53,6 +55,7 @@ class Job:
     device: str
     threads: int
     collection: str
+    kinds: frozenset[str]
 
     @classmethod
     def of(cls, collection: Collection, batch_size: int, device: str, threads: int) -> "Job":
@@ -78,7 +81,7 @@ class Job:
                     "collection with stages that Stage.load has loaded"
                 )
         precision, where = collection.record.precision, str(collection.path)
-        return cls(stages, precision, batch_size, device, threads, where)
+        return cls(stages, precision, batch_size, device, threads, where, kinds_read())
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,11 @@ class Worker:
 
         Raises:
             CollectionError: the stage can't be loaded here, or is another one; or photos that
-                others see can't be seen.
+                others see can't be seen, or not all kinds of them be read.
         """
         machine = f"{socket.gethostname()}, process {os.getpid()}"
         try:
+            _check_kinds(job.kinds)
             _check_seen(probes)
             stages = recalled(
                 job.stages, Path(job.collection), job.device, job.batch_size, only_images=True
@@ -191,6 +195,20 @@ def probes_of(changes: Sequence[Change], enough: int = 2) -> list[Probe]:
         if len(found) == enough:
             break
     return found
+
+
+def _check_kinds(kinds: frozenset[str]) -> None:
+    """Refuse to work where photos would be skipped that can be read elsewhere.
+
+    Raises:
+        CollectionError: a decoder is missing.
+    """
+    missing = sorted(kinds - kinds_read())
+    if missing:
+        raise CollectionError(
+            f"{', '.join(missing)} can't be read there: install the same decoders on all machines, "
+            "as by pip install 'clip-cascade[heif,raw]'"
+        )
 
 
 def _check_seen(probes: Sequence[Probe]) -> None:

@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from corpora.decoding.bare import Bare, bare
 from corpora.decoding.files import open_regular
 from corpora.decoding.orientation import TURNS, in_exif, upright
-from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_preview
+from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_is_read, raw_preview
 from corpora.problems import CorpusError
 
 HeifImageFile: Callable[[BinaryIO], PIL.Image.Image] | None = None
@@ -171,6 +171,12 @@ def _opened(stream: BinaryIO) -> PIL.Image.Image:
             raise CorpusError(f"is HEIC, which needs a decoder of its own: {INSTALL_HEIF}")
         return HeifImageFile(stream)
     return PIL.Image.open(stream, formats=_formats())
+
+
+def kinds_read() -> frozenset[str]:
+    """What files are read here: Pillow's formats, and HEIC and raw if their decoders are there."""
+    heic = () if HeifImageFile is None else ("HEIC",)
+    return frozenset((*_formats(), *heic, *(("raw",) if raw_is_read() else ())))
 
 
 def _formats() -> tuple[str, ...]:

@@ -107,6 +107,15 @@ def test_photos_that_others_see_and_it_does_not_are_no_skipped_photos(places, st
         Worker().begin(job, [replace(probe, digest="0" * 32)])
 
 
+def test_a_machine_that_lacks_a_decoder_is_refused(stages):
+    """Its photos of that kind would be skipped, and not looked at again."""
+    with Collection.in_memory(stages, m=[3]) as collection:
+        job = Job.of(collection, 32, "cpu", 1)
+    assert {"PNG", "WEBP"} <= job.kinds
+    with pytest.raises(CollectionError, match=r"can't begin: XYZ can't be read there: install"):
+        Worker().begin(replace(job, kinds=job.kinds | {"XYZ"}), [])
+
+
 def test_another_checkpoint_than_the_collections_is_refused_by_name(places, stages):
     with Collection.in_memory(stages, m=[3]) as collection:
         job = Job.of(collection, 32, "cpu", 1)
