@@ -350,7 +350,7 @@ class Collection:
 
         Args:
             images: paths of files, rows, or pairs of a row and what to open instead of its `uri`,
-                or what this collection's first stage has made of the image already (`Encoded`).
+                or an `Encoded` of `cascade.searching.encoding`, as its first stage has made it.
             progress: told what became of images whenever some are visible.
 
         Returns:

@@ -24,6 +24,9 @@ ROWS = 2048
 SECONDS = 2.0
 """After how long what was encoded is committed at the latest, once a batch is done."""
 
+STATE_BYTES = 128 << 20
+"""How many bytes of states are written at once at most: each takes several copies."""
+
 
 class Adding:
     """One call that adds images.
@@ -146,6 +149,8 @@ class Adding:
             states = made.outcome.states if isinstance(made.outcome, Encoded) else None
             if at is not None and states is not None:
                 found[at] = states
-        if found:
-            joined = States.joined(list(found.values()))
-            self._store.keep_states(np.asarray(list(found), np.int64), packed(joined))
+        ids, parts = np.asarray(list(found), np.int64), list(found.values())
+        step = max(1, STATE_BYTES // parts[0].bytes_per_image) if parts else 1
+        for start in range(0, len(parts), step):
+            rows = packed(States.joined(parts[start : start + step]))
+            self._store.keep_states(ids[start : start + step], rows)

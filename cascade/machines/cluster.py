@@ -3,15 +3,18 @@
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from cascade.storing.errors import CollectionError
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine and ends with the crew."""
+_SECONDS = 10.0  # to wait for somebody to listen
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def joined(ray: Any, address: str, needs: Needs) -> bool:
     """
     if ray.is_initialized():
         return False
+    _check_listening(address)
     with warnings.catch_warnings():  # of lancedb, which a process started by Ray has no use for
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
@@ -87,6 +91,32 @@ def joined(ray: Any, address: str, needs: Needs) -> bool:
             said = " ".join(str(error).split())
             raise CollectionError(f"Ray can't be reached at {address}: {said}") from error
     return True
+
+
+def _check_listening(address: str) -> None:
+    """Refuse an address where nothing is at once: Ray itself tries for minutes.
+
+    Raises:
+        CollectionError: nothing listens there.
+    """
+    if address in (LOCAL, "auto"):
+        return
+    try:
+        place = urlsplit(address if "//" in address else f"//{address}")
+        host, port = place.hostname, place.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise CollectionError(
+            f"{address!r} is no address of a Ray cluster: local, auto, HOST:6379 or "
+            "ray://HOST:10001 is expected"
+        )
+    try:
+        socket.create_connection((host, port), _SECONDS).close()
+    except OSError as error:
+        raise CollectionError(
+            f"Ray can't be reached at {address}: {error.strerror or error}"
+        ) from error
 
 
 def _join(ray: Any, address: str, needs: Needs) -> None:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from cascade.searching.states import STATE_LIMIT
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Embeddings, Ids, Images, States, Vectors
-
-STATE_LIMIT = 2 << 30
-"""Bytes that states may take in memory."""
 
 
 @dataclass(frozen=True)

@@ -650,7 +650,10 @@ def test_a_checkpoint_that_has_changed_is_refused(clip_directory, tmp_path):
         again.search("a red disc", 1)
 
 
-def test_a_stage_that_resumes_goes_on_from_stored_states_or_from_the_file(full, pictures, tmp_path):
+def test_a_stage_that_resumes_goes_on_from_stored_states_or_from_the_file(
+    full, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cascade.collecting.adding.STATE_BYTES", 5000)  # a few at once
     first = exit_of(full)
     stages = [first, ResumedStage(full, first)]
     images = [(ImageRow(f"{at}", f"{at}"), picture) for at, picture in enumerate(pictures)]
