@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.errors import UsageError
-from commands.flags import ConfigOption, ReadPath, WrittenPath
+from commands.flags import ConfigOption, NotSplit, ReadPath, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.reports.stream import Curve, Stream, open_stream
@@ -25,7 +25,7 @@ class StreamFigureOptions(ConfigOption):
 
     report: tuple[ReadPath, ...] = (Path("results/stream/report.json"),)
     """one or more reports, as evaluation.stream writes them; a panel for each"""
-    titles: tuple[str, ...] = ()
+    titles: NotSplit[tuple[str, ...]] = ()
     """of the panels, one for each report (default: the numbers of images)"""
     output: WrittenPath | None = None
     """directory for stream.png and stream.svg (default: beside the first report)"""
@@ -48,6 +48,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from figures.picture import refuse_existing, settle_layout, write_picture
@@ -62,7 +63,8 @@ def draw(reports: Sequence[Stream], titles: Sequence[str] = ()) -> Figure:
     titles = titles or [f"{report.images:,} images" for report in reports]
     with matplotlib.style.context(SETTINGS, after_reset=True):
         width = max(6.0, _PANEL * len(reports))
-        figure = Figure(figsize=(width, 4.4), layout="constrained")
+        layout = ConstrainedLayoutEngine(wspace=0.08)
+        figure = Figure(figsize=(width, 4.4), layout=layout)
         FigureCanvasAgg(figure)  # measures text, with no screen
         panels = figure.subplots(1, len(reports), sharey=True, squeeze=False)[0]
         for axes, report, title in zip(panels, reports, titles, strict=True):
@@ -117,9 +119,9 @@ def _curve(axes: Axes, report: Stream, curve: Curve, number: int) -> None:
     axes.plot(report.queries, means, color=style.color, linestyle=style.line, label=label)
     axes.annotate(
         f"{_NAMES.get(curve.name, curve.name)}: {curve.m:.0f} a query{agreement}",
-        (0.03, 0.93 - 0.07 * number),
+        (0.97, 0.25 - 0.07 * number),  # where no curve comes
         xycoords="axes fraction",
         fontsize=9,
         color=style.color,
-        verticalalignment="top",
+        horizontalalignment="right",
     )
