@@ -429,7 +429,9 @@ class Cascade:
         begun = time.perf_counter()
         start = self._start(contents, queries[0], k, m)
         rankings, limits, rated = [start.ranking], start.limits, start.rated
-        chances = [] if rated is None else [rated.margins.chances]
+        if rated is not None and k != rated.calibration.k:
+            rated = None  # it chose m, but says nothing of so many hits
+        chances = [None if rated is None else rated.margins.chances]
         if watch is not None:
             best = _best(contents, rankings[0], k)
             watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
@@ -444,17 +446,17 @@ class Cascade:
                 candidates = _with_held(candidates, held, asked, k, contents)
             slots = held.slots(candidates)
             rankings.append(rank_candidates(candidates, held.rows.embeddings, slots, asked))
-            if rated is not None:
-                of_last = rated.of_last(handed_on, held, asked, rankings[-1], refined)
-                chances.append(of_last)
+            chances.append(
+                None
+                if rated is None
+                else rated.of_last(handed_on, held, asked, rankings[-1], refined)
+            )
             if watch is not None:
                 seconds = (encoded - begun, time.perf_counter() - encoded)
                 best = _best(contents, rankings[-1], k)
                 new = held.rows.count - before
                 images = int((candidates != NOTHING).sum(dim=1).max())
                 watch(Step(stage.place, images, new, *seconds, best))
-        if rated is None or k != rated.calibration.k:
-            return self._hits(contents, rankings, [None] * len(rankings), k, limits)
         return self._hits(contents, rankings, chances, k, limits)
 
     def _start(self, contents: Contents, queries: Tensor, k: int, m: Candidates) -> "_Start":

@@ -21,7 +21,7 @@ class Status:
         waiting: embeddings of later stages that are not stored yet.
         nbytes: on disk.
         stages: the stages' names.
-        m: candidates handed from each stage to the next.
+        m: candidates handed from each stage to the next; at most, if each query has its own.
         precision: what embeddings are kept in.
         states: images whose states are stored, from which a stage that resumes goes on.
         state_bytes: that the states of one image take.

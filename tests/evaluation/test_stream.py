@@ -5,6 +5,8 @@ import json
 import pytest
 
 from cascade import Collection
+from cascade.search import SearchOptions
+from cascade.search import main as search
 from cascade.terminal.command import run_command
 from evaluation.lifetime.reliability import reliability
 from evaluation.plan import PlanOptions
@@ -34,6 +36,12 @@ def test_a_stream_is_counted_reported_and_drawn(collection, tmp_path, capsys):  
     assert not (tmp_path / "out").exists()
     planned = ["--k", 3, "--agreement", 0.6, "--m", "auto", "--drawn", 300]
     assert status_of(plan, PlanOptions, "evaluation.plan", collection, *planned) == 0
+    capsys.readouterr()
+    query = [collection, "a picture 3", "--k", 3, "--m", "auto", "--json", "--cold"]
+    assert status_of(search, SearchOptions, "cascade.search", *query) == 0
+    hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(hits) == 3
+    assert all(0 < hit["probability"] <= 1 for hit in hits)
     assert status_of(main, StreamOptions, "evaluation.stream", *line) == 0
     said = capsys.readouterr().out
     assert "expected calibration error" in said

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 
 from cascade import Collection, ImageRow
 from cascade.serving.texts import TextBatches
+from tests.cascade.calibrated.pair import CALIBRATION
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.cascade.serving.conftest import HOME
 from tests.conftest import SENTENCE
@@ -77,6 +79,22 @@ def test_what_is_not_wanted_and_m_count(client, collection):
     less = asked(client, text="disc", without=["red star"], k=8)["hits"]
     assert [hit["score"] for hit in less] != [hit["score"] for hit in alone]
     assert collection.m == (3,)
+
+
+def test_as_many_candidates_as_a_query_needs_and_how_sure_hits_are(client, collection):
+    wanted = {"text": "disc", "k": 4, "m": "auto"}
+    assert "needs a calibration" in refused(client.post("/search", json=wanted), 422)
+    names = tuple(stage.name for stage in collection.stages)
+    learnt = replace(CALIBRATION, stages=names, k=4, depth=6, images=len(collection))
+    collection.adopt([3], None, learnt)
+    hits = asked(client, **wanted)["hits"]
+    (expected,) = collection.search_embeddings(collection.encode_texts(["disc"]), 4, m="auto")
+    assert [(hit["key"], hit["probability"]) for hit in hits] == [
+        (hit.key, pytest.approx(hit.probability)) for hit in expected
+    ]
+    assert {hit["probability"] for hit in asked(client, text="disc", k=3)["hits"]} == {None}
+    refused(client.post("/search", json=wanted | {"m": "all"}), 422)
+    refused(client.post("/search", json=wanted | {"m": 0}), 422)
 
 
 def test_the_first_stages_hits_come_first_and_then_all_stages(client, collection):
