@@ -66,8 +66,8 @@ def spread_over(contents: Contents, queries: Tensor) -> Values:
     return np.maximum(found, _LEAST_SPREAD)
 
 
-def features(scores: Values, spread: Values, k: float) -> Values:
-    """What chances follow from: [b, c, 4], as `Membership` names them.
+def features(scores: Values, spread: Values, k: float) -> tuple[Values, Values]:
+    """What chances follow from, as `Membership` names them: x [c] of ranks, z [b, c] of scores.
 
     Args:
         scores: [b, c], descending: the best images of each query.
@@ -76,13 +76,8 @@ def features(scores: Values, spread: Values, k: float) -> Values:
             number.
     """
     columns = scores.shape[1]
-    ranks = np.log(np.arange(1, columns + 1) / k)
     last = scores[:, min(max(round(k), 1), columns) - 1, None]
-    margins = (scores - last) / spread[:, None]
-    found = np.empty((*scores.shape, 4))
-    found[..., 0], found[..., 1], found[..., 2] = 1, ranks, ranks**2
-    found[..., 3] = margins
-    return found
+    return np.log(np.arange(1, columns + 1) / k), (scores - last) / spread[:, None]
 
 
 def membership(scores: Values, spread: Values, k: float, model: Membership) -> Values:
@@ -90,10 +85,8 @@ def membership(scores: Values, spread: Values, k: float, model: Membership) -> V
 
     Arguments as of `features`.
     """
-    weights = (model.intercept, model.log_rank, model.log_rank_squared, model.margin)
-    terms = features(scores, spread, k)
-    # one by one: how a matrix product rounds depends on how many queries there are
-    logits = sum(terms[..., place] * weight for place, weight in enumerate(weights))
+    x, z = features(scores, spread, k)
+    logits = model.intercept + model.log_rank * x + model.log_rank_squared * x**2 + model.margin * z
     chances: Values = 1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)))
     return np.minimum.accumulate(chances, axis=1)
 

@@ -29,11 +29,14 @@ class Asked:
         """Number of queries."""
         return len(self.embeddings[0])
 
-    def halves(self, seed: int) -> tuple["Asked", "Asked"]:
-        """Two random halves: one to learn from, and one to certify on what was learnt."""
+    def halves(self, seed: int, largest: int = 1000) -> tuple["Asked", "Asked"]:
+        """Two random halves: one to learn from, and one to certify on what was learnt.
+
+        Of the first, no more than `largest` are taken: more teach little.
+        """
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self)))
         first, second = order[: len(order) // 2], order[len(order) // 2 :]
-        return self._some(first), self._some(second)
+        return self._some(first[:largest]), self._some(second)
 
     def _some(self, places: Tensor) -> "Asked":
         own = None if self.own is None else self.own[places]

@@ -79,7 +79,9 @@ def learn(sample: Sample, asked: Asked, k: int, largest: int) -> Learnt:
     best = best_of_sample(sample.embeddings, sample.positions, asked.embeddings[1], wanted, None)
     inside = _among(first.positions, best.positions[:, :wanted])
     there = (known >= 0).numpy()
-    terms = features(scores, spread, wanted / share)[there]
+    x, z = features(scores, spread, wanted / share)
+    ranks = np.broadcast_to(x, z.shape)[there]
+    terms = np.stack([np.ones_like(ranks), ranks, ranks**2, z[there]], axis=1)
     model = Membership(*fitted(terms, inside[there]))
     seen = _columns(scores, spread, wanted / share, model)
     last = scores_of(sample.embeddings, known[:, :seen].clamp(min=0), asked.embeddings[1])
