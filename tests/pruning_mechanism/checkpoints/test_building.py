@@ -7,24 +7,26 @@ from transformers import AutoConfig
 from pruning_mechanism import prune
 from pruning_mechanism.checkpoints import building
 from pruning_mechanism.checkpoints.weights import Weights
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import FAMILIES, random_slim_mask, tiny_model
 
 
-@pytest.fixture(params=[*FAMILIES, "pruned"])
-def stored(request, tmp_path):
+@pytest.fixture(scope="module", params=[*FAMILIES, "pruned"])
+def stored(request, tmp_path_factory):
     """A checkpoint's configuration and weights, as they are read."""
     if request.param == "pruned":
         model = prune(tiny_model("clip"), random_slim_mask(0))
     else:
         model = tiny_model(request.param)
-    model.save_pretrained(tmp_path)
-    weights = Weights.of(tmp_path)
+    place = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(place)
+    weights = Weights.of(place)
     if weights.tensors.keys() != model.state_dict().keys():
         pytest.skip("transformers writes this family's weights under other names")
-    return AutoConfig.from_pretrained(tmp_path), weights
+    return AutoConfig.from_pretrained(place), weights
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", sweep([torch.float32, torch.float64], [torch.float64]))
 def test_filled_and_matched_are_the_same_model(stored, dtype):
     filled = building._filled(*stored, dtype)
     found = building._matched(*stored, dtype)
