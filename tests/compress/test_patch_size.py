@@ -1,6 +1,7 @@
 """Coarser patches: the least squares solution, and what a command makes of a checkpoint."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from torch.nn.functional import linear
 
 from commands.run import run_command
 from compress import joint, patch_size, recover
+from compress.budgets import token_prices
 from compress.calibrating.moments import Moments
 from compress.patch_size import patches, solve
 from compress.searching import combinations
 from pruning_mechanism import Reduction, Tower, load, load_processor, macs, reduce
-from tests.compress.test_joint import table
+from pruning_mechanism.costs.latency_measurement import measure
 from tests.conftest import tiny_clip
 
 SMALL = ("--curve-samples", "8", "--samples", "16")
@@ -130,7 +132,7 @@ def test_pruning_goes_on_with_it(command, coarse, tmp_path):
 
 
 def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
-    command, coarser, clip_directory, monkeypatch
+    command, coarser, least_directory, monkeypatch
 ):
     """The coarse tower takes half of the full one's time: 0.4 of that is 0.8 of its own."""
     asked, shares = [], iter([0.5, 0.39])
@@ -147,17 +149,15 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
         return next(shares)
 
     monkeypatch.setattr(combinations, "MERGED", {})
-    tables = (table(17, 1.0), table(33, 2.0), table(65, 4.0))
-    prices = joint.SecondPrices(tables, (0.0, 0.0, 0.0))
-    monkeypatch.setattr(joint.SecondPrices, "measured", lambda *_: prices)
+    monkeypatch.setattr(token_prices, "measure", partial(measure, repetitions=1))
     monkeypatch.setattr(joint, "measured_share", measured)
     monkeypatch.setattr(joint.SecondPrices, "under", spy)
-    flags = ("--tries", "1", "--exits", "3", "--search-samples", "16", "--score-samples", "16")
-    coarse = coarser(clip_directory, "2")
+    flags = ("--tries", "1", "--exits", "8", "--search-samples", "16", "--score-samples", "16")
+    coarse = coarser(least_directory, "2")
     record = command(
         joint, joint.JointOptions, coarse, *SMALL, *flags, "--latency-constraint", "0.4"
     )
     assert asked == pytest.approx([0.8])
-    assert compared == [4, 4]
+    assert compared == [8, 8]
     assert "took 0.390 of the full tower's seconds here" in record["notes"]
     assert record["chain"] == ["patch_size patch 2", "joint latency 0.4"]

@@ -184,7 +184,7 @@ def test_unreadable_images_are_skipped_and_named(tmp_path, clip_directory, colou
 
 
 def test_on_scenes_the_full_tower_is_far_above_chance_and_a_cascade_is_as_good(tmp_path):
-    report = run(tmp_path / "out", "--images", 160, "--batch-size", 16)
+    report = run(tmp_path / "out", "--images", 160, "--batch-size", 8)
     assert (report.full_tower, report.stages[1].name) == (
         Path(DEMO_MODEL).name, Path(DEMO_FIRST_STAGE).name,
     )  # fmt: skip

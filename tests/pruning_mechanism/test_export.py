@@ -82,14 +82,14 @@ MODELS = {
     "all together": all_together,
 }
 DIRECTORIES = [each for each in os.environ.get("EXPORTED", "").split(":") if each]
-EXPORTS = sweep(MODELS, ("all together",))
+EXPORTS = sweep(MODELS, ("merge once",))
 """Those that are exported, which takes seconds each."""
 ONE_IMAGE = sweep(
     ("merge", "merge once", "rank attention", "flip saliency", "resolutions"), ("resolutions",)
 )
 TRACED = sweep(
     MODELS,
-    ("head sizes", "flip saliency", "merge once", "rank attention", "resolutions", "patch size"),
+    ("flip saliency", "merge once", "rank attention", "resolutions", "patch size", "all together"),
 )
 BOUND = 0.5
 """A loss that some of the images below stay under when they are made smaller, and some don't."""

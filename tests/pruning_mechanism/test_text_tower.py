@@ -1,5 +1,7 @@
 """A text tower is pruned like a vision tower, beside it or alone."""
 
+from itertools import cycle, product
+
 import pytest
 import torch
 from transformers import CLIPVisionModelWithProjection
@@ -15,6 +17,7 @@ from pruning_mechanism import (
     parameters,
     prune,
 )
+from tests.lanes import sweep
 from tests.pruning_mechanism.conftest import (
     CONTEXT,
     END,
@@ -29,8 +32,13 @@ WITH_TEXT = ("clip", "metaclip_2", "siglip")
 each_family = pytest.mark.parametrize("family", WITH_TEXT)
 
 
-@each_family
-@pytest.mark.parametrize("order", [("vision", "text"), ("text", "vision")])
+ORDERS = (("vision", "text"), ("text", "vision"))
+
+
+@pytest.mark.parametrize(
+    ("family", "order"),
+    sweep(product(WITH_TEXT, ORDERS), list(zip(WITH_TEXT, cycle(ORDERS), strict=False))),
+)
 def test_both_towers_may_be_pruned_one_after_the_other(family, order, tmp_path):
     dense = tiny_model(family)
     masks = {"vision": random_mask(1), "text": random_mask(2)}
