@@ -78,7 +78,7 @@ def visit(chromium):
 
         def complained(message):
             status = re.search(r"status of (\d+)", message.text)
-            expected = int(status[1]) in refused if status else "net::ERR_CONN" in message.text
+            expected = int(status[1]) in refused if status else "net::ERR_" in message.text
             if message.type in ("error", "warning") and not expected:
                 problems.append(message.text)
 
