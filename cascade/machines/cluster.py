@@ -82,7 +82,7 @@ def joined(ray: Any, address: str, needs: Needs) -> bool:
     """
     if ray.is_initialized():
         return False
-    _check_listening(address)
+    check_address(address)
     with warnings.catch_warnings():  # of lancedb, which a process started by Ray has no use for
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
@@ -93,7 +93,7 @@ def joined(ray: Any, address: str, needs: Needs) -> bool:
     return True
 
 
-def _check_listening(address: str) -> None:
+def check_address(address: str) -> None:
     """Refuse an address where nothing is at once: Ray itself tries for minutes.
 
     Raises:

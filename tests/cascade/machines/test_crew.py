@@ -23,14 +23,14 @@ from tests.cascade.photos.conftest import painted
 from tests.conftest import tiny_clip, tiny_processor
 from tests.lanes import thorough_only
 
-ray = pytest.importorskip("ray")
 PHOTOS, SIZE = 120, 4
 NEEDS = Needs(cpus=1, workers=2)
-pytestmark = thorough_only
+pytestmark = thorough_only  # ray is imported by its fixture: that alone takes seconds
 
 
 @pytest.fixture(scope="module")
 def cluster():
+    ray = pytest.importorskip("ray")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

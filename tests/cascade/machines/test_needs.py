@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from cascade import Collection, CollectionError, Stage
-from cascade.machines.cluster import Needs, imported_ray, joined
+from cascade.machines.cluster import Needs, check_address
 from cascade.machines.crew import Crew
 from cascade.machines.worker import Job
 from tests.conftest import tiny_clip, tiny_processor
@@ -39,13 +39,11 @@ def test_ray_that_is_not_installed_is_said_with_what_to_do(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_an_address_where_nothing_is_comes_back_at_once(address):
-    pytest.importorskip("ray")
     with pytest.raises(CollectionError, match=f"Ray can't be reached at {address}: "):
-        joined(imported_ray(), address, Needs())
+        check_address(address)
 
 
 @pytest.mark.parametrize("address", ["", "cluster", "http://", "host:port"])
 def test_what_is_no_address_is_said(address):
-    pytest.importorskip("ray")
     with pytest.raises(CollectionError, match="is no address of a Ray cluster: local, auto"):
-        joined(imported_ray(), address, Needs())
+        check_address(address)
