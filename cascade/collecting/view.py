@@ -121,7 +121,7 @@ class View:
         """The row of a key, also of a skipped one."""
         position = self.cascade.catalogue.position(key)
         if position is not None:
-            return self._row_at(position)
+            return self._rows[position]
         skipped = self._skipped_ids.get(key)
         return None if skipped is None else self.skipped[skipped]
 
@@ -131,7 +131,7 @@ class View:
         contents = self.cascade.catalogue.contents
         if position < 0 or position >= contents.rows.count or position in contents.gone:
             return None
-        return self._row_at(position)
+        return self._rows[position]
 
     def resumed(self) -> Ids:
         """The ids of images that have been resumed, and whose states nobody needs any more."""
@@ -239,9 +239,6 @@ class View:
             stage.store.fill(positions[wanted], torch.from_numpy(vectors))
         self._marks[place] = new.version
 
-    def _row_at(self, position: int) -> ImageRow:
-        return self._rows[position]
-
     def _promote(
         self, promoted: Promoted, place: int, positions: list[int], embeddings: Tensor
     ) -> None:
@@ -258,7 +255,7 @@ class View:
 
     def _open(self, at: int) -> ImageSource:
         """The image of an id, for a stage that has not encoded it yet."""
-        row = self._row_at(int(self.positions(np.asarray([at]))[0]))
+        row = self._rows[int(self.positions(np.asarray([at]))[0])]
         return self._opener(row)
 
 
