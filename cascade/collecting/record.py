@@ -88,9 +88,6 @@ class Record:
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
         entries = {"format": FORMAT, **asdict(self)}
-        if self.calibration is None:  # older versions read such a record, too
-            entries["format"] = 1
-            del entries["calibration"]
         unfinished = directory / f".{FILE}.{os.getpid()}"
         unfinished.write_text(json.dumps(entries, indent=2) + "\n")
         unfinished.replace(directory / FILE)
