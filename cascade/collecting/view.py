@@ -151,7 +151,7 @@ class View:
 
     def ids_and_rows(self, positions: Sequence[int]) -> tuple[Ids, list[ImageRow]]:
         """The ids and rows of images at positions."""
-        return self._ids[list(positions)], [self._row_at(at) for at in positions]
+        return self._ids[list(positions)], [self._rows[at] for at in positions]
 
     def _read_images(self) -> None:
         self._align()

@@ -1,5 +1,7 @@
 """Streams of queries: what they bring up is what a cascade encodes when it is asked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from cascade import Cascade
 from evaluation.lifetime.counting import Streams, measured_curve
 from evaluation.lifetime.reliability import calibration_error, reliability
 from evaluation.lifetime.zipf import brought_up, zipf_stream
+from evaluation.reports.stream import Stream
 from tests.cascade.calibrated.pair import CALIBRATION, IMAGES, K, stages
 
 
@@ -59,3 +62,12 @@ def test_a_reliability_table_is_the_means_of_its_bins():
     assert calibration_error(bins) == pytest.approx(expected)
     with pytest.raises(ValueError, match="2 probabilities and 1 outcomes"):
         reliability([0.1, 0.2], [True])
+
+
+KEPT = sorted((Path(__file__).resolve().parents[3] / "docs" / "reports" / "stream").glob("*.json"))
+
+
+def test_reports_that_were_kept_are_still_read():
+    assert [path.stem for path in KEPT] == ["photos", "scenes"]
+    for path in KEPT:
+        assert [curve.name for curve in Stream.load(path).curves] == ["fixed", "auto"]
