@@ -38,7 +38,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from figures.picture import refuse_existing, settle_layout, write_picture
-from figures.style import FAINT, INK, SETTINGS, series_style
+from figures.style import INK, SETTINGS, series_style
 
 
 def draw(report: Indexing) -> Figure:
@@ -59,17 +59,11 @@ def draw(report: Indexing) -> Figure:
                 minutes, values, label=label, color=style.color, marker=style.marker,
                 linestyle=style.line, markersize=4, clip_on=False,
             )  # fmt: skip
-        first = report.looks[0]
-        axes.annotate(
-            f"first answer after {first.first:.0f} s,\nover {first.images:,} photos",
-            (minutes[0], first.agreement), (24, 10), textcoords="offset points", fontsize=10,
-            color=INK, arrowprops={"arrowstyle": "-", "color": FAINT},
-        )  # fmt: skip
         axes.set_xlabel("minutes since indexing began")
         axes.set_ylabel("share (%)")
         axes.set_xlim(left=0)
         axes.set_ylim(0, 103)
-        axes.set_title(f"{report.images:,} photos, m = {report.m}", color=INK, fontsize=11)
+        axes.set_title(_title(report), color=INK, fontsize=11)
         figure.legend(loc="outside lower center", frameon=False, fontsize=10.5)
         settle_layout(figure)
     return figure
@@ -84,3 +78,11 @@ def main(options: IndexingFigureOptions) -> None:
 
 def _shares(report: Indexing, name: str) -> list[float]:
     return [100 * getattr(look, name) / report.images for look in report.looks]
+
+
+def _title(report: Indexing) -> str:
+    first = report.looks[0]
+    return (
+        f"{report.images:,} photos, m = {report.m}\n"
+        f"first answer after {first.first:.0f} s, over {first.images:,} photos"
+    )

@@ -24,6 +24,11 @@ def test_the_slowest_functions_are_left_out_until_the_others_fit():
     assert slowest(lines, 4.9) == ["test_a.py::test_one", "test_b.py::test_two"]
 
 
+def test_a_parameter_may_be_a_path():
+    assert function_of("tests/docs/test_a.py::test_one[docs/guides/b.md]") == "test_a.py::test_one"
+    assert function_of("tests/docs/test_a.py::test_one") == "test_a.py::test_one"
+
+
 def test_every_slow_test_is_there():
     defined = set()
     for file in Path(__file__).parent.rglob("test_*.py"):

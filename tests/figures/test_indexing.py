@@ -1,6 +1,7 @@
 """The picture shows what is found, what can be searched and what the full tower has encoded."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,10 @@ def test_rates_are_those_of_the_looks_while_the_collection_grew(report):
     assert dataclasses.replace(report, looks=report.looks[2:]).rate == pytest.approx(10_000 / 120)
     with pytest.raises(RecordError, match="needs a look"):
         dataclasses.replace(report, looks=())
+
+
+def test_the_report_that_was_kept_is_still_read():
+    kept = Path(__file__).resolve().parents[2] / "docs" / "reports" / "indexing" / "photos.json"
+    report = Indexing.load(kept)
+    assert report.looks[0].first < 60
+    assert report.looks[-1].agreement == 100
