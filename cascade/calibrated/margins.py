@@ -58,10 +58,7 @@ def spread_over(contents: Contents, queries: Tensor) -> Values:
     """
     count = len(contents)
     places = torch.linspace(0, count - 1, min(_SPREAD_OF, count), dtype=torch.float64).long()
-    if len(contents.hidden):
-        there = torch.arange(contents.rows.count)
-        places = there[~torch.isin(there, contents.hidden)][places]
-    rows = places.expand(len(queries), -1)
+    rows = contents.there[places].expand(len(queries), -1)
     found: Values = scores_of(contents.rows.embeddings, rows, queries).double().numpy().std(axis=1)
     return np.maximum(found, _LEAST_SPREAD)
 

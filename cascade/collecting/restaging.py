@@ -49,7 +49,7 @@ class Restaging:
 def restage(
     store: "LanceStore", path: Path, record: Record, first: Encoder, asked: Restaging
 ) -> Record:
-    """Put the new stages in the place of the old ones.
+    """Replace the old stages by the new ones.
 
     Args:
         store: of the collection; it is closed to writing when this returns.

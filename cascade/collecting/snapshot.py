@@ -49,8 +49,7 @@ def snapshot_of(view: View, place: int) -> Snapshot:
     """
     contents = view.cascade.catalogue.contents
     if place == 0:
-        embeddings, owners = contents.rows.embeddings, range(contents.rows.count)
-        there = [at for at in owners if at not in contents.gone]
+        embeddings, there = contents.rows.embeddings, contents.there.tolist()
         slots = there
     else:
         held = view.cascade.later[place - 1].store.held

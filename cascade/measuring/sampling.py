@@ -20,6 +20,9 @@ import hashlib
 from collections.abc import Sequence
 
 from scipy import stats
+from torch import Tensor
+
+from cascade.searching.catalogue import Contents
 
 
 def results_of_sample(k: int, sampled: int, images: int) -> int:
@@ -62,6 +65,13 @@ def drawn(keys: Sequence[str], number: int, seed: int) -> list[int]:
         return hashlib.blake2b(key, digest_size=16, salt=salt).digest()
 
     return sorted(sorted(range(len(keys)), key=order)[:number])
+
+
+def sampled_positions(contents: Contents, number: int, seed: int) -> Tensor:
+    """The positions of images that are `drawn` from all that can be found: int64, ascending."""
+    keys = list(contents.keys.first(contents.rows.count))
+    there = contents.there
+    return there[drawn([str(keys[at]) for at in there.tolist()], number, seed)]
 
 
 def _check(k: int, sampled: int, images: int) -> None:

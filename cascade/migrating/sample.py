@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cascade.collection import Collection
-from cascade.measuring.sampling import drawn
+from cascade.measuring.sampling import sampled_positions
 from cascade.searching.catalogue import Contents
 from cascade.searching.encoding import Encoded, Outcome, encode_each
 from cascade.stage import Encoder
@@ -65,14 +65,13 @@ def encoded_sample(
         progress: told after each batch how many images were looked at.
     """
     contents = collection.cascade.catalogue.contents
-    there = [at for at in range(contents.rows.count) if at not in contents.gone]
-    places = drawn([str(contents.keys[at]) for at in there], number, seed)
+    places = sampled_positions(contents, number, seed).tolist()
     begun = time.perf_counter()
     positions: list[int] = []
     ids: list[int] = []
     found: list[Tensor] = []
     for start in range(0, len(places), batch_size):
-        some = [there[place] for place in places[start : start + batch_size]]
+        some = places[start : start + batch_size]
         for at, id_, outcome in _outcomes(collection, tower, contents, some):
             if isinstance(outcome, Encoded):
                 positions.append(at)

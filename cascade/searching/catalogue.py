@@ -65,6 +65,12 @@ class Contents:
         """The positions that are gone: int64, ascending."""
         return torch.tensor(sorted(self.gone), dtype=torch.int64)
 
+    @cached_property
+    def there(self) -> Tensor:
+        """The positions of the images that can be found: int64, ascending."""
+        every = torch.arange(self.rows.count)
+        return every[~torch.isin(every, self.hidden)] if len(self.hidden) else every
+
     def source(self, position: int) -> ImageSource:
         """The image at a position, for a stage that has not encoded it yet.
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from cascade.collection import Collection
-from cascade.measuring.sampling import drawn
+from cascade.measuring.sampling import sampled_positions
 from cascade.searching.catalogue import Contents
 
 
@@ -57,9 +56,7 @@ def encoded_sample(
     """
     cascade = collection.cascade
     contents, last = cascade.catalogue.contents, cascade.later[-1]
-    there = [at for at in range(contents.rows.count) if at not in contents.gone]
-    places = drawn([str(contents.keys[at]) for at in there], number, seed)
-    positions = torch.tensor([there[place] for place in places], dtype=torch.int64)
+    positions = sampled_positions(contents, number, seed)
     for batch in positions.split(batch_size):
         last.encode_absent(batch.tolist(), cascade.catalogue, None)
         if progress is not None:
@@ -68,11 +65,11 @@ def encoded_sample(
     held = last.store.held
     slots = held.slots(positions)
     read = slots >= 0
-    everything = len(positions) == len(there)
+    everything = len(positions) == len(contents)
     return Sample(
         contents,
         positions[read],
         held.rows.embeddings[slots[read]].float(),
-        images=int(read.sum()) if everything else len(there),
+        images=int(read.sum()) if everything else len(contents),
         unreadable=int((~read).sum()),
     )
