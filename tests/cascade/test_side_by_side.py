@@ -40,20 +40,22 @@ class Indexer:
         self._made = 0
         self._running: Process | None = None
         self._killed_at = 0.0
+        self._pruned = False
         self._add(6)
 
     def step(self) -> None:
         """Change the directory and start a run, or look after the one that is on."""
         if self._running is None:
             self._add(self._rng.randrange(1, 6))
-            self._drop()
+            if self._pruned:  # else more photos might be gone than candidates can make up for
+                self._drop()
             self.start()
         elif not self._running.process.is_alive():
             self.finish()
         elif time.monotonic() > self._killed_at:
             self._running.send_signal(signal.SIGKILL)
             self._running.process.join(PATIENCE)
-            self._running, self.kills = None, self.kills + 1
+            self._running, self._pruned, self.kills = None, False, self.kills + 1
 
     def start(self) -> None:
         line = ["-m", "cascade.index", self.photos, "--into", self.collection, "--prune"]
@@ -66,7 +68,7 @@ class Indexer:
             return
         ended = self._running.wait(PATIENCE)
         assert ended.returncode == 0, ended.stderr
-        self._running, self.runs = None, self.runs + 1
+        self._running, self._pruned, self.runs = None, True, self.runs + 1
 
     def _add(self, number: int) -> None:
         for _ in range(number):
