@@ -298,6 +298,12 @@ SUBCOMMANDS = (
         "Draw held-out scenes into files, to index and search.",
     ),
     Subcommand(
+        "demo-photographs",
+        "demo.photographs",
+        "demo",
+        "Make camera files with thumbnails, and web-sized ones, of a corpus's pictures.",
+    ),
+    Subcommand(
         "demo-train",
         "demo.train",
         "demo",

@@ -28,7 +28,8 @@ of train.
 Images with a class each instead of captions are loaded by `corpora.labelled`.
 
 What others import is at the top. In the rooms below are `readers` of what publishers ship,
-`decoding` of pictures, and `generating` of scenes.
+`decoding` of pictures, `generating` of scenes, and `photographs`, which makes camera files of
+pictures.
 
 What needs `datasets` is imported when it is first asked for: search decodes images by this package
 and needs no more of it.

@@ -53,6 +53,7 @@ from compress.resolution import ResolutionCommandOptions
 from compress.sensitivity import SensitivityOptions
 from demo.closing import ClosingOptions
 from demo.first_stage import FirstStageOptions
+from demo.photographs import PhotographsOptions
 from demo.probe import ProbeOptions
 from demo.scenes import ScenesOptions
 from demo.train import Recipe
@@ -101,6 +102,7 @@ COMMANDS = {
     "compress.sensitivity": SensitivityOptions,
     "demo.closing": ClosingOptions,
     "demo.first_stage": FirstStageOptions,
+    "demo.photographs": PhotographsOptions,
     "demo.probe": ProbeOptions,
     "demo.scenes": ScenesOptions,
     "demo.train": Recipe,

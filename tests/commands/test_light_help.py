@@ -61,6 +61,7 @@ REFUSED = {
     "draw-mask": ([],),
     "draw-repair": ([],),
     "demo-train": (["--samples", "1"],),
+    "demo-photographs": (["--stale", "0.6", "--without-thumbnail", "0.6"], ["--noise", "-1"]),
 }
 """Lines that are wrong in themselves, by the command."""
 
