@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from corpora.decoding.watching import file_of
 from corpora.problems import CorpusError
 
 _KINDS = (
@@ -46,7 +47,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     file = os.open(path, _FLAGS)
     try:
         _refuse_other(path, os.fstat(file).st_mode)
-        return os.fdopen(file, "rb")
+        return file_of(file)
     except BaseException:
         os.close(file)
         raise

@@ -20,6 +20,7 @@ from corpora.decoding.bare import Bare, bare
 from corpora.decoding.files import open_regular
 from corpora.decoding.orientation import TURNS, in_exif, upright
 from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_is_read, raw_preview
+from corpora.decoding.watching import opening
 from corpora.problems import CorpusError
 
 HeifImageFile: Callable[[BinaryIO], PIL.Image.Image] | None = None
@@ -50,6 +51,7 @@ _HEIF_BRANDS = frozenset(
 )
 
 
+@opening
 def open_image(
     image: PIL.Image.Image | str | Path | bytes | dict[str, Any], at_least: int | None = None
 ) -> PIL.Image.Image:
