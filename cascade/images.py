@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 import corpora
+from corpora.decoding.reads import Reads, Tally
 
 ImageSource: TypeAlias = (
     "Image.Image | str | Path | bytes | dict[str, Any] | Callable[[], ImageSource]"
@@ -22,12 +23,19 @@ class UnreadableImage(corpora.CorpusError):
     """An image that can't be opened or decoded."""
 
 
-def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
+def open_image(
+    source: ImageSource,
+    at_least: int | None = None,
+    reads: Reads = "full",
+    tally: Tally | None = None,
+) -> Image.Image:
     """Decode an image to RGB, upright as its EXIF orientation says.
 
     Args:
         source: what to open.
         at_least: pixels wanted of the shorter edge, as in `corpora.open_image`.
+        reads: how much of a file is read, likewise.
+        tally: counts what came of looking for a thumbnail.
 
     Raises:
         UnreadableImage: there is no such file, it doesn't decode, it has too many pixels, or the
@@ -47,6 +55,6 @@ def open_image(source: ImageSource, at_least: int | None = None) -> Image.Image:
         )
     try:
         content = bytes(source) if isinstance(source, bytearray) else source
-        return corpora.open_image(content, at_least)
+        return corpora.open_image(content, at_least, reads, tally)
     except corpora.CorpusError as error:
         raise UnreadableImage(f"cannot read the image {error}") from error

@@ -5,7 +5,8 @@ images come out bit for bit as the processor alone makes them. What differs, so 
 doesn't decide the cost:
 
 - A file whose shorter edge has at least twice max(`ENOUGH` x the processor's size, `WHOLE`) pixels
-  is decoded at 1/2, 1/4, … of its size; below 1,440 pixels, so of up to 2 megapixels, never. Of
+  is decoded at 1/2, 1/4, … of its size; below 1,440 pixels, so of up to 2 megapixels, never. (So
+  for a tower that reads in full; for others `corpora.decoding.reads` says what they read.) Of
   photographs enlarged to 24 megapixels the embeddings of a 12-layer CLIP kept a cosine of 0.99996
   and more to those of the full decoding, at 128 and at 224 pixels, in a seventh of the time.
 - Of a picture longer than `LONG` times its width (or wider), the processor gets the middle part
@@ -16,6 +17,7 @@ doesn't decide the cost:
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import PIL.Image
@@ -23,15 +25,15 @@ import torch
 from torch import Tensor
 
 from corpora.decoding.images import open_image
+from corpora.decoding.reads import ENOUGH, WHOLE, Reads, wanted
 from corpora.problems import CorpusError
 
-ENOUGH = 4
-WHOLE = 720
 LONG = 16
 _HELD_PIXELS = 8_000_000  # of decoded pictures that wait for the processor
 
-Opener = Callable[[Any, int | None], PIL.Image.Image]
-"""Opens one of the images, of whatever type these are, with at least so many pixels an edge."""
+Opener = Callable[..., PIL.Image.Image]
+"""(image, at_least) → upright RGB: opens one of the images, of whatever type these are, with at
+least so many pixels an edge. It takes `reads` by name, if one is asked for that isn't "full"."""
 
 
 class Preparing(Protocol):
@@ -42,7 +44,10 @@ class Preparing(Protocol):
 
 
 def pixel_values(
-    processor: Preparing, images: Sequence[Any], opener: Opener = open_image
+    processor: Preparing,
+    images: Sequence[Any],
+    opener: Opener = open_image,
+    reads: Reads = "full",
 ) -> Tensor:
     """Open and prepare images: float32 [n, 3, height, width] on the CPU.
 
@@ -50,6 +55,7 @@ def pixel_values(
         processor: an image processor of transformers, or a processor that has one.
         images: whatever `opener` takes.
         opener: (image, pixels wanted of the shorter edge) → upright RGB.
+        reads: how much of a file is read.
 
     Raises:
         CorpusError: an image can't be opened or prepared; whatever else `opener` raises.
@@ -57,9 +63,12 @@ def pixel_values(
     """
     processor = getattr(processor, "image_processor", processor)
     shape = _Shape.of(processor)
+    at_least = wanted(shape.target, reads)
+    opened = opener if reads == "full" else partial(opener, reads=reads)
+    pictures = (shape.shortened(opened(image, at_least)) for image in images)
     values: Tensor | None = None
     start = 0
-    for group in _groups(images, opener, shape):
+    for group in _groups(pictures):
         prepared = _prepared(processor, group)
         if values is None:
             if len(group) == len(images):
@@ -99,10 +108,9 @@ class _Shape:
         return cls()
 
     @property
-    def at_least(self) -> int | None:
-        """Pixels that are needed of a picture's shorter edge."""
-        target = self.edge or (max(self.box) if self.box else None)
-        return None if target is None else max(ENOUGH * target, WHOLE)
+    def target(self) -> int | None:
+        """Pixels of a picture's shorter edge that are left of it; None: all of them."""
+        return self.edge or (max(self.box) if self.box else None)
 
     def shortened(self, image: PIL.Image.Image) -> PIL.Image.Image:
         """A picture of ordinary proportions as it is; an extreme one as far as it is needed."""
@@ -155,14 +163,11 @@ def _middle(image: PIL.Image.Image, length: int) -> PIL.Image.Image:
     return image.crop((0, start, width, start + length))
 
 
-def _groups(
-    images: Iterable[Any], opener: Opener, shape: _Shape
-) -> Iterator[list[PIL.Image.Image]]:
+def _groups(pictures: Iterable[PIL.Image.Image]) -> Iterator[list[PIL.Image.Image]]:
     """The opened images in order, in lists of at most about `_HELD_PIXELS`."""
     group: list[PIL.Image.Image] = []
     held = 0
-    for source in images:
-        image = shape.shortened(opener(source, shape.at_least))
+    for image in pictures:
         area = image.width * image.height
         if group and held + area > _HELD_PIXELS:
             yield group

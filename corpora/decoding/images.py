@@ -7,19 +7,24 @@ broken files (`corpora.column`), and search. What one image may cost is bounded:
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from corpora.decoding.bare import Bare, bare
+from corpora.decoding.colours import rgb
 from corpora.decoding.files import open_regular
 from corpora.decoding.orientation import TURNS, in_exif, upright
 from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_is_read, raw_preview
+from corpora.decoding.reads import Reads, Tally
+from corpora.decoding.sizes import divisor_of, draft
+from corpora.decoding.thumbnails import thumbnail_of
 from corpora.decoding.watching import opening
 from corpora.problems import CorpusError
 
@@ -51,9 +56,27 @@ _HEIF_BRANDS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a file: see `open_image`."""
+
+    at_least: int | None
+    reads: Reads
+    tally: Tally | None
+
+    def embedded(self, image: PIL.Image.Image, stream: BinaryIO) -> PIL.Image.Image | None:
+        """The picture embedded in an opened file, if one is asked for and will do."""
+        if self.reads != "thumbnail" or self.at_least is None:
+            return None
+        return thumbnail_of(image, stream, self.at_least, self.tally)
+
+
 @opening
 def open_image(
-    image: PIL.Image.Image | str | Path | bytes | dict[str, Any], at_least: int | None = None
+    image: PIL.Image.Image | str | Path | bytes | dict[str, Any] | BinaryIO,
+    at_least: int | None = None,
+    reads: Reads = "full",
+    tally: Tally | None = None,
 ) -> PIL.Image.Image:
     """Decode an image to RGB, turned upright as its EXIF orientation says.
 
@@ -63,25 +86,31 @@ def open_image(
     bits, where a plain `convert` would turn it white, and so are floating point values in [0, 1].
 
     Args:
-        image: a path, the bytes of a file, a decoded image, or what a corpus with undecoded images
-            gives ({"path": …, "bytes": …}).
+        image: a path, the bytes of a file, an open file that can be searched, a decoded image, or
+            what a corpus with undecoded images gives ({"path": …, "bytes": …}).
         at_least: what is wanted of the shorter edge, in pixels. A file with a picture twice as
             large or more comes at 1/2, 1/4, … of its size, still at least so large, for a fraction
             of the time and memory.
+        reads: "thumbnail": the picture embedded in the file comes in the place of the file's own,
+            if it shows the same and `reads.enough(at_least)` of it is there; see `thumbnails`. Of
+            JPEG files and camera's previews in them only the head, and the preview, are read then,
+            so that what is broken behind them isn't noticed. Otherwise, and where nothing is said
+            of `at_least`, the file's own picture comes as for the other ways to read; which of
+            those it is, is said by `at_least` alone: see `reads.wanted`.
+        tally: counts what came of looking for a thumbnail.
 
     Raises:
         CorpusError: the image can't be decoded, isn't an ordinary file or has too many pixels.
     """
-    name = _name(image)
+    name, asked = _name(image), _Asked(at_least, reads, tally)
     try:
         if isinstance(image, PIL.Image.Image):
-            return _rgb(upright(_loaded(image)))
+            return rgb(upright(_loaded(image)))
         suffix = _suffix(image)
-        content = _content(image) if isinstance(image, dict) else image
-        with BytesIO(content) if isinstance(content, bytes) else open_regular(content) as stream:
+        with _stream(_content(image) if isinstance(image, dict) else image) as stream:
             if suffix in RAW_SUFFIXES or is_raw(_start(stream)):
-                return _of_camera(stream, at_least)
-            return _decoded(stream, at_least)
+                return _of_camera(stream, asked)
+            return _decoded(stream, asked)
     except CorpusError as error:
         reason = str(error)
         named = reason if reason.startswith(name) else f"{name}: {reason}"
@@ -108,17 +137,31 @@ def _suffix(image: object) -> str:
     return os.path.splitext(name)[1].lower() if isinstance(name, str | Path) else ""
 
 
+@contextmanager
+def _stream(content: bytes | str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """An open file at its beginning; one that the caller opened stays open."""
+    if isinstance(content, bytes):
+        with BytesIO(content) as stream:
+            yield stream
+    elif isinstance(content, str | Path):
+        with open_regular(content) as file:
+            yield file
+    else:
+        content.seek(0)
+        yield content
+
+
 def _content(row: dict[str, Any]) -> bytes | str:
     """What holds the picture: the bytes if they are there, else the path of the file."""
     content: bytes | str = row["bytes"] if row.get("bytes") is not None else row["path"]
     return content
 
 
-def _decoded(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
+def _decoded(stream: BinaryIO, asked: _Asked) -> PIL.Image.Image:
     """The picture in a file; if its metadata is in the way, without that."""
     try:
         with _opened(stream) as image:
-            return _whole(image, at_least)
+            return asked.embedded(image, stream) or _whole(image, asked.at_least)
     except CorpusError:
         raise
     except Exception:
@@ -128,7 +171,7 @@ def _decoded(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
         if rest is None:
             raise
         try:
-            return _without_metadata(rest, at_least)
+            return _without_metadata(rest, asked.at_least)
         except Exception:  # it wasn't the metadata: what was wrong at first is what counts
             rest = None
         raise
@@ -141,17 +184,23 @@ def _without_metadata(rest: Bare, at_least: int | None) -> PIL.Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _of_camera(stream: BinaryIO, at_least: int | None) -> PIL.Image.Image:
-    """The picture in a camera's raw file, which is held as a whole while it is looked for."""
+def _of_camera(stream: BinaryIO, asked: _Asked) -> PIL.Image.Image:
+    """The picture in a camera's raw file, which is held as a whole while it is looked for.
+
+    It is an embedded one, however the file is to be read, and only scaled down here.
+    """
     with _ONE_AT_A_TIME:
         preview = raw_preview(stream)
+    if asked.tally is not None and asked.reads == "thumbnail":
+        asked.tally.add("used" if preview.embedded else "absent")
+    asked = replace(asked, reads="scaled")
     if isinstance(preview.picture, bytes):
         with BytesIO(preview.picture) as jpeg:
             said = in_exif(_opened(jpeg).info.get("exif"))
             jpeg.seek(0)
-            picture = _decoded(jpeg, at_least)
+            picture = _decoded(jpeg, asked)
     else:
-        said, picture = None, _whole(preview.picture, at_least)
+        said, picture = None, _whole(preview.picture, asked.at_least)
     turn = None if said else TURNS.get(preview.orientation)
     return picture if turn is None else picture.transpose(turn)
 
@@ -191,33 +240,21 @@ def _whole(image: PIL.Image.Image, at_least: int | None) -> PIL.Image.Image:
     stored = image.width * image.height
     bound = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     if image.format == "JPEG":
-        divisor = _divisor(image.size, at_least)
+        divisor = divisor_of(image.size, at_least)
         if not image.info.get("progressive"):  # which is held as a whole, however it is decoded
             divisor = max(divisor, 2) if stored > bound else divisor
             bound *= 4
         if divisor > 1:
-            _draft(image, min(divisor, 8))
+            draft(image, min(divisor, 8))
     if stored > bound:
         raise CorpusError(
             f"has {stored / 1e6:,.0f} million pixels; at most {bound / 1e6:,.0f} are decoded of a "
             f"{image.format} file"
         )
     with _ONE_AT_A_TIME if image.width * image.height > _LARGE else nullcontext():
-        picture = _rgb(upright(_loaded(image)))
-        divisor = _divisor(picture.size, at_least)
+        picture = rgb(upright(_loaded(image)))
+        divisor = divisor_of(picture.size, at_least)
         return picture.reduce(divisor) if divisor > 1 else picture
-
-
-def _divisor(size: tuple[int, int], at_least: int | None) -> int:
-    """The power of two by which a picture can be divided and its shorter edge still suffice."""
-    if at_least is None:
-        return 1
-    return 1 << max(0, (min(size) // max(1, at_least)).bit_length() - 1)
-
-
-def _draft(image: PIL.Image.Image, divisor: int) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8: in the cosine transform, with a part of the work."""
-    image.draft(None, (max(1, image.width // divisor), max(1, image.height // divisor)))
 
 
 def _loaded(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -225,24 +262,9 @@ def _loaded(image: PIL.Image.Image) -> PIL.Image.Image:
     return image
 
 
-def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):  # 16-bit files come as I;16, from older Pillow as I
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if image.mode == "F":
-        image = _eight_bits(image)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Floating point grey as L: values in [0, 1] are scaled, others are taken for 0 to 255."""
-    lowest, highest = cast(tuple[float, float], image.getextrema())  # pairs only of several bands
-    scale = 255 if lowest >= 0 and 0 < highest <= 1 else 1
-    return image.point(lambda value: value * scale).convert("L")
-
-
 def _name(image: object) -> str:
     if isinstance(image, dict):
         image = image.get("path") or image.get("bytes")
-    return f"{len(image):,} bytes" if isinstance(image, bytes) else str(image)
+    if isinstance(image, bytes):
+        return f"{len(image):,} bytes"
+    return str(getattr(image, "name", "an open file")) if hasattr(image, "seek") else str(image)

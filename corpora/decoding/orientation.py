@@ -6,10 +6,12 @@ itself is destroyed the picture stays as it is stored.
 """
 
 import re
-import struct
+from dataclasses import replace
 
 from PIL import ExifTags
 from PIL.Image import Image, Transpose
+
+from corpora.decoding.tiff import Entry, Tiff
 
 ORIENTATION = int(ExifTags.Base.Orientation)
 TURNS = {
@@ -22,7 +24,8 @@ TURNS = {
     8: Transpose.ROTATE_90,
 }
 _SAYING_SO = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-_ENTRIES = 4096  # of a directory that are looked at
+_SHORT = 3
+_WHOLE = frozenset({1, 4, 6, 8, 9})  # other types of whole numbers that it was written as
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
@@ -52,26 +55,16 @@ def orientation(image: Image) -> int:
 
 def in_exif(block: object) -> int | None:
     """The orientation in an EXIF block: a TIFF structure, with or without "Exif" before it."""
-    if not isinstance(block, bytes | bytearray):
-        return None
-    while block.startswith(b"Exif\0\0"):
-        block = block[6:]
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
-    order = order or {b"*\0": "<", b"\0*": ">"}.get(bytes(block[2:4]))
-    if order is None or len(block) < 10:
-        return None
-    (start,) = struct.unpack_from(f"{order}I", block, 4)
-    if start + 2 > len(block):
-        return None
-    (count,) = struct.unpack_from(f"{order}H", block, start)
+    tiff = Tiff.of(block)
+    return None if tiff is None else orientation_in(tiff, tiff.first)
+
+
+def orientation_in(tiff: Tiff, directory: int) -> int | None:
+    """The orientation in one directory of a TIFF structure."""
     found = None
-    for entry in range(min(count, _ENTRIES)):
-        at = start + 2 + 12 * entry
-        if at + 12 > len(block):
-            break
-        tag, kind = struct.unpack_from(f"{order}HH", block, at)
-        if tag == ORIENTATION:
-            found = _value(block, order, kind, at + 8) or found
+    for entry in tiff.entries(directory):
+        if entry.tag == ORIENTATION:
+            found = _value(tiff, entry) or found
     return found
 
 
@@ -83,13 +76,14 @@ def in_xmp(packet: object) -> int | None:
     return int(match[1]) if match and 1 <= int(match[1]) <= 8 else None
 
 
-def _value(block: bytes | bytearray, order: str, kind: int, at: int) -> int | None:
+def _value(tiff: Tiff, entry: Entry) -> int | None:
     """A whole number from 1 to 8 of whatever type it was written as: SHORT is the right one."""
-    if kind == 2 and block[at : at + 1].isdigit():
-        return int(block[at : at + 1]) if b"1" <= block[at : at + 1] <= b"8" else None
-    form = {1: "B", 4: "I", 6: "b", 8: "h", 9: "i"}.get(kind, "H")
-    (value,) = struct.unpack_from(f"{order}{form}", block, at)
-    return value if 1 <= value <= 8 else None
+    if entry.kind == 2:
+        digit = tiff.content[entry.at : entry.at + 1]
+        return int(digit) if b"1" <= digit <= b"8" else None
+    kind = entry.kind if entry.kind in _WHOLE else _SHORT
+    value = tiff.whole(replace(entry, kind=kind))
+    return value if value is not None and 1 <= value <= 8 else None
 
 
 def _hexadecimal(profile: object) -> bytes | None:

@@ -32,10 +32,14 @@ _ORIENTATIONS = {0: 1, 3: 3, 5: 8, 6: 6}  # of LibRaw's `flip`, as EXIF counts t
 
 @dataclass(frozen=True)
 class Preview:
-    """A JPEG file or a picture, and how it is to be turned (1 to 8) if the JPEG doesn't say it."""
+    """A JPEG file or a picture, and how it is to be turned (1 to 8) if the JPEG doesn't say it.
+
+    `embedded`: it lay in the file; else it was developed.
+    """
 
     picture: bytes | PIL.Image.Image
     orientation: int = 1
+    embedded: bool = True
 
 
 def raw_is_read() -> bool:
@@ -85,7 +89,7 @@ def raw_preview(stream: BinaryIO) -> Preview:
         if pixels > _MAX_PIXELS:
             raise CorpusError(f"has {pixels / 1e6:,.0f} million pixels and no picture to look at")
         developed = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
-        return Preview(PIL.Image.fromarray(developed))
+        return Preview(PIL.Image.fromarray(developed), embedded=False)
 
 
 def _longer_edge(jpeg: bytes) -> int:
