@@ -7,7 +7,7 @@ has the four members of `Encoder`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.fingerprints import described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
+from cascade.reading import check_reads, reads_of
 from corpora import CorpusError
-from corpora.pixels import pixel_values
+from corpora.decoding.reads import Reads, Tally
+from corpora.pixels import edge_taken, pixel_values
 from pruning_mechanism import (
     TowerError,
     check_belongs,
@@ -89,6 +91,8 @@ class Stage:
         batch_size: images or texts that pass through a tower at once.
         attention: the implementation of the vision tower's attention, with the measured seconds if
             it was chosen by them.
+        reads: how much of a file is read.
+        tally: what came of looking for thumbnails, if these are read.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Stage:
         texts: "Stage | None" = None,
         attention: str | None = None,
         without_texts: bool = False,
+        reads: Reads = "full",
     ) -> None:
         """Make a stage of a loaded model; see `load` for the usual way.
 
@@ -109,12 +114,13 @@ class Stage:
             texts: the stage whose text tower encodes the queries; by default this model's own.
             attention: as in `load`; it is set in the model.
             without_texts: as in `load`.
+            reads: how much of a file is read: see `corpora.decoding.reads`.
 
         Raises:
             NoTextTowerError: the model has no text tower and none is lent to it.
             TowerError: the one lent encodes to another dimension, the processor doesn't belong to
                 the model, or there is no such attention.
-            ValueError: `batch_size` isn't positive.
+            ValueError: `batch_size` isn't positive, or there is no such way to read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -123,6 +129,8 @@ class Stage:
             raise _no_text_tower()
         self.model = model.eval()
         self.batch_size = batch_size
+        self.reads = check_reads(reads)
+        self.tally = Tally()
         of_images: Any = getattr(processor, "image_processor", processor)
         self._image_processor: ImageProcessor = of_images
         self._tokenizer: PreTrainedTokenizerBase | None = getattr(processor, "tokenizer", None)
@@ -149,6 +157,7 @@ class Stage:
         texts: "Stage | None" = None,
         attention: str | None = None,
         without_texts: bool = False,
+        reads: Reads | None = None,
     ) -> "Stage":
         """Load a checkpoint.
 
@@ -165,15 +174,19 @@ class Stage:
                 stay the same.
             without_texts: take a vision tower alone as it is, for images; asked to embed a text,
                 it raises `NoTextTowerError`.
+            reads: how much of a file is read: see `corpora.decoding.reads`. None: as the record in
+                the checkpoint's directory says, in full where there is none.
 
         Raises:
             TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
-                processor doesn't belong to it, or there is no such attention. A tokenizer that
-                can't be used here is an error only when a text is encoded.
+                processor doesn't belong to it, there is no such attention, or its record can't be
+                read. A tokenizer that can't be used here is an error only when a text is encoded.
+            ValueError: `batch_size` isn't positive, or there is no such way to read.
         """
         check_attention(attention)
+        reads = reads_of(path) if reads is None else check_reads(reads)
         model, processor = load(path, device=device), load_processor(path)
-        return cls(model, processor, batch_size, texts, attention, without_texts)
+        return cls(model, processor, batch_size, texts, attention, without_texts, reads)
 
     @cached_property
     def name(self) -> str:
@@ -209,8 +222,17 @@ class Stage:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How images are prepared for the tower: the settings of the image processor."""
-        return self._image_processor.to_dict()
+        """How images are prepared for the tower: the image processor's settings, and what is read.
+
+        What is read in full isn't said, so that the names of such stages are what they were.
+        """
+        settings: dict[str, Any] = self._image_processor.to_dict()
+        return settings if self.reads == "full" else {**settings, "reads": self.reads}
+
+    @property
+    def edge(self) -> int | None:
+        """Pixels of a picture's shorter edge that the tower is given; None: all of them."""
+        return edge_taken(self._image_processor)
 
     @property
     def dimension(self) -> int:
@@ -253,7 +275,8 @@ class Stage:
         if any(isinstance(image, Prepared) for image in images):
             return torch.cat([self._prepared(image) for image in images])
         try:
-            return pixel_values(self._image_processor, images, open_image)
+            opener = partial(open_image, tally=self.tally)
+            return pixel_values(self._image_processor, images, opener, self.reads)
         except UnreadableImage:
             raise
         except CorpusError as error:

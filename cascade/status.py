@@ -58,6 +58,7 @@ def main(options: StatusOptions) -> None:
     if options.json:
         entry = {name: getattr(status, name) for name in _ENTRIES}
         entry["checkpoints"] = [stage.checkpoint for stage in record.stages]
+        entry["reads"] = [stage.reads for stage in record.stages]
         if options.skipped:
             entry["reasons"] = skipped
         print(json.dumps(entry, ensure_ascii=False))

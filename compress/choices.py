@@ -33,7 +33,8 @@ what was surely better wasn't so on other images."""
 class Sampling:
     """Which images to calibrate on, and how to compute them.
 
-    `called` is what records call the corpus, if that isn't its name here.
+    `called` is what records call the corpus, if that isn't its name here. `reads` is how much of a
+    file is read; None: as much as the checkpoint was made to read.
     """
 
     corpus: str = "scenes"
@@ -44,6 +45,7 @@ class Sampling:
     batch_size: int = 32
     device: str = "cpu"
     called: str | None = None
+    reads: Literal["full", "scaled", "thumbnail"] | None = None
 
     @property
     def recorded(self) -> str:

@@ -86,7 +86,20 @@ class SourceOptions(ConfigOption):
 
 
 @dataclass(frozen=True)
-class FullTowerOptions(SourceOptions):
+class ReadingOptions(SourceOptions):
+    """How much of a file the calibration reads, and so will a stage of what is made."""
+
+    reads: Literal["full", "scaled", "thumbnail"] | None = None
+    """how much of an image file is read, here and by the result (default: as --model does)"""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which images to calibrate on, and how to read them."""
+        return replace(super().sampling, reads=self.reads)
+
+
+@dataclass(frozen=True)
+class FullTowerOptions(ReadingOptions):
     """Which full tower a first stage stands in front of, and how it is aligned to it."""
 
     target: Checkpoint | None = None
@@ -132,7 +145,7 @@ class TokenOptions(FullTowerOptions):
 
 
 @dataclass(frozen=True)
-class RepairOptions(SourceOptions):
+class RepairOptions(ReadingOptions):
     """Which tower to prune, how to repair it, and what to calibrate it on."""
 
     text_model: Checkpoint | None = None

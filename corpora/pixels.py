@@ -82,6 +82,11 @@ def pixel_values(
     return torch.zeros(0, 3, 0, 0) if values is None else values
 
 
+def edge_taken(processor: Preparing) -> int | None:
+    """Pixels of a picture's shorter edge that a processor leaves of it; None: all of them."""
+    return _Shape.of(getattr(processor, "image_processor", processor)).target
+
+
 @dataclass(frozen=True)
 class _Shape:
     """What a processor does to the shape of a picture.

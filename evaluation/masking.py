@@ -148,6 +148,7 @@ def _first_stages(
                     options.batch_size,
                     tower,
                     options.attends_by,
+                    reads=source.calibration.reads,
                 ),
             )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from cascade.collecting.record import StageRecord
 from cascade.images import ImageSource
 from cascade.mapped import MappedStage, load_maps
+from cascade.reading import check_reads
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
@@ -26,6 +27,7 @@ def recorded(stage: Encoder) -> StageRecord:
             text_name=stage.text_name,
             checkpoint=_checkpoint(stage),
             texts=None if lent is None else _checkpoint(lent),
+            reads=stage.reads,
         )
     if isinstance(stage, ResumedStage):
         return StageRecord(
@@ -35,6 +37,7 @@ def recorded(stage: Encoder) -> StageRecord:
             resumes=_checkpoint(stage.first),
             merged=stage.merged,
             dtype=str(stage.dtype).removeprefix("torch."),
+            reads=stage.first.reads,
         )
     return StageRecord(name=stage.name, text_name=stage.text_name)
 
@@ -103,7 +106,7 @@ class Loading:
         self._device = device
         self._batch_size = batch_size
         self._only_images = only_images
-        self._loaded: dict[tuple[str | None, str | None], Stage] = {}
+        self._loaded: dict[tuple[str | None, str | None, str], Stage] = {}
         self._lock = Lock()
 
     def stage(self, record: StageRecord) -> Stage | MappedStage:
@@ -124,16 +127,18 @@ class Loading:
         import torch
 
         stage, first = (
-            self._loaded_from(checkpoint) or self._load(checkpoint, None, record)
+            self._loaded_from(checkpoint, record.reads) or self._load(checkpoint, None, record)
             for checkpoint in (record.checkpoint, record.resumes)
         )
         resumed = ResumedStage(stage, first, record.merged, getattr(torch, record.dtype))
         self._check(record, resumed)
         return resumed
 
-    def _loaded_from(self, checkpoint: str | None) -> Stage | None:
+    def _loaded_from(self, checkpoint: str | None, reads: str) -> Stage | None:
         """A stage that is loaded already, whatever text tower is lent to it."""
-        return next((stage for (of, _), stage in self._loaded.items() if of == checkpoint), None)
+        wanted = (checkpoint, reads)
+        loaded = self._loaded.items()
+        return next((stage for (of, _, read), stage in loaded if (of, read) == wanted), None)
 
     def _mapped(self, record: StageRecord, file: Path) -> MappedStage:
         """A stage behind its maps."""
@@ -156,7 +161,8 @@ class Loading:
         without_texts: bool = False,
     ) -> Stage:
         with self._lock:
-            if (checkpoint, texts) not in self._loaded:
+            wanted = (checkpoint, texts, record.reads)
+            if wanted not in self._loaded:
                 lent = None
                 try:
                     if texts is not None and not self._only_images:
@@ -167,14 +173,15 @@ class Loading:
                         self._batch_size,
                         lent,
                         without_texts=without_texts or self._only_images,
+                        reads=check_reads(record.reads),
                     )
                 except (TowerError, OSError) as error:
                     raise CollectionError(
                         f"a stage of {self._where} was {record}, which can't be loaded: "
                         f"{' '.join(str(error).split())}. Pass stages= if it is somewhere else now"
                     ) from error
-                self._loaded[checkpoint, texts] = stage
-            return self._loaded[checkpoint, texts]
+                self._loaded[wanted] = stage
+            return self._loaded[wanted]
 
     def _check(self, record: StageRecord, stage: Encoder) -> None:
         if stage.name != record.name:

@@ -12,10 +12,12 @@ from typing import Any
 
 from cascade.calibrated.calibration import Calibration
 from cascade.storing.errors import CollectionError
+from corpora.decoding.reads import READS
 
 FILE = "collection.json"
 FORMAT = 2
 """Of what is written here; larger ones are refused. Without a calibration it is 1."""
+_READING = {"scaled": ", reading scaled", "thumbnail": ", reading thumbnails"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class StageRecord:
         merged: how many tokens fewer are kept of that one's states.
         dtype: what these states are kept in.
         maps: the file in the collection's directory with what its embeddings are mapped by.
+        reads: how much of a file it reads: "full", "scaled" or "thumbnail".
     """
 
     name: str
@@ -41,10 +44,12 @@ class StageRecord:
     merged: int = 0
     dtype: str = "float16"
     maps: str | None = None
+    reads: str = "full"
 
     def __str__(self) -> str:
         short = self.name[:12]
         mapped = "" if self.maps is None else ", mapped"
+        mapped += _READING.get(self.reads, "")
         return short if self.checkpoint is None else f"{self.checkpoint}{mapped} ({short})"
 
 
@@ -88,6 +93,9 @@ class Record:
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
         entries = {"format": FORMAT, **asdict(self)}
+        for stage in entries["stages"]:  # as earlier versions read it, where they know it all
+            if stage["reads"] == "full":
+                del stage["reads"]
         unfinished = directory / f".{FILE}.{os.getpid()}"
         unfinished.write_text(json.dumps(entries, indent=2) + "\n")
         unfinished.replace(directory / FILE)
@@ -136,6 +144,8 @@ def _parsed(entries: dict[str, Any]) -> Record:
     if written > FORMAT:
         raise _NewerError(written)
     stages = [StageRecord(**stage) for stage in entries.pop("stages")]
+    if strange := {stage.reads for stage in stages} - set(READS):
+        raise ValueError(f"stages read {sorted(strange)}")
     plan, learnt = entries.pop("plan", None), entries.pop("calibration", None)
     record = Record(
         stages=stages,

@@ -21,7 +21,11 @@ from transformers import PreTrainedModel
 from compress.errors import UserError
 from corpora import drop_unreadable
 from corpora.column import undecoded
-from corpora.pixels import pixel_values
+from corpora.decoding.images import any_has_thumbnail
+from corpora.decoding.reads import Reads
+from corpora.decoding.simulating import usual_long_side, with_thumbnail
+from corpora.decoding.sources import content_of
+from corpora.pixels import edge_taken, pixel_values
 from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Inputs
@@ -91,7 +95,9 @@ class Calibration:
 
     `corpus` has one caption an image, in a column `caption`; `unreadable` names what was dropped.
     `processor` prepares images; None: batches have no pixels.
-    `tokenise` makes of captions what a text tower takes; None: batches have no tokens.
+    `tokenise` makes of captions what a text tower takes; None: batches have no tokens. `reads` is
+    how much of a file is read; `given_thumbnails`: files are first given a thumbnail, as a camera
+    would have put there, since they have none.
     """
 
     corpus: Dataset
@@ -100,6 +106,8 @@ class Calibration:
     tokenise: Tokeniser | None = None
     batch_size: int = 32
     device: str = "cpu"
+    reads: Reads = "full"
+    given_thumbnails: bool = False
 
     @classmethod
     def draw(
@@ -171,7 +179,24 @@ class Calibration:
         """
         if self.processor is None:
             raise ValueError("this sample was drawn without a processor: it has no pixels")
-        return pixel_values(self.processor, self._images[rows]["image"]).to(self.device)
+        images = self._images[rows]["image"]
+        if self.given_thumbnails and self.long_side:
+            images = [with_thumbnail(content_of(image), self.long_side) for image in images]
+        return pixel_values(self.processor, images, reads=self.reads).to(self.device)
+
+    @property
+    def long_side(self) -> int | None:
+        """Pixels of the longer edge of a thumbnail that a file is given."""
+        edge = None if self.processor is None else edge_taken(self.processor)
+        return None if edge is None else usual_long_side(edge)
+
+    def reading(self, reads: Reads) -> "Calibration":
+        """The same sample with so much of its files read.
+
+        If thumbnails are read and no file has any, all are given one.
+        """
+        lacking = reads == "thumbnail" and not any_has_thumbnail(self.files())
+        return replace(self, reads=reads, given_thumbnails=lacking)
 
     def files(self) -> Iterator[Mapping[str, Any]]:
         """The images as they are stored, each a `path`, or `bytes`, or both."""

@@ -35,7 +35,7 @@ def drawn(
         tokeniser,
         sampling.batch_size,
         sampling.device,
-    )
+    ).reading(sampling.reads or "full")
     if not len(calibration):
         raise UserError(f"{sampling.corpus} has no readable image")
     check_enough(len(calibration), least)

@@ -154,6 +154,7 @@ def _record(
         seconds=0.0,
         tower=towers_called(source.kinds),
         align=finish.align,
+        reads=source.calibration.reads,
         chain=(*source.chain, *done),
         unreadable_images=source.calibration.unreadable,
         settings={**finish.settings, **source.settings},

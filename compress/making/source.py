@@ -20,7 +20,10 @@ from compress.choices import LEAST_IMAGES, Align, Checkpoints, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
+from corpora.decoding.reads import READS, Reads
+from corpora.decoding.simulating import QUALITY
 from pruning_mechanism import (
+    Compression,
     Tower,
     TowerKind,
     check_alignable,
@@ -112,9 +115,16 @@ class Source:
         key: Hashable = ("full tower's embeddings", len(self.calibration))
         return self.cache.once(key, self._full_embeddings)
 
+    @property
+    def full_images(self) -> Calibration:
+        """The calibration images as the full tower takes them, whose files are read in full."""
+        return replace(
+            self.calibration, processor=self.full.processor, reads="full", given_thumbnails=False
+        )
+
     @torch.no_grad()
     def _full_embeddings(self) -> Tensor:
-        images = replace(self.calibration, processor=self.full.processor)
+        images = self.full_images
         tower = self.full.tower
         batches = images.batches("full tower")
         return torch.cat([tower.embeddings(batch.pixels).float().cpu() for batch in batches])
@@ -140,8 +150,9 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     full = _full_tower(checkpoints, own, needs, sampling.device)
     lent = _text_tower(checkpoints, own, sampling.device) if captions else None
     texts = lent.model if lent else None
-    calibration = drawn(sampling, processor, lent, needs.images)
     cache, record, stored = Cache(), own.record, own.stored_dtype
+    sampling = replace(sampling, reads=sampling.reads or read_by(record, own.path))
+    calibration = drawn(sampling, processor, lent, needs.images)
     deployed = computed_dtype(stored, sampling.device)
     base = record.base_fingerprint if record else own.fingerprint
     settings: dict[str, str] = {}
@@ -153,6 +164,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         if not layered(model) and hasattr(model, "text_model"):
             model, processor = vision_alone(model), image_side(processor)
             notes = (*notes, "its own texts are embedded elsewhere, and left out")
+    if calibration.given_thumbnails:
+        notes = (*notes, simulated(calibration))
     return Source(
         own.path,
         model,
@@ -171,6 +184,28 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         notes,
         stored,
         deployed,
+    )
+
+
+def read_by(record: Compression | None, path: str) -> Reads:
+    """How much of a file the tower on record was made to read; all of it, where nothing is said.
+
+    Raises:
+        UserError: the record names no way to read that is known here.
+    """
+    if record is None:
+        return "full"
+    for known in READS:
+        if record.reads == known:
+            return known
+    raise UserError(f"{path} was made to read {record.reads!r}, which isn't one of {READS}")
+
+
+def simulated(calibration: Calibration) -> str:
+    """What the record says where thumbnails were made for the calibration."""
+    return (
+        "the calibration images have no thumbnails: each was given one of "
+        f"{calibration.long_side} pixels, a JPEG of quality {QUALITY}"
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ def _file(name: str) -> str:
 @torch.no_grad()
 def _made(source: Source, views: Sequence[View]) -> Iterator[Tensor]:
     """Embeddings [views, b, e] of batch after batch."""
-    images = replace(source.calibration, processor=source.full.processor)
+    images = source.full_images
     done = 0
     for batch in images.batches("teacher"):
         rows = range(done, done := done + len(batch.pixels))

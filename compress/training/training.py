@@ -88,6 +88,7 @@ def taught(
     own = state / identified(
         model=weights_digest([source.model]),
         prepared=prepared_by(source.processor),
+        **({} if images.reads == "full" else {"reads": images.reads}),
         recipe=asdict(recipe),
         **teaching.identity,
     )

@@ -5,26 +5,25 @@ broken files (`corpora.column`), and search. What one image may cost is bounded:
 `MAX_PIXELS`, and of large pictures one at a time in a process.
 """
 
-import os
+import itertools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from corpora.decoding.bare import Bare, bare
 from corpora.decoding.colours import rgb
-from corpora.decoding.files import open_regular
 from corpora.decoding.orientation import TURNS, in_exif, upright
 from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_is_read, raw_preview
 from corpora.decoding.reads import Reads, Tally
 from corpora.decoding.sizes import divisor_of, draft
-from corpora.decoding.thumbnails import thumbnail_of
+from corpora.decoding.sources import Source, naming, stream_of, suffix_of
+from corpora.decoding.thumbnails import embeds_any, thumbnail_of
 from corpora.decoding.watching import opening
 from corpora.problems import CorpusError
 
@@ -73,7 +72,7 @@ class _Asked:
 
 @opening
 def open_image(
-    image: PIL.Image.Image | str | Path | bytes | dict[str, Any] | BinaryIO,
+    image: PIL.Image.Image | Source,
     at_least: int | None = None,
     reads: Reads = "full",
     tally: Tally | None = None,
@@ -102,59 +101,35 @@ def open_image(
     Raises:
         CorpusError: the image can't be decoded, isn't an ordinary file or has too many pixels.
     """
-    name, asked = _name(image), _Asked(at_least, reads, tally)
-    try:
+    asked = _Asked(at_least, reads, tally)
+    with naming(image):
         if isinstance(image, PIL.Image.Image):
             return rgb(upright(_loaded(image)))
-        suffix = _suffix(image)
-        with _stream(_content(image) if isinstance(image, dict) else image) as stream:
-            if suffix in RAW_SUFFIXES or is_raw(_start(stream)):
+        with stream_of(image) as stream:
+            if suffix_of(image) in RAW_SUFFIXES or is_raw(_start(stream)):
                 return _of_camera(stream, asked)
             return _decoded(stream, asked)
-    except CorpusError as error:
-        reason = str(error)
-        named = reason if reason.startswith(name) else f"{name}: {reason}"
-        raise CorpusError(named) from error
-    except OSError as error:
-        if error.errno is None:
-            raise CorpusError(_undecoded(name, error)) from error
-        raise CorpusError(f"{name}: can't be opened ({error.strerror})") from error
-    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, MemoryError and more.
-    except Exception as error:
-        raise CorpusError(_undecoded(name, error)) from error
 
 
-def _undecoded(name: str, error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):  # whose message names an object in memory
-        return f"{name}: can't be decoded (it is no picture of a kind that is read here)"
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return f"{name}: can't be decoded ({reason})"
+def has_thumbnail(image: Source) -> bool:
+    """Whether a file says that there is a smaller picture in it; only its head is read.
+
+    Args:
+        image: as `open_image` takes it, but not decoded.
+
+    Returns:
+        False also of a file that can't be opened.
+    """
+    try:
+        with stream_of(image) as stream:
+            return suffix_of(image) in RAW_SUFFIXES or embeds_any(_opened(stream))
+    except Exception:  # whatever is wrong, `open_image` says it
+        return False
 
 
-def _suffix(image: object) -> str:
-    """That of the file's name, if there is one, in small letters."""
-    name = image.get("path") if isinstance(image, dict) else image
-    return os.path.splitext(name)[1].lower() if isinstance(name, str | Path) else ""
-
-
-@contextmanager
-def _stream(content: bytes | str | Path | BinaryIO) -> Iterator[BinaryIO]:
-    """An open file at its beginning; one that the caller opened stays open."""
-    if isinstance(content, bytes):
-        with BytesIO(content) as stream:
-            yield stream
-    elif isinstance(content, str | Path):
-        with open_regular(content) as file:
-            yield file
-    else:
-        content.seek(0)
-        yield content
-
-
-def _content(row: dict[str, Any]) -> bytes | str:
-    """What holds the picture: the bytes if they are there, else the path of the file."""
-    content: bytes | str = row["bytes"] if row.get("bytes") is not None else row["path"]
-    return content
+def any_has_thumbnail(images: Iterable[Source], most: int = 256) -> bool:
+    """Whether any of the first images has a smaller picture in its file: see `has_thumbnail`."""
+    return any(map(has_thumbnail, itertools.islice(images, most)))
 
 
 def _decoded(stream: BinaryIO, asked: _Asked) -> PIL.Image.Image:
@@ -260,11 +235,3 @@ def _whole(image: PIL.Image.Image, at_least: int | None) -> PIL.Image.Image:
 def _loaded(image: PIL.Image.Image) -> PIL.Image.Image:
     image.load()
     return image
-
-
-def _name(image: object) -> str:
-    if isinstance(image, dict):
-        image = image.get("path") or image.get("bytes")
-    if isinstance(image, bytes):
-        return f"{len(image):,} bytes"
-    return str(getattr(image, "name", "an open file")) if hasattr(image, "seek") else str(image)

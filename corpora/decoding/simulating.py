@@ -12,13 +12,15 @@ import PIL.Image
 
 from corpora.decoding.bare import bare
 from corpora.decoding.colours import rgb
-from corpora.decoding.orientation import orientation
+from corpora.decoding.images import open_image
+from corpora.decoding.sources import naming
 from corpora.problems import CorpusError
 
 QUALITY = 75
 """Of the JPEG file that a thumbnail is."""
 _CAMERAS, _TOWERS = 160, 224
 """Pixels of the longer edge of nearly all EXIF thumbnails, and that a usual tower takes."""
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _MOST = 65_535 - 2 - 6  # bytes of EXIF in a JPEG file
 
 
@@ -31,8 +33,8 @@ def as_thumbnail(picture: PIL.Image.Image, long_side: int, quality: int = QUALIT
     """A picture as the JPEG file of its thumbnail, whose longer edge has at most `long_side`."""
     small = rgb(picture)
     share = min(1.0, long_side / max(small.size))
-    size = (max(1, round(side * share)) for side in small.size)
-    small = small.resize(tuple(size), PIL.Image.Resampling.LANCZOS)
+    size = max(1, round(small.width * share)), max(1, round(small.height * share))
+    small = small.resize(size, PIL.Image.Resampling.LANCZOS)
     stream = BytesIO()
     small.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
@@ -51,17 +53,19 @@ def with_thumbnail(content: bytes, long_side: int, quality: int = QUALITY) -> by
     Raises:
         CorpusError: the file can't be decoded, or a thumbnail of this size doesn't fit into it.
     """
-    try:
-        with PIL.Image.open(BytesIO(content)) as image:
-            held = orientation(image)
-            image.load()
-            thumbnail = as_thumbnail(image, long_side, quality)
-            rest = bare(content) if image.format in ("JPEG", "PNG") else None
-            plain = rest.content if rest else _as_png(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more
-        raise CorpusError(f"a file can't be given a thumbnail: {error}") from error
+    rest = bare(content) if content.startswith((_JPEG, _PNG)) else None
+    with naming(content):
+        if rest is None:
+            picture, held = open_image(content), 1
+            plain = _as_png(picture)
+        else:
+            with PIL.Image.open(BytesIO(rest.content), formats=("JPEG", "PNG")) as stored:
+                stored.load()
+                picture, held = rgb(stored), rest.orientation
+            plain = rest.content
+    thumbnail = as_thumbnail(picture, long_side, quality)
     block = exif_block(thumbnail, held)
-    if plain.startswith(b"\xff\xd8"):
+    if plain.startswith(_JPEG):
         if len(block) > _MOST:
             raise CorpusError(f"a thumbnail of {len(thumbnail):,} bytes doesn't fit into a JPEG")
         segment = b"Exif\0\0" + block

@@ -29,7 +29,7 @@ _CELLS = 8  # along each edge, that two pictures are compared in
 _APART, _CELL_APART = 5.0, 24.0  # of 255: the mean over cells, and one cell
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """An embedded picture that can't stand for its file."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -58,6 +58,15 @@ def thumbnail_of(
     return found
 
 
+def embeds_any(image: PIL.Image.Image) -> bool:
+    """Whether an opened file says that there is a smaller picture in it, of whatever use."""
+    return (
+        exif_thumbnail(image.info.get("exif")) is not None
+        or bool(image.format == "HEIF" and image.info.get("thumbnails"))
+        or any(True for _ in mpf_previews(image.info.get("mp"), image.info.get("mpoffset")))
+    )
+
+
 def shows_same(thumbnail: PIL.Image.Image, picture: PIL.Image.Image) -> bool:
     """Whether a thumbnail shows what its picture does, as far as coarse means of colour say.
 
@@ -75,9 +84,9 @@ def _means(picture: PIL.Image.Image) -> np.ndarray:
 
 def _of_heif(image: PIL.Image.Image, at_least: int) -> tuple[PIL.Image.Image | None, Outcome]:
     """The thumbnail of a HEIC file, which its decoder holds against the picture's shape."""
-    short = min(image.size)
-    least = (-(-side * enough(at_least) // short) for side in image.size)
-    if min(image.size) <= enough(at_least) or image.draft(None, tuple(least)) is None:
+    short, wanted = min(image.size), enough(at_least)
+    least = -(-image.width * wanted // short), -(-image.height * wanted // short)
+    if short <= wanted or image.draft(None, least) is None:
         return None, "too small" if image.info.get("thumbnails") else "absent"
     image.load()
     return rgb(image), "used"
@@ -91,7 +100,7 @@ def _of_exif(
     for content, turned in _candidates(image, stream):
         try:
             return _decoded(content, turned, image, at_least), "used"
-        except _Unfit as unfit:
+        except _UnfitError as unfit:
             first = first or unfit.outcome
         except Exception:  # Pillow's decoders raise OSError, SyntaxError, ValueError and more
             first = first or "broken"
@@ -116,20 +125,20 @@ def _decoded(
     """An embedded JPEG file, cut to the shape of the file's picture and turned as that is.
 
     Raises:
-        _Unfit: it shows something else, or too little of it.
+        _UnfitError: it shows something else, or too little of it.
         Exception: whatever Pillow raises.
     """
     with BytesIO(content) as stream, JpegImageFile(stream) as small:
         held = orientation(image)
         said = (turned, in_exif(small.info.get("exif")))
         if any(own not in (None, held) for own in said):
-            raise _Unfit("other shape")
+            raise _UnfitError("other shape")
         across, down = small.size
         if across > image.width or down > image.height or across * down > MAX_PIXELS:
-            raise _Unfit("other shape")
+            raise _UnfitError("other shape")
         box = _content_box(small.size, image.size)
         if min(box[2] - box[0], box[3] - box[1]) < enough(at_least):
-            raise _Unfit("too small")
+            raise _UnfitError("too small")
         bars = box != (0, 0, *small.size)
         if not bars:
             draft(small, min(8, divisor_of(small.size, at_least)))
@@ -137,7 +146,7 @@ def _decoded(
         picture = rgb(small)
     if bars:
         if not _has_black_bars(picture, box):
-            raise _Unfit("other shape")
+            raise _UnfitError("other shape")
         picture = picture.crop(box)
     turn = TURNS.get(held)
     picture = picture if turn is None else picture.transpose(turn)
@@ -151,7 +160,7 @@ def _content_box(small: tuple[int, int], whole: tuple[int, int]) -> tuple[int, i
     Within a pixel, or 1.5 % of the edge, a shape is taken for the same.
 
     Raises:
-        _Unfit: the shapes are too far apart for bars.
+        _UnfitError: the shapes are too far apart for bars.
     """
     width, height = small
     bars = (
@@ -161,7 +170,7 @@ def _content_box(small: tuple[int, int], whole: tuple[int, int]) -> tuple[int, i
     edges = []
     for edge, bar in zip(small, bars, strict=True):
         if bar > _WIDEST_BAR * edge:
-            raise _Unfit("other shape")
+            raise _UnfitError("other shape")
         edges.append(0 if 2 * bar <= max(1.0, 0.015 * edge) else int(np.ceil(bar)))
     across, down = edges
     return across, down, width - across, height - down

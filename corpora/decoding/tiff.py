@@ -68,7 +68,7 @@ class Tiff:
 
     def cut(self, start: int, length: int) -> bytes | None:
         """So many bytes of the block from `start` on; None if they don't all lie in it."""
-        if not (0 <= start and 0 < length and start + length <= len(self.content)):
+        if not (start >= 0 and length > 0 and start + length <= len(self.content)):
             return None
         return self.content[start : start + length]
 

@@ -42,6 +42,7 @@ class MiddleStage:
             encoder_seconds=self.clock.encoder,
             end_to_end_seconds=self.clock.end_to_end,
             f_measured=f,
+            reads=self.searched.stage.reads,
         )
 
 

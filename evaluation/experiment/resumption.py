@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cascade import ResumedStage, Stage, query_speedup
 from cascade.resume import exits_early
 from evaluation.experiment.first_stages import FirstStage
+from evaluation.experiment.giving import Giving
 from evaluation.experiment.search import Search, image_batches, in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
@@ -57,8 +58,9 @@ def resumption(first: FirstStage, stage: Stage, search: Search) -> Resumption | 
     embedded, gone_on, state_bytes = [], [], 0
     try:
         resumed = ResumedStage(search.tower, stage)
+        given = Giving.to(stage, search.corpus)
         for images in image_batches(search.corpus, stage.batch_size, f"{name} resumed"):
-            embeddings, states = resumed.encode_first(images)
+            embeddings, states = resumed.encode_first(given(images))
             embedded.append(embeddings)
             gone_on.append(resumed.encode_states(states))
             state_bytes = states.bytes_per_image

@@ -20,6 +20,7 @@ from cascade.cost import return_fractions
 from corpora import drop_unreadable, load_corpus
 from corpora.column import undecoded
 from evaluation.experiment.first_stages import FirstStage
+from evaluation.experiment.giving import Giving
 from evaluation.experiment.quality import (
     Answers,
     Queries,
@@ -97,10 +98,16 @@ def timed(
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     sources = file_contents(corpus, options.batch_size)
     contenders = {
-        name: encoding(stage) if isinstance(stage, Stage) else stage
+        name: _encoding(stage, corpus) if isinstance(stage, Stage) else stage
         for name, stage in stages.items()
     }
     return stage_timings(contenders, sources, options.repetitions, options.device)
+
+
+def _encoding(stage: Stage, corpus: Dataset) -> Contender:
+    """A stage that embeds images, whose files have what it reads before the clock starts."""
+    given = Giving.to(stage, corpus)
+    return lambda sources: encoding(stage)(given(sources))
 
 
 def file_contents(corpus: Dataset, number: int) -> list[bytes]:
@@ -122,21 +129,27 @@ def reference_row(search: Search, clock: StageTiming) -> Row:
         encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
         f_measured=None, compression_seconds=None, attention=search.tower.attention.name,
+        reads=search.tower.reads,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SearchedStage:
-    """A stage, what it was asked for, and the embeddings [N, d] that it makes of the collection."""
+    """A stage, what it was asked for, and the embeddings [N, d] that it makes of the collection.
+
+    `given` are the thumbnails that the files had to be given for it.
+    """
 
     made: FirstStage
     stage: Stage
     images: Tensor
+    given: Giving
 
     @classmethod
     def of(cls, made: FirstStage, stage: Stage, search: Search) -> "SearchedStage":
         """Let the stage encode every image."""
-        return cls(made, stage, embeddings_of(stage, search.corpus, made.name))
+        images = embeddings_of(stage, search.corpus, made.name)
+        return cls(made, stage, images, Giving.to(stage, search.corpus))
 
 
 def first_stage_row(
@@ -178,6 +191,8 @@ def first_stage_row(
         f_measured=reached,
         compression_seconds=first.seconds,
         attention=stage.attention.name,
+        reads=stage.reads,
+        thumbnails_given=searched.given.long_side,
     )
 
 
@@ -205,7 +220,8 @@ def text_embeddings_of(tower: Stage, texts: Sequence[str]) -> Tensor:
 def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
     batches = image_batches(corpus, stage.batch_size, name)
-    return torch.cat([stage.encode_images(images) for images in batches])
+    given = Giving.to(stage, corpus)
+    return torch.cat([stage.encode_images(given(images)) for images in batches])
 
 
 def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list[dict[str, Any]]]:

@@ -47,6 +47,7 @@ class Middle:
         encoder_seconds: as a row's.
         end_to_end_seconds: as a row's.
         f_measured: share of the collection that the queries brought before this stage.
+        reads: as a row's.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Middle:
     encoder_seconds: Timing
     end_to_end_seconds: Timing
     f_measured: float
+    reads: str = "full"
 
     @property
     def name(self) -> str:
@@ -99,6 +101,9 @@ class Row:
         resumed_seconds: seconds per image, states → the full tower's embedding, measured beside
             those that the speedups are made of; None where it starts from the image.
         attention: the implementation by which the tower attends.
+        reads: how much of a file it reads: "full", "scaled" or "thumbnail".
+        thumbnails_given: pixels of the longer edge of the thumbnails that the files were given, as
+            they have none of their own; None where none were.
         middle: the stages between the first and the full tower, cheap to expensive; `cascade` and
             the speedups are of all of them.
     """
@@ -127,6 +132,8 @@ class Row:
     state_bytes: int | None = None
     resumed_seconds: Timing | None = None
     attention: str | None = None
+    reads: str = "full"
+    thumbnails_given: int | None = None
     middle: tuple[Middle, ...] = ()
 
     @property

@@ -16,6 +16,8 @@ from evaluation.reports.report import Report
 from evaluation.reports.row import Row
 
 NOTHING = "–"
+_TEXTS = frozenset({"method", "constraint", "reads"})
+"""Headers of the columns that hold words."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ def terminal(report: Report) -> Table:
         padding=(0, 0 if _resumes(report) else 1, 0, 0),
         show_edge=False,
     )
-    for place, column in enumerate(columns):
-        numeric = place >= 2
+    for column in columns:
+        numeric = column.header not in _TEXTS
         shown.add_column(
             column.header,
             justify="right" if numeric else "left",
@@ -53,7 +55,8 @@ def markdown(report: Report) -> str:
     """The report as a GitHub table, ending with a newline."""
     columns = _columns(report)
     rows = [[column.cell(row) for column in columns] for row in (report.reference, *report.rows)]
-    return github_table([_whole(column.header) for column in columns], rows)
+    texts = [place for place, column in enumerate(columns) if column.header in _TEXTS]
+    return github_table([_whole(column.header) for column in columns], rows, texts)
 
 
 def github_table(
@@ -83,6 +86,7 @@ def _columns(report: Report) -> list[Column]:
     columns = [
         Column("method", lambda row: row.method),
         Column("constraint", lambda row: row.constraint),
+        *([Column("reads", _reads)] if _differ_in_reading(report) else []),
         Column("tower\nMACs", lambda row: magnitude(row.tower_macs)),
         Column("param-\neters", lambda row: magnitude(row.parameters)),
         Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f")),
@@ -97,6 +101,17 @@ def _columns(report: Report) -> list[Column]:
     )
     varying = (Column("per-query\nspeedup", _query_speedup), Column("f meas-\nured", _f_measured))
     return columns + [column for column in varying if len(_cells(report, column)) > 1]
+
+
+def _differ_in_reading(report: Report) -> bool:
+    """Whether any stage doesn't read files in full."""
+    read = [(row.reads, *(stage.reads for stage in row.middle)) for row in report.rows]
+    return any(set(reads) != {"full"} for reads in read)
+
+
+def _reads(row: Row) -> str:
+    first = row.reads if row.thumbnails_given is None else f"{row.reads}\n(given)"
+    return "\n→ ".join((first, *(stage.reads for stage in row.middle)))
 
 
 def _cells(report: Report, column: Column) -> set[str]:
@@ -183,5 +198,8 @@ def _caption(report: Report) -> str:
     notes = [f"f measured: {reached.pop()}"] if len(reached) == 1 else []
     if skipped := len(report.skipped):
         notes.append(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped")
+    if given := {row.thumbnails_given for row in report.rows} - {None}:
+        sizes = ", ".join(map(str, sorted(given, key=lambda pixels: pixels or 0)))
+        notes.append(f"files have no thumbnails and were given some, {sizes} pixels long")
     seconds = f"seconds {report.seconds_of} on {report.machine.summary}"
     return "\n".join((seconds, *([", ".join(notes)] if notes else [])))

@@ -33,7 +33,9 @@ class Compression:
     `tower` says which was made smaller: vision, text or both. MACs and parameters are its own; of
     both, the sums for one image and one text as long as the context. `align` says how the
     projection was aligned to the full tower's embeddings, `chain` all that was done to the base,
-    this rule included. `settings` are the command's flags, `notes` what didn't go as planned.
+    this rule included. `reads` says how much of a file it was made to read, "full", "scaled" or
+    "thumbnail", which a stage of it does unless told otherwise. `settings` are the command's flags,
+    `notes` what didn't go as planned.
     """
 
     rule: str
@@ -51,6 +53,7 @@ class Compression:
     seconds: float
     tower: str = "vision"
     align: str = "none"
+    reads: str = "full"
     chain: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
