@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cascade.cascade import Cascade, Hit
+    from cascade.cascade import Cascade, Hit, Hits
     from cascade.collecting.counting import Status
     from cascade.collecting.offers import Added
     from cascade.collecting.refining import Budget
@@ -27,6 +27,7 @@ __all__ = [
     "Collection",
     "CollectionError",
     "Hit",
+    "Hits",
     "ImageRow",
     "ResumedStage",
     "Stage",
@@ -44,6 +45,7 @@ _ON_DEMAND = {
     "Collection": "cascade.collection",
     "CollectionError": "cascade.storing.errors",
     "Hit": "cascade.cascade",
+    "Hits": "cascade.cascade",
     "ImageRow": "cascade.storing.rows",
     "ResumedStage": "cascade.resume",
     "Stage": "cascade.stage",

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from cascade.calibrated.calibration import Calibration, Candidates, needed
-from cascade.calibrated.margins import Values
+from cascade.calibrated.cutoff import Cutoff
+from cascade.calibrated.margins import Values, best_scores, matching_scores
 from cascade.calibrated.rating import Rated
 from cascade.cost import checked_m, return_fractions
 from cascade.images import ImageSource
@@ -61,6 +62,20 @@ class Hit:
     probability: float | None = field(default=None, compare=False)
 
 
+class Hits(list[Hit]):
+    """The hits of a query, best first.
+
+    Attributes:
+        matches: whether the best one scores as that of a query that something matches; False says
+            that nothing matches well. None: no cutoff is known for such a search. What it says is
+            of a single text: examples and sums of texts score otherwise.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), matches: bool | None = None) -> None:
+        super().__init__(hits)
+        self.matches = matches
+
+
 class Cascade:
     """Image search with stages ordered cheap to expensive.
 
@@ -73,6 +88,7 @@ class Cascade:
         m: candidates handed from each stage to the next; at most, if `auto`.
         auto: whether each query has as many as it needs.
         calibration: how the stages agree, if that was learnt.
+        cutoff: below what score nothing matches, if that was learnt.
     """
 
     def __init__(
@@ -83,6 +99,7 @@ class Cascade:
         state_limit: int = STATE_LIMIT,
         precision: str = "float32",
         calibration: Calibration | None = None,
+        cutoff: Cutoff | None = None,
     ):
         """Join stages.
 
@@ -101,6 +118,7 @@ class Cascade:
                 that type (`cascade.collecting.rounding`).
             calibration: what was learnt of two stages, if anything: hits then have probabilities,
                 as long as the collection is about as large as it was.
+            cutoff: what was learnt of whether anything matches, if anything.
 
         Raises:
             ValueError: there is no stage, m doesn't fit them or is "auto" without a calibration of
@@ -115,6 +133,7 @@ class Cascade:
             raise ValueError(f"state_limit is a number of bytes, got {state_limit}")
         self.stages = tuple(stages)
         self.calibration = calibration
+        self.cutoff = cutoff
         self.auto = m == "auto"
         if m == "auto":
             m = [needed(calibration, self._names).depth]
@@ -243,11 +262,11 @@ class Cascade:
         self._catalogue.remove(place for place in places if place is not None)
         return len(places)
 
-    def search(self, text: str, k: int, refined: bool = False) -> list[Hit]:
+    def search(self, text: str, k: int, refined: bool = False) -> Hits:
         """The k best images for a query, best first; see `search_many`."""
         return self.search_many([text], k, refined)[0]
 
-    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[list[Hit]]:
+    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[Hits]:
         """The k best images for each of many queries, as if searched one after the other.
 
         Given the embeddings, the results are exactly those of single searches; a tower's own
@@ -279,7 +298,7 @@ class Cascade:
             raise ValueError("search_many takes a list of queries; for a single one use search")
         _check_k(k)
         if not len(texts) or not len(self):
-            return [[] for _ in texts]
+            return [Hits() for _ in texts]
         return self.search_embeddings(self.encode_texts(texts), k, refined)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Tensor]:
@@ -311,7 +330,7 @@ class Cascade:
         refined: bool = False,
         watch: Watch | None = None,
         m: Candidates | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """The k best images for each of Q queries that are embedded already; see `search_many`.
 
         Args:
@@ -335,8 +354,8 @@ class Cascade:
                 f"got {[list(each.shape) for each in queries]}"
             )
         if not len(contents):
-            return [[] for _ in queries[0]]
-        answers = []
+            return [Hits() for _ in queries[0]]
+        answers: list[Hits] = []
         for start in range(0, len(queries[0]), _QUERIES_AT_ONCE):
             chunk = [embedded[start : start + _QUERIES_AT_ONCE] for embedded in queries]
             answers += self._answer(contents, chunk, int(k), m, refined, watch)
@@ -425,7 +444,7 @@ class Cascade:
         m: Candidates,
         refined: bool,
         watch: Watch | None,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         begun = time.perf_counter()
         start = self._start(contents, queries[0], k, m)
         rankings, limits, rated = [start.ranking], start.limits, start.rated
@@ -457,7 +476,21 @@ class Cascade:
                 new = held.rows.count - before
                 images = int((candidates != NOTHING).sum(dim=1).max())
                 watch(Step(stage.place, images, new, *seconds, best))
-        return self._hits(contents, rankings, chances, k, limits)
+        verdicts = self._verdicts(contents, queries[0], rankings[-1], m)
+        found = self._hits(contents, rankings, chances, k, limits)
+        return [Hits(hits, matches) for hits, matches in zip(found, verdicts, strict=True)]
+
+    def _verdicts(
+        self, contents: Contents, queries: Tensor, last: Ranking, m: Candidates
+    ) -> Sequence[bool | None]:
+        """Whether anything matches each query, by what the last stage ranked first for it."""
+        cutoff, nothing = self.cutoff, [None] * len(queries)
+        if cutoff is None or not cutoff.serves(m):
+            return nothing
+        if cutoff.unfit(self._names, len(contents)) is not None:
+            return nothing
+        scores = matching_scores(cutoff.score, best_scores(last), contents, queries)
+        return [cutoff.matches(score) for score in scores.tolist()]
 
     def _start(self, contents: Contents, queries: Tensor, k: int, m: Candidates) -> "_Start":
         """What the first stage answers to queries [b, d], and how many candidates it hands on."""

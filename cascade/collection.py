@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor
 
 from cascade.calibrated.calibration import Calibration, Candidates, needed
-from cascade.cascade import Cascade, Hit
+from cascade.calibrated.cutoff import Cutoff
+from cascade.cascade import Cascade, Hits
 from cascade.collecting.adding import Adding
 from cascade.collecting.counting import Status
 from cascade.collecting.edition import Edition
@@ -245,6 +246,11 @@ class Collection:
         return self._record.calibration
 
     @property
+    def cutoff(self) -> Cutoff | None:
+        """Below what score nothing matches, as far as that was learnt."""
+        return self._record.cutoff
+
+    @property
     def cascade(self) -> Cascade:
         """The images as they are now, to read and to measure; adding is the collection's own.
 
@@ -257,6 +263,7 @@ class Collection:
         m: Sequence[int],
         plan: Plan | None = None,
         calibration: Calibration | None = None,
+        cutoff: Cutoff | None = None,
     ) -> None:
         """Hand on so many candidates from now on, here and wherever it is opened next.
 
@@ -264,18 +271,27 @@ class Collection:
             m: candidates, as of `Cascade`.
             plan: what was certified of them.
             calibration: how the stages agree; None leaves what was learnt before.
+            cutoff: below what score nothing matches; None leaves what was learnt before.
 
         Raises:
             CollectionError: the directory can't be written.
-            ValueError: m doesn't fit the stages, or the calibration is of others.
+            ValueError: m doesn't fit the stages, or the calibration or cutoff is of others.
         """
         m = Cascade(self.stages, m).m
+        names = [stage.name for stage in self.stages]
         if calibration is not None:
-            needed(calibration, [stage.name for stage in self.stages])
+            needed(calibration, names)
+        if cutoff is not None and (why := cutoff.unfit(names, cutoff.images)):
+            raise ValueError(f"the cutoff can't be used: {why}")
         self.flush()
         with self._store.writing(), self._lock:
-            learnt = calibration or self._record.calibration
-            self._record = replace(self._record, m=m, plan=plan, calibration=learnt)
+            self._record = replace(
+                self._record,
+                m=m,
+                plan=plan,
+                calibration=calibration or self._record.calibration,
+                cutoff=cutoff or self._record.cutoff,
+            )
             if self.path is not None:
                 self._record.write(self.path)
             self.m = m
@@ -420,11 +436,11 @@ class Collection:
                 view.refresh()
             return len(ids)
 
-    def search(self, text: str, k: int, refined: bool = False) -> list[Hit]:
+    def search(self, text: str, k: int, refined: bool = False) -> Hits:
         """The k best images for a query, best first; see `Cascade.search_many`."""
         return self._current().cascade.search(text, k, refined)
 
-    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[list[Hit]]:
+    def search_many(self, texts: Sequence[str], k: int, refined: bool = False) -> list[Hits]:
         """The k best images for each of many queries; see `Cascade.search_many`.
 
         What later stages encode for it is stored within seconds.
@@ -438,7 +454,7 @@ class Collection:
         refined: bool = False,
         watch: Watch | None = None,
         m: Candidates | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """The k best images for queries that are embedded; see `Cascade.search_embeddings`."""
         return self._current().cascade.search_embeddings(queries, k, refined, watch, m)
 
@@ -590,6 +606,7 @@ class Collection:
             noted,
             self._record.precision,
             self.calibration,
+            self.cutoff,
         )
         view.refresh()
         return view

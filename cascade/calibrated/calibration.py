@@ -100,11 +100,25 @@ class Calibration:
 
     def unfit(self, stages: Sequence[str], images: int) -> str | None:
         """Why it doesn't belong to these stages and so many images; None: it does."""
-        if tuple(stages) != self.stages:
-            return "it was learnt from other stages"
-        if not self.images / GROWTH <= images <= self.images * GROWTH:
-            return f"it was learnt when there were {self.images:,} images, and now are {images:,}"
-        return None
+        return unfit(self.stages, self.images, stages, images)
+
+
+def unfit(
+    learnt_from: Sequence[str], learnt_with: int, stages: Sequence[str], images: int
+) -> str | None:
+    """Why what was learnt doesn't belong to these stages and so many images; None: it does.
+
+    Args:
+        learnt_from: the names of the stages then.
+        learnt_with: how many images there were then.
+        stages: the names of the stages now.
+        images: how many there are now.
+    """
+    if tuple(stages) != tuple(learnt_from):
+        return "it was learnt from other stages"
+    if not learnt_with / GROWTH <= images <= learnt_with * GROWTH:
+        return f"it was learnt when there were {learnt_with:,} images, and now are {images:,}"
+    return None
 
 
 def needed(

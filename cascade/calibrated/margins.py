@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from cascade.calibrated.calibration import Calibration, Membership
+from cascade.calibrated.cutoff import Score
 from cascade.searching.catalogue import Contents
-from cascade.searching.ranking import scores_of
+from cascade.searching.ranking import NOTHING, Ranking, scores_of
 
 Values = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -47,7 +48,12 @@ class Margins:
 
 
 def spread_over(contents: Contents, queries: Tensor) -> Values:
-    """Standard deviation of each query's scores over a collection, float64 [b].
+    """Standard deviation of each query's scores over a collection; see `distribution_over`."""
+    return distribution_over(contents, queries)[1]
+
+
+def distribution_over(contents: Contents, queries: Tensor) -> tuple[Values, Values]:
+    """Mean and standard deviation of each query's scores over a collection, float64 [b] each.
 
     Over 256 images that are evenly spaced in it, or all if there are no more: the same images for
     all queries, and exact scores, so that it depends on nothing else.
@@ -59,8 +65,29 @@ def spread_over(contents: Contents, queries: Tensor) -> Values:
     count = len(contents)
     places = torch.linspace(0, count - 1, min(_SPREAD_OF, count), dtype=torch.float64).long()
     rows = contents.there[places].expand(len(queries), -1)
-    found: Values = scores_of(contents.rows.embeddings, rows, queries).double().numpy().std(axis=1)
-    return np.maximum(found, _LEAST_SPREAD)
+    scores = scores_of(contents.rows.embeddings, rows, queries).double().numpy()
+    return scores.mean(axis=1), np.maximum(scores.std(axis=1), _LEAST_SPREAD)
+
+
+def best_scores(ranking: Ranking) -> Values:
+    """The best score of each query, float64 [b]; -inf where nothing was ranked."""
+    found = ranking.positions[:, 0] != NOTHING
+    return np.asarray(ranking.scores[:, 0].where(found, float("-inf")).double().numpy())
+
+
+def matching_scores(score: Score, best: Values, contents: Contents, queries: Tensor) -> Values:
+    """What says whether anything matches, as `Score` names it: [b].
+
+    Args:
+        score: which one.
+        best: the last stage's best score of each query [b]; -inf: it has ranked nothing.
+        contents: of the collection.
+        queries: float32 [b, d], of the first stage.
+    """
+    if score == "best":
+        return best
+    mean, spread = distribution_over(contents, queries)
+    return np.asarray((best - mean) / spread)
 
 
 def features(scores: Values, spread: Values, k: float) -> tuple[Values, Values]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cascade.calibrated.calibration import Calibration
+from cascade.calibrated.cutoff import Cutoff
 from cascade.storing.errors import CollectionError
 from corpora.decoding.reads import READS
 
 FILE = "collection.json"
-FORMAT = 2
-"""Of what is written here; larger ones are refused. Without a calibration it is 1."""
+FORMAT = 3
+"""Of what is written here; larger ones are refused, smaller ones lack what came later: 2 a cutoff,
+1 a calibration too."""
 _READING = {"scaled": ", reading scaled", "thumbnail": ", reading thumbnails"}
 
 
@@ -89,6 +91,7 @@ class Record:
     plan: Plan | None = None
     generation: int = 0
     calibration: Calibration | None = None
+    cutoff: Cutoff | None = None
 
     def write(self, directory: Path) -> None:
         """Write it into a directory; it is there as a whole or not at all."""
@@ -146,12 +149,13 @@ def _parsed(entries: dict[str, Any]) -> Record:
     stages = [StageRecord(**stage) for stage in entries.pop("stages")]
     if strange := {stage.reads for stage in stages} - set(READS):
         raise ValueError(f"stages read {sorted(strange)}")
-    plan, learnt = entries.pop("plan", None), entries.pop("calibration", None)
+    plan, learnt, cutoff = (entries.pop(name, None) for name in ("plan", "calibration", "cutoff"))
     record = Record(
         stages=stages,
         m=tuple(map(int, entries.pop("m"))),
         plan=None if plan is None else Plan(**plan),
         calibration=None if learnt is None else Calibration.of_entries(learnt),
+        cutoff=None if cutoff is None else Cutoff.of_entries(cutoff),
         **entries,
     )
     if not stages or not {"precision"} <= entries.keys() <= {"precision", "generation"}:

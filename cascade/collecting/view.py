@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cascade.calibrated.calibration import Calibration, Candidates
+from cascade.calibrated.cutoff import Cutoff
 from cascade.cascade import Cascade
 from cascade.images import ImageSource
 from cascade.searching.column import Column, Selected
@@ -51,6 +52,7 @@ class View:
         promoted: Promoted,
         precision: str,
         calibration: Calibration | None = None,
+        cutoff: Cutoff | None = None,
     ) -> None:
         """Make an empty one; `refresh` fills it.
 
@@ -63,11 +65,14 @@ class View:
             promoted: told what a later stage has encoded: its place, ids, embeddings [n, d].
             precision: as of `Cascade`.
             calibration: as of `Cascade`.
+            cutoff: as of `Cascade`.
 
         Raises:
             ValueError: as of `Cascade`.
         """
-        self.cascade = Cascade(stages, m, batch_size, precision=precision, calibration=calibration)
+        self.cascade = Cascade(
+            stages, m, batch_size, precision=precision, calibration=calibration, cutoff=cutoff
+        )
         self.skipped: dict[int, ImageRow] = {}
         self._store = store
         self._opener = opener

@@ -19,11 +19,13 @@ class Asked:
         embeddings: of each stage float32 [n, d].
         of: what they are, in words.
         own: positions [n] of the images that are queries; None: the queries are texts.
+        texts: the texts that are queries; None: images are.
     """
 
     embeddings: Sequence[Tensor]
     of: str
     own: Tensor | None = None
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -40,12 +42,13 @@ class Asked:
 
     def _some(self, places: Tensor) -> "Asked":
         own = None if self.own is None else self.own[places]
-        return Asked([embedded[places] for embedded in self.embeddings], self.of, own)
+        texts = None if self.texts is None else [self.texts[at] for at in places.tolist()]
+        return Asked([embedded[places] for embedded in self.embeddings], self.of, own, texts)
 
 
 def asked_texts(collection: Collection, texts: Sequence[str], of: str) -> Asked:
     """Texts as queries."""
-    return Asked(collection.encode_texts(texts), of)
+    return Asked(collection.encode_texts(texts), of, texts=texts)
 
 
 def asked_images(collection: Collection, sample: Sample, number: int, seed: int) -> Asked:

@@ -8,9 +8,14 @@ target", and hands on those m for which it is rejected. Testing runs along a seq
 beforehand, from the largest m down, and stops at the first that isn't rejected (fixed sequence
 testing): so no correction for many tests is needed, and the chance that the m it ends with misses
 the target is at most 1 - confidence.
+
+Of several first stages each has a sequence of its own, and they share the error that is allowed in
+equal parts (Bonferroni; sequences that begin at several points, in that paper's section on fixed
+sequence testing). So with the stated confidence all that is certified of any of them holds at once,
+and whichever is chosen, by whatever rule and on the same queries, is certified.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -147,6 +152,44 @@ def smallest_m(
         middle = (low + high) // 2
         low, high = (low, middle) if certified(middle) else (middle, high)
     return high
+
+
+def smallest_m_of_each(
+    founds: Sequence[Found],
+    target: float,
+    confidence: float,
+    ranges: Sequence[tuple[int, int]],
+    p_value: PValue = betting,
+) -> list[int | None]:
+    """The smallest m of each first stage that is certified, all at once with that confidence.
+
+    Args:
+        founds: what was measured of each on the same queries.
+        target: as of `smallest_m`.
+        confidence: that nothing certified here misses the target.
+        ranges: the smallest and the largest m of each.
+        p_value: as of `smallest_m`.
+
+    Raises:
+        ValueError: as of `smallest_m`, or there is not one range for each.
+    """
+    each = confidence_of_each(confidence, len(founds))
+    return [
+        smallest_m(found, target, each, smallest, largest, p_value)
+        for found, (smallest, largest) in zip(founds, ranges, strict=True)
+    ]
+
+
+def confidence_of_each(confidence: float, number: int) -> float:
+    """The confidence that each of so many certificates needs, so that together they have this one.
+
+    Raises:
+        ValueError: there are none, or the confidence is out of range.
+    """
+    _check_confidence(confidence)
+    if number < 1:
+        raise ValueError("there is nothing to certify")
+    return 1 - (1 - confidence) / number
 
 
 def queries_needed(target: float, confidence: float, p_value: PValue = betting) -> int:

@@ -12,6 +12,7 @@ from cascade.collection import Collection
 from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at
 from cascade.measuring.sampling import loss_factor, results_of_sample
 from cascade.searching.ranking import NOTHING
+from cascade.stage import Encoder
 from evaluation.measuring.clock import seconds_per_image
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import PValue, lower_bound
@@ -20,7 +21,7 @@ from evaluation.planning.sample import Sample
 _FEW_QUERIES = 100
 _TIMED = 16
 _REPETITIONS = 3
-_BYTES = {"float16": 2, "float32": 4}
+BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,29 @@ class Costs:
     Attributes:
         images: of the collection.
         nbytes: of one of the last stage's embeddings on disk.
-        seconds: median seconds per image of each stage; None: no image could be opened.
+        seconds: median seconds per image of each stage, from the file to the embedding; None: no
+            image could be opened.
+        others: of other first stages, if they were asked for.
     """
 
     images: int
     nbytes: int
     seconds: Sequence[float] | None
+    others: Sequence[float] = ()
 
 
-def costs_of(collection: Collection, sample: Sample) -> Costs:
-    """Measure what encoding takes on some images of the sample, with the stages in turn."""
+def costs_of(collection: Collection, sample: Sample, others: Sequence[Encoder] = ()) -> Costs:
+    """Measure what encoding takes on some images of the sample, with the stages in turn.
+
+    Args:
+        collection: with its stages.
+        sample: of its images.
+        others: other first stages, measured in the same turns.
+    """
     sources = [sample.contents.source(at) for at in sample.positions[:_TIMED].tolist()]
     contenders = {
         place: partial(stage.encode_images, sources)
-        for place, stage in enumerate(collection.stages)
+        for place, stage in enumerate([*collection.stages, *others])
     }
     seconds: list[float] | None = None
     try:
@@ -135,8 +145,11 @@ def costs_of(collection: Collection, sample: Sample) -> Costs:
         seconds = [timing.median for timing in timings.values()]
     except (UnreadableImage, OSError):  # files that were moved since, or are away
         pass
-    nbytes = sample.embeddings.shape[1] * _BYTES[collection.status().precision]
-    return Costs(len(sample.contents), nbytes, seconds)
+    nbytes = sample.embeddings.shape[1] * BYTES[collection.record.precision]
+    if seconds is None:
+        return Costs(len(sample.contents), nbytes, None)
+    own = len(collection.stages)
+    return Costs(len(sample.contents), nbytes, seconds[:own], seconds[own:])
 
 
 def rows(
