@@ -6,7 +6,6 @@ Measured on queries and a sample of the collection's own images; nobody has to s
 The m that it finds is written into the collection.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,6 +16,7 @@ from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
     Bounds,
+    Checkpoint,
     ConfigOption,
     Count,
     Positional,
@@ -42,6 +42,10 @@ class PlanOptions(ConfigOption):
     """the collection, as cascade.index made it"""
     m: Literal["fixed", "auto"] = "fixed"
     """fixed: one m for all queries; auto: besides, learn how many candidates each query needs"""
+    first: tuple[Checkpoint, ...] = ()
+    """checkpoints of other first stages: say which is the cheapest, the collection's own included"""
+    cutoff: Annotated[float, Bounds(0, 0.25, low_open=True)] | None = None
+    """learn from which score on nothing matches, wrongly of at most this share of queries"""
     agreement: Inside = 0.95
     """share of the full tower's top k that the cascade has to return on average"""
     confidence: Inside = 0.95
@@ -51,6 +55,9 @@ class PlanOptions(ConfigOption):
     queries: ReadPath | None = None
     """text file of queries as they will be asked, one a line (default: the collection's captions;
     where it has none its images, or everyday texts for --m auto)"""
+    unmatched: ReadPath | None = None
+    """text file of queries that nothing in the collection matches, for --cutoff (default: its
+    captions, without the images that they belong to)"""
     drawn: Count = 1000
     """queries drawn from captions, images or everyday texts; half of them to learn from for auto"""
     images: Count = 2000
@@ -70,6 +77,7 @@ class PlanOptions(ConfigOption):
 
     unread: ClassVar = (
         Unread(("drawn",), lambda options: options.queries is not None, "--queries"),
+        Unread(("unmatched",), lambda options: options.cutoff is None, "no --cutoff"),
     )
 
     def check(self) -> None:
@@ -79,6 +87,11 @@ class PlanOptions(ConfigOption):
             raise UsageError(
                 f"--largest {self.largest} is below --k {self.k}: fewer candidates than results"
             )
+        if self.first and (self.m == "auto" or self.cutoff is not None):
+            raise UsageError(
+                "what --m auto and --cutoff learn belongs to one first stage: choose it by --first "
+                "first, and plan again without"
+            )
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -86,205 +99,197 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 from tqdm import tqdm
 
-from cascade.calibrated.calibration import Calibration
+from cascade.calibrated.cutoff import Cutoff
 from cascade.collecting.record import Plan
 from cascade.collection import Collection
-from cascade.measuring.captions import captions_of, drawn_texts
+from cascade.terminal.collections import first_stages
 from cascade.terminal.query_files import queries_in
-from commands.screen import console, printable
-from evaluation.planning import telling
-from evaluation.planning.adapting import LEVELS, Levels
-from evaluation.planning.asking import (
-    Asked,
-    asked_images,
-    asked_texts,
+from commands.screen import announced, console, printable
+from evaluation.planning import comparing, telling
+from evaluation.planning.adapting import certified_calibration
+from evaluation.planning.asking import Asked
+from evaluation.planning.calibrating import learn
+from evaluation.planning.certifying import smallest_m
+from evaluation.planning.contending import Contender, cheapest, choices, own_ranking, ranking_of
+from evaluation.planning.cutting import Handing, Texts, cutoff_of, measured_cutoff
+from evaluation.planning.measuring import Evidence, costs_of, measured, rows
+from evaluation.planning.opening import (
+    asked_of,
+    check_collection,
+    check_queries,
+    check_texts,
+    sample_of,
+    texts_to_tell,
 )
-from evaluation.planning.calibrating import Learnt, learn
-from evaluation.planning.certifying import P_VALUES, lower_bound, queries_needed, smallest_m
-from evaluation.planning.everyday import everyday_texts
-from evaluation.planning.measuring import (
-    Costs,
-    Measured,
-    costs_of,
-    measured,
-    reported,
-    rows,
-    spending,
-)
-from evaluation.planning.sample import Sample, encoded_sample
+from evaluation.planning.sample import Sample
+from evaluation.planning.terms import PlanError, Terms
 
 
 def main(options: PlanOptions) -> None:
     """Measure, show the table, and write m and what is certified of it into the collection."""
-    texts = _given(options)
+    try:
+        _plan(options)
+    except PlanError as error:
+        raise UsageError(str(error)) from error
+
+
+def _plan(options: PlanOptions) -> None:
+    terms = Terms(options.k, options.agreement, options.confidence, options.test, options.largest)
+    given, unmatched = _given(options.queries), _given(options.unmatched)
+    number = options.drawn if given is None else len(given[0])
+    check_queries(number, options.m == "auto", terms)
+    if options.cutoff is not None:
+        others = number if unmatched is None else len(unmatched[0])
+        check_texts(number, others, options.cutoff, options.confidence)
     with Collection.open(
         options.collection, batch_size=options.batch_size, device=options.device
     ) as collection:
-        _check(collection, options)
+        check_collection(collection, options.k)
+        contenders = _contenders(collection, options)
+        texts = None
+        if options.cutoff is not None:
+            texts = texts_to_tell(collection, given, unmatched, options.drawn, options.seed)
         sample = _sample(collection, options)
-        asked, learnt = _asked(collection, sample, texts, options), None
-        if options.m == "auto":
-            learning, asked = asked.halves(options.seed)
-            learnt = learn(sample, learning, options.k, options.largest)
-        found = measured(sample, asked, options.k, options.largest)
-        _conclude(collection, sample, asked, found, learnt, options)
+        everyday = options.m == "auto"
+        asked = asked_of(collection, sample, given, options.drawn, everyday, options.seed)
+        if contenders:
+            _compare(collection, sample, asked, contenders, terms, options)
+        else:
+            _choose(collection, sample, asked, texts, terms, options)
 
 
-_HALF = {"fixed": "", "auto": ", the others being learnt from"}
+def _given(file: Path | None) -> tuple[list[str], str] | None:
+    """The texts of a file, and what they are."""
+    return None if file is None else (queries_in(file), f"those in {printable(file)}")
 
 
-def _given(options: PlanOptions) -> list[str] | None:
-    """The queries of a file; whether there are enough is known before the work.
-
-    Raises:
-        UsageError: there are not.
-    """
-    texts = None if options.queries is None else queries_in(options.queries)
-    number = options.drawn if texts is None else len(texts)
-    if options.m == "auto":
-        number -= number // 2  # those that are certified on
-    needed = queries_needed(options.agreement, options.confidence, P_VALUES[options.test])
-    if number < needed:
-        target, confidence = map(telling.percent, (options.agreement, options.confidence))
-        raise UsageError(
-            f"{number:,} queries certify nothing{_HALF[options.m]}: an agreement of {target} with "
-            f"{confidence} confidence needs {needed:,} even if all agree fully"
-        )
-    return texts
-
-
-def _check(collection: Collection, options: PlanOptions) -> None:
-    """Raise `UsageError` if there is nothing to plan, or it can't be written."""
-    stages, images = len(collection.stages), len(collection)
-    if stages != 2:
-        raise UsageError(
-            f"{options.collection} has {stages} stage{'s' if stages > 1 else ''}: a plan is made "
-            "for two, a first stage and the full tower"
-        )
-    if images <= options.k:
-        raise UsageError(
-            f"--k {options.k}: {options.collection} holds {images} images, and a plan needs more "
-            "than results"
-        )
-    if not os.access(options.collection, os.W_OK):
-        raise UsageError(
-            f"{options.collection} can't be written, and what the full tower encodes is kept in it"
-        )
+def _contenders(collection: Collection, options: PlanOptions) -> list[Contender]:
+    if not options.first:
+        return []
+    with announced("loading checkpoints"):
+        stages = first_stages(collection, options.first, options.batch_size, options.device)
+    return [Contender(*each) for each in zip(options.first, stages, strict=True)]
 
 
 def _sample(collection: Collection, options: PlanOptions) -> Sample:
     number = min(options.images, len(collection))
     with tqdm(total=number, desc="full tower", unit="image", leave=None, disable=None) as bar:
-        sample = encoded_sample(collection, number, options.seed, options.batch_size, bar.update)
-    if len(sample.positions) <= 1 or sample.images <= options.k:
-        raise UsageError(
-            f"the full tower can read only {len(sample.positions):,} of {number:,} images of "
-            f"{options.collection}: bring them back to where they were, or index what there is"
+        sample = sample_of(
+            collection, number, options.k, options.seed, options.batch_size, bar.update
         )
     if sample.unreadable:
         console().print(f"{sample.unreadable:,} sampled images can't be read any more")
     return sample
 
 
-def _asked(
-    collection: Collection, sample: Sample, texts: list[str] | None, options: PlanOptions
-) -> Asked:
-    if texts is not None:
-        return asked_texts(collection, texts, f"those in {printable(options.queries)}")
-    if captions := captions_of(collection):
-        some = drawn_texts(captions, options.drawn, options.seed)
-        return asked_texts(collection, some, "captions of the collection")
-    if options.m == "auto":
-        some = everyday_texts(options.drawn, options.seed)
-        return asked_texts(collection, some, "everyday texts")
-    return asked_images(collection, sample, options.drawn, options.seed)
+def _certified(evidence: Evidence, terms: Terms) -> tuple[int, Plan]:
+    """The smallest m that is certified, and its plan; the table is shown.
+
+    Raises:
+        PlanError: no m is.
+    """
+    found, sample, asked = evidence.found, evidence.sample, evidence.asked
+    smallest = min(terms.k, found.largest)
+    m = smallest_m(
+        found.found, terms.agreement, terms.confidence, smallest, found.largest, terms.p_value
+    )
+    shown = rows(found, m, smallest, terms.confidence, terms.p_value, evidence.costs)
+    console().print(telling.table(shown, m, terms.confidence))
+    if m is None:
+        raise PlanError(telling.refusal(terms.agreement, terms.confidence, found, shown[-1], asked))
+    for line in telling.certificate(m, terms, sample, asked, found):
+        console().print(line, soft_wrap=True)
+    return m, telling.plan_of(terms, sample, asked)
 
 
-def _conclude(
+def _choose(
     collection: Collection,
     sample: Sample,
     asked: Asked,
-    found: Measured,
-    learnt: Learnt | None,
+    texts: Texts | None,
+    terms: Terms,
     options: PlanOptions,
 ) -> None:
-    """Choose m, show what it finds and costs, and write it into the collection.
+    """Choose m, and what else is asked for, and write it into the collection.
 
     Raises:
-        UsageError: no m is certified, or no choice of it for each query.
+        PlanError: one of them isn't certified: then nothing is written.
     """
-    target, confidence, p_value = options.agreement, options.confidence, P_VALUES[options.test]
-    k, largest = options.k, found.largest
-    m = smallest_m(found.found, target, confidence, min(k, largest), largest, p_value)
-    costs = costs_of(collection, sample)
-    shown = rows(found, m, min(k, largest), confidence, p_value, costs)
-    console().print(telling.table(shown, m, confidence))
-    if m is None:
-        raise UsageError(telling.refusal(target, confidence, found, shown[-1], asked))
-    for line in telling.certificate(m, k, target, confidence, sample, asked, found):
-        console().print(line, soft_wrap=True)
-    plan = Plan(
-        k=k,
-        agreement=target,
-        confidence=confidence,
-        queries=len(asked),
-        of=asked.of,
-        encoded=len(sample.positions),
-        images=len(sample.contents),
-    )
-    calibration = None
+    learnt = calibration = cutoff = None
+    if options.m == "auto":
+        learning, asked = asked.halves(options.seed)
+        learnt = learn(sample, learning, terms.k, terms.largest)
+    found = measured(sample, asked, terms.k, terms.largest)
+    evidence = Evidence(sample, asked, found, costs_of(collection, sample))
+    m, plan = _certified(evidence, terms)
     if learnt is not None:
-        calibration = _calibration(collection, plan, learnt, found, sample, asked, costs, options)
+        calibration, said = certified_calibration(collection, plan, learnt, evidence, terms)
+        for line in said:
+            console().print(line, soft_wrap=True)
     console().print(f"by {options.test}, Learn then Test (arXiv 2110.01052)")
     if asked.own is not None:
         console().print("texts may do better or worse than images: name a file of --queries")
+    if texts is not None and options.cutoff is not None:
+        cutoff = _cutoff(collection, texts, Handing(m, calibration), options.cutoff, options)
     if options.dry:
         return
-    collection.adopt([m], plan, calibration)
-    said = "" if calibration is None else "; to let each query have its own, pass --m auto"
-    console().print(f"wrote {printable(options.collection)}: m = {m:,}{said}", soft_wrap=True)
+    collection.adopt([m], plan, calibration, cutoff)
+    said_too = "" if calibration is None else "; to let each query have its own, pass --m auto"
+    console().print(f"wrote {printable(options.collection)}: m = {m:,}{said_too}", soft_wrap=True)
 
 
-def _calibration(
-    collection: Collection,
-    plan: Plan,
-    learnt: Learnt,
-    found: Measured,
-    sample: Sample,
-    asked: Asked,
-    costs: Costs,
-    options: PlanOptions,
-) -> Calibration:
-    """Certify the choice of m for each query, and show what it finds and costs.
+def _cutoff(
+    collection: Collection, texts: Texts, handing: Handing, share: float, options: PlanOptions
+) -> Cutoff:
+    """The cutoff, if it is useful.
 
     Raises:
-        UsageError: it isn't certified.
+        PlanError: it isn't.
     """
-    p_value = P_VALUES[options.test]
-    levels = Levels.of(sample, asked, plan.k, learnt)
-    at = levels.found(found.found)
-    level = smallest_m(at, plan.agreement, plan.confidence, 1, LEVELS, p_value)
-    agreements = at.agreements(LEVELS if level is None else level)
-    bound = lower_bound(agreements, plan.confidence, p_value)
-    if level is None:
-        raise UsageError(telling.refusal_of_auto(plan, learnt.depth, agreements, bound))
-    handed_on = levels.handed_on(level)
-    spendings = [spending(handed_on[:number], costs) for number in reported(len(asked))]
-    needed = levels.needed[:, level - 1]
-    for line in telling.adaptive(plan, needed, learnt.depth, agreements, bound, spendings):
+    every = len(texts.matching) + len(texts.unmatched)
+    with tqdm(total=every, desc="cutoff", unit="query", leave=None, disable=None) as bar:
+        found = measured_cutoff(
+            collection, texts, handing, share, options.confidence, options.seed, bar.update
+        )
+    if not found.useful(share):
+        raise PlanError(telling.refusal_of_cutoff(found, share, options.confidence))
+    cutoff = cutoff_of(found, collection, texts, handing, share, options.confidence)
+    for line in telling.cutoff(cutoff, found):
         console().print(line, soft_wrap=True)
-    return Calibration(
-        stages=tuple(stage.name for stage in collection.stages),
-        k=plan.k,
-        depth=learnt.depth,
-        membership=learnt.membership,
-        certainty=learnt.certainty,
-        share=level / LEVELS,
-        agreement=plan.agreement,
-        confidence=plan.confidence,
-        queries=learnt.queries,
-        certified_on=len(asked),
-        of=asked.of,
-        encoded=plan.encoded,
-        images=plan.images,
-    )
+    return cutoff
+
+
+def _compare(
+    collection: Collection,
+    sample: Sample,
+    asked: Asked,
+    contenders: list[Contender],
+    terms: Terms,
+    options: PlanOptions,
+) -> None:
+    """Say which first stage is the cheapest; m is written if it is certified for the own one.
+
+    Raises:
+        PlanError: none is certified.
+    """
+    found = measured(sample, asked, terms.k, terms.largest)
+    ranked = [own_ranking(str(collection.record.stages[0]), found, sample)]
+    number = len(contenders) * len(sample.positions)
+    with tqdm(total=number, desc="first stages", unit="image", leave=None, disable=None) as bar:
+        ranked += [
+            ranking_of(each, collection, sample, asked, terms, options.batch_size, bar.update)
+            for each in contenders
+        ]
+    costs = costs_of(collection, sample, [each.encoder for each in contenders])
+    made = choices(ranked, costs, collection.record.precision, terms)
+    best = cheapest(made)
+    console().print(comparing.table(made, best, terms, len(asked)))
+    if best is None:
+        raise PlanError(comparing.refusal(made, terms, len(asked)))
+    for line in comparing.certificate(made, best, terms, sample, asked, options.collection):
+        console().print(line, soft_wrap=True)
+    own = made[0].m
+    if options.dry or own is None:
+        return
+    collection.adopt([own], telling.plan_of(terms, sample, asked))
+    console().print(f"wrote {printable(options.collection)}: m = {own:,}", soft_wrap=True)

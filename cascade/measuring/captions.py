@@ -10,11 +10,17 @@ from cascade.collection import Collection
 
 def captions_of(collection: Collection) -> list[str]:
     """All captions that the images' metadata hold: texts or lists of them, by the name captions."""
-    captions: list[str] = []
-    for row in collection.rows():
-        if row.reason is None and row.metadata is not None:
-            captions += _captions(row.metadata)
-    return captions
+    return [text for _, captions in captioned(collection) for text in captions]
+
+
+def captioned(collection: Collection) -> list[tuple[str, list[str]]]:
+    """The keys of the images that have captions, and the captions of each."""
+    found = [
+        (row.key, _captions(row.metadata))
+        for row in collection.rows()
+        if row.reason is None and row.metadata is not None
+    ]
+    return [(key, captions) for key, captions in found if captions]
 
 
 def drawn_texts(texts: Sequence[str], number: int, seed: int) -> list[str]:

@@ -1,7 +1,9 @@
 """The collection that a command line names: made with its stages, or opened."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cascade.collecting.recalling import RecalledStage
 from cascade.collecting.record import FILE, Record
 from cascade.collection import Collection
 from cascade.resume import ResumedStage
@@ -85,16 +87,68 @@ def _stages(
     full = Stage.load(last, device, batch_size)
     if first is None:
         return [full]
+    return [first_stage(first, last, full, batch_size, device, other_base), full]
+
+
+def first_stage(
+    first: str, last: str | None, full: Stage, batch_size: int, device: str, other_base: bool = True
+) -> Stage:
+    """A first stage before a full tower, which lends it its text tower if it has none.
+
+    Args:
+        first: its checkpoint.
+        last: the full tower's; None: it isn't known.
+        full: the full tower.
+        batch_size: images given to it at once.
+        device: where it runs.
+        other_base: whether it may have been made from another checkpoint.
+
+    Raises:
+        UsageError: it has no text tower, and was made from another checkpoint.
+        TowerError: it can't be loaded, or the text tower doesn't fit it.
+    """
     try:
-        return [Stage.load(first, device, batch_size), full]
+        return Stage.load(first, device, batch_size)
     except NoTextTowerError:
-        if not other_base and not _may_belong(first, last, full):
+        if not other_base and last is not None and not _may_belong(first, last, full):
             raise UsageError(
                 f"--first {first} was made from another checkpoint than --last {last}, so its "
                 "embeddings may not fit that one's texts: name the checkpoint that it was made "
                 "from, or pass --other-base"
             ) from None
-        return [Stage.load(first, device, batch_size, texts=full), full]
+        return Stage.load(first, device, batch_size, texts=full)
+
+
+def first_stages(
+    collection: Collection, checkpoints: Sequence[str], batch_size: int, device: str
+) -> list[Stage]:
+    """First stages that a collection could have in place of its own.
+
+    Raises:
+        UsageError: its full tower goes on from the states of its first stage, one of them is its
+            own or comes twice, or can't stand before this full tower.
+        CollectionError: the full tower can't be loaded.
+        TowerError: one of them can't be.
+    """
+    last = collection.stages[-1]
+    record = collection.record.stages[-1]
+    if record.resumes is not None:
+        raise UsageError(
+            f"the last stage of {collection.path} goes on from the states of the first, which "
+            "can't be another one"
+        )
+    full = last.stage if isinstance(last, RecalledStage) else last
+    if not isinstance(full, Stage):
+        raise UsageError(f"the last stage of {collection.path} is no checkpoint")
+    known = {collection.stages[0].name: "the first stage already"}
+    loaded = []
+    for checkpoint in checkpoints:
+        stage = first_stage(checkpoint, record.checkpoint, full, batch_size, device, False)
+        if stage.name in known:
+            raise UsageError(f"--first {checkpoint} is {known[stage.name]}: name others")
+        known[stage.name] = f"the same as {checkpoint}"
+        loaded.append(stage)
+    return loaded
 
 
 def _may_belong(first: str, last: str, full: Stage) -> bool:

@@ -11,12 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cascade.calibrated.calibration import Calibration
 from cascade.calibrated.margins import Counts, candidates, membership, spread_over
+from cascade.collecting.record import Plan
+from cascade.collection import Collection
 from cascade.measuring.finding import NEVER, Found
 from cascade.searching.ranking import NOTHING
+from evaluation.planning import telling
 from evaluation.planning.asking import Asked
 from evaluation.planning.calibrating import Learnt, rank_first
+from evaluation.planning.certifying import lower_bound, smallest_m
+from evaluation.planning.measuring import Evidence, reported, spending
 from evaluation.planning.sample import Sample
+from evaluation.planning.terms import PlanError, Terms
 
 LEVELS = 1000
 
@@ -57,3 +64,48 @@ class Levels:
         limits = torch.from_numpy(self.needed[:, level - 1])
         columns = torch.arange(self.positions.shape[1])
         return self.positions.where(columns < limits[:, None], NOTHING)
+
+
+def certified_calibration(
+    collection: Collection, plan: Plan, learnt: Learnt, evidence: Evidence, terms: Terms
+) -> tuple[Calibration, list[str]]:
+    """Certify the choice of m for each query: what is written of it, and what is said.
+
+    Args:
+        collection: with two stages.
+        plan: what was certified of a fixed m on the same queries.
+        learnt: from other queries.
+        evidence: what it is certified on.
+        terms: of the plan.
+
+    Raises:
+        PlanError: it isn't certified.
+    """
+    asked = evidence.asked
+    levels = Levels.of(evidence.sample, asked, plan.k, learnt)
+    at = levels.found(evidence.found.found)
+    level = smallest_m(at, plan.agreement, plan.confidence, 1, LEVELS, terms.p_value)
+    agreements = at.agreements(LEVELS if level is None else level)
+    bound = lower_bound(agreements, plan.confidence, terms.p_value)
+    if level is None:
+        raise PlanError(telling.refusal_of_auto(plan, learnt.depth, agreements, bound))
+    handed_on = levels.handed_on(level)
+    spendings = [spending(handed_on[:number], evidence.costs) for number in reported(len(asked))]
+    needed = levels.needed[:, level - 1]
+    said = telling.adaptive(plan, needed, learnt.depth, agreements, bound, spendings)
+    calibration = Calibration(
+        stages=tuple(stage.name for stage in collection.stages),
+        k=plan.k,
+        depth=learnt.depth,
+        membership=learnt.membership,
+        certainty=learnt.certainty,
+        share=level / LEVELS,
+        agreement=plan.agreement,
+        confidence=plan.confidence,
+        queries=learnt.queries,
+        certified_on=len(asked),
+        of=asked.of,
+        encoded=plan.encoded,
+        images=plan.images,
+    )
+    return calibration, said

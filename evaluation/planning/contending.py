@@ -124,6 +124,7 @@ def ranking_of(
     sample: Sample,
     asked: Asked,
     terms: Terms,
+    batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
 ) -> Ranked:
     """Let another first stage embed the sample, and look for the full tower's best in its ranking.
@@ -134,13 +135,14 @@ def ranking_of(
         sample: what the full tower has encoded.
         asked: the queries.
         terms: of the plan; as many candidates are looked at as its largest m comes to.
+        batch_size: images that it is given at once.
         progress: told after each batch how many images were looked at.
 
     Raises:
         PlanError: it can read no more than one image of the sample.
         ValueError: there are fewer than k images to find.
     """
-    made, places = _embedded(contender.encoder, collection, sample, progress)
+    made, places = _embedded(contender.encoder, collection, sample, batch_size, progress)
     if len(places) <= 1:
         raise PlanError(f"{contender.name} can read only {len(places)} of the sampled images")
     own = asked.own
@@ -177,13 +179,9 @@ def choices(ranked: Sequence[Ranked], costs: Costs, precision: str, terms: Terms
     """
     if costs.seconds is None:
         raise PlanError("no sampled image can be opened any more to time the stages with")
-    ranges = [
-        (min(terms.k, each.largest), min(terms.largest, each.largest)) for each in ranked
-    ]
+    ranges = [(min(terms.k, each.largest), min(terms.largest, each.largest)) for each in ranked]
     founds = [each.found for each in ranked]
-    certified = smallest_m_of_each(
-        founds, terms.agreement, terms.confidence, ranges, terms.p_value
-    )
+    certified = smallest_m_of_each(founds, terms.agreement, terms.confidence, ranges, terms.p_value)
     sure = confidence_of_each(terms.confidence, len(ranked))
     first, last = costs.seconds
     made = []
@@ -218,6 +216,7 @@ def _embedded(
     encoder: Encoder,
     collection: Collection,
     sample: Sample,
+    batch_size: int,
     progress: Callable[[int], object] | None,
 ) -> tuple[Tensor, Tensor]:
     """Embeddings float32 [s, d] as they would be kept, and which of the sample's images they are.
@@ -227,7 +226,7 @@ def _embedded(
     (kept_as,) = rounded([encoder], collection.record.precision)
     made: list[Tensor] = []
     places: list[int] = []
-    for batch in torch.arange(len(sample.positions)).split(collection.batch_size):
+    for batch in torch.arange(len(sample.positions)).split(batch_size):
         sources = [sample.contents.source(at) for at in sample.positions[batch].tolist()]
         outcomes = encode_each(lambda some: (kept_as.encode_images(some), None), sources, None, 0)
         for place, outcome in zip(batch.tolist(), outcomes, strict=True):
@@ -251,7 +250,9 @@ def _queries(
 
     -1 stands where it could not read that image: its query is the full tower's then.
     """
-    for stage, embedded in zip(reversed(collection.stages), reversed(asked.embeddings), strict=True):
+    for stage, embedded in zip(
+        reversed(collection.stages), reversed(asked.embeddings), strict=True
+    ):
         if stage.text_name == encoder.text_name and asked.own is None:
             return embedded, None
     if asked.own is None:

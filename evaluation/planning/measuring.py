@@ -152,6 +152,23 @@ def costs_of(collection: Collection, sample: Sample, others: Sequence[Encoder] =
     return Costs(len(sample.contents), nbytes, seconds[:own], seconds[own:])
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """All that a plan is made from.
+
+    Attributes:
+        sample: what the full tower has encoded.
+        asked: the queries.
+        found: what both stages answer to them.
+        costs: what encoding takes.
+    """
+
+    sample: Sample
+    asked: Asked
+    found: Measured
+    costs: Costs
+
+
 def rows(
     measured: Measured,
     chosen: int | None,

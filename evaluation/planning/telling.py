@@ -6,12 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
+from cascade.calibrated.cutoff import Cutoff
 from cascade.calibrated.margins import Counts
 from cascade.collecting.record import Plan
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import Values
+from evaluation.planning.cutting import TIMES, Told
 from evaluation.planning.measuring import Measured, Row, Spending
 from evaluation.planning.sample import Sample
+from evaluation.planning.terms import Terms
 
 
 def table(rows: Sequence[Row], chosen: int | None, confidence: float) -> Table:
@@ -37,16 +40,24 @@ def table(rows: Sequence[Row], chosen: int | None, confidence: float) -> Table:
     return shown
 
 
+def plan_of(terms: Terms, sample: Sample, asked: Asked) -> Plan:
+    """What is written into the record of an m that is certified."""
+    return Plan(
+        k=terms.k,
+        agreement=terms.agreement,
+        confidence=terms.confidence,
+        queries=len(asked),
+        of=asked.of,
+        encoded=len(sample.positions),
+        images=len(sample.contents),
+    )
+
+
 def certificate(
-    m: int,
-    k: int,
-    agreement: float,
-    confidence: float,
-    sample: Sample,
-    asked: Asked,
-    measured: Measured,
+    m: int, terms: Terms, sample: Sample, asked: Asked, measured: Measured
 ) -> list[str]:
     """What is certified, and what is not."""
+    k, agreement, confidence = terms.k, terms.agreement, terms.confidence
     over = f"on average over queries drawn as these {len(asked):,} were ({asked.of})"
     sure = f"certified with {percent(confidence)} confidence"
     if sample.complete:
@@ -115,6 +126,37 @@ def refusal_of_auto(plan: Plan, depth: int, agreements: Values, bound: float) ->
         f"{depth:,} candidates {agreements.mean():.1%} was observed on {plan.queries:,} queries, "
         f"at least {rounded_down(bound)} with {percent(plan.confidence)} confidence. More queries "
         "would help, or a larger --largest; a fixed m is certified: leave out --m auto"
+    )
+
+
+def cutoff(made: Cutoff, found: Told) -> list[str]:
+    """What a cutoff does, and how sure that is."""
+    sure = f"certified with {percent(made.confidence)} confidence"
+    return [
+        f"{sure}: at most {percent(made.rejects)} of queries that something matches are said to "
+        f"match nothing, of queries drawn as these were ({made.of}); {found.rejected:.1%} of "
+        f"{made.tested:,} others were",
+        f"{sure}: of queries that nothing matches ({made.against}) at least "
+        f"{rounded_down(made.caught_at_least)} are said to; {made.caught:.1%} of {made.tested:,} "
+        f"were. The score: {_SCORES[made.score]}",
+    ]
+
+
+_SCORES = {
+    "best": "the best hit's",
+    "standardised": "the best hit's, in standard deviations of the query's scores",
+}
+
+
+def refusal_of_cutoff(found: Told, share: float, confidence: float) -> str:
+    """Why no score says whether anything matches."""
+    return (
+        "with this tower no score tells whether anything matches: a cutoff would catch "
+        f"{found.caught:.1%} of the queries that nothing matches (at least "
+        f"{rounded_down(found.caught_at_least)} with {percent(confidence)} confidence) and reject "
+        f"{found.rejected:.1%} of those that something matches; it is offered where it surely "
+        f"catches {TIMES} times the {percent(share)} that it may reject. Nothing is written: "
+        "leave out --cutoff"
     )
 
 
