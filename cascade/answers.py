@@ -12,6 +12,10 @@ from cascade.searching.steps import Step
 from cascade.storing.rows import ImageRow
 
 
+NOTHING_MATCHES = "nothing in here matches well"
+"""What is said above hits of which none does."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A hit, as `cascade.Hit` has it, and its row."""
@@ -67,6 +71,7 @@ class Answer:
         opening: seconds to open the collection.
         embedding: seconds to embed the query, with the time to load what does.
         images: of the collection.
+        matches: whether anything matches, as `cascade.Hits` has it.
     """
 
     query: str
@@ -75,6 +80,7 @@ class Answer:
     opening: float = 0.0
     embedding: float = 0.0
     images: int = 0
+    matches: bool | None = None
 
     def as_entries(self) -> dict[str, Any]:
         """Itself in what JSON knows."""

@@ -35,6 +35,7 @@ from cascade.collecting.promotions import Promotions
 from cascade.collecting.recalling import check_same, recalled, recorded
 from cascade.collecting.record import Plan, Record
 from cascade.collecting.refining import Budget, Refining
+from cascade.collecting.renewing import Renewal, Renewing, check_renewable
 from cascade.collecting.restaging import Restaging, restage
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.snapshot import Snapshot, snapshot_of
@@ -313,6 +314,31 @@ class Collection:
         with self._store.writing():
             store = cast("LanceStore", self._store)
             restage(store, self.path, self._record, self.stages[0], asked)
+
+    def renew(self, asked: Renewal, progress: Callable[[int], object] | None = None) -> None:
+        """Have another first stage from now on, wherever it is opened next.
+
+        It encodes all images; what the later stages have encoded stays. Meanwhile the collection is
+        searched and added to as before, and what is cut off goes on where it was. In the end this
+        object, and whoever else has the directory open, goes on searching what it has read; to add,
+        open it again.
+
+        Args:
+            asked: the new first stage, and m.
+            progress: told of images that are encoded: at first of those that were before.
+
+        Raises:
+            CollectionError: it is in memory, has one stage or one that resumes, can't be written,
+                or an image can't be read any more: nothing has changed then, and what was encoded
+                is kept.
+            ValueError: m doesn't fit the stages.
+        """
+        check_renewable(self._record, self.path)
+        m = Cascade([asked.first, *self.stages[1:]], asked.m).m
+        self.flush()
+        store, path = cast("LanceStore", self._store), cast(Path, self.path)
+        wanted = replace(asked, m=m)
+        Renewing(store, path, self._record, self.image_of, wanted, progress).run()
 
     def row(self, key: str) -> ImageRow | None:
         """The row of a key, also of a skipped image; None: there is none."""

@@ -6,6 +6,10 @@
 The first measures on a sample what the collection would return, and changes nothing; the second
 goes on to migrate if that is enough. What is encoded anew is the sample, and later the candidates
 that queries bring up.
+
+    python -m cascade.migrate photos.cascade --first NEW
+
+gives it another first stage, which encodes all photos; what the last stage has encoded stays.
 """
 
 from dataclasses import dataclass
@@ -33,7 +37,8 @@ from commands.run import main_of
 class MigrateOptions(ConfigOption):
     """Give a collection another last stage without encoding all of its photos again.
 
-    Its first stage's embeddings are mapped to where the new tower embeds texts.
+    Its first stage's embeddings are mapped to where the new tower embeds texts. Or give it another
+    first stage, and keep what the last one has encoded.
 
     Example: python -m cascade.migrate photos.cascade --last openai/clip-vit-large-patch14
     """
@@ -44,6 +49,9 @@ class MigrateOptions(ConfigOption):
     """the collection, as cascade.index made it"""
     last: Checkpoint | None = None
     """checkpoint of the new last stage, which needs a text tower"""
+    first: Checkpoint | None = None
+    """checkpoint of a new first stage in place of a new last one: it encodes all photos, and goes
+    on where it was if it is cut off"""
     at_least: Annotated[float, Bounds(0, 1)] | None = None
     """migrate if it returns at least this share of what a full re-encoding would; by default it is
     only measured"""
@@ -67,14 +75,20 @@ class MigrateOptions(ConfigOption):
 
     unread: ClassVar = (
         Unread(("drawn",), lambda options: options.queries is not None, "--queries"),
+        Unread(
+            ("at_least", "k", "queries", "drawn", "images", "seed"),
+            lambda options: options.first is not None,
+            "--first",
+        ),
     )
+    exclusive: ClassVar = (("first", "last"),)
 
     def check(self) -> None:
         """Raise `UsageError` if there is no new last stage, or m can't be as large as k."""
         super().check()
-        if self.last is None:
+        if self.last is None and self.first is None:
             raise UsageError("name the checkpoint of the new last stage: --last DIR or a hub name")
-        if self.m is not None and self.m < self.k:
+        if self.first is None and self.m is not None and self.m < self.k:
             raise UsageError(f"--m {self.m} is below --k {self.k}: fewer candidates than results")
 
 
@@ -87,9 +101,12 @@ import os
 import numpy as np
 from rich.table import Table
 
+from cascade.collecting.renewing import Renewal, check_renewable
 from cascade.collection import Collection
+from cascade.cost import checked_m
 from cascade.migrating.proposing import Proposal, Terms, proposed
 from cascade.stage import Stage
+from cascade.terminal.collections import first_stages
 from cascade.terminal.progress import photo_bar
 from cascade.terminal.query_files import queries_in
 from commands.screen import announced, console, printable
@@ -98,6 +115,41 @@ _ROWS = 6
 
 
 def main(options: MigrateOptions) -> None:
+    """Migrate: to another first stage, or if it is measured to be enough to another last one."""
+    if options.first is not None:
+        _renew(options, options.first)
+    else:
+        _measure(options)
+
+
+def _renew(options: MigrateOptions, checkpoint: str) -> None:
+    """Let a new first stage encode all photos, and put it there."""
+    with Collection.open(
+        options.collection, batch_size=options.batch_size, device=options.device
+    ) as collection:
+        check_renewable(collection.record, collection.path)
+        with announced("loading checkpoints"):
+            (first,) = first_stages(collection, [checkpoint], options.batch_size, options.device)
+        m = collection.m if options.m is None else (options.m, *collection.m[1:])
+        try:
+            checked_m(m, len(collection.stages))
+        except ValueError as error:
+            raise UsageError(f"--m {options.m}: {error}") from error
+        asked = Renewal(first, m, options.batch_size, os.cpu_count() or 1)
+        with photo_bar() as bar:
+            bar.total = len(collection)
+            bar.set_description("new first stage")
+            collection.renew(asked, bar.update)
+        images = len(collection)
+    console().print(
+        f"wrote {printable(options.collection)}: {printable(checkpoint)} ranks all {images:,} "
+        f"photos and hands on {m[0]:,}. Nothing is certified of that: evaluation.plan does. A "
+        "running cascade.serve has to be started again",
+        soft_wrap=True,
+    )
+
+
+def _measure(options: MigrateOptions) -> None:
     """Measure, show the table, and migrate if it is enough."""
     queries = None if options.queries is None else queries_in(options.queries)
     if options.at_least is not None and not os.access(options.collection, os.W_OK):

@@ -103,4 +103,5 @@ def answered(
         Found(str(hit.key), hit.score, hit.stage, collection.row(str(hit.key)), hit.probability)
         for hit in hits
     ]
-    return Answer(wanted.name, found, steps, 0.0, embedding, len(collection))
+    matches = hits.matches if query.is_one_text else None
+    return Answer(wanted.name, found, steps, 0.0, embedding, len(collection), matches)

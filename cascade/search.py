@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from cascade.answers import Answer, Terms, Wanted
+from cascade.answers import NOTHING_MATCHES, Answer, Terms, Wanted
 from cascade.serving.asking import asked
 from cascade.terminal.command import run_command
 from cascade.terminal.explained import explained
@@ -104,8 +104,10 @@ def _show(options: SearchOptions, answers: Iterator[Answer]) -> None:
         screen = console()
         if options.json:
             for rank, hit in enumerate(answer.hits, start=1):
-                print(json_line(answer.query, rank, hit))
+                print(json_line(answer, rank, hit))
         else:
+            if answer.matches is False:
+                screen.print(f"{NOTHING_MATCHES}:")
             screen.print(table(answer.hits, answer.query if options.queries else None))
         if options.explain:
             screen = console(to_error=options.json)

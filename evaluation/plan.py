@@ -43,7 +43,7 @@ class PlanOptions(ConfigOption):
     m: Literal["fixed", "auto"] = "fixed"
     """fixed: one m for all queries; auto: besides, learn how many candidates each query needs"""
     first: tuple[Checkpoint, ...] = ()
-    """checkpoints of other first stages: say which is the cheapest, the collection's own included"""
+    """checkpoints of other first stages: say which of them and the collection's own is cheapest"""
     cutoff: Annotated[float, Bounds(0, 0.25, low_open=True)] | None = None
     """learn from which score on nothing matches, wrongly of at most this share of queries"""
     agreement: Inside = 0.95

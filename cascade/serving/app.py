@@ -155,6 +155,7 @@ def _searched(
             seconds=time.perf_counter() - begun,
             embedding_seconds=found.embedding_seconds,
             steps=[StepEntry.of(step) for step in found.steps],
+            matches=found.matches,
         )
 
     def tell(found: Searched) -> None:

@@ -28,11 +28,13 @@ class Searched:
         hits: best first.
         steps: what each stage did, those that have ranked.
         embedding_seconds: what it took to embed what is looked for.
+        matches: whether anything matches, as `cascade.Hits` has it.
     """
 
     hits: Sequence[Hit]
     steps: Sequence[Step]
     embedding_seconds: float
+    matches: bool | None = None
 
 
 class Engine:
@@ -91,7 +93,8 @@ class Engine:
             (hits,) = self.collection.search_embeddings(
                 vectors, terms.k, terms.refined, watch, terms.m
             )
-        return Searched(hits, tuple(steps), embedding)
+        matches = hits.matches if query.is_one_text else None
+        return Searched(hits, tuple(steps), embedding, matches)
 
     def answers(self, queries: Sequence[Wanted], terms: Terms) -> list[Answer]:
         """The answers to the queries of a command, as `cascade.queries.answered` gives them."""

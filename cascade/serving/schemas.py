@@ -119,6 +119,11 @@ class SearchAnswer(BaseModel):
     seconds: float = Field(description="that the search took")
     embedding_seconds: float = Field(description="of these, for what is looked for")
     steps: list[StepEntry] = Field(description="what each stage did, the first stage first")
+    matches: bool | None = Field(
+        None,
+        description="false: nothing in the collection matches the text well, as far as scores "
+        "tell; none: that isn't known, as of the first stage's hits, or of examples",
+    )
 
 
 class StageEntry(BaseModel):
@@ -166,6 +171,9 @@ class StatusAnswer(BaseModel):
     skipped: dict[str, int] = Field(description="images that were skipped, by reason")
     stages: list[StageEntry]
     m: list[int] = Field(description="candidates handed from each stage to the next")
+    calibrated: int | None = Field(
+        description="for how many hits at most m may be auto; none: it may not"
+    )
     waiting: int = Field(description="embeddings of later stages that are not stored yet")
     precision: str = Field(description="what embeddings are kept in")
     nbytes: int = Field(description="on disk")

@@ -32,3 +32,8 @@ def explained(answer: Answer) -> Iterator[RenderableType]:
         f"opening the collection {1000 * answer.opening:.1f} ms, embedding the query "
         f"{1000 * answer.embedding:.1f} ms; {answer.images:,} photos"
     )
+    if answer.matches is not None:
+        yield (
+            f"the best score is {'above' if answer.matches else 'below'} what evaluation.plan "
+            "--cutoff learnt from queries that something matches"
+        )

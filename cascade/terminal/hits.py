@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from cascade.answers import Answer, Found
+from cascade.answers import NOTHING_MATCHES, Answer, Found
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.storing.rows import ImageRow
 from commands.screen import printable
@@ -54,15 +54,16 @@ def _percent(probability: float | None) -> str:
     return "" if probability is None else f"{probability:.0%}"
 
 
-def json_line(query: str, rank: int, hit: Found) -> str:
-    """A hit as one line; `stage` counts from 0, as in a program."""
+def json_line(answer: Answer, rank: int, hit: Found) -> str:
+    """A hit of an answer as one line; `stage` counts from 0, as in a program."""
     entry = {
-        "query": query,
+        "query": answer.query,
         "rank": rank,
         "key": hit.key,
         "score": hit.score,
         "stage": hit.stage,
         "probability": hit.probability,
+        "matches": answer.matches,
         "uri": None if hit.row is None else hit.row.uri,
     }
     return json.dumps(entry, ensure_ascii=False)
@@ -85,6 +86,8 @@ def contact_sheet(answers: Sequence[Answer]) -> Path:
     for answer in answers:
         if len(answers) > 1:
             figures.append(f'<h2 style="grid-column: 1 / -1">{_escaped(answer.query)}</h2>')
+        if answer.matches is False:
+            figures.append(f'<p style="grid-column: 1 / -1">{NOTHING_MATCHES}</p>')
         figures += [_figure(rank, hit) for rank, hit in enumerate(answer.hits, start=1)]
     title = _escaped(answers[0].query if len(answers) == 1 else f"{len(answers)} queries")
     handle, name = tempfile.mkstemp(prefix="clip-cascade-", suffix=".html")

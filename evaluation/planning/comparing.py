@@ -103,5 +103,5 @@ def _among(sample: Sample) -> str:
         return f", in this collection as it is now ({sample.images:,} images)"
     return (
         f"; the full tower's top is that among {len(sample.positions):,} sampled images of "
-        f"{sample.images:,}, which the first stages but the collection's own are asked to rank alone"
+        f"{sample.images:,}, and these alone are ranked by first stages but the collection's own"
     )

@@ -43,7 +43,7 @@ def threshold(scores: Values, share: float, confidence: float) -> float | None:
 
 
 def scores_needed(share: float, confidence: float) -> int:
-    """How many scores are needed at the very least: (1 - share)^n is to be at most 1 - confidence."""
+    """How many scores are needed at the very least: (1 - share)^n ≤ 1 - confidence."""
     return int(np.ceil(np.log(1 - confidence) / np.log(1 - share) - 1e-9))
 
 

@@ -16,6 +16,9 @@ export const NOTHING = Object.freeze({
   photo: null,
 });
 
+/** As many candidates as each search needs, in place of a number of them. */
+export const AUTO = "auto";
+
 const pictures = new Map(); // by the name that history keeps for them
 
 function whole(text, least, most, otherwise) {
@@ -34,7 +37,7 @@ export function read() {
     like: ids.filter((id) => id !== null).slice(0, 8),
     picture: pictures.get(history.state?.picture) ?? null,
     k: whole(given.get("k"), 1, 1000, NOTHING.k),
-    m: whole(given.get("m"), 1, 1000, null),
+    m: given.get("m") === AUTO ? AUTO : whole(given.get("m"), 1, 1000, null),
     refined: given.get("refined") === "1",
     compare: given.get("compare") === "1",
     photo: whole(given.get("photo"), 0, Number.MAX_SAFE_INTEGER, null),

@@ -1,5 +1,6 @@
 // What is looked for, as the person sees and changes it: words, chips, options, a picture.
 
+import { AUTO } from "./address.js";
 import { Refused } from "./api.js";
 import { byId, bytes, icon, made, plain, shown } from "./words.js";
 
@@ -30,6 +31,7 @@ export class Query {
     byId("m").onchange = () => {
       if (byId("m").reportValidity()) change({ m: byId("m").value ? Number(byId("m").value) : null });
     };
+    byId("auto").onchange = () => change({ m: byId("auto").checked ? AUTO : null });
     byId("choose").onclick = () => byId("picture").click();
     byId("picture").onchange = () => {
       this.take(byId("picture").files);
@@ -101,7 +103,9 @@ export class Query {
     const k = byId("k");
     if (![...k.options].some((option) => Number(option.value) === search.k)) k.add(new Option(search.k));
     k.value = search.k;
-    byId("m").value = search.m ?? "";
+    byId("auto").checked = search.m === AUTO;
+    byId("m").disabled = search.m === AUTO;
+    byId("m").value = search.m === AUTO ? "" : (search.m ?? "");
     byId("refined").checked = search.refined;
     const chips = [
       ...(search.picture ? [this.pictureChip(search.picture)] : []),
@@ -140,6 +144,7 @@ export class Query {
   fit(status) {
     shown(byId("compare"), status.stages.length > 1);
     shown(byId("of-stages"), status.stages.length > 1);
+    shown(byId("of-calibrated"), Boolean(status.calibrated) || this.search?.m === AUTO);
     byId("m").placeholder = String(status.m.at(-1) ?? "");
   }
 }

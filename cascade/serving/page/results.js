@@ -160,7 +160,9 @@ export class Results {
     const more = event.hits.length === this.search.k && this.search.k < MOST;
     shown(byId("show-more"), more);
     if (!event.hits.length) this.message("No photos yet", "The collection is empty: index some photos, and search again.");
-    say(`${counted(event.hits.length, "photo")} for ${described(this.search)}.`);
+    else if (event.matches === false) this.message("Nothing in here matches well", "These photos come closest.");
+    const doubt = event.matches === false ? "Nothing in here matches well: " : "";
+    say(`${doubt}${counted(event.hits.length, "photo")} for ${described(this.search)}.`);
     this.told.found();
   }
 

@@ -1,6 +1,6 @@
 // The page: the address says what is looked for, and everything else follows it.
 
-import { NOTHING, isEmpty, pictureIsLost, read, sameHits, sameQuery, write } from "./address.js";
+import { AUTO, NOTHING, isEmpty, pictureIsLost, read, sameHits, sameQuery, write } from "./address.js";
 import { Away, send, server, signIn } from "./api.js";
 import { Collection } from "./collection.js";
 import { Query } from "./query.js";
@@ -40,9 +40,17 @@ function similar(photo) {
 
 /** Look for something else, or at another photo. `asked`: it is looked for anew, whatever is shown. */
 function go(next, { replace = false, opened = false, asked = false } = {}) {
+  next = calibrated(next);
   const stays = sameHits(next, search) && next.photo === search.photo;
   write(next, { replace: replace || stays, opened });
   apply(next, asked);
+}
+
+/** A search that the collection is calibrated for: as many candidates as it needs for so many hits only. */
+function calibrated(next) {
+  const most = collection.status?.calibrated;
+  if (next.m !== AUTO || !most || next.k <= most) return next;
+  return search?.m === AUTO ? { ...next, m: null } : { ...next, k: most };
 }
 
 /** Show a search; what is shown already isn't asked for again. */

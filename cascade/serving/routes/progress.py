@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Body, FastAPI, Query
 
 from cascade.collecting.refining import Budget
+from cascade.collection import Collection
 from cascade.serving.background import Background
 from cascade.serving.routes.refusals import USUAL, refusals
 from cascade.serving.routes.served import Served
@@ -79,6 +80,7 @@ def _status(served: Served) -> StatusAnswer:
         skipped={_as_text(reason): number for reason, number in found.skipped.items()},
         stages=stages,
         m=list(found.m),
+        calibrated=_calibrated(collection, found.images),
         waiting=found.waiting,
         precision=found.precision,
         nbytes=found.nbytes,
@@ -88,6 +90,13 @@ def _status(served: Served) -> StatusAnswer:
         longest_body=served.limits.body,
         refining=_refining(served.background),
     )
+
+
+def _calibrated(collection: Collection, images: int) -> int | None:
+    """For how many hits as many candidates as each query needs can be handed on."""
+    known = collection.calibration
+    names = [stage.name for stage in collection.stages]
+    return None if known is None or known.unfit(names, images) else known.k
 
 
 def _skipped(served: Served, start: int, limit: int) -> SkippedAnswer:
