@@ -11,7 +11,6 @@ from cascade.calibrated.calibration import Candidates
 from cascade.searching.steps import Step
 from cascade.storing.rows import ImageRow
 
-
 NOTHING_MATCHES = "nothing in here matches well"
 """What is said above hits of which none does."""
 

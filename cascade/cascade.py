@@ -453,7 +453,8 @@ class Cascade:
         chances = [None if rated is None else rated.margins.chances]
         if watch is not None:
             best = _best(contents, rankings[0], k)
-            watch(Step(0, len(contents), 0, 0.0, time.perf_counter() - begun, best))
+            seconds, how = time.perf_counter() - begun, contents.rows.how
+            watch(Step(0, len(contents), 0, 0.0, seconds, best, how))
         for stage in self._later:
             candidates = handed_on = _handed_on(rankings, limits, stage.place)
             asked = queries[stage.place]
@@ -529,8 +530,7 @@ class Cascade:
         return calibration if fits and k == calibration.k else None
 
     def _rank_first(self, contents: Contents, queries: Tensor, wanted: int) -> Ranking:
-        rows = contents.rows
-        return rank_all(rows.embeddings, queries, wanted, rows.longest, contents.hidden)
+        return contents.rows.ranked(queries, wanted, contents.hidden)
 
     def _hits(
         self,

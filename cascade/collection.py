@@ -27,6 +27,7 @@ from cascade.calibrated.calibration import Calibration, Candidates, needed
 from cascade.calibrated.cutoff import Cutoff
 from cascade.cascade import Cascade, Hits
 from cascade.collecting.adding import Adding
+from cascade.collecting.approach import Approach
 from cascade.collecting.counting import Status
 from cascade.collecting.edition import Edition
 from cascade.collecting.first import first_outcomes
@@ -41,6 +42,11 @@ from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.snapshot import Snapshot, snapshot_of
 from cascade.collecting.view import Opener, View
 from cascade.images import ImageSource
+from cascade.inverted.asking import sampled_queries
+from cascade.inverted.building import TARGET, Storing, Terms, brought_up_to_date, depths_for
+from cascade.inverted.fitting import Index
+from cascade.inverted.record import Inverted
+from cascade.inverted.rows import StoredRows
 from cascade.photos.opening import opened
 from cascade.searching.steps import Watch
 from cascade.stage import Encoder
@@ -75,6 +81,7 @@ class Collection:
         batch_size: int = 32,
         opener: Opener = opened,
         auto: bool = False,
+        index: Index = "auto",
     ) -> None:
         """Join a store with its stages; see `create`, `open` and `in_memory` for the usual way.
 
@@ -86,6 +93,10 @@ class Collection:
             batch_size: images given to a stage at once.
             opener: how a later stage opens an image again.
             auto: hand on as many candidates as each query needs, by the record's calibration.
+            index: how the first stage is searched, as of `open`.
+
+        Raises:
+            ValueError: index is something else.
         """
         self.auto = auto
         self.stages = tuple(stages)
@@ -95,6 +106,7 @@ class Collection:
         self._record = record
         self._batch_size = batch_size
         self._opener = opener
+        self._approach = Approach(index, store, path, record.generation, record.precision)
         self._rounded = rounded(stages, record.precision)
         self._writable = path is None or os.access(path, os.W_OK)
         self._edition = None if path is None else Edition(path, record.generation)
@@ -115,6 +127,7 @@ class Collection:
         precision: str = "float16",
         batch_size: int = 32,
         opener: Opener = opened,
+        index: Index = "auto",
     ) -> "Collection":
         """Make an empty collection.
 
@@ -127,17 +140,18 @@ class Collection:
             batch_size: images given to a stage at once.
             opener: how a later stage opens an image again, given its row; by default a file, which
                 must not have changed since, or whatever else `cascade.photos` finds.
+            index: how the first stage is searched, as of `open`.
 
         Raises:
             CollectionError: there is something at that path, it can't be written, or lancedb isn't
                 installed.
-            ValueError: stages, m, batch size or precision are out of range.
+            ValueError: stages, m, batch size, precision or index are out of range.
         """
         path = Path(path)
         record = _record(stages, m, precision, batch_size)
         _require_lance()
         _make(path, record)
-        return cls(_stored(path, record), record, stages, path, batch_size, opener)
+        return cls(_stored(path, record), record, stages, path, batch_size, opener, index=index)
 
     @classmethod
     def open(
@@ -148,6 +162,7 @@ class Collection:
         batch_size: int = 32,
         opener: Opener = opened,
         device: str = "cpu",
+        index: Index = "auto",
     ) -> "Collection":
         """Open a collection.
 
@@ -160,11 +175,16 @@ class Collection:
             batch_size: images given to a stage at once.
             opener: as of `create`.
             device: where stages that are loaded run.
+            index: how the first stage is searched. "exact": all of its embeddings are read into
+                memory. "ivf": they stay on disk, and a search looks into as many lists of them as
+                have reached a measured recall (`build_index`); until there are such lists, it reads
+                them all. "auto": "exact" as long as they take at most half of the memory that is
+                available, by the machine and its control groups.
 
         Raises:
             CollectionError: there is no collection at that path, it was written by a newer version,
                 or with other weights or preprocessing than those of `stages`.
-            ValueError: m or the batch size are out of range, or m is "auto" and nothing is
+            ValueError: m, the batch size or index are out of range, or m is "auto" and nothing is
                 calibrated.
         """
         path = Path(path)
@@ -179,11 +199,12 @@ class Collection:
             checked = Cascade(known, m, calibration=record.calibration).m
             record = record if auto else replace(record, m=checked, plan=None)
         try:
-            return cls(_stored(path, record), record, known, path, batch_size, opener, auto)
+            return cls(_stored(path, record), record, known, path, batch_size, opener, auto, index)
         except CollectionError:
             if not Edition(path, record.generation).superseded():
                 raise
-        return cls.open(path, stages, m, batch_size, opener, device)  # migrated at that moment
+        # migrated at that moment
+        return cls.open(path, stages, m, batch_size, opener, device, index)
 
     @classmethod
     def in_memory(
@@ -193,11 +214,12 @@ class Collection:
         precision: str = "float16",
         batch_size: int = 32,
         opener: Opener = opened,
+        index: Index = "auto",
     ) -> "Collection":
-        """Make a collection that ends with this process; arguments as of `create`."""
+        """Make a collection that ends with this process; arguments as of `create` and `open`."""
         record = _record(stages, m, precision, batch_size)
         store = MemoryStore(len(stages), precision)
-        return cls(store, record, stages, None, batch_size, opener)
+        return cls(store, record, stages, None, batch_size, opener, index=index)
 
     def __enter__(self) -> "Collection":
         """The collection."""
@@ -238,8 +260,17 @@ class Collection:
 
     @property
     def plan(self) -> Plan | None:
-        """What was certified of its m; None: nothing, or of another m."""
-        return self._record.plan
+        """What was certified of its m; None: nothing, or of another m, or of an exact search.
+
+        While lists are searched (`inverted`) it is none: what they miss was not certified.
+        """
+        return None if self.inverted is not None else self._record.plan
+
+    @property
+    def inverted(self) -> Inverted | None:
+        """What was measured of the lists that are searched; None: the search is exact."""
+        rows = self._current().cascade.catalogue.contents.rows
+        return rows.lists_used() if isinstance(rows, StoredRows) else None
 
     @property
     def calibration(self) -> Calibration | None:
@@ -339,6 +370,46 @@ class Collection:
         store, path = cast("LanceStore", self._store), cast(Path, self.path)
         wanted = replace(asked, m=m)
         Renewing(store, path, self._record, self.image_of, wanted, progress).run()
+
+    @property
+    def needs_lists(self) -> bool:
+        """Whether the first stage is searched where it is stored."""
+        return isinstance(self._current().cascade.catalogue.contents.rows, StoredRows)
+
+    def build_index(
+        self, target: float = TARGET, said: Callable[[str], object] | None = None
+    ) -> Inverted | None:
+        """Make the lists that index="ivf" searches, and measure how many of them have to be.
+
+        Only what is needed is done: lists are made anew when the collection has doubled or halved,
+        extended when a twentieth is in none, and measured when something of it has changed. Recall
+        is measured on images of the collection and on its captions, if it has any, against the
+        exact ranking, at 10, 100, 1000 and the m of this collection. Others may add meanwhile, but
+        wait for the lists; whatever cuts it off, the next call goes on from it.
+
+        Args:
+            target: the recall that is to be reached, in (0, 1].
+            said: told what is done.
+
+        Returns:
+            What was measured; None: there are no images.
+
+        Raises:
+            CollectionError: the directory can't be written, or is full.
+            ValueError: the target is out of range.
+        """
+        self._check_writable()
+        view = self._current()
+        contents = view.cascade.catalogue.contents
+        rows = StoredRows.none(self._store.first_embeddings(), self._approach.file)
+        if contents.rows.count:
+            rows = rows.with_ids(view.ids(range(contents.rows.count)))
+        return brought_up_to_date(
+            Storing(rows, contents.hidden, self._record.generation, self._store.writing),
+            Terms(target, depths_for(self.m[:1], len(contents))),
+            lambda: sampled_queries(view.cascade, view.rows()),
+            said or _unsaid,
+        )
 
     def row(self, key: str) -> ImageRow | None:
         """The row of a key, also of a skipped image; None: there is none."""
@@ -553,6 +624,8 @@ class Collection:
             precision=self._record.precision,
             states=states,
             state_bytes=state_bytes,
+            searched=view.cascade.catalogue.contents.rows.how,
+            inverted=self.inverted,
         )
 
     def flush(self) -> None:
@@ -604,17 +677,30 @@ class Collection:
             return self._view
         with self._lock:
             if self._superseded():
+                self._check_readable()
                 return self._view
             try:
                 if self._view.crowded:
                     self._view = self._new_view()
                 else:
                     self._view.refresh()
+                    if self._approach.outgrown(self._view.held):
+                        self._view = self._new_view()
             except CollectionError:
                 if not self._superseded():
                     raise
             self._refreshed = time.monotonic()
             return self._view
+
+    def _check_readable(self) -> None:
+        """Refuse to search what is no longer on disk.
+
+        Raises:
+            MigratedError: it isn't in memory.
+        """
+        rows = self._view.cascade.catalogue.contents.rows
+        if isinstance(rows, StoredRows) and self._edition is not None:
+            self._edition.check()
 
     def _superseded(self) -> bool:
         """Whether the directory has other stages by now, so that nothing in it is this one's."""
@@ -633,6 +719,7 @@ class Collection:
             self._record.precision,
             self.calibration,
             self.cutoff,
+            self._approach.stored(),
         )
         view.refresh()
         return view
@@ -647,6 +734,10 @@ class Collection:
             self.flush()
         except CollectionError:
             self._promotions.again()
+
+
+def _unsaid(_: str) -> None:
+    """Of what is done nothing is said."""
 
 
 def _forgotten(place: int, ids: Ids, embeddings: Tensor) -> None:

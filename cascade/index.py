@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from cascade.inverted.fitting import Index
 from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
@@ -35,6 +36,7 @@ from commands.run import main_of
 
 Cores = Annotated[float, Bounds(0, low_open=True)]
 NotNegative = Annotated[float, Bounds(0)]
+Recall = Annotated[float, Bounds(0, 1, low_open=True)]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class IndexOptions(ConfigOption):
     resume: bool = False
     """let --last go on from the states of --first, an early exit of it, which are then stored: a
     photo that is promoted is not opened again"""
+    index: Index = "auto"
+    """search the first stage in memory (exact), by lists on disk, which are then made and measured
+    (ivf), or by these once its embeddings take more than half of the memory that is free (auto)"""
+    recall: Recall = 0.99
+    """share of the exact results that the lists are to find"""
     ray: str | None = None
     """encode on a Ray cluster: auto, HOST:6379, ray://HOST:10001; local: workers on this machine"""
     ray_workers: Annotated[Count | None, by_default("as many as there is room for")] = None
@@ -89,6 +96,7 @@ class IndexOptions(ConfigOption):
 
     unread: ClassVar = (
         Unread(("ray_workers", "ray_cpus", "ray_gpus"), lambda o: o.ray is None, "no --ray"),
+        Unread(("recall",), lambda o: o.index == "exact", "--index exact"),
     )
 
     def check(self) -> None:
@@ -113,6 +121,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 from cascade.collecting.record import FILE
 from cascade.collecting.refining import Budget
 from cascade.collection import Collection
+from cascade.inverted.record import searched
 from cascade.machines.cluster import Needs
 from cascade.machines.crew import Crew
 from cascade.machines.joining import join
@@ -121,6 +130,7 @@ from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
 from cascade.photos.patterns import Patterns
 from cascade.terminal.collections import opened_or_made
+from cascade.terminal.inverted import told
 from cascade.terminal.progress import progress_of
 from cascade.terminal.refining import refine
 from cascade.terminal.skipped import by_reason
@@ -146,6 +156,7 @@ def main(options: IndexOptions) -> None:
             options.other_base,
             like=others[0] if others else None,
             resume=options.resume,
+            index=options.index,
         ) as collection,
         _crew(collection, options) as crew,
     ):
@@ -155,10 +166,24 @@ def main(options: IndexOptions) -> None:
             _join(collection, other)
         if places:
             _run(collection, photos, options, crew)
+        _lists(collection, options)
         _rest(collection, options)
         while options.watch is not None:
             _run(collection, photos, options, crew, quiet=True)
+            _lists(collection, options, quiet=True)
             _rest(collection, options, quiet=True)
+
+
+def _lists(collection: Collection, options: IndexOptions, quiet: bool = False) -> None:
+    """Make the lists that are searched, or bring them up to date, where there are to be some."""
+    if not collection.needs_lists or not len(collection):
+        return
+    screen = console()
+    before = collection.inverted
+    found = collection.build_index(options.recall, screen.print)
+    if found is not None and not (quiet and found == before):
+        for line in told(searched(found), found, collection.record.plan):
+            screen.print(line, soft_wrap=True)
 
 
 def _rest(collection: Collection, options: IndexOptions, quiet: bool = False) -> None:

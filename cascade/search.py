@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from cascade.answers import NOTHING_MATCHES, Answer, Terms, Wanted
+from cascade.inverted.fitting import Index
 from cascade.serving.asking import asked
 from cascade.terminal.command import run_command
 from cascade.terminal.explained import explained
@@ -58,6 +59,9 @@ class SearchOptions(ConfigOption):
     """write a page of thumbnails and open it in a browser"""
     explain: bool = False
     """say what each stage ranked, what it encoded now, and how long each step took"""
+    index: Index = "auto"
+    """search the first stage in memory (exact), by its lists on disk (ivf), or as it fits (auto);
+    other than auto, in this process"""
     device: str = "cpu"
     """where the towers run: cpu, cuda, mps"""
     cold: bool = False
@@ -82,7 +86,7 @@ _EMPTY = "{} holds no photos yet: add some with cascade.index"
 
 def ask_server(options: SearchOptions) -> bool:
     """Let a server of the collection answer, and show that; False: there is none."""
-    if options.cold:
+    if options.cold or options.index != "auto":
         return False
     queries = _queries(options)
     try:
@@ -157,7 +161,9 @@ def main(options: SearchOptions) -> None:
     """Search in this process and show."""
     queries = _queries(options)
     begun = time.perf_counter()
-    with Collection.open(options.collection, device=options.device) as collection:
+    with Collection.open(
+        options.collection, device=options.device, index=options.index
+    ) as collection:
         opened = time.perf_counter() - begun
         if not len(collection):
             raise UsageError(_EMPTY.format(options.collection))

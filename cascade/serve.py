@@ -16,6 +16,7 @@ from typing import Annotated
 
 import tyro
 
+from cascade.inverted.fitting import Index
 from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
@@ -69,6 +70,8 @@ class ServeOptions(ConfigOption):
     """requests that are answered at the same time; others are told to come again"""
     seconds: Seconds = 60.0
     """after how long a request is given up"""
+    index: Index = "auto"
+    """search the first stage in memory (exact), by its lists on disk (ivf), or as it fits (auto)"""
     device: str = "cpu"
     """where the towers run: cpu, cuda, mps"""
 
@@ -151,7 +154,7 @@ def _opened(options: ServeOptions) -> Collection:
     """
     m = [options.m] if isinstance(options.m, int) else options.m
     try:
-        return Collection.open(options.collection, m=m, device=options.device)
+        return Collection.open(options.collection, m=m, device=options.device, index=options.index)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

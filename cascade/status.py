@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from cascade.inverted.fitting import Index
 from cascade.terminal.command import run_command
 from commands.flags import ConfigOption, Positional, ReadPath
 from commands.run import main_of
@@ -27,6 +28,8 @@ class StatusOptions(ConfigOption):
     """the collection, as cascade.index made it"""
     skipped: bool = False
     """list every photo that was skipped, with the reason"""
+    index: Index = "auto"
+    """how the first stage is to be searched, as of cascade.search"""
     json: bool = False
     """print it as one line of JSON"""
 
@@ -36,13 +39,15 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import json
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from rich.table import Table
 
+from cascade.collecting.approach import Approach
 from cascade.collecting.counting import Status, counted
 from cascade.collecting.record import Record
 from cascade.storing.lance import LanceStore
+from cascade.terminal.inverted import told
 from cascade.terminal.skipped import by_reason, one_by_one
 from commands.screen import console, printable
 
@@ -52,11 +57,15 @@ _ENTRIES = [field.name for field in fields(Status)]
 def main(options: StatusOptions) -> None:
     """Read the collection's tables and show what is there; no checkpoint is loaded, nor PyTorch."""
     record = Record.read(options.collection)
-    store = LanceStore(options.collection, len(record.stages), record.precision)
+    path = options.collection
+    store = LanceStore(path, len(record.stages), record.precision, record.generation)
     with closing(store):
-        status, skipped = counted(store, record)
+        approach = Approach(options.index, store, path, record.generation, record.precision)
+        status, skipped = counted(store, record, approach)
     if options.json:
         entry = {name: getattr(status, name) for name in _ENTRIES}
+        if status.inverted is not None:
+            entry["inverted"] = asdict(status.inverted)
         entry["checkpoints"] = [stage.checkpoint for stage in record.stages]
         entry["reads"] = [stage.reads for stage in record.stages]
         if options.skipped:
@@ -76,6 +85,8 @@ def main(options: StatusOptions) -> None:
         handed = f"{status.m[place]:,}" if place < len(status.m) else ""
         table.add_row(str(place + 1), printable(stage), f"{encoded:,}", share, handed)
     screen.print(table)
+    for line in told(status.searched, status.inverted, record.plan):
+        screen.print(line, soft_wrap=True)
     if any(stage.resumes for stage in record.stages):
         screen.print(
             f"states to go on from: {status.states:,} photos, {status.state_bytes:,} bytes each"

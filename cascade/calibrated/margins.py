@@ -19,7 +19,6 @@ from cascade.searching.ranking import NOTHING, Ranking, scores_of
 Values = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-_SPREAD_OF = 256
 _LARGEST_LOGIT = 30.0
 _LEAST_SPREAD = 1e-12
 _SUM = 1e-12  # what a sum of shares may be off
@@ -62,10 +61,9 @@ def distribution_over(contents: Contents, queries: Tensor) -> tuple[Values, Valu
         contents: of the collection, at least one image.
         queries: float32 [b, d].
     """
-    count = len(contents)
-    places = torch.linspace(0, count - 1, min(_SPREAD_OF, count), dtype=torch.float64).long()
-    rows = contents.there[places].expand(len(queries), -1)
-    scores = scores_of(contents.rows.embeddings, rows, queries).double().numpy()
+    spaced = contents.spaced
+    rows = torch.arange(len(spaced)).expand(len(queries), -1)
+    scores = scores_of(spaced, rows, queries).double().numpy()
     return scores.mean(axis=1), np.maximum(scores.std(axis=1), _LEAST_SPREAD)
 
 

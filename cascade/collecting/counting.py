@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cascade.collecting.approach import Approach
 from cascade.collecting.record import Record
+from cascade.inverted.record import Inverted
 from cascade.storing.store import Store
 
 
@@ -25,6 +27,8 @@ class Status:
         precision: what embeddings are kept in.
         states: images whose states are stored, from which a stage that resumes goes on.
         state_bytes: that the states of one image take.
+        searched: how the first stage is searched, in a few words.
+        inverted: what was measured of the lists that are searched; None: the search is exact.
     """
 
     images: int
@@ -37,14 +41,17 @@ class Status:
     precision: str
     states: int
     state_bytes: int
+    searched: str
+    inverted: Inverted | None
 
 
-def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
+def counted(store: Store, record: Record, approach: Approach) -> tuple[Status, dict[str, str]]:
     """What there is, and why images were skipped, by their keys.
 
     Args:
         store: of the collection; nothing of it waits in this process.
         record: what the collection was made with.
+        approach: how it is searched.
 
     Raises:
         CollectionError: the store can't be read.
@@ -55,6 +62,7 @@ def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
     rows = (images.rows[at] for at in np.flatnonzero(images.skipped).tolist())
     reasons = {row.key: str(row.reason) for row in rows}
     states, state_bytes = store.kept_states()
+    words, inverted = approach.counted()
     status = Status(
         images=len(there),
         skipped=Counter(reasons.values()),
@@ -66,5 +74,7 @@ def counted(store: Store, record: Record) -> tuple[Status, dict[str, str]]:
         precision=record.precision,
         states=states,
         state_bytes=state_bytes,
+        searched=words,
+        inverted=inverted,
     )
     return status, reasons

@@ -46,8 +46,8 @@ def _given(key: str, encoded: Encoded, cascade: Cascade) -> Outcome:
     """An embedding that was made elsewhere, as the first stage would give it here."""
     rows = cascade.catalogue.contents.rows
     shape = list(encoded.embedding.shape)
-    if len(shape) != 1 or (rows.count and shape[0] != rows.buffer.shape[1]):
-        expected = rows.buffer.shape[1] if rows.count else "d"
+    if len(shape) != 1 or (rows.count and shape[0] != rows.dimension):
+        expected = rows.dimension if rows.count else "d"
         raise ValueError(f"{key!r} came with an embedding {shape}, [{expected}] is expected")
     embedding = cast(Rounded, cascade.stages[0]).rounded(encoded.embedding)
     if not embedding.isfinite().all():

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from cascade.cascade import Cascade
-from cascade.searching.embeddings import Rows
+from cascade.searching.blocks import FirstRows
 
 _NEAR = 256
 """Promoted images that the others are compared with, each time that there are new ones."""
-_IMAGES_AT_ONCE = 1 << 12
 
 
 class BackgroundOrder:
@@ -58,10 +57,10 @@ class BackgroundOrder:
         self._grow(rows)
         new = new[~self._tried[new] & ~self._promoted[new]]
         self._promoted[new] = True
-        self._compare(rows.embeddings, 0, new[-_NEAR:])
+        self._compare(rows, 0, new[-_NEAR:])
         self._targets = torch.cat([self._targets, new[-_NEAR:]])[-_NEAR:]
 
-    def _grow(self, rows: Rows) -> None:
+    def _grow(self, rows: FirstRows) -> None:
         """Take in images that are new."""
         before = len(self._tried)
         more = rows.count - before
@@ -70,7 +69,7 @@ class BackgroundOrder:
         self._tried = torch.cat([self._tried, torch.zeros(more, dtype=torch.bool)])
         self._promoted = torch.cat([self._promoted, torch.zeros(more, dtype=torch.bool)])
         self._nearness = torch.cat([self._nearness, torch.full((more,), float("-inf"))])
-        self._compare(rows.embeddings, before, self._targets)
+        self._compare(rows, before, self._targets)
 
     def _newly_promoted(self) -> Tensor:
         """Positions that a later stage has encoded or was asked for, the newest last."""
@@ -82,15 +81,14 @@ class BackgroundOrder:
             self._seen[stage.place] = len(positions)
         return torch.cat(found)
 
-    def _compare(self, embeddings: Tensor, start: int, targets: Tensor) -> None:
+    def _compare(self, rows: FirstRows, start: int, targets: Tensor) -> None:
         """Let images from a position on know these targets."""
         if not len(targets):
             return
-        near = embeddings[targets].float().T
-        for at in range(start, len(embeddings), _IMAGES_AT_ONCE):
-            block = embeddings[at : at + _IMAGES_AT_ONCE].float() @ near
-            some = self._nearness[at : at + _IMAGES_AT_ONCE]
-            torch.maximum(some, block.amax(dim=1), out=some)
+        near = rows.at(targets).float().T
+        for positions, embeddings in rows.blocks(start):
+            nearest = (embeddings.float() @ near).amax(dim=1)
+            self._nearness[positions] = torch.maximum(self._nearness[positions], nearest)
 
 
 def _highest(values: Tensor, number: int) -> Tensor:

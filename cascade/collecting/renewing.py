@@ -31,7 +31,6 @@ from cascade.storing.store import Ids
 
 if TYPE_CHECKING:
     from cascade.storing.lance import LanceStore
-    from cascade.storing.pending import Pending
 
 _OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
 _BATCHES_A_COMMIT = 16

@@ -19,12 +19,13 @@ from cascade.collecting.record import Record
 from cascade.mapped import Map, MappedStage, load_maps, save_maps
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError
-from cascade.storing.store import Ids, Vectors
+from cascade.storing.store import Ids, Vectors, in_parts
 
 if TYPE_CHECKING:
     from cascade.storing.lance import LanceStore
 
 _MAPS = "maps-*.safetensors"
+_ROWS_AT_ONCE = 1 << 18  # each time is a commit
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def _write(
     asked: Restaging,
 ) -> Record:
     present = store.images(0)
-    old = store.first(0)
-    there = np.isin(old.ids, present.ids[~present.skipped])
-    ids = old.ids[there]
-    if len(ids):
-        mapped = asked.map(torch.from_numpy(np.ascontiguousarray(old.vectors[there])))
-        made.promote(0, ids, mapped.numpy())
+    there = present.ids[~present.skipped]
+    ids = np.empty(0, np.int64)
+    for old in in_parts(store.first_embeddings().blocks(), _ROWS_AT_ONCE):
+        own = np.isin(old.ids, there)
+        if own.any():
+            mapped = asked.map(torch.from_numpy(np.ascontiguousarray(old.vectors[own])))
+            made.promote(0, old.ids[own], mapped.numpy())
+            ids = np.concatenate([ids, old.ids[own]])
     known = np.isin(asked.ids, ids)
     if known.any():
         made.promote(1, asked.ids[known], asked.vectors[known])

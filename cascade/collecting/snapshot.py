@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cascade.collecting.view import View
+from cascade.searching.blocks import FirstRows
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids
 
@@ -18,25 +19,41 @@ class Snapshot:
     Attributes:
         ids: int64 [n], ascending: what the collection numbers images by.
         rows: their rows [n].
-        embeddings: float32 [n, d], rounded as they are kept.
         images: how many images can be found in all.
+        held: the stage's embeddings, in memory or where they are stored.
+        slots: int64 [n], which of these are the images'.
     """
 
     ids: Ids
     rows: Sequence[ImageRow]
-    embeddings: Tensor
     images: int
+    held: FirstRows
+    slots: Tensor
 
     def __len__(self) -> int:
         """Number of images with an embedding."""
         return len(self.ids)
+
+    @property
+    def dimension(self) -> int:
+        """Of an embedding."""
+        return self.held.dimension
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Float32 or float16 [n, d], as they are kept; those of `pieces` take little memory."""
+        return self.held.at(self.slots)
 
     def pieces(self, size: int) -> Iterator["Snapshot"]:
         """Itself in pieces of so many images."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield Snapshot(
-                self.ids[part], self.rows[part], self.embeddings[part], min(size, self.images)
+                self.ids[part],
+                self.rows[part],
+                min(size, self.images),
+                self.held,
+                self.slots[part],
             )
 
 
@@ -49,18 +66,15 @@ def snapshot_of(view: View, place: int) -> Snapshot:
     """
     contents = view.cascade.catalogue.contents
     if place == 0:
-        embeddings, there = contents.rows.embeddings, contents.there.tolist()
-        slots = there
-    else:
-        held = view.cascade.later[place - 1].store.held
-        embeddings, positions = held.rows.embeddings, held.positions
-        order = positions.argsort(kind="stable").tolist()
-        slots = [
-            slot
-            for slot in order
-            if positions[slot] not in contents.gone and positions[slot] < contents.rows.count
-        ]
-        there = positions[slots].tolist()
-    ids, rows = view.ids_and_rows(there)
-    taken = embeddings if len(slots) == len(embeddings) and place == 0 else embeddings[slots]
-    return Snapshot(ids, rows, taken if len(slots) else torch.zeros(0, 0), len(contents))
+        there = contents.there
+        ids, rows = view.ids_and_rows(there.tolist())
+        return Snapshot(ids, rows, len(contents), contents.rows, there)
+    held = view.cascade.later[place - 1].store.held
+    positions = held.positions
+    slots = [
+        slot
+        for slot in positions.argsort(kind="stable").tolist()
+        if positions[slot] not in contents.gone and positions[slot] < contents.rows.count
+    ]
+    ids, rows = view.ids_and_rows(positions[slots].tolist())
+    return Snapshot(ids, rows, len(contents), held.rows, torch.tensor(slots, dtype=torch.int64))

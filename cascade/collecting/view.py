@@ -1,4 +1,4 @@
-"""What a store holds, in memory: a cascade that is filled from a store and from nowhere else.
+"""What a store holds, to be searched: a cascade that is filled from a store and from nowhere else.
 
 A view reads all at first, and then only what is new. Images that were removed or replaced are
 hidden; if there are many, a new view is better.
@@ -6,7 +6,7 @@ hidden; if there are many, a new view is better.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeAlias, overload
+from typing import TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,18 @@ from cascade.calibrated.calibration import Calibration, Candidates
 from cascade.calibrated.cutoff import Cutoff
 from cascade.cascade import Cascade
 from cascade.images import ImageSource
+from cascade.inverted.record import InvertedFile
+from cascade.inverted.rows import StoredRows
+from cascade.searching.blocks import FirstRows
+from cascade.searching.catalogue import Contents
 from cascade.searching.column import Column, Selected
+from cascade.searching.embeddings import Rows
 from cascade.searching.packing import unpacked
 from cascade.searching.states import States
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
-from cascade.storing.store import Embeddings, Ids, Images, Store, Vectors
+from cascade.storing.store import Embeddings, Ids, Images, Store, places_in
 
 Opener: TypeAlias = Callable[[ImageRow], ImageSource]
 """How an image is opened again: a path, or whatever else an `ImageSource` is."""
@@ -53,6 +58,7 @@ class View:
         precision: str,
         calibration: Calibration | None = None,
         cutoff: Cutoff | None = None,
+        stored: InvertedFile | None = None,
     ) -> None:
         """Make an empty one; `refresh` fills it.
 
@@ -66,6 +72,8 @@ class View:
             precision: as of `Cascade`.
             calibration: as of `Cascade`.
             cutoff: as of `Cascade`.
+            stored: what is known of the lists by which the first stage is searched where it is
+                stored; None: its embeddings are read into memory.
 
         Raises:
             ValueError: as of `Cascade`.
@@ -73,6 +81,9 @@ class View:
         self.cascade = Cascade(
             stages, m, batch_size, precision=precision, calibration=calibration, cutoff=cutoff
         )
+        if stored is not None:
+            rows = StoredRows.none(store.first_embeddings(), stored)
+            self.cascade.catalogue.contents = Contents(rows)
         self.skipped: dict[int, ImageRow] = {}
         self._store = store
         self._opener = opener
@@ -85,6 +96,12 @@ class View:
         self._ids = np.empty(0, np.int64)  # by position; ascending
         self._rows: Column[ImageRow] = Column()
         self._skipped_ids: dict[str, int] = {}
+
+    @property
+    def held(self) -> int:
+        """Bytes of the first stage's embeddings that are in memory."""
+        rows = self.cascade.catalogue.contents.rows
+        return rows.buffer.nbytes if isinstance(rows, Rows) else 0
 
     @property
     def crowded(self) -> bool:
@@ -111,7 +128,7 @@ class View:
 
     def positions(self, ids: Ids) -> Ids:
         """Where the images of these ids are; -1: not here."""
-        return _places_in(self._ids, ids)
+        return places_in(self._ids, ids)
 
     def ids(self, positions: Sequence[int] | Tensor) -> Ids:
         """The ids of the images at these positions."""
@@ -163,36 +180,39 @@ class View:
         for _ in range(_TRIES):
             new = self._store.images(self._version)
             fresh = ~new.skipped & (self.positions(new.ids) < 0)
-            vectors = self._first(new.ids[fresh])
-            if vectors is not None:
-                self._take(new, fresh, vectors)
+            rows = self._with_more(new.ids[fresh])
+            if rows is not None:
+                self._take(new, fresh, rows)
                 return
         raise CollectionError(
             "the collection is damaged: an image has no embedding. Add it again under its key"
         )
 
-    def _first(self, ids: Ids) -> Vectors | None:
-        """The first stage's embeddings of ascending ids; None: one was swept in between."""
+    def _with_more(self, ids: Ids) -> FirstRows | None:
+        """The first stage's embeddings with those of more, ascending ids; None: one was swept."""
+        rows = self.cascade.catalogue.contents.rows
         if not len(ids):
-            return np.empty((0, 0), np.float32)
-        found = self._store.first(int(ids[0]) if len(self._ids) else 0)
-        if np.array_equal(found.ids, ids):  # as they were written: no copy of a large matrix
-            return found.vectors
-        if not len(found.ids):
-            return None
-        order = np.argsort(found.ids, kind="stable")
-        places = np.searchsorted(found.ids, ids, sorter=order).clip(max=len(order) - 1)
-        if (found.ids[order[places]] != ids).any():
-            return None
-        vectors: Vectors = found.vectors[order[places]]
-        return vectors
+            return rows
+        lowest = int(ids[0]) if len(self._ids) else 0
+        if isinstance(rows, StoredRows):
+            known = np.sort(rows.source.ids(lowest))
+            return None if (places_in(known, ids) < 0).any() else rows.with_ids(ids)
+        found = self._store.first(lowest)
+        vectors = found.vectors
+        if not np.array_equal(found.ids, ids):  # else as they were written: nothing is copied
+            order = np.argsort(found.ids, kind="stable")
+            places = places_in(found.ids[order], ids)
+            if (places < 0).any():
+                return None
+            vectors = vectors[order[places]]
+        return cast(Rows, rows).with_more(torch.from_numpy(vectors))
 
-    def _take(self, new: Images, fresh: npt.NDArray[np.bool_], vectors: Vectors) -> None:
+    def _take(self, new: Images, fresh: npt.NDArray[np.bool_], rows: FirstRows) -> None:
         """Show new rows and hide those that are no longer there."""
-        gone = np.flatnonzero(_places_in(new.present, self._ids) < 0)
+        gone = np.flatnonzero(places_in(new.present, self._ids) < 0)
         hidden = set(gone.tolist()) - self.cascade.catalogue.contents.gone
         skipped = np.asarray(list(self.skipped), np.int64)
-        for at in skipped[_places_in(new.present, skipped) < 0].tolist():
+        for at in skipped[places_in(new.present, skipped) < 0].tolist():
             self._forget_skipped(at)
         known = np.flatnonzero(~new.skipped & ~fresh)
         for place, at in zip(known.tolist(), self.positions(new.ids[known]).tolist(), strict=True):
@@ -200,7 +220,7 @@ class View:
         for place in np.flatnonzero(new.skipped).tolist():
             self._skip(int(new.ids[place]), new.rows[place])
         if hidden or fresh.any():
-            self._extend(new, np.flatnonzero(fresh), vectors, hidden)
+            self._extend(new, np.flatnonzero(fresh), rows, hidden)
         self._version = new.version
 
     def _align(self) -> None:
@@ -208,14 +228,13 @@ class View:
         count = self.cascade.catalogue.contents.rows.count
         self._ids = self._ids[:count]
 
-    def _extend(self, new: Images, places: Ids, vectors: Vectors, gone: set[int]) -> None:
+    def _extend(self, new: Images, places: Ids, embeddings: FirstRows, gone: set[int]) -> None:
         ids, keys, rows = new.ids, new.keys, new.rows
         if len(places) < len(ids):
             ids, keys, rows = ids[places], Selected(keys, places), Selected(rows, places)
         self._rows.put(len(self._ids), rows)
         self._ids = np.concatenate([self._ids, ids])
-        sources, embeddings = _Sources(self._open, ids), torch.from_numpy(vectors)
-        self.cascade.catalogue.extend(keys, sources, embeddings, instead_of=gone)
+        self.cascade.catalogue.extend(keys, _Sources(self._open, ids), embeddings, instead_of=gone)
 
     def _renew(self, position: int, row: ImageRow) -> None:
         """Take over a row whose embeddings stay."""
@@ -282,11 +301,3 @@ class _Sources(Sequence[ImageSource]):
         if isinstance(place, slice):
             return _Sources(self._open, self._ids[place])
         return partial(self._open, int(self._ids[place]))
-
-
-def _places_in(known: Ids, ids: Ids) -> Ids:
-    """Where ids are among those known, which ascend; -1: nowhere."""
-    if not len(known):
-        return np.full(len(ids), -1)
-    places = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    return np.where(known[places] == ids, places, -1)

@@ -38,7 +38,7 @@ def write_parquet(snapshot: Snapshot, directory: Path, embeddings: bool = True) 
         pa.field("metadata", pa.string()),
     ]
     if embeddings:
-        dimension = snapshot.embeddings.shape[1]
+        dimension = snapshot.dimension
         fields.append(pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False))
     schema = pa.schema(fields)
     with pq.ParquetWriter(directory / PARQUET, schema) as writer:
@@ -59,7 +59,7 @@ def write_faiss(snapshot: Snapshot, directory: Path) -> None:
     """
     import faiss
 
-    index = faiss.IndexIDMap(faiss.IndexFlatIP(snapshot.embeddings.shape[1]))
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(snapshot.dimension))
     for part in snapshot.pieces(_AT_ONCE):
         index.add_with_ids(np.ascontiguousarray(part.embeddings.numpy()), part.ids)
     faiss.write_index(index, str(directory / INDEX))
@@ -78,7 +78,7 @@ def add_to_qdrant(snapshot: Snapshot, client: Any, name: str) -> None:
     """
     from qdrant_client import models
 
-    dimension = snapshot.embeddings.shape[1]
+    dimension = snapshot.dimension
     client.create_collection(
         name, vectors_config=models.VectorParams(size=dimension, distance=models.Distance.DOT)
     )

@@ -13,6 +13,8 @@ from cascade.searching.encoding import Encoded
 from cascade.searching.later import LaterStage
 from cascade.storing.errors import CollectionError
 
+_AT_ONCE = 4096
+
 
 def join(collection: Collection, other: Collection) -> Added:
     """Add the images of another collection, with what all stages have made of them.
@@ -48,16 +50,18 @@ def join(collection: Collection, other: Collection) -> Added:
 
 
 def _additions(collection: Collection, other: Collection) -> Iterator[Addition]:
-    catalogue = other.cascade.catalogue
-    embeddings = catalogue.contents.rows.embeddings
-    for row in other.rows():
-        if row.reason is not None:
-            if collection.row(row.key) is None:
-                yield row
-            continue
-        position = catalogue.position(row.key)
-        if position is not None:  # else it was removed just now
-            yield row, Encoded(embeddings[position])
+    contents = other.cascade.catalogue.contents
+    for positions in contents.there.split(_AT_ONCE):
+        for position, embedding in zip(
+            positions.tolist(), contents.rows.at(positions), strict=True
+        ):
+            row = other.row(str(contents.keys[position]))
+            if row is not None and row.reason is None:  # else it was removed just now
+                yield row, Encoded(embedding)
+    skipped = [row for row in other.rows() if row.reason is not None]
+    for row in skipped:
+        if collection.row(row.key) is None:
+            yield row
 
 
 def _take_later(

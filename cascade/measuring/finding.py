@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cascade.searching.blocks import FirstRows
 from cascade.searching.ranking import Ranking, rank_all
 
 NEVER = np.iinfo(np.int64).max
@@ -70,19 +71,19 @@ def ranks_in(candidates: Tensor, positions: Tensor) -> Tensor:
 
 
 def first_ranking(
-    embeddings: Tensor, queries: Tensor, wanted: int, gone: Tensor, own: Tensor | None
+    rows: FirstRows, queries: Tensor, wanted: int, gone: Tensor, own: Tensor | None
 ) -> Ranking:
-    """The first stage's ranking [n, wanted], or as many as there are.
+    """The first stage's exact ranking [n, wanted], or as many as there are.
 
     Args:
-        embeddings: of all images, by position.
+        rows: the first stage's embeddings of all images.
         queries: [n, d].
         wanted: how many.
         gone: int64, ascending: positions of images that were removed.
         own: positions [n] of images that are queries, each left out of its own results.
     """
-    ranking = rank_all(embeddings, queries, wanted + (own is not None), gone=gone)
-    return _others(ranking, own, wanted)
+    ranking = rows.ranked_exactly(queries, wanted + (own is not None), gone)
+    return others(ranking, own, wanted)
 
 
 def best_of_sample(
@@ -99,11 +100,11 @@ def best_of_sample(
     """
     more = wanted + _SPARE
     ranking = rank_all(embeddings, queries, more + (own is not None))
-    return _others(Ranking(positions[ranking.positions], ranking.scores), own, more)
+    return others(Ranking(positions[ranking.positions], ranking.scores), own, more)
 
 
-def _others(ranking: Ranking, own: Tensor | None, wanted: int) -> Ranking:
-    """A ranking without each query's own image, cut to `wanted` columns."""
+def others(ranking: Ranking, own: Tensor | None, wanted: int) -> Ranking:
+    """A ranking without each query's `own` image, if there are such, cut to `wanted` columns."""
     if own is None:
         return Ranking(ranking.positions[:, :wanted], ranking.scores[:, :wanted])
     other = ranking.positions != own[:, None]

@@ -22,10 +22,12 @@ from cascade.collecting.rounding import PRECISIONS
 from cascade.collection import Collection
 from cascade.mapped import Map
 from cascade.measuring.captions import captions_of, drawn_texts
-from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at
+from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at, others
 from cascade.measuring.sampling import results_of_sample
 from cascade.migrating.mapping import KINDS, LEAST, kept_by_kinds
 from cascade.migrating.sample import Sample, encoded_sample
+from cascade.searching.blocks import Blocks, ranked_in_blocks
+from cascade.searching.embeddings import Rows
 from cascade.stage import Encoder
 
 _FOLDS = 4
@@ -153,11 +155,41 @@ def proposed(
     kept = kept_by_kinds(old, new, terms.k, terms.seed)
     kind = max(kept, key=lambda each: kept[each])
     solved = KINDS[kind](old, new)
-    embeddings = solved(sample.contents.rows.embeddings)
-    embeddings[sample.positions] = _crossed(kind, old, new, terms.seed)
-    embeddings = embeddings.to(dtype).float()
-    measured = _measured(collection, last, sample, new, embeddings, terms)
+    mapped = _Mapped(sample, solved, _crossed(kind, old, new, terms.seed), dtype)
+    measured = _measured(collection, last, sample, new, mapped, terms)
     return Proposal(last, solved, kind, kept, sample, measured)
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """The first stage's embeddings as they are measured, block by block.
+
+    Attributes:
+        sample: whose embeddings are not by the map of the whole.
+        map: of the whole sample.
+        crossed: those of the sample, float32 [s, e].
+        dtype: what they are kept in.
+    """
+
+    sample: Sample
+    map: Map
+    crossed: Tensor
+    dtype: torch.dtype
+
+    @property
+    def of_sample(self) -> Tensor:
+        """Those of the sample, float32 [s, e]."""
+        return self.crossed.to(self.dtype).float()
+
+    def blocks(self) -> Blocks:
+        """Those of all images, float32."""
+        slots = torch.full((self.sample.contents.rows.count,), -1, dtype=torch.int64)
+        slots[self.sample.positions] = torch.arange(len(self.sample))
+        for positions, embeddings in self.sample.contents.rows.blocks():
+            mapped = self.map(embeddings).to(self.dtype).float()
+            sampled = slots[positions] >= 0
+            mapped[sampled] = self.of_sample[slots[positions][sampled]]
+            yield positions, mapped
 
 
 def _crossed(kind: str, old: Tensor, new: Tensor, seed: int) -> Tensor:
@@ -177,7 +209,7 @@ def _measured(
     last: Encoder,
     sample: Sample,
     new: Tensor,
-    embeddings: Tensor,
+    mapped: "_Mapped",
     terms: Terms,
 ) -> Measured:
     """Look for the new tower's best images of the sample among the mapped first stage's."""
@@ -187,13 +219,14 @@ def _measured(
     one = int(own is not None)
     sampled, images = len(sample) - one, len(contents) - one
     wanted = results_of_sample(k, sampled, images)
-    ranking = first_ranking(embeddings, queries, max(terms.largest, k), contents.hidden, own)
-    candidates = ranking.positions
+    most = max(terms.largest, k)
+    ranking = ranked_in_blocks(mapped.blocks(), queries, most + one, contents.hidden)
+    candidates = others(ranking, own, most).positions
     best = best_of_sample(new, positions, queries, wanted, own)
     among_all = found_at(candidates, best, wanted, best.positions.shape[1] == sampled)
     places = torch.arange(len(sample))
-    none_gone = torch.empty(0, dtype=torch.int64)
-    alone = first_ranking(embeddings[positions], queries, len(sample), none_gone, chosen).positions
+    none_gone, rows = torch.empty(0, dtype=torch.int64), Rows.of(mapped.of_sample)
+    alone = first_ranking(rows, queries, len(sample), none_gone, chosen).positions
     best = best_of_sample(new, places, queries, k, chosen)
     among_sample = found_at(alone, best, k, best.positions.shape[1] == sampled)
     return Measured(among_all, among_sample, candidates, of)

@@ -43,7 +43,7 @@ class Sample:
     @property
     def old(self) -> Tensor:
         """The first stage's embeddings, float32 [s, d]."""
-        return self.contents.rows.embeddings[self.positions]
+        return self.contents.rows.at(self.positions)
 
 
 def encoded_sample(

@@ -17,10 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.images import ImageSource
+from cascade.searching.blocks import FirstRows
 from cascade.searching.column import Column
 from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, Outcome
 from cascade.searching.states import StateStore
+
+_SPACED = 256
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Contents:
     positions are never given to others.
     """
 
-    rows: Rows = field(default_factory=Rows.none)
+    rows: FirstRows = field(default_factory=Rows.none)
     keys: Column[Hashable] = field(default_factory=Column)
     sources: Column["ImageSource | None"] = field(default_factory=Column)
     offered: int = 0
@@ -64,6 +67,13 @@ class Contents:
     def hidden(self) -> Tensor:
         """The positions that are gone: int64, ascending."""
         return torch.tensor(sorted(self.gone), dtype=torch.int64)
+
+    @cached_property
+    def spaced(self) -> Tensor:
+        """The embeddings of up to 256 images that are evenly spaced among those to be found."""
+        number = min(_SPACED, len(self))
+        places = torch.linspace(0, len(self) - 1, number, dtype=torch.float64).long()
+        return self.rows.at(self.there[places])
 
     @cached_property
     def there(self) -> Tensor:
@@ -158,6 +168,8 @@ class Catalogue:
             ]
             rows = before.rows
             if read:
+                if not isinstance(rows, Rows):
+                    raise TypeError("what is searched in a store is added to that store")
                 rows = rows.with_more(torch.stack([found.embedding for _, _, found in read]))
             sources = [
                 self._held_of(start + place, offer.image, found)
@@ -176,23 +188,19 @@ class Catalogue:
         self,
         keys: Sequence[Hashable],
         sources: Sequence[ImageSource],
-        embeddings: Tensor,
+        rows: FirstRows,
         instead_of: Iterable[int] = (),
     ) -> None:
-        """Add images with embeddings [n, d] that were made earlier.
+        """Add images whose embeddings were made earlier; by one thread at a time, which adds all.
 
         Args:
             keys: different ones, known not to be in use except by those that go.
             sources: of the images.
-            embeddings: of the first stage.
+            rows: the first stage's embeddings that there were, and after them those of these.
             instead_of: positions of images that are gone in the same step.
-
-        Raises:
-            ValueError: embeddings have another dimension than those before.
         """
         with self._lock:
             before, start = self.contents, self.contents.rows.count
-            rows = before.rows.with_more(embeddings)
             before.keys.put(start, keys)
             before.sources.put(start, sources)
             self._unplaced.append((start, keys))
@@ -249,7 +257,7 @@ class Catalogue:
 
 
 def _copied(
-    rows: Rows,
+    rows: FirstRows,
     keys: list[Hashable],
     sources: list["ImageSource | None"],
     offered: int,

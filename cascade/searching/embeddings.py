@@ -15,11 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cascade.searching.blocks import Blocks
 from cascade.searching.products import length_of_longest
+from cascade.searching.ranking import Ranking, rank_all
 
 Positions: TypeAlias = Sequence[int] | npt.NDArray[np.int64] | Tensor
 
 _ABSENT = -1
+_BLOCK = 8192
 _Kind = TypeVar("_Kind", bound=np.generic)
 
 
@@ -40,10 +43,44 @@ class Rows:
         """No rows yet, of any dimension, to be kept in float32 or float16."""
         return cls(np.empty((0, 0), precision))
 
+    @classmethod
+    def of(cls, embeddings: Tensor) -> "Rows":
+        """These rows [n, d], kept as they are: float32 or float16."""
+        return cls.none(str(embeddings.dtype).removeprefix("torch.")).with_more(embeddings)
+
     @property
     def embeddings(self) -> Tensor:
         """All of them [count, d] (a view)."""
         return torch.from_numpy(self.buffer[: self.count])
+
+    @property
+    def dimension(self) -> int:
+        """See `FirstRows`."""
+        return self.buffer.shape[1]
+
+    @property
+    def how(self) -> str:
+        """See `FirstRows`."""
+        return "exactly, in memory"
+
+    def ranked(self, queries: Tensor, wanted: int, gone: Tensor) -> Ranking:
+        """See `FirstRows`."""
+        return rank_all(self.embeddings, queries, wanted, self.longest, gone)
+
+    def ranked_exactly(self, queries: Tensor, wanted: int, gone: Tensor) -> Ranking:
+        """See `FirstRows`."""
+        return self.ranked(queries, wanted, gone)
+
+    def at(self, positions: Tensor) -> Tensor:
+        """See `FirstRows`."""
+        return self.embeddings[positions]
+
+    def blocks(self, start: int = 0) -> Blocks:
+        """See `FirstRows`."""
+        embeddings = self.embeddings
+        for first in range(start, self.count, _BLOCK):
+            some = embeddings[first : first + _BLOCK]
+            yield torch.arange(first, first + len(some)), some
 
     def with_more(self, embeddings: Tensor) -> "Rows":
         """These rows and [n, d] after them, in the type that these have.

@@ -102,7 +102,7 @@ def rank_candidates(
     if readable.any():
         _check_dimensions(embeddings, queries)
         scores = scores_of(embeddings, slots.clamp(min=0), queries)
-    return _ranked(candidates.where(readable, NOTHING), scores, candidates.shape[1])
+    return ranked(candidates.where(readable, NOTHING), scores, candidates.shape[1])
 
 
 def scores_of(embeddings: Tensor, rows: Tensor, queries: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def _rank_every(embeddings: Tensor, queries: Tensor, wanted: int, gone: Tensor) 
     for start in range(0, max(1, len(queries)), rows):
         block = queries[start : start + rows]
         scores = scores_of(embeddings, every.expand(len(block), -1), block)
-        parts.append(_ranked(hidden.expand(len(block), -1), scores, wanted))
+        parts.append(ranked(hidden.expand(len(block), -1), scores, wanted))
     return Ranking.joined(parts)
 
 
@@ -185,8 +185,11 @@ def _sum_by_halves(terms: Tensor) -> Tensor:
     return terms.sum(dim=-1)
 
 
-def _ranked(positions: Tensor, scores: Tensor, wanted: int) -> Ranking:
-    """The `wanted` best columns of each row; of equal ones the first, `NOTHING` last."""
+def ranked(positions: Tensor, scores: Tensor, wanted: int) -> Ranking:
+    """The `wanted` best columns of positions and scores [b, c]; of equal ones the first.
+
+    `NOTHING` comes last, whatever its score.
+    """
     scores = scores.nan_to_num(nan=float("-inf"), posinf=float("inf"), neginf=float("-inf"))
     keys = _order_keys(scores).where(positions != NOTHING, torch.iinfo(torch.int64).min)
     columns = keys.topk(min(wanted, scores.shape[1]), dim=1).indices

@@ -16,6 +16,7 @@ class Step:
         encoding_seconds: what that took.
         ranking_seconds: what the ranking took.
         best: for each query the keys and scores of what it ranked first, best first.
+        how: in a few words, how the first stage was searched; of later ones nothing.
     """
 
     stage: int
@@ -24,6 +25,7 @@ class Step:
     encoding_seconds: float
     ranking_seconds: float
     best: Sequence[Sequence[tuple[Hashable, float]]]
+    how: str = ""
 
 
 Watch: TypeAlias = Callable[[Step], None]

@@ -20,11 +20,12 @@ import numpy as np
 
 from cascade.storing.arrow import COLUMNS, ArrowKeys, ArrowRows
 from cascade.storing.errors import CollectionError
+from cascade.storing.first import StoredFirst
 from cascade.storing.locks import CommitLock
 from cascade.storing.rows import ImageRow
 from cascade.storing.states import KeptStates
 from cascade.storing.store import Embeddings, Ids, Images, States, Vectors
-from cascade.storing.table import Table
+from cascade.storing.table import Table, read_again
 
 try:
     import lancedb
@@ -40,7 +41,6 @@ _ROWS_AT_ONCE = 1 << 20
 _PIECES = 64
 _MOST_PIECES = 256
 _GROWTH = 0.25
-_TRIES = 4
 _Read = TypeVar("_Read")
 _KEEP_SECONDS = 600.0
 _SCHEMA = pa.schema(
@@ -92,6 +92,7 @@ class LanceStore:
         self._watched = Table(connection, path, _IMAGES)
         names = (stage_table(place, generation) for place in range(stages))
         self._stages = [Table(connection, path, name) for name in names]
+        self._first = StoredFirst(connection, path, stage_table(0, generation), self.precision)
         self._states = KeptStates(Table(connection, path, states_table(generation)))
         self._promoted: dict[int, tuple[int, Ids]] = {}  # by stage: ids, ascending, of a version
 
@@ -132,6 +133,10 @@ class LanceStore:
     def first(self, lowest: int) -> Embeddings:
         """See `Store`."""
         return self._embeddings(0, f"id >= {lowest}" if lowest else None)
+
+    def first_embeddings(self) -> StoredFirst:
+        """See `Store`."""
+        return self._first
 
     def later(self, place: int, after: int) -> Embeddings:
         """See `Store`."""
@@ -238,6 +243,7 @@ class LanceStore:
 
     def close(self) -> None:
         """See `Store`."""
+        self._first.close()
         for table in (self._images, self._watched, *self._stages, self._states.table):
             table.close()
 
@@ -306,20 +312,7 @@ class LanceStore:
         return self._again(stage, read)
 
     def _again(self, table: Table, read: Callable[[int], _Read]) -> _Read:
-        """Read the newest version, and anew where its files were removed meanwhile.
-
-        Raises:
-            CollectionError: it can't be read.
-        """
-        for _ in range(_TRIES):
-            try:
-                with table.reading() as version:
-                    return read(version)
-            except (OSError, RuntimeError, ValueError) as error:
-                failed = error
-        raise CollectionError(
-            f"{self.path} can't be read: {' '.join(str(failed).split())}"
-        ) from failed
+        return read_again(self.path, table, read)
 
 
 def stage_table(place: int, generation: int) -> str:

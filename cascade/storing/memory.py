@@ -3,14 +3,17 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.searching.states import STATE_LIMIT
 from cascade.storing.rows import ImageRow
-from cascade.storing.store import Embeddings, Ids, Images, States, Vectors
+from cascade.storing.store import Embeddings, Ids, Images, Lists, States, Vectors
+
+_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,51 @@ class _Table:
         return Embeddings(version, np.asarray(ids, np.int64), stacked)
 
 
+class _First:
+    """See `FirstEmbeddings`: here a search looks at all of them, whatever lists there are."""
+
+    def __init__(self, table: _Table) -> None:
+        self._table = table
+        self._lists: Lists | None = None
+
+    def shape(self) -> tuple[int, int]:
+        vectors = self._table.read(0, 0).vectors
+        return len(vectors), vectors.shape[1]
+
+    def ids(self, lowest: int) -> Ids:
+        return self._table.read(0, lowest).ids
+
+    def of(self, ids: Ids) -> Embeddings:
+        every = self._table.read(0, 0)
+        return _some(every, np.flatnonzero(np.isin(every.ids, ids)))
+
+    def blocks(self, lowest: int = 0) -> Iterator[Embeddings]:
+        every = self._table.read(0, lowest)
+        for start in range(0, len(every.ids), _BLOCK):
+            yield _some(every, slice(start, start + _BLOCK))
+
+    def nearest(self, query: Vectors, number: int, probes: int) -> Embeddings:
+        every = self._table.read(0, 0)
+        products = every.vectors.astype(np.float32) @ query.astype(np.float32)
+        return _some(every, np.argsort(-products, kind="stable")[:number])
+
+    def lists(self) -> Lists | None:
+        if self._lists is None:
+            return None
+        return replace(self._lists, outside=self.shape()[0] - self._lists.rows)
+
+    def make_lists(self, number: int) -> None:
+        self._lists = Lists(number, self.shape()[0], 0)
+
+    def extend_lists(self) -> None:
+        if self._lists is not None:
+            self._lists = replace(self._lists, rows=self.shape()[0])
+
+
+def _some(every: Embeddings, places: Any) -> Embeddings:
+    return Embeddings(every.version, every.ids[places], every.vectors[places])
+
+
 class MemoryStore:
     """A `Store` in memory, of one process."""
 
@@ -54,6 +102,7 @@ class MemoryStore:
         self._next = 0
         self._rows: dict[int, _Row] = {}
         self._tables = [_Table() for _ in range(stages)]
+        self._first = _First(self._tables[0])
         self._states: dict[int, npt.NDArray[np.uint8]] = {}
         self._lock = threading.RLock()
 
@@ -86,6 +135,10 @@ class MemoryStore:
         """See `Store`."""
         with self._lock:
             return self._tables[0].read(0, lowest)
+
+    def first_embeddings(self) -> _First:
+        """See `Store`."""
+        return self._first
 
     def later(self, place: int, after: int) -> Embeddings:
         """See `Store`."""

@@ -6,7 +6,7 @@ A store is dumb: it keeps what it is given, each call as a whole or not at all. 
 is decided above it, by whoever holds `writing`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -57,6 +57,60 @@ class Embeddings:
     vectors: Vectors
 
 
+@dataclass(frozen=True)
+class Lists:
+    """The lists that an inverted file (IVF) of embeddings is made of.
+
+    Attributes:
+        number: of lists.
+        rows: embeddings in them.
+        outside: embeddings in none yet, which every search looks at.
+    """
+
+    number: int
+    rows: int
+    outside: int
+
+
+class FirstEmbeddings(Protocol):
+    """The first stage's embeddings where they are stored, for who holds none of them in memory.
+
+    Some may belong to images that are gone, or that never came. An inverted file (IVF) puts each
+    into the list whose centre is nearest to it, and a search looks into a few lists.
+    """
+
+    def shape(self) -> tuple[int, int]:
+        """How many there are, and their dimension; 0 of none."""
+
+    def ids(self, lowest: int) -> Ids:
+        """The ids of those from `lowest` on, in any order."""
+
+    def of(self, ids: Ids) -> Embeddings:
+        """Those of these ids, in any order."""
+
+    def blocks(self, lowest: int = 0) -> Iterator[Embeddings]:
+        """Those of ids from `lowest` on, a few megabytes at a time."""
+
+    def nearest(self, query: Vectors, number: int, probes: int) -> Embeddings:
+        """Those with the largest products with a query [d] in so many lists and outside of them.
+
+        All are looked at where there are no lists. Products are about right: whoever needs an
+        order scores what comes back.
+        """
+
+    def lists(self) -> Lists | None:
+        """The lists that there are, if any."""
+
+    def make_lists(self, number: int) -> None:
+        """Make so many lists, in place of others; until then those are used, also if this fails.
+
+        It takes minutes. Called inside of `writing`.
+        """
+
+    def extend_lists(self) -> None:
+        """Put what is in no list into those that there are. Called inside of `writing`."""
+
+
 class Store(Protocol):
     """Keeps the images of a collection and what each stage made of them.
 
@@ -75,6 +129,9 @@ class Store(Protocol):
 
     def first(self, lowest: int) -> Embeddings:
         """The first stage's embeddings of ids from `lowest` on."""
+
+    def first_embeddings(self) -> FirstEmbeddings:
+        """The first stage's embeddings, to be read where they are."""
 
     def later(self, place: int, after: int) -> Embeddings:
         """A later stage's embeddings that were written after a version of theirs; 0: all."""
@@ -124,3 +181,28 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of files."""
+
+
+def in_parts(blocks: Iterable[Embeddings], size: int) -> Iterator[Embeddings]:
+    """Blocks put together until they hold so many embeddings at least; the last may hold fewer."""
+    part: list[Embeddings] = []
+    for block in blocks:
+        part.append(block)
+        if sum(len(some.ids) for some in part) >= size:
+            yield _joined(part)
+            part = []
+    if part:
+        yield _joined(part)
+
+
+def _joined(part: Sequence[Embeddings]) -> Embeddings:
+    ids = np.concatenate([some.ids for some in part])
+    return Embeddings(part[-1].version, ids, np.concatenate([some.vectors for some in part]))
+
+
+def places_in(known: Ids, ids: Ids) -> Ids:
+    """Where ids are among those known, which ascend; -1: nowhere."""
+    if not len(known):
+        return np.full(len(ids), -1)
+    places = np.searchsorted(known, ids).clip(max=len(known) - 1)
+    return np.where(known[places] == ids, places, -1)

@@ -6,17 +6,20 @@ was to make it was cut off, is no table.
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from cascade.storing.errors import CollectionError
 from cascade.storing.store import Ids, Vectors
 from cascade.storing.undisturbed import undisturbed
 
+_TRIES = 4
+_Read = TypeVar("_Read")
 _ROWS_AT_ONCE = 8192  # of a batch that is read: smaller ones cost a change of threads each
 
 
@@ -75,6 +78,63 @@ class Table:
             all_ids[start:stop], all_vectors[start:stop] = _numbers_of(batch)
             start = stop
         return all_ids, all_vectors
+
+    def batches(self, precision: Any, where: str | None) -> Iterator[tuple[Ids, Vectors]]:
+        """Ids [n] and vectors [n, d] of a few rows at a time, which are not held after that."""
+        if self._table is None:
+            return
+        for batch in self._query(["id", "vector"], where).to_batches(_ROWS_AT_ONCE):
+            if batch.num_rows:
+                ids, vectors = _numbers_of(batch)
+                yield ids, vectors.astype(precision, copy=False)
+
+    def shape(self) -> tuple[int, int]:
+        """Rows and the dimension of their vectors; 0 and 0 if there is no table."""
+        if self._table is None:
+            return 0, 0
+        vector = self._table.schema.field("vector").type
+        return self._table.count_rows(), vector.list_size
+
+    def nearest(self, query: Vectors, number: int, probes: int) -> tuple[Ids, Vectors]:
+        """Ids and vectors of the rows with the largest products, as far as the index finds them."""
+        if self._table is None:
+            return np.empty(0, np.int64), np.empty((0, 0), query.dtype)
+        search = self._table.search(query, vector_column_name="vector").distance_type("dot")
+        found = search.select(["id", "vector", "_distance"]).nprobes(probes).limit(number)
+        table = found.to_arrow()
+        return _numbers_of({name: table[name].combine_chunks() for name in ("id", "vector")})
+
+    def indices(self) -> list[tuple[str, int, int]]:
+        """Of each index of vectors its name, the rows in it, and those that are in none."""
+        if self._table is None:
+            return []
+        names = [index.name for index in self._table.list_indices() if index.columns == ["vector"]]
+        found = [(name, self._table.index_stats(name)) for name in names]
+        return [
+            (name, int(stats.num_indexed_rows), int(stats.num_unindexed_rows))
+            for name, stats in found
+            if stats is not None
+        ]
+
+    def make_index(self, how: Any, name: str) -> None:
+        """Make an index of vectors, and then remove all others; until then these are used.
+
+        It takes minutes, so an interrupt doesn't wait for it: a table needs no index, and one that
+        is committed after all does no harm.
+        """
+        with self._lock:
+            if not self._found():
+                return
+            others = [known for known, _, _ in self.indices() if known != name]
+            self._table.create_index("vector", config=how, name=name, replace=True)
+            for other in others:
+                self._table.drop_index(other)
+
+    def extend_index(self) -> None:
+        """Take rows into the index that are in none."""
+        with self._lock:
+            if self._found():
+                undisturbed(lambda: self._table.optimize())
 
     def append(self, rows: Any) -> None:
         """Add rows, an Arrow table; it is made of them if it wasn't there."""
@@ -142,6 +202,21 @@ class Table:
     def _query(self, columns: list[str], where: str | None) -> Any:
         query = self._table.search().select(columns).limit(None)
         return query if where is None else query.where(where)
+
+
+def read_again(path: Path, table: Table, read: Callable[[int], _Read]) -> _Read:
+    """Read the newest version, and anew where its files were removed meanwhile.
+
+    Raises:
+        CollectionError: it can't be read.
+    """
+    for _ in range(_TRIES):
+        try:
+            with table.reading() as version:
+                return read(version)
+        except (OSError, RuntimeError, ValueError) as error:
+            failed = error
+    raise CollectionError(f"{path} can't be read: {' '.join(str(failed).split())}") from failed
 
 
 def _numbers_of(batch: Any) -> tuple[Ids, Vectors]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from cascade.collecting.recalling import RecalledStage
 from cascade.collecting.record import FILE, Record
 from cascade.collection import Collection
+from cascade.inverted.fitting import Index
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, NoTextTowerError, Stage
 from commands.errors import UsageError
@@ -24,6 +25,7 @@ def opened_or_made(
     other_base: bool = False,
     like: Path | None = None,
     resume: bool = False,
+    index: Index = "auto",
 ) -> Collection:
     """A collection with these stages; an existing one may do without being told them.
 
@@ -37,6 +39,7 @@ def opened_or_made(
         other_base: whether the first stage may have been made from another checkpoint than the
             last.
         resume: whether the last stage goes on from the states of the first, an early exit of it.
+        index: how the first stage is searched, as of `Collection.open`.
         like: another collection, whose stages and m a new one has if none are named.
 
     Raises:
@@ -62,23 +65,25 @@ def opened_or_made(
                 f"--resume has no effect with {known}, whose last stage doesn't go on from the "
                 "first: name --first and --last to make another collection"
             )
-        collection = Collection.open(known, m=candidates, batch_size=batch_size, device=device)
-        return collection if exists else _like(collection, path, batch_size)
+        collection = Collection.open(
+            known, m=candidates, batch_size=batch_size, device=device, index=index
+        )
+        return collection if exists else _like(collection, path, batch_size, index)
     with announced("loading checkpoints"):
         stages = _stages(first, last, batch_size, device, other_base)
         encoders: list[Encoder] = [*stages]
         if resume:
             encoders[1] = ResumedStage(stages[1], stages[0])
     if exists:
-        return Collection.open(path, encoders, candidates, batch_size)
-    return Collection.create(path, encoders, candidates, batch_size=batch_size)
+        return Collection.open(path, encoders, candidates, batch_size, index=index)
+    return Collection.create(path, encoders, candidates, batch_size=batch_size, index=index)
 
 
-def _like(other: Collection, path: Path, batch_size: int) -> Collection:
+def _like(other: Collection, path: Path, batch_size: int, index: Index) -> Collection:
     """An empty collection of the same stages and m as another, which is closed."""
     with other:
         precision = other.record.precision
-        return Collection.create(path, other.stages, other.m, precision, batch_size)
+        return Collection.create(path, other.stages, other.m, precision, batch_size, index=index)
 
 
 def _stages(

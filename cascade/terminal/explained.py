@@ -28,6 +28,8 @@ def explained(answer: Answer) -> Iterator[RenderableType]:
             ", ".join(best),
         )
     yield table
+    if answer.steps and answer.steps[0].how:
+        yield f"first stage searched: {answer.steps[0].how}"
     yield (
         f"opening the collection {1000 * answer.opening:.1f} ms, embedding the query "
         f"{1000 * answer.embedding:.1f} ms; {answer.images:,} photos"

@@ -62,6 +62,6 @@ def asked_images(collection: Collection, sample: Sample, number: int, seed: int)
     own = sample.positions[chosen]
     first, last = collection.stages
     shared = first.text_name == last.text_name
-    asked = full if shared else sample.contents.rows.embeddings[own].float()
+    asked = full if shared else sample.contents.rows.at(own).float()
     which = "images of the collection" if sample.complete else "sampled images"
     return Asked([asked, full], f"{which} in place of texts", own)

@@ -94,7 +94,7 @@ def rank_first(sample: Sample, asked: Asked, largest: int) -> Ranking:
     """The first stage's ranking of all images, [n, largest] or as many as there are."""
     contents = sample.contents
     return first_ranking(
-        contents.rows.embeddings, asked.embeddings[0], largest, contents.hidden, asked.own
+        contents.rows, asked.embeddings[0], largest, contents.hidden, asked.own
     )
 
 

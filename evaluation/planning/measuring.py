@@ -101,7 +101,7 @@ def measured(sample: Sample, asked: Asked, k: int, largest: int) -> Measured:
     wanted, factor = results_of_sample(k, sampled, images), loss_factor(k, sampled, images)
     to_first, to_last = asked.embeddings
     candidates = first_ranking(
-        contents.rows.embeddings, to_first, largest, contents.hidden, asked.own
+        contents.rows, to_first, largest, contents.hidden, asked.own
     ).positions
     best = best_of_sample(sample.embeddings, sample.positions, to_last, wanted, asked.own)
     complete = best.positions.shape[1] == sampled

@@ -13,6 +13,7 @@ from cascade.measuring.finding import (
     found_at,
     ranks_in,
 )
+from cascade.searching.embeddings import Rows
 from evaluation.retrieval import overlap
 from tests.lanes import examples
 
@@ -54,7 +55,7 @@ def results(stages, m, images, queries, k, gone=()):
 def measured(stages, images, gone, k):
     first, last = stages
     hidden = torch.tensor(sorted(gone), dtype=torch.int64)
-    candidates = first_ranking(first.images, first.queries, images, hidden, None).positions
+    candidates = first_ranking(Rows.of(first.images), first.queries, images, hidden, None).positions
     there = torch.tensor([at for at in range(images) if at not in gone])
     best = best_of_sample(last.images[there], there, last.queries, k, None)
     return found_at(candidates, best, k, best.positions.shape[1] == len(there))
@@ -92,12 +93,12 @@ def test_an_image_that_is_a_query_is_not_its_own_result():
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.normalize(torch.randn(30, 8, generator=generator), dim=1)
     own = torch.tensor([3, 7, 7])
-    candidates = first_ranking(images, images[own], 30, torch.tensor([5]), own).positions
+    candidates = first_ranking(Rows.of(images), images[own], 30, torch.tensor([5]), own).positions
     assert candidates.shape == (3, 28)
     assert not (candidates == own[:, None]).any()
     assert not (candidates == 5).any()
     none = torch.empty(0, dtype=torch.int64)
-    few = first_ranking(images, images[own], 4, none, own).positions
+    few = first_ranking(Rows.of(images), images[own], 4, none, own).positions
     assert few.shape == (3, 4)
     sample = torch.tensor([0, 3, 7, 9, 20])
     best = best_of_sample(images[sample], sample, images[own], 2, own)
