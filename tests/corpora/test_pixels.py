@@ -15,7 +15,8 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from cascade.images import UnreadableImage
 from cascade.images import open_image as open_source
 from corpora import CorpusError, open_image
-from corpora.pixels import LONG, pixel_values
+from corpora.pixels import LONG, Preparer, pixel_values
+from corpora.pixels.steps import NoStepsError
 from tests.fresh import python
 from tests.lanes import sweep
 
@@ -40,6 +41,11 @@ def smooth(height, width, seed=0) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def no_steps(processor):
+    """In the place of `steps_of`: the processor is to be called as a whole."""
+    raise NoStepsError("not here")
+
+
 def encoded(image, form="PNG", **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
@@ -58,7 +64,9 @@ def test_ordinary_images_are_bit_for_bit_as_the_processor_makes_them(kind, monke
     expected = alone(PROCESSORS[kind], images)
     assert torch.equal(pixel_values(PROCESSORS[kind], files), expected)
     assert torch.equal(pixel_values(PROCESSORS[kind], images), expected)
-    monkeypatch.setattr("corpora.pixels._HELD_PIXELS", 1)  # one at a time
+    monkeypatch.setattr("corpora.pixels.preparer.steps_of", no_steps)
+    monkeypatch.setattr("corpora.pixels.preparer._HELD_PIXELS", 1)  # one at a time
+    assert Preparer(PROCESSORS[kind]).fallback == "not here"
     assert torch.equal(pixel_values(PROCESSORS[kind], files), expected)
 
 

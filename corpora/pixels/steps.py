@@ -1,0 +1,222 @@
+"""An image processor's own steps on one picture, without what it does around them.
+
+Most image processors of transformers are a backend's steps with settings: resize, crop, then
+rescale and normalise. Around these they check and sort what they are given and copy each picture
+three times, which for a small photograph costs ten times what the steps cost. Here the steps are
+called alone, on a picture's own memory where that can be had, and up to the last one pixels stay
+uint8: its *levels*. The results are the processor's bit for bit:
+
+- torch's uint8 resampling gives the same integers for channels that lie apart, as the processor
+  arranges them, and for channels side by side, as decoders leave them. It goes along rows first and
+  rounds, so rows may also be taken in parts.
+- Rescaling and normalising depend on a pixel's level and channel alone. The torchvision backend's
+  own step is called on a whole batch; what Pillow's backend makes of each of 256 levels is looked
+  up.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+import pyarrow
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
+from transformers.image_utils import SizeDict, get_image_size_for_max_height_width
+
+_PART = 1 << 20
+"""Bytes of a picture that is resampled in parts: what a core's cache holds."""
+_AROUND = (
+    *("__call__", "preprocess", "_preprocess_image_like_inputs", "_prepare_image_like_inputs"),
+    *("_preprocess", "process_image", "convert_to_rgb", "resize", "center_crop", "pad"),
+    *("rescale", "normalize"),
+)
+"""What a processor must have from its backend unchanged for the steps alone to be all it does."""
+
+
+class Steps(Protocol):
+    """The steps of one processor. Any thread may call them."""
+
+    def levels(self, image: PIL.Image.Image) -> Tensor:
+        """A picture resized and cropped, uint8 [3, height, width]."""
+
+    def finished(self, levels: Tensor) -> Tensor:
+        """Levels [n, 3, height, width] rescaled and normalised, on their device."""
+
+
+class NoStepsError(Exception):
+    """Why a processor must be called as a whole."""
+
+
+def steps_of(processor: Any) -> Steps:
+    """The steps of an image processor of transformers.
+
+    Raises:
+        NoStepsError: it does more than its backend's steps, or nothing is known of it.
+    """
+    for backend, kind in ((TorchvisionBackend, TorchvisionSteps), (PilBackend, PillowSteps)):
+        if isinstance(processor, backend):
+            _check_only_steps(processor, backend)
+            steps: Steps = kind(processor)
+            return steps
+    raise NoStepsError(f"{type(processor).__name__} is of no kind whose steps are known")
+
+
+def _check_only_steps(processor: Any, backend: type) -> None:
+    name = type(processor).__name__
+    for method in (*_AROUND, "rescale_and_normalize"):
+        if getattr(type(processor), method, None) is not getattr(backend, method, None):
+            raise NoStepsError(f"{name} has a {method} of its own")
+        if method in vars(processor):
+            raise NoStepsError(f"this {name} was given another {method}")
+    if getattr(processor, "do_pad", None):
+        raise NoStepsError(f"{name} pads (do_pad)")
+    if getattr(processor, "device", None) is not None:
+        raise NoStepsError(f"{name} works on a device of its own")
+    if getattr(processor, "data_format", None) not in (None, "channels_first"):
+        raise NoStepsError(f"{name} gives channels last (data_format)")
+
+
+class TorchvisionSteps:
+    """Those of a processor of the torchvision backend, which resamples by torch."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        # Where torch has no such kernel it resamples in float32 and doesn't round between rows and
+        # columns.
+        self._in_parts = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+    def levels(self, image: PIL.Image.Image) -> Tensor:
+        """A picture resized and cropped, uint8 [3, height, width], perhaps a view of it."""
+        own = self._processor
+        image = _rgb(image, own)
+        pixels = self._resized(image) if own.do_resize else _whole(image)
+        if own.do_center_crop:
+            pixels = own.center_crop(pixels, own.crop_size)
+        return pixels[:3]
+
+    def finished(self, levels: Tensor) -> Tensor:
+        """Levels [n, 3, height, width] rescaled and normalised, on their device."""
+        own = self._processor
+        pixels: Tensor = own.rescale_and_normalize(
+            levels,
+            own.do_rescale,
+            own.rescale_factor,
+            own.do_normalize,
+            own.image_mean,
+            own.image_std,
+        )
+        return pixels
+
+    def _resized(self, image: PIL.Image.Image) -> Tensor:
+        height, width = _target(self._processor.size, image)
+        pixels = _view(image)
+        if pixels is not None:
+            return self._resampled(pixels, height, width)
+        if not self._in_parts:
+            return self._resampled(_whole(image), height, width)
+        rows = max(1, _PART // (4 * image.width))
+        parts = []
+        for top in range(0, image.height, rows):
+            part = image.crop((0, top, image.width, min(top + rows, image.height)))
+            pixels = _whole(part)
+            across = self._resampled(pixels, part.height, width)
+            parts.append(across.movedim(0, -1))
+        return self._resampled(torch.cat(parts).movedim(-1, 0), height, width)
+
+    def _resampled(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        own = self._processor
+        size = SizeDict(height=height, width=width)
+        resampled: Tensor = own.resize(image=pixels, size=size, resample=own.resample)
+        return resampled
+
+
+class PillowSteps:
+    """Those of a processor of the Pillow backend, which resamples by Pillow, a little otherwise."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
+        if processor.do_rescale:
+            every = processor.rescale(every, processor.rescale_factor)
+        if processor.do_normalize:
+            every = processor.normalize(every, processor.image_mean, processor.image_std)
+        self._table = torch.from_numpy(np.ascontiguousarray(every).reshape(3, 256))
+
+    def levels(self, image: PIL.Image.Image) -> Tensor:
+        """A picture resized and cropped, uint8 [3, height, width]."""
+        own = self._processor
+        image = _rgb(image, own)
+        if own.do_resize:
+            height, width = _target(own.size, image)
+            # None is bilinear to the backend, which for Pillow is another
+            resample = PIL.Image.Resampling.BILINEAR if own.resample is None else own.resample
+            image = image.resize((width, height), resample=resample)
+        pixels = np.array(image).transpose(2, 0, 1)
+        if own.do_center_crop:
+            pixels = own.center_crop(pixels, own.crop_size)
+        return torch.from_numpy(pixels)
+
+    def finished(self, levels: Tensor) -> Tensor:
+        """Levels [n, 3, height, width] rescaled and normalised, on their device."""
+        if levels.device.type != "cpu":
+            looked_up = [
+                row[levels[:, at].int()] for at, row in enumerate(self._table.to(levels.device))
+            ]
+            return torch.stack(looked_up, 1)
+        pixels = self._table.new_empty(levels.shape)
+        for image, made in zip(levels.numpy(), pixels.numpy(), strict=True):
+            for at, row in enumerate(self._table.numpy()):  # in a quarter of torch's time
+                row.take(image[at], out=made[at], mode="clip")
+        return pixels
+
+
+def _rgb(image: PIL.Image.Image, processor: Any) -> PIL.Image.Image:
+    """A picture as its processor begins with it: one with a transparent colour on white."""
+    if image.mode == "RGB" and image.info.get("transparency") is None:
+        return image
+    pixels = processor.process_image(image, do_convert_rgb=processor.do_convert_rgb)
+    return PIL.Image.fromarray(np.ascontiguousarray(np.moveaxis(np.asarray(pixels), 0, -1)))
+
+
+def _target(size: Any, image: PIL.Image.Image) -> tuple[int, int]:
+    """The (height, width) that a backend resizes a picture to, by the transformers' own rules."""
+    shape = (image.height, image.width)
+    found: tuple[int, int]
+    if size.shortest_edge and size.longest_edge:
+        found = get_size_with_aspect_ratio(shape, size.shortest_edge, size.longest_edge)
+    elif size.shortest_edge:
+        # they ask an array for its shape, so one without memory of its own
+        asked = np.broadcast_to(np.uint8(0), (3, *shape))
+        found = get_resize_output_image_size(
+            asked, size.shortest_edge, default_to_square=False, input_data_format="channels_first"
+        )
+    elif size.max_height and size.max_width:
+        found = get_image_size_for_max_height_width(shape, size.max_height, size.max_width)
+    elif size.height and size.width:
+        found = (size.height, size.width)
+    else:
+        raise NoStepsError(f"it resizes to {size}, which its backend doesn't know")
+    return found
+
+
+def _view(image: PIL.Image.Image) -> Tensor | None:
+    """A picture's own memory, uint8 [4, height, width] with channels side by side.
+
+    None if it isn't in one piece, as above 4 megapixels. The fourth channel means nothing.
+    """
+    try:
+        memory = pyarrow.array(image)
+    except ValueError:
+        return None
+    pixels: Tensor = from_dlpack(memory.flatten())
+    return pixels.view(image.height, image.width, -1).movedim(-1, 0)
+
+
+def _whole(image: PIL.Image.Image) -> Tensor:
+    """A picture's pixels, uint8 [3 or 4, height, width], copied if need be."""
+    pixels = _view(image)
+    return torch.from_numpy(np.array(image)).movedim(-1, 0) if pixels is None else pixels
