@@ -22,7 +22,6 @@ import pyarrow
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
-
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import SizeDict, get_image_size_for_max_height_width
