@@ -161,7 +161,7 @@ class Renewing:
             known |= {at: made for (at, _), made in zip(images, outcomes, strict=True)}
             yield [(at, known[at]) for at, _ in batch]
 
-    def _ready(self, rows: Sequence[ImageRow], at: int) -> tuple[int, ImageSource | Skipped]:
+    def _ready(self, rows: Sequence[ImageRow], at: int) -> "tuple[int, ImageSource | Skipped]":
         """The image of a row, decoded for the stage if it can be, or why not."""
         source = self._image_of(rows[at])
         first = self._asked.first
