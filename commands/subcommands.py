@@ -208,6 +208,12 @@ SUBCOMMANDS = (
         "Put models into a latency table: parameters, milliseconds of images and texts, a score.",
     ),
     Subcommand(
+        "breakdown",
+        "evaluation.breakdown",
+        "measure",
+        "Split the time from a photograph's bytes to its embedding into reading, ..., encoding.",
+    ),
+    Subcommand(
         "patches",
         "evaluation.patches",
         "measure",

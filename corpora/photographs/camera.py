@@ -20,7 +20,7 @@ class Camera:
         pixels: of a camera's picture.
         aspect: long edge / short edge of a camera's picture: "nearest" is that of the two that
             is nearer to the picture's own. The whole picture is in the middle: see `framed`.
-        noise: as in `sensor.enlarged`; 5 makes files of 3 to 6 MB of 12 million pixels.
+        noise: as in `sensor.enlarged`; 5 makes files of 2 to 6 MB of 12 million pixels.
         thumbnail: long edge of a camera's thumbnail.
         letterbox: thumbnails are 4:3 whatever the picture is, with black bars: DCF has it so.
         absent: share of a camera's files without a thumbnail.

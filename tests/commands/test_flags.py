@@ -57,6 +57,7 @@ from demo.photographs import PhotographsOptions
 from demo.probe import ProbeOptions
 from demo.scenes import ScenesOptions
 from demo.train import Recipe
+from evaluation.breakdown import BreakdownOptions
 from evaluation.cascade import CascadeOptions
 from evaluation.equal_time import EqualTimeOptions
 from evaluation.experiment.methods import parse_method, unread_settings
@@ -106,6 +107,7 @@ COMMANDS = {
     "demo.probe": ProbeOptions,
     "demo.scenes": ScenesOptions,
     "demo.train": Recipe,
+    "evaluation.breakdown": BreakdownOptions,
     "evaluation.cascade": CascadeOptions,
     "evaluation.equal_time": EqualTimeOptions,
     "evaluation.latency": LatencyOptions,

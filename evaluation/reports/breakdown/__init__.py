@@ -1,0 +1,1 @@
+"""The report of `evaluation.breakdown`, and its table."""
