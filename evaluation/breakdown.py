@@ -23,6 +23,7 @@ from commands.flags import (
     Seed,
     Unread,
     WrittenPath,
+    by_default,
 )
 from commands.run import main_of
 from compress.choices import DEMO_FIRST_STAGE, DEMO_MODEL
@@ -48,10 +49,10 @@ class BreakdownOptions(ConfigOption):
     images: Count = 32
     """photographs to time, drawn by the seed"""
     last: tuple[Checkpoint, ...] = (DEMO_MODEL,)
-    """full tower, or several"""
+    """full towers"""
     last_as: NotSplit[tuple[str, ...]] = ("stored",)
     """each of them as stored, or with settings: reads=scaled,runtime=openvino,dtype=int8"""
-    first: tuple[Checkpoint, ...] = (DEMO_FIRST_STAGE,)
+    first: Annotated[tuple[Checkpoint, ...], by_default("none; the demo's before the demo")] = ()
     """first stages"""
     first_as: NotSplit[tuple[str, ...]] = ("stored",)
     """each of them so; several settings compare with one another"""
@@ -79,8 +80,7 @@ class BreakdownOptions(ConfigOption):
     exclusive: ClassVar = (("plain", "no_plain"),)
     unread: ClassVar = (
         Unread(("corpus", "corpus_dir", "split"), lambda options: bool(options.files), "--files"),
-        Unread(("last_as",), lambda options: not options.last, "no --last"),
-        Unread(("first_as",), lambda options: not options.first, "no --first"),
+        Unread(("first_as",), lambda options: not options.first_stages, "no --first"),
     )
 
     def check(self) -> None:
@@ -91,15 +91,15 @@ class BreakdownOptions(ConfigOption):
             if len(set(values)) < len(values):
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag} {' '.join(map(str, values))}: name each once")
-        for name in ("last_as", "first_as"):
+        for name in ("last", "last_as", "first_as", "threads"):
             if not getattr(self, name):
-                raise UserError(f"--{name.replace('_', '-')} needs settings, such as stored")
-        if not self.threads:
-            raise UserError("--threads needs at least one number")
-        if not self.last and not self.first:
-            raise UserError("name something to time: --last or --first")
-        if not self.last and self.plain is None and not self.no_plain:
-            raise UserError("without --last, name what --plain loads, or pass --no-plain")
+                raise UserError(f"--{name.replace('_', '-')} needs at least one value")
+
+    @property
+    def first_stages(self) -> tuple[str, ...]:
+        """Those named, or the demo's before the demo checkpoint."""
+        demo = self.last == (DEMO_MODEL,) and not self.first
+        return (DEMO_FIRST_STAGE,) if demo else self.first
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -152,12 +152,11 @@ def main(options: BreakdownOptions) -> None:
 def _asked(options: BreakdownOptions) -> dict[str, Contender]:
     """Who is to be timed, by name; plain transformers first, first stages last."""
     asked = []
-    plain = options.plain or next(iter(options.last), None)
-    if plain is not None and not options.no_plain:
-        asked.append(Contender("plain", plain, Settings()))
+    if not options.no_plain:
+        asked.append(Contender("plain", options.plain or options.last[0], Settings()))
     roles: tuple[tuple[Role, tuple[str, ...], tuple[str, ...]], ...] = (
         ("full tower", options.last, options.last_as),
-        ("first stage", options.first, options.first_as),
+        ("first stage", options.first_stages, options.first_as),
     )
     try:
         for role, paths, several in roles:
