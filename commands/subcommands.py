@@ -274,6 +274,12 @@ SUBCOMMANDS = (
         "Draw what models score against the milliseconds that they take, from latency reports.",
     ),
     Subcommand(
+        "draw-breakdown",
+        "figures.breakdown",
+        "draw",
+        "Draw the milliseconds from a photograph's bytes to its embedding, step by step.",
+    ),
+    Subcommand(
         "draw-indexing",
         "figures.indexing",
         "draw",

@@ -70,6 +70,7 @@ from evaluation.seeds import SeedsOptions
 from evaluation.stream import StreamOptions
 from evaluation.table import TableOptions
 from evaluation.text_conditioned import TextConditionedOptions
+from figures.breakdown import BreakdownFigureOptions
 from figures.indexing import IndexingFigureOptions
 from figures.latency import LatencyFigureOptions
 from figures.mask import MaskOptions
@@ -119,6 +120,7 @@ COMMANDS = {
     "evaluation.stream": StreamOptions,
     "evaluation.table": TableOptions,
     "evaluation.text_conditioned": TextConditionedOptions,
+    "figures.breakdown": BreakdownFigureOptions,
     "figures.indexing": IndexingFigureOptions,
     "figures.latency": LatencyFigureOptions,
     "figures.mask": MaskOptions,

@@ -58,6 +58,8 @@ REFUSED = {
         ["--score", "none", "--images", "5"],
     ),
     "draw-latency": (["--report"], ["--batch", "0"]),
+    "breakdown": (["--last", "one", "one"], ["--threads", "0"], ["--f", "2"]),
+    "draw-breakdown": (["--report"], ["--titles", "one", "two"]),
     "draw-mask": ([],),
     "draw-repair": ([],),
     "demo-train": (["--samples", "1"],),

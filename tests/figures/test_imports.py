@@ -9,6 +9,7 @@ READERS = (
     "figures.masking",
     "figures.patches",
     "figures.stream",
+    "figures.breakdown",
     "figures.indexing",
     "evaluation.seeds",
     "evaluation.equal_time",
