@@ -2,8 +2,8 @@
 
     python -m tests.cascade.migrating.migrator ORDERS ENDED
 
-starts one by forking for each line of ORDERS, [collection, step], and answers on the other pipe
-with the signal that ended it: 0 if there was no such step.
+starts one by forking for each line of ORDERS, [collection, step, kind], and answers on the other
+pipe with the signal that ended it: 0 if there was no such step. The kind is "restage" or "renew".
 """
 
 import json
@@ -17,7 +17,8 @@ import pyarrow.dataset  # noqa: F401
 import torch
 
 from cascade import Collection
-from cascade.collecting import restaging
+from cascade.collecting import renewing, restaging
+from cascade.collecting.renewing import Renewal
 from cascade.collecting.restaging import Restaging
 from cascade.mapped import Map
 from tests.cascade.known import Known, number_of
@@ -45,7 +46,12 @@ def asked(collection):
     return Restaging(the_map(), new_last(), NEW_M, ids, new_last().table[:SEEN].numpy())
 
 
-def migrate(path, step):
+def renewed(unreadable=()):
+    """Another first stage."""
+    return Known(5, IMAGES, unreadable=unreadable)
+
+
+def migrate(path, step, kind):
     """Migrate, and end at that step: before or after something is written or removed."""
     with Collection.open(path, stages(), opener=number_of) as collection:
         wanted = asked(collection)
@@ -73,18 +79,22 @@ def migrate(path, step):
         around(restaging, "save_maps")
         around(restaging.Path, "replace")
         around(restaging.Path, "unlink")
-        collection.restage(wanted)
+        if kind == "renew":
+            around(renewing.Record, "write")
+            collection.renew(Renewal(renewed(), [12], batch_size=2))
+        else:
+            collection.restage(wanted)
 
 
 def serve(orders, ended):
     """Start one for each order and wait for its end, until there are none."""
     with open(orders) as lines, open(ended, "w", buffering=1) as answers:
         for line in lines:
-            path, step = json.loads(line)
+            path, step, kind = json.loads(line)
             child = os.fork()
             if not child:
                 lines.close()
-                migrate(path, step)
+                migrate(path, step, kind)
                 os._exit(0)
             _, status = os.waitpid(child, 0)
             assert os.WIFSIGNALED(status) or not status, status

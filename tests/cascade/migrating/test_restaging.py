@@ -185,9 +185,9 @@ class Migrators:
         self.orders = self.pipes[0].open("w", buffering=1)
         self.ended = self.pipes[1].open()
 
-    def run(self, path, step):
+    def run(self, path, step, kind="restage"):
         """The signal that ended it."""
-        self.orders.write(json.dumps([str(path), step]) + "\n")
+        self.orders.write(json.dumps([str(path), step, kind]) + "\n")
         return int(self.ended.readline())
 
 
