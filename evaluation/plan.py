@@ -149,6 +149,8 @@ def _plan(options: PlanOptions) -> None:
         texts = None
         if options.cutoff is not None:
             texts = texts_to_tell(collection, given, unmatched, options.drawn, options.seed)
+            counts = len(texts.matching), len(texts.unmatched)
+            check_texts(*counts, options.cutoff, options.confidence)
         sample = _sample(collection, options)
         everyday = options.m == "auto"
         asked = asked_of(collection, sample, given, options.drawn, everyday, options.seed)

@@ -22,7 +22,7 @@ from cascade.calibrated.cutoff import SCORES, Cutoff, Score
 from cascade.calibrated.margins import Values, best_scores, matching_scores
 from cascade.calibrated.rating import Rated
 from cascade.collection import Collection
-from cascade.measuring.captions import captioned
+from cascade.measuring.captions import captioned, drawn_texts
 from cascade.searching.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from evaluation.planning.conformal import share_at_least, threshold
 
@@ -30,6 +30,7 @@ TIMES = 3
 """How many times as large the share caught has to be as the share that may be wrongly rejected."""
 PARTS = 3
 _BATCH = 256
+_MOST_HIDDEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class Handing:
 def caption_texts(collection: Collection, number: int, seed: int) -> Texts | None:
     """So many captions drawn from all, with replacement; None: the collection has none.
 
-    Hidden from a caption are its own image and those that share a caption, in any case and spacing,
-    or their content with it.
+    Hidden from a caption are its own image, those that have the same caption in any case and
+    spacing, and copies of these. A caption of more than half of all images says too little of any
+    to be one that nothing matches, and is left out there.
     """
     known = captioned(collection)
     if not known:
@@ -113,20 +115,21 @@ def caption_texts(collection: Collection, number: int, seed: int) -> Texts | Non
     for key, captions in known:
         for text in captions:
             owners[_plain(text)].add(key)
-    every = [(text, key, captions) for key, captions in known for text in captions]
-    chosen = np.random.default_rng(seed).integers(0, len(every), number).tolist()
-    drawn = [every[at] for at in chosen]
-    hidden = []
-    for _, key, captions in drawn:
-        same = {key}.union(*(owners[_plain(text)] for text in captions))
-        row = collection.row(key)
-        if row is not None and row.digest is not None:
-            same |= digests[row.digest]
-        hidden.append(frozenset(same))
-    texts = [text for text, _, _ in drawn]
+    every = [text for _, captions in known for text in captions]
+    drawn = drawn_texts(every, number, seed)
+    unmatched, hidden = [], []
+    for text in drawn:
+        same = set(owners[_plain(text)])
+        for key in owners[_plain(text)]:
+            row = collection.row(key)
+            if row is not None and row.digest is not None:
+                same |= digests[row.digest]
+        if len(same) <= _MOST_HIDDEN * len(collection):
+            unmatched.append(text)
+            hidden.append(frozenset(same))
     return Texts(
-        texts,
-        texts,
+        drawn,
+        unmatched,
         hidden,
         "captions of the collection",
         "the same captions without the images that they belong to",

@@ -7,7 +7,10 @@ import pytest
 
 from cascade import Collection, ImageRow, Stage
 from cascade.collecting.record import Record
+from cascade.migrate import MigrateOptions
+from cascade.migrate import main as migrate
 from cascade.terminal.command import run_command
+from corpora.scenes import SEEDS, captions, render, scene
 from evaluation.plan import PlanOptions, main
 from evaluation.retrieval import overlap
 from tests.cascade.photos.conftest import painted
@@ -202,3 +205,146 @@ def test_a_file_without_queries_and_a_place_without_a_collection(ran, collection
     status, _, error = ran(tmp_path / "nothing.cascade")
     assert status == 2
     assert "isn't there" in error
+
+
+@pytest.fixture
+def others(made, tmp_path):
+    """Checkpoints of other first stages: one like the full tower, and a strange one."""
+    for name, seed in (("same", 1), ("strange", 5)):
+        tiny_clip(seed).save_pretrained(tmp_path / name)
+        tiny_processor().save_pretrained(tmp_path / name)
+    return tmp_path / "same", tmp_path / "strange"
+
+
+def test_the_cheapest_first_stage_is_named_with_the_command_that_puts_it_there(
+    ran, collection, others
+):
+    """One that ranks as the full tower does needs no more candidates than results."""
+    same, strange = others
+    line = ["--k", 3, "--agreement", 0.8, "--drawn", 300]
+    status, said, error = ran(collection, *line, "--first", same, strange, "--dry")
+    assert status == 0, error
+    assert Record.read(collection).m == (5,)
+    assert "of all these first stages at once" in said
+    assert "the error shared by 3 first stages" in said
+    status, said, error = ran(collection, *line, "--first", same, strange)
+    assert status == 0, error
+    record = Record.read(collection)
+    assert (record.plan.agreement, record.plan.confidence) == (0.8, 0.95)
+    alone = ran(collection, *line, "--confidence", 1 - 0.05 / 3, "--dry")[1]
+    assert f"m = {record.m[0]:,} returns" in alone
+    assert f"python -m cascade.migrate {collection} --first" in said
+    assert f"--first {same} --m 3" in said  # the others bring all images up
+
+
+def test_the_command_that_is_named_puts_another_first_stage_there(collection, others, capsys):
+    _, strange = others
+    with Collection.open(collection) as before:
+        before.search_many(["a picture 1"], 3)
+        before.flush()
+        encoded = before.status().encoded
+    run_command(
+        migrate, MigrateOptions, "cascade.migrate", [str(collection), "--first", str(strange)]
+    )
+    assert f"ranks all {IMAGES} photos and hands on 5" in " ".join(capsys.readouterr().out.split())
+    with Collection.open(collection) as now:
+        assert now.stages[0].name == Stage.load(strange).name
+        assert now.status().encoded == encoded
+        hits = now.search("a picture 1", 3)
+        images = [row.uri for row in now.rows()]
+        scores = Stage.load(strange).encode_texts(["a picture 1"]) @ (
+            Stage.load(strange).encode_images(images).half().float().T
+        )
+        best = {images[at] for at in scores[0].topk(5).indices.tolist()}
+        assert {hit.key for hit in hits} <= best
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--first", "{own}"], "is the first stage already"),
+        (["--first", "{same}", "{same}"], "is the same as"),
+        (["--first", "{empty}"], "has no config.json"),
+        (["--first", "{same}", "--m", "auto"], "belongs to one first stage"),
+        (["--first", "{same}", "--cutoff", 0.1], "belongs to one first stage"),
+        (
+            ["--first", "{strange}", "--agreement", 0.99, "--largest", 3],
+            "no first stage is certified",
+        ),
+        (["--cutoff", 0.05, "--drawn", 170], "170 queries give no cutoff"),
+        (["--cutoff", 0.4], "--cutoff"),
+        (["--unmatched", "{queries}"], "--unmatched"),
+        (["--cutoff", 0.2, "--queries", "{queries}"], "--unmatched FILE"),
+    ],
+)
+def test_what_can_not_be_compared_or_cut_off_is_said_in_a_line(
+    ran, collection, made, others, tmp_path, line, said
+):
+    (tmp_path / "q.txt").write_text("\n".join(f"thing {at}" for at in range(200)))
+    places = {"own": made.parent / "0", "same": others[0], "strange": others[1]}
+    places |= {"queries": tmp_path / "q.txt", "empty": tmp_path}
+    line = [str(each).format(**places) for each in line]
+    status, _, error = ran(collection, "--k", 3, *line)
+    assert status == 2
+    assert said in error
+    assert Record.read(collection).m == (5,)
+
+
+def test_a_tower_that_has_learnt_nothing_is_refused_a_cutoff(ran, collection):
+    line = ["--k", 3, "--agreement", 0.6, "--drawn", 400, "--cutoff", 0.1]
+    status, _, error = ran(collection, *line)
+    assert status == 2
+    error = " ".join(error.split())
+    assert "with this tower no score tells whether anything matches: a cutoff would catch" in error
+    assert "leave out --cutoff" in error
+    assert Record.read(collection).m == (5,)
+    assert Record.read(collection).cutoff is None
+
+
+def test_what_nothing_matches_may_be_given(ran, collection, tmp_path):
+    """Of two files of the same texts nobody can tell which is which."""
+    for name in ("one", "other"):
+        (tmp_path / name).write_text("\n".join(f"thing {at}" for at in range(200)))
+    line = ["--queries", tmp_path / "one", "--unmatched", tmp_path / "other", "--cutoff", 0.2]
+    status, _, error = ran(collection, "--k", 3, "--agreement", 0.6, *line)
+    assert status == 2
+    assert "no score tells whether anything matches" in " ".join(error.split())
+
+
+def test_the_cutoff_of_drawn_scenes_is_adopted_and_said_by_searches(ran, tmp_path):
+    """With the embedded checkpoints, whose full tower knows such scenes."""
+    images = 120
+    rows = []
+    for number in range(images):
+        drawn = scene(SEEDS["validation"], number)
+        path = tmp_path / f"{number}.png"
+        render(drawn).save(path)
+        rows.append(
+            ImageRow(str(path), str(path), metadata=json.dumps({"captions": captions(drawn)}))
+        )
+    full = Stage.load("demo/clip-scenes")
+    stages = [Stage.load("demo/clip-scenes-first", texts=full), full]
+    place = tmp_path / "scenes.cascade"
+    with Collection.create(place, stages, [20]) as collection:
+        collection.add(rows)
+        collection.refine()
+    line = ["--k", 5, "--agreement", 0.8, "--cutoff", 0.1, "--confidence", 0.9]
+    status, said, error = ran(place, *line)
+    assert status == 0, error
+    cutoff = Record.read(place).cutoff
+    assert cutoff.rejects == 0.1
+    assert cutoff.caught_at_least >= 0.3
+    assert "at most 10% of queries that something matches are said to match nothing" in said
+    texts = [json.loads(row.metadata)["captions"][0] for row in rows]
+    with Collection.open(place) as collection:
+        hits = collection.search_many(texts, 5)
+        assert sum(each.matches is False for each in hits) <= 0.2 * images
+        collection.remove([row.key for row in rows[: images // 3]])
+        gone = collection.search_many(texts[: images // 3], 5)
+        assert sum(each.matches is False for each in gone) >= 0.25 * len(gone)
+    entries = json.loads((place / "collection.json").read_text())
+    del entries["cutoff"]
+    (place / "collection.json").write_text(json.dumps(entries | {"format": 2}))
+    with Collection.open(place) as collection:  # as an earlier version wrote it
+        assert collection.cutoff is None
+        assert collection.search(texts[-1], 5).matches is None
