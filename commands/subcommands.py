@@ -220,6 +220,12 @@ SUBCOMMANDS = (
         "Write down which patches first stages keep and which tokens they merge, image by image.",
     ),
     Subcommand(
+        "thumbnails",
+        "evaluation.thumbnails",
+        "measure",
+        "Say how many photos have a thumbnail that a tower can read, and what each way costs.",
+    ),
+    Subcommand(
         "seeds",
         "evaluation.seeds",
         "measure",

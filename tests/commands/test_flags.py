@@ -70,6 +70,7 @@ from evaluation.seeds import SeedsOptions
 from evaluation.stream import StreamOptions
 from evaluation.table import TableOptions
 from evaluation.text_conditioned import TextConditionedOptions
+from evaluation.thumbnails import ThumbnailsOptions
 from figures.breakdown import BreakdownFigureOptions
 from figures.indexing import IndexingFigureOptions
 from figures.latency import LatencyFigureOptions
@@ -118,6 +119,7 @@ COMMANDS = {
     "evaluation.plan": PlanOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.stream": StreamOptions,
+    "evaluation.thumbnails": ThumbnailsOptions,
     "evaluation.table": TableOptions,
     "evaluation.text_conditioned": TextConditionedOptions,
     "figures.breakdown": BreakdownFigureOptions,
