@@ -1,19 +1,10 @@
-"""How much of a file a stage reads: what its checkpoint's record says, checked."""
+"""How much of a file a stage reads: what its checkpoint's record says."""
 
 from pathlib import Path
-from typing import get_args
 
-from corpora.decoding.reads import READS, Reads
+from corpora.decoding.reads import Reads, known
 from pruning_mechanism import TowerError, read_record
 from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
-
-
-def check_reads(reads: str) -> Reads:
-    """One of the ways to read; raises ValueError if there is no such."""
-    for known in READS:
-        if reads == known:
-            return known
-    raise ValueError(f"reads must be one of {', '.join(get_args(Reads))}, got {reads!r}")
 
 
 def reads_of(path: str | Path) -> Reads:
@@ -24,6 +15,6 @@ def reads_of(path: str | Path) -> Reads:
     """
     record = read_record(directory_of(path))
     try:
-        return "full" if record is None else check_reads(record.reads)
+        return "full" if record is None else known(record.reads)
     except ValueError as error:
         raise TowerError(f"the record of {path} can't be followed: {error}") from error

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.fingerprints import described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
-from cascade.reading import check_reads, reads_of
+from cascade.reading import reads_of
 from corpora import CorpusError
-from corpora.decoding.reads import Reads, Tally
+from corpora.decoding.reads import Reads, Tally, known
 from corpora.pixels import edge_taken, pixel_values
 from pruning_mechanism import (
     TowerError,
@@ -129,7 +129,7 @@ class Stage:
             raise _no_text_tower()
         self.model = model.eval()
         self.batch_size = batch_size
-        self.reads = check_reads(reads)
+        self.reads = known(reads)
         self.tally = Tally()
         of_images: Any = getattr(processor, "image_processor", processor)
         self._image_processor: ImageProcessor = of_images
@@ -184,7 +184,7 @@ class Stage:
             ValueError: `batch_size` isn't positive, or there is no such way to read.
         """
         check_attention(attention)
-        reads = reads_of(path) if reads is None else check_reads(reads)
+        reads = reads_of(path) if reads is None else known(reads)
         model, processor = load(path, device=device), load_processor(path)
         return cls(model, processor, batch_size, texts, attention, without_texts, reads)
 

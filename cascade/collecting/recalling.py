@@ -9,10 +9,10 @@ from torch import Tensor
 from cascade.collecting.record import StageRecord
 from cascade.images import ImageSource
 from cascade.mapped import MappedStage, load_maps
-from cascade.reading import check_reads
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
+from corpora.decoding.reads import known
 from pruning_mechanism import TowerError
 
 
@@ -173,7 +173,7 @@ class Loading:
                         self._batch_size,
                         lent,
                         without_texts=without_texts or self._only_images,
-                        reads=check_reads(record.reads),
+                        reads=known(record.reads),
                     )
                 except (TowerError, OSError) as error:
                     raise CollectionError(

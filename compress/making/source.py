@@ -20,7 +20,7 @@ from compress.choices import LEAST_IMAGES, Align, Checkpoints, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
-from corpora.decoding.reads import READS, Reads
+from corpora.decoding.reads import Reads, known
 from corpora.decoding.simulating import QUALITY
 from pruning_mechanism import (
     Compression,
@@ -140,8 +140,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     check_device(sampling.device)
     own = Checkpoint.open(checkpoints.model, sampling.device, exact=True)
     model, processor = own.model, own.processor
-    known = needs.layers or layered(model)
-    towers = [Tower.of(model, kind) for kind in checkpoints.towers] if known else []
+    has_layers = needs.layers or layered(model)
+    towers = [Tower.of(model, kind) for kind in checkpoints.towers] if has_layers else []
     if needs.alignable and needs.own:
         check_alignable(model.config)
     check_text_model(checkpoints.text_model, model, own.path)
@@ -193,12 +193,10 @@ def read_by(record: Compression | None, path: str) -> Reads:
     Raises:
         UserError: the record names no way to read that is known here.
     """
-    if record is None:
-        return "full"
-    for known in READS:
-        if record.reads == known:
-            return known
-    raise UserError(f"{path} was made to read {record.reads!r}, which isn't one of {READS}")
+    try:
+        return "full" if record is None else known(record.reads)
+    except ValueError as error:
+        raise UserError(f"the record of {path} can't be followed: {error}") from error
 
 
 def simulated(calibration: Calibration) -> str:

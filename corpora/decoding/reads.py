@@ -20,11 +20,19 @@ READS: tuple[Reads, ...] = get_args(Reads)
 
 ENOUGH = 4
 WHOLE = 720
-SCALED = 1.0
-THUMBNAIL = 0.4
+SCALED = 1.5
+THUMBNAIL = 1 / 3
 
 Outcome = Literal["used", "absent", "too small", "other shape", "broken", "stale"]
 """What came of looking for a thumbnail; `stale`: it turned out to show another picture."""
+
+
+def known(reads: str) -> Reads:
+    """One of the ways to read; raises ValueError if there is no such."""
+    for way in READS:
+        if reads == way:
+            return way
+    raise ValueError(f"reads must be one of {', '.join(READS)}, got {reads!r}")
 
 
 def wanted(edge: int | None, reads: Reads = "full") -> int | None:

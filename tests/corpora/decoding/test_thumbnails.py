@@ -18,7 +18,7 @@ from corpora.decoding.simulating import as_thumbnail, usual_long_side, with_thum
 from corpora.decoding.thumbnails import shows_same
 from tests.lanes import examples
 
-AT_LEAST = 96
+AT_LEAST = 144
 
 
 def picture(width=480, height=320, seed=0) -> Image.Image:
@@ -101,7 +101,7 @@ WHOLE = as_thumbnail(picture(), 160)
 @pytest.mark.parametrize(
     ("thumbnail", "own", "outcome"),
     [
-        pytest.param(as_thumbnail(picture(), 50), None, "too small", id="small"),
+        pytest.param(as_thumbnail(picture(), 40), None, "too small", id="small"),
         pytest.param(as_thumbnail(picture(400, 320), 160), None, "other shape", id="cropped"),
         pytest.param(jpeg(picture(160, 120)), None, "other shape", id="no bars"),
         pytest.param(jpeg(letterboxed(picture(), 90)), None, "other shape", id="grey bars"),
@@ -280,7 +280,7 @@ def test_a_heic_file_s_own_thumbnail_is_read():
     assert counts == {"used": 1}
     assert max(small.size) == 160
     assert shows_same(small, picture(960, 640))
-    assert read(stream.getvalue(), 400)[1] == {"too small": 1}
+    assert read(stream.getvalue(), 600)[1] == {"too small": 1}
 
 
 @pytest.mark.parametrize("reads", READS)
