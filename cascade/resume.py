@@ -13,6 +13,7 @@ be pruned; the resumed layers then attend in proportion to the tokens' sizes (To
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -111,11 +112,8 @@ class ResumedStage:
             tokens = round(tower.layer_tokens[-1].mlp) - self.merged
             nothing = torch.zeros(0, tokens, tower.hidden, dtype=self.dtype)
             return torch.zeros(0, self.first.dimension), States(nothing)
-        size = self.first.batch_size
-        parts = [
-            self.encode_first_pixels(self.first.pixels(images[start : start + size]))
-            for start in range(0, len(images), size)
-        ]
+        with closing(self.first.batches(images)) as batches:
+            parts = [self.encode_first_pixels(pixels) for pixels in batches]
         embeddings, states = zip(*parts, strict=True)
         return torch.cat(embeddings), States.joined(states)
 

@@ -5,7 +5,8 @@ has the four members of `Encoder`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from cascade.images import ImageSource, UnreadableImage, open_image
 from cascade.reading import reads_of
 from corpora import CorpusError
 from corpora.decoding.reads import Reads, Tally, known
-from corpora.pixels import edge_taken, pixel_values
+from corpora.pixels import Preparer, edge_taken
+from corpora.pixels.ahead import TOGETHER, batches_ahead
 from pruning_mechanism import (
     TowerError,
     check_belongs,
@@ -65,12 +67,13 @@ class Prepared:
     One that prepares images in another way opens `source`.
 
     Attributes:
-        pixels: float32 [1, 3, height, width] on the CPU.
+        levels: [1, 3, height, width] on the CPU, ready but for the last step: uint8 where the
+            processor's steps are known.
         preparation: how it was prepared.
         source: the image itself.
     """
 
-    pixels: Tensor
+    levels: Tensor
     preparation: str
     source: ImageSource
 
@@ -257,11 +260,27 @@ class Stage:
         Raises:
             UnreadableImage: one of them can't be decoded.
         """
-        parts = [
-            self.encode_pixels(self.pixels(images[start : start + self.batch_size]))
-            for start in range(0, len(images), self.batch_size)
-        ]
+        with closing(self.batches(images)) as batches:
+            parts = [self.encode_pixels(pixels) for pixels in batches]
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def batches(self, images: Sequence[ImageSource]) -> Generator[Tensor, None, None]:
+        """What `pixels` gives, batch by batch on the stage's device, made ahead of its turn.
+
+        While a batch is encoded the next ones are opened and prepared in as many threads as torch
+        has; if it has one, in this one.
+
+        Raises:
+            UnreadableImage: one of them can't be decoded or prepared.
+        """
+        starts = range(0, len(images), self.batch_size)
+        parts = (images[start : start + self.batch_size] for start in starts)
+        # there is nothing to do ahead for what is prepared, or for a handful
+        opened = sum(not isinstance(image, Prepared) for image in images)
+        threads = 1 if opened <= TOGETHER else None
+        with closing(batches_ahead(parts, self._levels, threads)) as ready:
+            for levels in ready:
+                yield self._preparer.finished(self._sent(levels))
 
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
@@ -272,15 +291,12 @@ class Stage:
         Raises:
             UnreadableImage: one of them can't be decoded or prepared.
         """
-        if any(isinstance(image, Prepared) for image in images):
-            return torch.cat([self._prepared(image) for image in images])
-        try:
-            opener = partial(open_image, tally=self.tally)
-            return pixel_values(self._image_processor, images, opener, self.reads)
-        except UnreadableImage:
-            raise
-        except CorpusError as error:
-            raise UnreadableImage(f"cannot read the image: {error}") from error
+        return self._preparer.finished(self._levels(images))
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the image processor is called as a whole, slowly; None: its steps alone are."""
+        return self._preparer.fallback
 
     def prepare(self, image: ImageSource, source: "ImageSource | None" = None) -> Prepared:
         """Decode and prepare an image ahead of its turn; any thread may.
@@ -293,13 +309,35 @@ class Stage:
             UnreadableImage: it can't be decoded or prepared.
         """
         kept = image if source is None else source
-        return Prepared(self.pixels([image]), self._preparation, kept)
+        return Prepared(self._levels([image]), self._preparation, kept)
+
+    def _levels(self, images: Sequence[ImageSource]) -> Tensor:
+        """Images opened and prepared up to the last step, by now or now: [n, 3, height, width]."""
+        if any(isinstance(image, Prepared) for image in images):
+            return torch.cat([self._prepared(image) for image in images])
+        try:
+            opener = partial(open_image, tally=self.tally)
+            return self._preparer.levels(images, opener, self.reads)
+        except UnreadableImage:
+            raise
+        except CorpusError as error:
+            raise UnreadableImage(f"cannot read the image: {error}") from error
 
     def _prepared(self, image: ImageSource) -> Tensor:
-        """The pixels of one image, prepared now or before."""
+        """The levels of one image, prepared now or before."""
         if isinstance(image, Prepared) and image.preparation == self._preparation:
-            return image.pixels
-        return self.pixels([image() if isinstance(image, Prepared) else image])
+            return image.levels
+        return self._levels([image() if isinstance(image, Prepared) else image])
+
+    def _sent(self, levels: Tensor) -> Tensor:
+        """Levels on the stage's device: a quarter of the bytes that they become there."""
+        if self.device.type == "cuda":  # from pinned memory, so that nothing waits for the copy
+            return levels.pin_memory().to(self.device, non_blocking=True)
+        return levels.to(self.device)
+
+    @property
+    def _preparer(self) -> Preparer:
+        return Preparer.of(self._image_processor)
 
     @cached_property
     def _preparation(self) -> str:

@@ -15,7 +15,6 @@ from cascade.collecting.offers import Added, Addition
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
 from cascade.mapped import MappedStage
-from cascade.photos.ahead import ahead
 from cascade.photos.changes import Change, Kind, changes
 from cascade.photos.finding import Photos
 from cascade.photos.opening import is_there
@@ -23,6 +22,7 @@ from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
 from cascade.stage import Stage
 from cascade.storing.rows import ImageRow
+from corpora.pixels.ahead import TOGETHER, ahead
 
 _AT_ONCE = 1000
 """Images that were moved whose rows are changed in one commit."""
@@ -168,4 +168,4 @@ def _in_threads(
     decoder: Callable[[], Stage | MappedStage | None], threads: int, changed: Iterable[Change]
 ) -> Generator["Addition | None", None, None]:
     """See `Preparing`: read and decoded in threads ahead of the first stage."""
-    return ahead(changed, partial(prepared, decoder), threads)
+    return ahead(changed, partial(prepared, decoder), threads, together=TOGETHER)

@@ -23,7 +23,6 @@ from cascade.collecting.record import StageRecord
 from cascade.collecting.rounding import rounded
 from cascade.collection import Collection
 from cascade.images import ImageSource
-from cascade.photos.ahead import ahead
 from cascade.photos.changes import Change
 from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
@@ -33,6 +32,7 @@ from cascade.stage import Stage
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 from corpora.decoding.images import kinds_read
+from corpora.pixels.ahead import TOGETHER, ahead
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Worker:
     def encode(self, changes: Sequence[Change]) -> Answer:
         """What comes of photos, which are at most as many as pass through a tower at once."""
         prepare = partial(prepared, lambda: self._first)
-        ready = list(ahead(changes, prepare, self._job.threads, len(changes)))
+        ready = list(ahead(changes, prepare, self._job.threads, len(changes), TOGETHER))
         images: list[ImageSource] = [each[1] for each in ready if isinstance(each, tuple)]
         outcomes = iter(self._cascade.encode_first(images) if images else [])
         rows: list[ImageRow | None] = []

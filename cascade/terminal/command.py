@@ -1,5 +1,6 @@
 """Running a command of the search engine: its libraries' errors become one line."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -48,6 +49,9 @@ def _errors(towers: bool) -> tuple[type[Exception], ...]:
 
     if not towers:
         return (CollectionError,)
+    # While photos are decoded and queries answered, several threads compute beside a tower's own,
+    # which by default keep their cores busy while they wait for each other. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with announced("loading libraries"):
         import transformers
 

@@ -8,8 +8,9 @@ grow with their number, and only if the pass asks for them; so are captions toke
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from corpora.decoding.images import any_has_thumbnail
 from corpora.decoding.reads import Reads
 from corpora.decoding.simulating import usual_long_side, with_thumbnail
 from corpora.decoding.sources import content_of
-from corpora.pixels import edge_taken, pixel_values
+from corpora.pixels import Preparer, edge_taken
+from corpora.pixels.ahead import InTurn
 from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Inputs
@@ -141,21 +143,27 @@ class Calibration:
 
     def batches(self, progress: str | None = None) -> Iterator[Batch]:
         """Batches of nearly equal size, with a progress bar of that title if one is given."""
-        with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
-            for rows in _shares(range(len(self)), self.batch_size):
-                yield self._batch(rows)
-                bar.update(len(rows))
+        shares = _shares(range(len(self)), self.batch_size)
+        for group in self._groups([[rows] for rows in shares], progress):
+            yield from group.parts
 
     def groups(self, progress: str | None = None) -> Iterator[Group]:
         """Groups of nearly equal size that a contrastive loss sees together, at most `CONTRAST`.
 
         Which images share one doesn't depend on `batch_size`, which only bounds their parts.
         """
-        with tqdm(total=len(self), desc=progress, unit="image", disable=progress is None) as bar:
-            for rows in _shares(range(len(self)), CONTRAST):
-                parts = _shares(rows, self.batch_size)
-                yield Group([self._batch(part) for part in parts])
-                bar.update(len(rows))
+        shares = _shares(range(len(self)), CONTRAST)
+        yield from self._groups([_shares(rows, self.batch_size) for rows in shares], progress)
+
+    def _groups(self, groups: Sequence[Sequence[range]], progress: str | None) -> Iterator[Group]:
+        """Groups of batches of rows; while one is computed, the next batches are prepared."""
+        batches = [rows for group in groups for rows in group]
+        place = itertools.count()
+        bar = tqdm(total=len(self), desc=progress, unit="image", disable=progress is None)
+        with bar, closing(InTurn(batches, self._undecoded, self._levels)) as levels:
+            for group in groups:
+                yield Group([self._batch(rows, partial(levels, next(place))) for rows in group])
+                bar.update(sum(map(len, group)))
 
     @cached_property
     def _images(self) -> Dataset:
@@ -165,9 +173,9 @@ class Calibration:
     def _captions(self) -> Dataset:
         return self.corpus.select_columns("caption")
 
-    def _batch(self, rows: range) -> Batch:
+    def _batch(self, rows: range, levels: Callable[[], Tensor]) -> Batch:
         return Batch(
-            lambda: self.pixels(rows),
+            lambda: self._finished(levels()),
             lambda: self._tokens(self._captions[rows]["caption"]),
         )
 
@@ -177,12 +185,25 @@ class Calibration:
         Raises:
             ValueError: the sample was drawn without a processor.
         """
-        if self.processor is None:
-            raise ValueError("this sample was drawn without a processor: it has no pixels")
-        images = self._images[rows]["image"]
+        return self._finished(self._levels(self._undecoded(rows)))
+
+    def _undecoded(self, rows: Sequence[int]) -> Sequence[Any]:
+        images: Sequence[Any] = self._images[rows]["image"]
+        return images
+
+    def _levels(self, images: Sequence[Any]) -> Tensor:
         if self.given_thumbnails and self.long_side:
             images = [with_thumbnail(content_of(image), self.long_side) for image in images]
-        return pixel_values(self.processor, images, reads=self.reads).to(self.device)
+        return self._preparer.levels(images, reads=self.reads)
+
+    def _finished(self, levels: Tensor) -> Tensor:
+        return self._preparer.finished(levels.to(self.device))
+
+    @property
+    def _preparer(self) -> Preparer:
+        if self.processor is None:
+            raise ValueError("this sample was drawn without a processor: it has no pixels")
+        return Preparer.of(self.processor)
 
     @property
     def long_side(self) -> int | None:

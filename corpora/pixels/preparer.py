@@ -126,13 +126,14 @@ class Preparer:
         start = 0
         for part in parts:
             if levels is None:
-                if len(part) == len(images):
-                    return part.contiguous()
+                if len(part) == len(images) and part.is_contiguous():
+                    return part
                 levels = part.new_empty(len(images), *part.shape[1:])
             if part.shape[1:] != levels.shape[1:]:
                 sizes = (tuple(levels.shape[2:]), tuple(part.shape[2:]))
                 raise ValueError(f"the image processor makes images of different sizes: {sizes}")
-            levels[start : start + len(part)] = part
+            # by numpy, which copies in this thread alone: torch's threads belong to the tower
+            levels.numpy()[start : start + len(part)] = part.numpy()
             start += len(part)
         return torch.zeros(0, 3, 0, 0) if levels is None else levels
 

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
-import torch
-
 from cascade.images import UnreadableImage
-from cascade.photos.ahead import ahead
 from cascade.photos.finding import Photos
 from cascade.photos.reading import read
 from cascade.stage import Prepared, Stage
 from cascade.storing.rows import ImageRow
+from corpora.pixels.ahead import TOGETHER, ahead
 from evaluation.reports.indexing import Rates
 
 _TURNS = 3
@@ -39,26 +37,28 @@ def rates_of(stage: Stage, rows: Sequence[ImageRow]) -> Rates:
         ValueError: none of the photos can be read.
     """
     decoding, encoding = [], []
+    size = stage.batch_size
     for _ in range(_TURNS):
         begun = time.perf_counter()
-        pixels = _decoded(stage, rows)
+        images = _decoded(stage, rows)
         decoding.append(time.perf_counter() - begun)
-        if not pixels:
+        if not images:
             raise ValueError("none of the photos can be read")
         begun = time.perf_counter()
-        for batch in torch.cat([image.pixels for image in pixels]).split(stage.batch_size):
-            stage.encode_pixels(batch)
+        for start in range(0, len(images), size):
+            stage.encode_images(images[start : start + size])
         encoding.append(time.perf_counter() - begun)
     return Rates(
         photos=len(rows),
         decoding=len(rows) / min(decoding),
-        encoding=len(pixels) / min(encoding),
+        encoding=len(images) / min(encoding),
     )
 
 
 def _decoded(stage: Stage, rows: Sequence[ImageRow]) -> list[Prepared]:
     """The photos read and prepared for a stage, in threads, as indexing does it."""
-    with closing(ahead(rows, partial(_prepared, stage), os.cpu_count() or 1)) as ready:
+    prepare, threads = partial(_prepared, stage), os.cpu_count() or 1
+    with closing(ahead(rows, prepare, threads, together=TOGETHER)) as ready:
         return [prepared for prepared in ready if prepared is not None]
 
 

@@ -2,14 +2,11 @@
 
 import hashlib
 import os
-import threading
-import time
 
 import pytest
 
 from cascade.images import UnreadableImage, open_image
 from cascade.photos import reading
-from cascade.photos.ahead import ahead
 from cascade.photos.finding import Photos, row_of_file
 from cascade.photos.reading import digest_at, read, reason_of
 from tests.cascade.photos.conftest import encoded, packed, painted
@@ -79,60 +76,3 @@ def test_a_reason_does_not_repeat_the_name_that_stands_beside_it(tmp_path):
     with pytest.raises(UnreadableImage) as raised:
         open_image(read(row).source)
     assert reason_of(raised.value, row).startswith("can't be decoded (")
-
-
-# -- ahead
-
-
-def test_items_come_in_order_with_what_was_made_of_each():
-    def slow(number):
-        time.sleep(0.002 * (number % 3))
-        return number * number
-
-    for threads, waiting in ((1, 1), (4, 3), (4, 100)):
-        found = list(ahead(range(20), slow, threads, waiting))
-        assert found == [number * number for number in range(20)]
-
-
-def test_an_unexpected_error_ends_it_in_its_turn_and_leaves_no_thread():
-    def prepare(number):
-        return 1 // (number - 2)
-
-    got = []
-    running = ahead(range(10), prepare, 3, 5)
-    with pytest.raises(ZeroDivisionError):
-        got.extend(running)
-    assert got == [-1, -1]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
-
-
-def test_no_more_than_asked_for_is_prepared():
-    taken, most = [], []
-
-    def items():
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    for place, _ in enumerate(ahead(items(), lambda number: number, 4, 6)):
-        most.append(len(taken) - place)
-    assert max(most) <= 6
-
-
-@pytest.mark.parametrize("end", ["close", "throw"])
-def test_stopping_in_the_middle_drops_the_rest_and_leaves_no_thread(end):
-    begun = []
-
-    def prepare(number):
-        begun.append(number)
-        time.sleep(0.01)
-
-    running = ahead(range(1000), prepare, 2, 40)
-    next(running)
-    if end == "close":
-        running.close()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            running.throw(KeyboardInterrupt)
-    assert len(begun) < 20
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
