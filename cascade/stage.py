@@ -5,7 +5,7 @@ has the four members of `Encoder`.
 """
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -263,6 +263,18 @@ class Stage:
         with closing(self.batches(images)) as batches:
             parts = [self.encode_pixels(pixels) for pixels in batches]
         return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+
+    def encode_batches(
+        self, batches: Iterable[Sequence[ImageSource]]
+    ) -> Generator[Tensor, None, None]:
+        """`encode_images` of many batches, taken as they are wanted; memory stays bounded.
+
+        Raises:
+            UnreadableImage: one of the images can't be decoded.
+        """
+        with closing(batches_ahead(batches, self._levels)) as ready:
+            for levels in ready:
+                yield self.encode_pixels(self._preparer.finished(self._sent(levels)))
 
     def batches(self, images: Sequence[ImageSource]) -> Generator[Tensor, None, None]:
         """What `pixels` gives, batch by batch on the stage's device, made ahead of its turn.

@@ -98,6 +98,12 @@ def test_embeddings_in_half_precision_stay_close(scenes):
     assert cosine_similarity(*found).min() > 0.999
 
 
+def test_images_are_finished_on_the_gpu_as_they_are_on_the_cpu(scenes):
+    there, here = (Stage.load(DEMO / "clip-scenes", device=each) for each in ("cuda", "cpu"))
+    pixels = torch.cat([batch.cpu() for batch in there.batches(scenes)])
+    torch.testing.assert_close(pixels, here.pixels(scenes), atol=1e-6, rtol=0)
+
+
 def test_an_experiment_runs_on_the_gpu(tmp_path):
     arguments = ["--stage", str(DEMO / "clip-scenes-first"), "--images", "64", *CUDA]
     run_command(

@@ -5,6 +5,7 @@ processor gets is decided by trying: steps that don't give the processor's own p
 on a few pictures aren't used, and `Preparer.fallback` says so.
 """
 
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from corpora.pixels.proportions import Proportions
 from corpora.pixels.steps import NoStepsError, Steps, steps_of
 from corpora.problems import CorpusError
 
+_logger = logging.getLogger(__name__)
 _HELD_PIXELS = 8_000_000  # of decoded pictures that wait for a processor that is called as a whole
 _TRIED = ((37, 53), (301, 200), (90, 90))
 """Heights and widths of the pictures on which steps must agree with their processor."""
@@ -91,6 +93,7 @@ class Preparer:
             _check_agree(self._steps, self.processor)
         except NoStepsError as reason:
             self._steps, self.fallback = None, str(reason)
+            _logger.warning("images take several times as long to prepare as they need: %s", reason)
 
     @classmethod
     def of(cls, processor: Preparing) -> "Preparer":

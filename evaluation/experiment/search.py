@@ -5,6 +5,7 @@ embeddings and answers are made once, and each first stage becomes a row of the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,9 @@ def text_embeddings_of(tower: Stage, texts: Sequence[str]) -> Tensor:
 def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
     """Embeddings [N, d] of all images of a corpus."""
     batches = image_batches(corpus, stage.batch_size, name)
-    given = Giving.to(stage, corpus)
-    return torch.cat([stage.encode_images(given(images)) for images in batches])
+    given = map(Giving.to(stage, corpus), batches)
+    with closing(stage.encode_batches(given)) as encoded:
+        return torch.cat(list(encoded))
 
 
 def image_batches(corpus: Dataset, size: int, name: str) -> Iterator[list[dict[str, Any]]]:

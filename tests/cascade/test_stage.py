@@ -242,3 +242,28 @@ def test_a_stage_that_prepares_images_otherwise_opens_them_itself(pictures):
     other = Stage(tiny_clip(image_size=32), tiny_processor(32))
     ahead = [stage.prepare(picture, lambda picture=picture: picture) for picture in pictures]
     assert torch.equal(other.encode_images(ahead), other.encode_images(pictures))
+
+
+def test_what_waits_between_threads_is_a_quarter_of_what_a_tower_takes(pictures):
+    stage = Stage(tiny_clip(), tiny_processor())
+    assert stage.fallback is None
+    levels, pixels = stage.prepare(pictures[0]).levels, stage.pixels(pictures[:1])
+    assert 4 * levels.nbytes == pixels.nbytes == 4 * 3 * 16 * 16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_images_are_prepared_ahead_with_the_same_embeddings(pictures, threads):
+    stage = Stage(tiny_clip(), tiny_processor(), batch_size=10)
+    images = [pictures[place % 5] for place in range(47)]
+    expected = torch.cat([stage.encode_pixels(stage.pixels([image])) for image in images])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.testing.assert_close(stage.encode_images(images), expected, atol=1e-6, rtol=0)
+        batches = [images[start : start + 10] for start in range(0, 47, 10)]
+        found = torch.cat(list(stage.encode_batches(iter(batches))))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        with pytest.raises(UnreadableImage, match="8 bytes"):
+            stage.encode_images([*images, b"no image"])
+    finally:
+        torch.set_num_threads(before)
