@@ -15,20 +15,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pruning_mechanism import WIDTHS
-from pruning_mechanism.checkpoints.identity import add_weights
+from pruning_mechanism.checkpoints.identity import PROVENANCE, add_weights
 from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
 from pruning_mechanism.protocols import Config
-
-# Entries of a configuration that say where a tower came from rather than what it computes.
-_PROVENANCE = (
-    "_commit_hash",
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-)
+from pruning_mechanism.runtimes import Runtime
 
 # Settings of a tokenizer that say where it came from, or how it is asked to pad and truncate.
 _TOKENIZER_PROVENANCE = (
@@ -74,7 +64,7 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     In hexadecimal, the same in every process and on every device.
     """
     digest = hashlib.sha256()
-    shape = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
+    shape = {name: value for name, value in config.to_dict().items() if name not in PROVENANCE}
     # an unpruned tower of a model whose other tower was pruned is what it was before
     rules = (field.name for kind in (FewerTokens, FewerTextTokens) for field in fields(kind))
     unset = (*WIDTHS, *rules)
@@ -85,3 +75,15 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     for tower in towers:
         add_weights(digest, tower)
     return digest.hexdigest()
+
+
+def computed_in(own: str, runtime: Runtime | None) -> str:
+    """A tower's fingerprint where a runtime computes it.
+
+    In float32 that is its own: programs differ by rounding alone. In bfloat16 embeddings depend on
+    what computes them, in int8 on the quantised graph as well.
+    """
+    if runtime is None or runtime.dtype == "float32":
+        return own
+    parts = [own, runtime.name, runtime.dtype, runtime.content]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cascade.fingerprints import described, fingerprint
+from cascade.fingerprints import computed_in, described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
 from cascade.reading import reads_of
+from cascade.running import InRuntime, check_running, running
 from corpora import CorpusError
 from corpora.decoding.reads import Reads, Tally, known
 from corpora.pixels import Preparer, edge_taken
@@ -96,6 +97,8 @@ class Stage:
             it was chosen by them.
         reads: how much of a file is read.
         tally: what came of looking for thumbnails, if these are read.
+        runs_in: what computes the vision tower, and in which type, with the measured seconds if it
+            was chosen by them.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Stage:
         attention: str | None = None,
         without_texts: bool = False,
         reads: Reads = "full",
+        in_runtime: InRuntime | None = None,
     ) -> None:
         """Make a stage of a loaded model; see `load` for the usual way.
 
@@ -118,6 +122,7 @@ class Stage:
             attention: as in `load`; it is set in the model.
             without_texts: as in `load`.
             reads: how much of a file is read: see `corpora.decoding.reads`.
+            in_runtime: what computes the vision tower in the model's place, as `load` finds it.
 
         Raises:
             NoTextTowerError: the model has no text tower and none is lent to it.
@@ -150,6 +155,8 @@ class Stage:
             )
         settle_memory()  # a 12 x 192-wide tower takes a quarter less time for it
         self.attention = choose_attention(self.model, attention, batch_size)
+        self._runtime = None if in_runtime is None else in_runtime.runtime
+        self.runs_in = running(self.model, in_runtime)
 
     @classmethod
     def load(
@@ -161,6 +168,8 @@ class Stage:
         attention: str | None = None,
         without_texts: bool = False,
         reads: Reads | None = None,
+        runtime: str = "torch",
+        dtype: str | None = None,
     ) -> "Stage":
         """Load a checkpoint.
 
@@ -179,26 +188,40 @@ class Stage:
                 it raises `NoTextTowerError`.
             reads: how much of a file is read: see `corpora.decoding.reads`. None: as the record in
                 the checkpoint's directory says, in full where there is none.
+            runtime: what computes the vision tower: "torch", "compile" (torch.compile),
+                "onnxruntime", "openvino", or "auto", the one that a measurement finds fastest on
+                this machine. Texts are always torch's.
+            dtype: what it computes in: "float32", "bfloat16" or "int8"; None: what torch would,
+                float32 on a CPU, and under "auto" bfloat16 too where it keeps embeddings. In
+                float32 the stage has the same name in every runtime; in another type its
+                embeddings, and so its name, are others.
 
         Raises:
+            StaleExportError: the export beside the weights is of what they were before.
             TowerError: `path` isn't a CLIP, it has no text tower and none is lent to it, its
-                processor doesn't belong to it, there is no such attention, or its record can't be
-                read. A tokenizer that can't be used here is an error only when a text is encoded.
+                processor doesn't belong to it, there is no such attention, the runtime can't do
+                what is asked, or the checkpoint's record can't be read. A tokenizer that can't be
+                used here is an error only when a text is encoded.
             ValueError: `batch_size` isn't positive, or there is no such way to read.
         """
         check_attention(attention)
+        asked = check_running(runtime, dtype, device, attention)
         reads = reads_of(path) if reads is None else known(reads)
-        model, processor = load(path, device=device), load_processor(path)
-        return cls(model, processor, batch_size, texts, attention, without_texts, reads)
+        model = load(path, device=device, exact=asked.exact)
+        processor = load_processor(path)
+        found = asked.find(model, path, batch_size)
+        return cls(model, processor, batch_size, texts, attention, without_texts, reads, found)
 
     @cached_property
     def name(self) -> str:
         """Fingerprint of all that image embeddings depend on: vision tower and preprocessing.
 
-        SHA-256 in hexadecimal, the same in every process and on every device.
+        SHA-256 in hexadecimal, the same in every process, on every device and in every runtime
+        that computes in float32; another one in bfloat16 or int8.
         """
         tower = tower_of(self.model)
-        return fingerprint(tower.modules, tower.config, self.preprocessing)
+        own = fingerprint(tower.modules, tower.config, self.preprocessing)
+        return computed_in(own, self._runtime)
 
     @cached_property
     def text_name(self) -> str:
@@ -361,6 +384,8 @@ class Stage:
 
         The encoder alone, without decoding: what "encoder only" seconds are measured on.
         """
+        if self._runtime is not None:
+            return normalised(self._runtime.embed(pixels))
         pixels = pixels.to(self.device, self.dtype)
         return normalised(image_embeddings(self.model, pixels))
 

@@ -100,6 +100,12 @@ SUBCOMMANDS = (
         "Align a first stage to the full tower's embeddings by ridge regression, in closed form.",
     ),
     Subcommand(
+        "export-tower",
+        "compress.export",
+        "compress",
+        "Export a vision tower for ONNX Runtime or OpenVINO, beside its weights.",
+    ),
+    Subcommand(
         "heal",
         "compress.heal",
         "compress",

@@ -11,6 +11,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+PROVENANCE = (
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+)
+"""Entries of a configuration that say where a tower came from rather than what it computes."""
+
 
 def weights_fingerprint(directory: str | Path) -> str:
     """What identifies the weights in a directory: the SHA-256 of its safetensors files, in order.

@@ -40,6 +40,7 @@ from compress.command import run_command
 from compress.distill import DistillOptions
 from compress.early_exit import EarlyExitOptions
 from compress.errors import UserError
+from compress.export import ExportTowerOptions
 from compress.fisher import FisherOptions
 from compress.flip import FlipOptions, MaskingOptions
 from compress.heal import HealOptions
@@ -93,6 +94,7 @@ COMMANDS = {
     "compress.baseline": BaselineOptions,
     "compress.distill": DistillOptions,
     "compress.early_exit": EarlyExitOptions,
+    "compress.export": ExportTowerOptions,
     "compress.fisher": FisherOptions,
     "compress.flip": FlipOptions,
     "compress.heal": HealOptions,

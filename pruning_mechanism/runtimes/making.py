@@ -1,0 +1,162 @@
+"""Makes an export: tower → ONNX graph → a program's own form, compared with torch at once."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pruning_mechanism.encoding import image_embeddings
+from pruning_mechanism.families import TowerError
+from pruning_mechanism.runtimes import closing
+from pruning_mechanism.runtimes.exports import Export, digests, tower_digest
+from pruning_mechanism.runtimes.formats import Format
+from pruning_mechanism.runtimes.graph import write_onnx
+from pruning_mechanism.runtimes.parity import (
+    SAME,
+    Parity,
+    compared,
+    embedded,
+    noise_parity,
+)
+from pruning_mechanism.runtimes.quantising import close, quantise
+from pruning_mechanism.runtimes.runtime import Dtype
+
+LEAST_IMAGES = 8
+"""Calibration images that int8 takes at least."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Calibration images as the tower takes them, [n, 3, height, width], and what to call them."""
+
+    pixels: Tensor
+    called: str
+
+
+def check_exportable(form: Format, dtype: Dtype, images: int) -> None:
+    """Raise `TowerError` if an export can't be made here, as far as can be said beforehand.
+
+    Args:
+        form: of the export.
+        dtype: of the export.
+        images: calibration images that there are.
+    """
+    form.check_made(dtype)
+    if dtype == "int8" and images < LEAST_IMAGES:
+        raise TowerError(
+            f"int8 is calibrated on images, {LEAST_IMAGES} at least, and there are {images}: make "
+            f"it with python -m pruning_mechanism.export DIR --to {form.name} --dtype int8 "
+            "--corpus NAME"
+        )
+
+
+def make_export(
+    model: PreTrainedModel,
+    form: Format,
+    dtype: Dtype,
+    directory: Path,
+    images: Images | None = None,
+) -> Export:
+    """Write an export of a model's vision tower, with its record, into an empty directory.
+
+    Args:
+        model: on the CPU, in float32.
+        form: of the export.
+        dtype: that it computes in.
+        directory: where.
+        images: to calibrate int8 on, and to compare embeddings on.
+
+    Raises:
+        TowerError: a library is missing, the tower can't be said in this form, int8 lacks images,
+            or float32 gives other embeddings than torch.
+    """
+    check_exportable(form, dtype, 0 if images is None else len(images.pixels))
+    said = "as it was"
+    with tempfile.TemporaryDirectory(dir=directory) as beside:
+        graph = Path(beside) / "model.onnx"
+        if dtype == "int8" and images is not None:
+            said = _quantised(model, form, graph, directory, images.pixels)
+        else:
+            write_onnx(model, graph)
+            form.write(graph, directory)
+    runtime = form.open(directory, dtype)
+    noise, seen = noise_parity(model, runtime.embed), None
+    if images is not None:
+        seen = compared(embedded(runtime.embed, images.pixels), _embeddings(model, images.pixels))
+    _check_parity(form, dtype, noise, seen)
+    export = _record(model, form, dtype, directory, noise, seen, said, images)
+    export.write(directory)
+    return export
+
+
+def _quantised(
+    model: PreTrainedModel, form: Format, graph: Path, directory: Path, pixels: Tensor
+) -> str:
+    """Write an int8 graph with a projection solved for it; what was done to the projection."""
+    before, own = closing.split(model)
+    write_onnx(before, graph)
+    quantise(graph, pixels)
+    form.write(graph, directory)  # it runs as it will, so that its own rounding is put right too
+    features = embedded(form.open(directory, "int8").embed, pixels)
+    ending = closing.solve(own, features, _embeddings(model, pixels))
+    close(graph, ending)
+    form.write(graph, directory)
+    solved = ending.solved
+    if solved is None or solved.as_it_was:
+        return "as it was"
+    return (
+        f"solved on {len(pixels)} images: mean squared distance {solved.before:.4g} before, "
+        f"{solved.left_out:.4g} on images left out"
+    )
+
+
+def _embeddings(model: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """Torch's embeddings of many images."""
+    return embedded(lambda batch: image_embeddings(model, batch), pixels)
+
+
+def _check_parity(form: Format, dtype: Dtype, noise: Parity, seen: Parity | None) -> None:
+    """Raise `TowerError` if embeddings are not what the type allows."""
+    for what, parity in (("noise", noise), ("calibration images", seen)):
+        if parity is None:
+            continue
+        wrong = parity.difference > SAME if dtype == "float32" else parity.cosine < 0
+        if wrong or parity.difference == float("inf"):
+            raise TowerError(
+                f"{form.runtime} computes other embeddings of this tower than torch ({what}: "
+                f"{parity}; float32 may differ by {SAME:g}): load it with runtime 'torch', or "
+                f"export to {'onnx' if form.name == 'openvino' else 'openvino'}"
+            )
+
+
+def _record(
+    model: PreTrainedModel,
+    form: Format,
+    dtype: Dtype,
+    directory: Path,
+    noise: Parity,
+    seen: Parity | None,
+    said: str,
+    images: Images | None,
+) -> Export:
+    none = Parity(0, 0.0, 1.0, 1.0)
+    on_images = seen or none
+    return Export(
+        format=form.name,
+        dtype=dtype,
+        tower=tower_digest(model),
+        versions=form.versions(),
+        noise_images=noise.images,
+        noise_difference=noise.difference,
+        noise_least=noise.least,
+        noise_cosine=noise.cosine,
+        images=on_images.images,
+        images_difference=on_images.difference,
+        images_least=on_images.least,
+        images_cosine=on_images.cosine,
+        closing=said,
+        calibration="none" if images is None else images.called,
+        files=digests(directory),
+    )

@@ -1,0 +1,60 @@
+"""What a runtime needs of a machine: libraries, and a processor that has its type."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from pruning_mechanism.families import TowerError
+
+_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""What Linux calls a processor's products in bfloat16: x86's, and Arm's."""
+
+
+def check_installed(what: str, modules: tuple[str, ...], extra: str) -> None:
+    """Raise `TowerError` with the line that installs what is missing, if anything is.
+
+    Args:
+        what: that needs it.
+        modules: all of them.
+        extra: of this package that brings them.
+    """
+    missing = [name for name in modules if not installed(name)]
+    if missing:
+        raise TowerError(
+            f"{what} needs {' and '.join(missing)}: pip install 'clip-cascade[{extra}]'"
+        )
+
+
+def installed(module: str) -> bool:
+    """Whether a library is there to be imported."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # in place of a module stands something without a specification
+        return False
+
+
+def bfloat16_problem(device: str) -> str | None:
+    """Why a device doesn't compute in bfloat16; None: it does natively."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+    else:
+        native = kind != "cpu" or _cpu_has_bfloat16()
+    if native:
+        return None
+    return (
+        f"the processor of {device} has no products in bfloat16 (on a CPU AMX or AVX512-BF16), so "
+        "it would be slow and no more exact: use dtype float32 or int8"
+    )
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies matrices in bfloat16, as far as the system says it."""
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return True
+    listing = Path("/proc/cpuinfo")
+    if not listing.exists():
+        return False
+    words = listing.read_text(encoding="utf-8", errors="replace").split()
+    return not {*_FLAGS}.isdisjoint(words)

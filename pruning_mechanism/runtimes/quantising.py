@@ -1,0 +1,84 @@
+"""Towers in int8: the weights of every product by channel, what goes in calibrated on images.
+
+Between a tower's ONNX graph and its export. NNCF moves the outliers of activations into the weights
+(SmoothQuant, arXiv 2211.10438), finds ranges, and puts biases right. Ranges are fixed then, so an
+image's embedding doesn't depend on the batch that it comes in, as it would with ranges that are
+found anew for every batch. `making` then solves the last linear map anew, in float32.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pruning_mechanism.runtimes.closing import Closing
+from pruning_mechanism.runtimes.graph import INPUT, OUTPUT, quiet
+from pruning_mechanism.runtimes.parity import batches
+
+CALIBRATION = 256
+"""Images that the ranges of activations are found on."""
+FEATURES = "features"
+"""What the last linear map takes, in a graph that it ends."""
+
+
+def quantise(graph: Path, pixels: Tensor) -> None:
+    """Put an ONNX graph in int8 in its place.
+
+    Args:
+        graph: of a tower without its last linear map, [n, 3, height, width] → [n, r].
+        pixels: calibration images.
+    """
+    import nncf
+    import onnx
+
+    nncf.set_log_level(logging.ERROR)
+    images = [{INPUT: batch.numpy()} for batch in batches(pixels[:CALIBRATION])]
+    with quiet():
+        made: Any = nncf.quantize(
+            onnx.load(graph),
+            nncf.Dataset(images),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images),
+        )
+    _write(made, graph)
+
+
+def close(graph: Path, closing: Closing) -> None:
+    """Let an ONNX graph end in a linear map, in float32."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model: Any = onnx.load(graph)
+    (output,) = model.graph.output
+    features = output.name
+    if features == OUTPUT:  # the name is wanted for what comes after it
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == features:
+                        names[place] = FEATURES
+        features = FEATURES
+    for name, tensor in (("closing.weight", closing.weight), ("closing.bias", closing.bias)):
+        array = tensor.detach().contiguous().numpy()
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    inputs = [features, "closing.weight", "closing.bias"]
+    model.graph.node.append(helper.make_node("Gemm", inputs, [OUTPUT], name="closing"))
+    size = closing.weight.shape[1]
+    rows = output.type.tensor_type.shape.dim[0].dim_param or "n"
+    del model.graph.output[:]
+    model.graph.output.append(
+        helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [rows, size])
+    )
+    _write(model, graph)
+
+
+def _write(model: Any, graph: Path) -> None:
+    """Write an ONNX graph in the place of an earlier one, weights beside it if they are many."""
+    import onnx
+
+    for file in graph.parent.iterdir():
+        file.unlink()
+    beside = model.ByteSize() > 1 << 30
+    onnx.save(model, graph, save_as_external_data=beside, location=f"{graph.name}.data")

@@ -1,0 +1,155 @@
+"""The one table of runtimes, and how a vision tower gets into one of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from pruning_mechanism.families import TowerError
+from pruning_mechanism.runtimes.exports import (
+    RECORD,
+    Export,
+    check_fresh,
+    place_in,
+    read_export,
+    tower_digest,
+)
+from pruning_mechanism.runtimes.formats import FORMATS, Format
+from pruning_mechanism.runtimes.in_torch import TorchRuntime, compiler_problem
+from pruning_mechanism.runtimes.making import check_exportable, make_export
+from pruning_mechanism.runtimes.needs import bfloat16_problem
+from pruning_mechanism.runtimes.runtime import DTYPES, Dtype, Runtime
+from pruning_mechanism.user_cache import kept_directory
+
+AUTO = "auto"
+"""What asks for a measurement instead of naming a runtime."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A runtime.
+
+    Attributes:
+        name: what `Stage.load` calls it.
+        dtypes: that it computes in.
+        form: of the graph that it runs; None: it runs the model itself.
+    """
+
+    name: str
+    dtypes: tuple[Dtype, ...]
+    form: Format | None = None
+
+    def check(self, dtype: Dtype, device: str) -> None:
+        """Raise `TowerError` if it can't compute in a type on a device of this machine."""
+        if dtype not in self.dtypes:
+            others = ", ".join(row.name for row in RUNTIMES.values() if dtype in row.dtypes)
+            raise TowerError(
+                f"runtime {self.name!r} computes in {' or '.join(self.dtypes)}, not in {dtype}, "
+                f"which {others} does"
+            )
+        kind = torch.device(device).type
+        if self.form is not None:
+            if kind != "cpu":
+                raise TowerError(
+                    f"runtime {self.name!r} runs on the CPU here, not on {device}: leave the "
+                    "device out, or use runtime 'torch' or 'compile'"
+                )
+            self.form.check_runs()
+        if self.name == "compile" and kind == "cpu" and (problem := compiler_problem()):
+            raise TowerError(problem)
+        if dtype == "bfloat16" and (problem := bfloat16_problem(device)):
+            raise TowerError(problem)
+
+
+RUNTIMES: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        Row("torch", ("float32", "bfloat16")),
+        Row("compile", ("float32", "bfloat16")),
+        *(Row(form.runtime, form.dtypes, form) for form in FORMATS.values()),
+    )
+}
+"""By name."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A tower that is to run: the model, float32 unless on a GPU, and where its checkpoint lies.
+
+    `place` is the directory that exports may lie in; None: the checkpoint has none.
+    """
+
+    model: PreTrainedModel
+    place: Path | None
+
+    @property
+    def device(self) -> str:
+        """Where torch has it."""
+        return str(self.model.device)
+
+
+def check_known(runtime: str, dtype: str | None, device: str = "cpu") -> None:
+    """Raise `TowerError` unless these are names, and this machine can do it.
+
+    To be called before anything is loaded.
+    """
+    if runtime not in (AUTO, *RUNTIMES):
+        known = ", ".join(map(repr, (*RUNTIMES, AUTO)))
+        raise TowerError(f"runtime is one of {known}, not {runtime!r}")
+    if dtype not in (None, *DTYPES):
+        raise TowerError(f"dtype is one of {', '.join(DTYPES)}, or None, not {dtype!r}")
+    for name in DTYPES:
+        if runtime != AUTO and name == (dtype or "float32"):
+            RUNTIMES[runtime].check(name, device)
+
+
+def make_runtime(subject: Subject, row: Row, dtype: Dtype) -> Runtime:
+    """A tower in a runtime: by the export beside its weights, else by one made into the cache.
+
+    Raises:
+        StaleExportError: the export beside the weights is of others, or damaged.
+        TowerError: this machine can't do it, or the tower can't be exported.
+    """
+    row.check(dtype, subject.device)
+    if row.form is None:
+        return TorchRuntime(subject.model, dtype, compiled=row.name == "compile")
+    return row.form.open(exported(subject, row.form, dtype), dtype)
+
+
+def exported(subject: Subject, form: Format, dtype: Dtype) -> Path:
+    """The directory of an export; made in the user's cache if there is none; errors as above."""
+    digest = tower_digest(subject.model)
+    if (found := lying(subject, form, dtype, digest)) is not None:
+        return found[0]
+    kept: Dtype = "float32" if dtype == "bfloat16" else dtype  # the same graph
+    versions = "-".join(f"{name}-{number}" for name, number in form.versions().items())
+    name = f"runtimes/{form.name}-{kept}-{versions}-{digest[:32]}"
+    check_exportable(form, kept, 0)
+    try:
+        return kept_directory(name, lambda place: make_export(subject.model, form, kept, place))
+    except (OSError, RuntimeError) as error:
+        raise TowerError(
+            f"the graph for runtime {form.runtime!r} can't be kept in the cache ({error}): set "
+            "XDG_CACHE_HOME to a directory that can be written, or export it beside the weights"
+        ) from error
+
+
+def lying(subject: Subject, form: Format, dtype: Dtype, digest: str) -> tuple[Path, Export] | None:
+    """The export that lies beside the weights; None: there is none.
+
+    A graph in float32 does for bfloat16 too.
+
+    Raises:
+        TowerError: it is of other weights, or damaged.
+    """
+    if subject.place is None:
+        return None
+    for kind in (dtype, "float32") if dtype == "bfloat16" else (dtype,):
+        directory = place_in(subject.place, form.name, kind)
+        if (directory / RECORD).is_file():
+            export = read_export(directory)
+            check_fresh(directory, export, digest)
+            return directory, export
+    return None

@@ -1,0 +1,139 @@
+"""An export gives the embeddings that torch gives, says how close, and is refused if it doesn't."""
+
+import json
+
+import pytest
+import torch
+
+from pruning_mechanism import TowerError, image_embeddings, reduce
+from pruning_mechanism.reduction import Reduction
+from pruning_mechanism.runtimes.exports import (
+    RECORD,
+    StaleExportError,
+    check_fresh,
+    read_export,
+    tower_digest,
+)
+from pruning_mechanism.runtimes.formats import FORMATS
+from pruning_mechanism.runtimes.making import check_exportable, make_export
+from pruning_mechanism.runtimes.needs import installed
+from tests.conftest import tiny_clip
+from tests.lanes import THOROUGH, sweep
+from tests.pruning_mechanism.runtimes.conftest import images, pixels
+from tests.pruning_mechanism.test_export import MODELS
+
+BATCHES = (1, 2, 7)
+UNSAID = {"resolutions"}
+"""What OpenVINO computes otherwise: it has no antialiased bicubic resizing."""
+EVERY = [(name, form) for name in MODELS for form in FORMATS]
+FEW = [("merge once", "openvino")]
+
+
+def needs(form: str, dtype: str = "float32") -> None:
+    for module in (*FORMATS[form].needs, *(("nncf",) if dtype == "int8" else ())):
+        pytest.importorskip(module)
+
+
+@pytest.mark.parametrize(("name", "form"), sweep(EVERY, FEW))
+def test_every_kind_of_tower_gives_in_float32_what_torch_gives(name, form, tmp_path):
+    needs(form)
+    model = MODELS[name]().eval()
+    if form == "openvino" and name in UNSAID:
+        with pytest.raises(TowerError, match=r"other embeddings .* than torch.*export to onnx"):
+            make_export(model, FORMATS[form], "float32", tmp_path)
+        return
+    export = make_export(model, FORMATS[form], "float32", tmp_path, images(16))
+    runtime = FORMATS[form].open(tmp_path, "float32")
+    for count in BATCHES:
+        given = pixels(count, seed=count)
+        with torch.no_grad():
+            wanted = image_embeddings(model, given)
+        torch.testing.assert_close(runtime.embed(given), wanted, atol=1e-5, rtol=1e-4)
+    assert export == read_export(tmp_path)
+    assert export.images == 16
+    assert export.images_difference < 1e-5
+    assert export.noise_cosine > 0.99999
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The tiny CLIP in ONNX, float32: (model, directory, record)."""
+    pytest.importorskip("onnxruntime")
+    directory = tmp_path_factory.mktemp("exported")
+    model = tiny_clip()
+    return model, directory, make_export(model, FORMATS["onnx"], "float32", directory)
+
+
+def test_nothing_but_the_files_it_names_lies_in_an_export(exported):
+    _, directory, export = exported
+    assert {file.name for file in directory.iterdir()} == {RECORD, *export.files}
+    assert set(export.versions) >= {"torch", "onnx", "onnxruntime"}
+
+
+def test_an_export_of_other_weights_is_refused_and_told_how_to_make_it_again(exported):
+    model, directory, export = exported
+    check_fresh(directory, export, tower_digest(model))
+    other = tower_digest(tiny_clip(seed=1))
+    with pytest.raises(StaleExportError, match="pruning_mechanism.export .*--overwrite"):
+        check_fresh(directory, export, other)
+
+
+def test_the_same_weights_that_merge_tokens_are_another_tower():
+    model = tiny_clip()
+    merged = reduce(model, Reduction(merged_per_layer=(2, 0, 0)))
+    assert tower_digest(merged) != tower_digest(model)
+    assert tower_digest(tiny_clip()) == tower_digest(model)
+
+
+def test_a_graph_that_was_changed_afterwards_is_refused(exported, tmp_path):
+    model, directory, export = exported
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(StaleExportError, match=r"not as it was written \(model.onnx\)"):
+        check_fresh(tmp_path, export, tower_digest(model))
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps({"format": "onnx"}), json.dumps({"format": 3})])
+def test_a_damaged_record_is_one_line(text, tmp_path):
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(TowerError, match=RECORD):
+        read_export(tmp_path)
+
+
+def test_what_cannot_be_made_is_known_before_the_work():
+    with pytest.raises(TowerError, match="onnxruntime computes in float32 or int8.*not in bf"):
+        check_exportable(FORMATS["onnx"], "bfloat16", 100)
+
+
+def test_int8_wants_images():
+    needs("onnx", "int8")
+    with pytest.raises(
+        TowerError, match=r"calibrated on images, 8 at least, and there are 3: .*--"
+    ):
+        check_exportable(FORMATS["onnx"], "int8", 3)
+
+
+def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    assert not installed("openvino")
+    with pytest.raises(TowerError, match=r"pip install 'clip-cascade\[openvino\]'"):
+        check_exportable(FORMATS["openvino"], "float32", 0)
+
+
+@pytest.mark.parametrize("form", sweep(FORMATS, ["onnx"]) if THOROUGH else ["openvino"])
+def test_int8_stays_close_and_its_projection_is_put_right(form, tmp_path):
+    needs(form, "int8")
+    model = tiny_clip()
+    export = make_export(model, FORMATS[form], "int8", tmp_path, images(256))
+    assert export.images_cosine > 0.98
+    assert export.calibration == "256 drawn"
+    runtime, unseen = FORMATS[form].open(tmp_path, "int8"), pixels(20, seed=9)
+    with torch.no_grad():
+        wanted = image_embeddings(model, unseen)
+    found = runtime.embed(unseen)
+    assert torch.cosine_similarity(found, wanted).mean() > 0.97
+    alone = torch.cat([runtime.embed(each[None]) for each in unseen])
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)  # no matter which batch
+    assert runtime.content is not None
