@@ -97,11 +97,11 @@ from contextlib import closing
 from pathlib import PurePosixPath
 
 import PIL.Image
+from cascade.photos.ahead import ahead
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tqdm import tqdm
 
-from cascade.photos.ahead import ahead
 from commands.inputs import inputs_of
 from commands.screen import console, printable
 from commands.writing.outputs import finished_directory

@@ -90,7 +90,7 @@ def main(options: StreamOptions) -> None:
         ) as collection,
     ):
         calibration = _calibration(collection, options)
-        texts = list(dict.fromkeys(captions_of(collection) if texts is None else texts))
+        texts = list(dict.fromkeys(captions_of(collection.rows()) if texts is None else texts))
         if not texts:
             raise UsageError(f"{options.collection} has no captions: name a file of --queries")
         report = _report(collection, calibration, texts, options)

@@ -1,21 +1,21 @@
 """Queries to measure on that a collection has itself: the captions of its images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cascade.collection import Collection
+from cascade.storing.rows import ImageRow
 
 
-def captions_of(collection: Collection) -> list[str]:
-    """All captions that the images' metadata hold: texts or lists of them, by the name captions."""
-    return [text for _, captions in captioned(collection) for text in captions]
+def captions_of(rows: Iterable[ImageRow]) -> list[str]:
+    """All captions of a collection's images, in order."""
+    return [text for _, captions in captioned(rows) for text in captions]
 
 
-def captioned(collection: Collection) -> list[tuple[str, list[str]]]:
+def captioned(rows: Iterable[ImageRow]) -> list[tuple[str, list[str]]]:
     """The keys of the images that have captions, and the captions of each."""
-    rows = (row for row in collection.rows() if row.reason is None)
-    return [(row.key, list(row.captions)) for row in rows if row.captions]
+    there = (row for row in rows if row.reason is None)
+    return [(row.key, list(row.captions)) for row in there if row.captions]
 
 
 def drawn_texts(texts: Sequence[str], number: int, seed: int) -> list[str]:

@@ -237,7 +237,7 @@ def _asked(
 ) -> tuple[Tensor, str, Tensor | None]:
     """Queries by the new tower, in words, and which sampled images they are if they are images."""
     texts, of = terms.queries, "given queries"
-    if texts is None and (captions := captions_of(collection)):
+    if texts is None and (captions := captions_of(collection.rows())):
         texts, of = drawn_texts(captions, terms.drawn, terms.seed), "captions of the collection"
     if texts is not None:
         return last.encode_texts(texts), f"{len(texts):,} {of}", None

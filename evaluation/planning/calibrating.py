@@ -93,9 +93,7 @@ def learn(sample: Sample, asked: Asked, k: int, largest: int) -> Learnt:
 def rank_first(sample: Sample, asked: Asked, largest: int) -> Ranking:
     """The first stage's ranking of all images, [n, largest] or as many as there are."""
     contents = sample.contents
-    return first_ranking(
-        contents.rows, asked.embeddings[0], largest, contents.hidden, asked.own
-    )
+    return first_ranking(contents.rows, asked.embeddings[0], largest, contents.hidden, asked.own)
 
 
 def fitted(terms: Values, inside: Flags) -> list[float]:

@@ -104,7 +104,7 @@ def caption_texts(collection: Collection, number: int, seed: int) -> Texts | Non
     spacing, and copies of these. A caption of more than half of all images says too little of any
     to be one that nothing matches, and is left out there.
     """
-    known = captioned(collection)
+    known = captioned(collection.rows())
     if not known:
         return None
     owners: dict[str, set[str]] = defaultdict(set)

@@ -91,7 +91,7 @@ def asked_of(
     """
     if given is not None:
         return asked_texts(collection, *given)
-    if captions := captions_of(collection):
+    if captions := captions_of(collection.rows()):
         some = drawn_texts(captions, number, seed)
         return asked_texts(collection, some, "captions of the collection")
     if everyday:

@@ -74,7 +74,7 @@ def test_an_export_of_other_weights_is_refused_and_told_how_to_make_it_again(exp
     model, directory, export = exported
     check_fresh(directory, export, tower_digest(model))
     other = tower_digest(tiny_clip(seed=1))
-    with pytest.raises(StaleExportError, match="pruning_mechanism.export .*--overwrite"):
+    with pytest.raises(StaleExportError, match=r"pruning_mechanism\.export .*--overwrite"):
         check_fresh(directory, export, other)
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_record_is_one_line(text, tmp_path):
 
 
 def test_what_cannot_be_made_is_known_before_the_work():
-    with pytest.raises(TowerError, match="onnxruntime computes in float32 or int8.*not in bf"):
+    with pytest.raises(TowerError, match=r"onnxruntime computes in float32 or int8.*not in bf"):
         check_exportable(FORMATS["onnx"], "bfloat16", 100)
 
 
