@@ -453,8 +453,8 @@ class Cascade:
         chances = [None if rated is None else rated.margins.chances]
         if watch is not None:
             best = _best(contents, rankings[0], k)
-            seconds, how = time.perf_counter() - begun, contents.rows.how
-            watch(Step(0, len(contents), 0, 0.0, seconds, best, how))
+            took, how = time.perf_counter() - begun, contents.rows.how
+            watch(Step(0, len(contents), 0, 0.0, took, best, how))
         for stage in self._later:
             candidates = handed_on = _handed_on(rankings, limits, stage.place)
             asked = queries[stage.place]

@@ -97,7 +97,6 @@ from contextlib import closing
 from pathlib import PurePosixPath
 
 import PIL.Image
-from cascade.photos.ahead import ahead
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from tqdm import tqdm
@@ -108,6 +107,7 @@ from commands.writing.outputs import finished_directory
 from corpora import drop_unreadable, load_corpus
 from corpora.photographs.camera import Camera
 from corpora.photographs.making import Photograph, photograph
+from corpora.pixels.ahead import ahead
 from corpora.readers.folder import METADATA
 from corpora.splits import split_name
 

@@ -22,12 +22,12 @@ from cascade.collecting.record import Record
 from cascade.collecting.rounding import rounded
 from cascade.images import ImageSource, UnreadableImage
 from cascade.mapped import MappedStage
-from cascade.photos.ahead import ahead
 from cascade.searching.encoding import Encoded, Outcome, Skipped, encode_each
 from cascade.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids
+from corpora.pixels.ahead import ahead
 
 if TYPE_CHECKING:
     from cascade.storing.lance import LanceStore

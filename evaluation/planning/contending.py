@@ -17,6 +17,7 @@ from cascade.collection import Collection
 from cascade.cost import lifetime_speedup
 from cascade.measuring.finding import NEVER, Found, best_of_sample, first_ranking, found_at
 from cascade.measuring.sampling import results_of_sample
+from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, encode_each
 from cascade.stage import Encoder
 from evaluation.planning.asking import Asked
@@ -152,9 +153,8 @@ def ranking_of(
     best = best_of_sample(sample.embeddings, sample.positions, asked.embeddings[1], wanted, own)
     queries, kept = _queries(contender.encoder, collection, sample, asked, made, places)
     columns = min(len(places), -(-terms.largest * len(places) // sample.images))
-    ranking = first_ranking(
-        made, queries, columns, torch.empty(0, dtype=torch.int64), kept
-    ).positions
+    none, rows = torch.empty(0, dtype=torch.int64), Rows.none().with_more(made)
+    ranking = first_ranking(rows, queries, columns, none, kept).positions
     candidates = sample.positions[places][ranking]
     complete = best.positions.shape[1] == len(sample.positions) - (own is not None)
     at = found_at(candidates, best, wanted, complete).at

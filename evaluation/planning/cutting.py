@@ -23,7 +23,7 @@ from cascade.calibrated.margins import Values, best_scores, matching_scores
 from cascade.calibrated.rating import Rated
 from cascade.collection import Collection
 from cascade.measuring.captions import captioned, drawn_texts
-from cascade.searching.ranking import NOTHING, Ranking, rank_all, rank_candidates
+from cascade.searching.ranking import NOTHING, Ranking, rank_candidates
 from evaluation.planning.conformal import share_at_least, threshold
 
 TIMES = 3
@@ -121,9 +121,9 @@ def caption_texts(collection: Collection, number: int, seed: int) -> Texts | Non
     for text in drawn:
         same = set(owners[_plain(text)])
         for key in owners[_plain(text)]:
-            row = collection.row(key)
-            if row is not None and row.digest is not None:
-                same |= digests[row.digest]
+            there = collection.row(key)
+            if there is not None and there.digest is not None:
+                same |= digests[there.digest]
         if len(same) <= _MOST_HIDDEN * len(collection):
             unmatched.append(text)
             hidden.append(frozenset(same))
@@ -267,8 +267,7 @@ def _scores_of_some(
         for keys in hidden
     ]
     wanted = handing.deepest + max(map(len, places), default=0)
-    rows = contents.rows
-    ranking = rank_all(rows.embeddings, to_first, wanted, rows.longest, contents.hidden)
+    ranking = contents.rows.ranked(to_first, wanted, contents.hidden)
     candidates = without(ranking, places, handing.deepest)
     if handing.calibration is not None:
         rated = Rated.of(handing.calibration, contents, candidates, to_first)
