@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from cascade.status import StatusOptions
 from cascade.status import main as status_main
 from cascade.terminal.command import run_command
 from pruning_mechanism import Reduction, load, reduce
+from tests.cascade.calibrated.test_cutoff import CUTOFF
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.conftest import SENTENCE, tiny_clip, tiny_processor
 from tests.fresh import Process
@@ -83,6 +85,27 @@ def indexed(ran, photos, tmp_path, first_directory, clip_directory):
 
 def lines_of(text):
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_that_nothing_matches_is_said_above_the_hits(ran, indexed, tmp_path, monkeypatch):
+    with Collection.open(indexed) as collection:
+        names = tuple(stage.name for stage in collection.stages)
+        nothing = replace(CUTOFF, stages=names, m=3, threshold=2.0, images=len(collection))
+        collection.adopt([3], None, None, nothing)
+    status, out, _ = ran("search", indexed, "a disc", "-k", 2, "--explain")
+    assert status == 0
+    assert out.startswith("nothing in here matches well:\n")
+    assert ".png" in out
+    assert "the best score is below what evaluation.plan --cutoff learnt" in " ".join(out.split())
+    status, out, _ = ran("search", indexed, "a disc", "-k", 2, "--json")
+    assert [line["matches"] for line in lines_of(out)] == [False, False]
+    status, out, _ = ran("search", indexed, "a disc", "-k", 2, "--json", "--m", 2)
+    assert [line["matches"] for line in lines_of(out)] == [None, None]
+    monkeypatch.setattr("webbrowser.open", lambda address: None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    status, out, _ = ran("search", indexed, "a disc", "-k", 2, "--open")
+    (sheet,) = tmp_path.glob("*.html")
+    assert "nothing in here matches well" in sheet.read_text()
 
 
 # -- index

@@ -16,6 +16,7 @@ from PIL import Image
 from cascade import Collection, ImageRow
 from cascade.serving.texts import TextBatches
 from tests.cascade.calibrated.pair import CALIBRATION
+from tests.cascade.calibrated.test_cutoff import CUTOFF
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.cascade.serving.conftest import HOME
 from tests.conftest import SENTENCE
@@ -95,6 +96,22 @@ def test_as_many_candidates_as_a_query_needs_and_how_sure_hits_are(client, colle
     assert {hit["probability"] for hit in asked(client, text="disc", k=3)["hits"]} == {None}
     refused(client.post("/search", json=wanted | {"m": "all"}), 422)
     refused(client.post("/search", json=wanted | {"m": 0}), 422)
+
+
+def test_that_nothing_matches_is_said_of_a_text(client, collection):
+    names = tuple(stage.name for stage in collection.stages)
+    nothing = replace(CUTOFF, stages=names, m=3, threshold=2.0, images=len(collection))
+    assert asked(client, text="disc")["matches"] is None
+    collection.adopt([3], None, None, nothing)
+    answer = asked(client, text="disc")
+    assert (answer["matches"], len(answer["hits"])) == (False, 8)
+    assert asked(client, text="disc", m=2)["matches"] is None
+    assert asked(client, text="disc", without=["star"])["matches"] is None
+    assert asked(client, like=[collection.id_of(answer["hits"][0]["key"])])["matches"] is None
+    lines = client.post("/search/stream", json={"text": "disc"}).text.splitlines()
+    assert [json.loads(line)["matches"] for line in lines] == [None, False]
+    collection.adopt([3], None, None, replace(nothing, threshold=-2.0))
+    assert asked(client, text="disc")["matches"] is True
 
 
 def test_the_first_stages_hits_come_first_and_then_all_stages(client, collection):

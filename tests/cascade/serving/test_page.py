@@ -9,6 +9,7 @@ import struct
 import time
 import zlib
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ from cascade import Collection
 from cascade.photos.finding import Photos
 from cascade.upkeep import bring_up_to_date
 from corpora.scenes import SEEDS, render, scene
+from tests.cascade.calibrated.pair import CALIBRATION
+from tests.cascade.calibrated.test_cutoff import CUTOFF
 from tests.cascade.photos.conftest import encoded, painted
 from tests.fresh import Process
 from tests.lanes import thorough_only
@@ -371,6 +374,43 @@ def test_stages_stand_side_by_side(visit, place, stages):
         page.click("#compare")
         page.wait_for_selector("#columns.one")
         assert names(page) == expected
+
+
+@thorough_only
+def test_that_nothing_matches_is_said_and_m_may_be_as_each_search_needs(visit, place, stages):
+    names_ = tuple(stage.name for stage in stages)
+    nothing = replace(CUTOFF, stages=names_, m=3, threshold=2.0, images=8)
+    with Collection.open(place, stages) as collection:
+        collection.adopt([3], None, None, nothing)
+    with serving(place, "--port", 0) as address:
+        page = visit(f"{address}/?q=a+red+disc")
+        ended(page)
+        assert "Nothing in here matches well" in page.inner_text("#message")
+        assert page.locator(".tile a").count() == 8
+        page.click("#more-options summary")
+        assert page.is_hidden("#of-calibrated")
+        page.click(".brand")
+        page.wait_for_selector("#message", state="hidden")
+    learnt = replace(CALIBRATION, stages=names_, k=12, depth=6, images=8)
+    with Collection.open(place, stages) as collection:
+        collection.adopt([3], None, learnt)
+    with serving(place, "--port", 0) as address:
+        page = visit(f"{address}/?q=a+red+disc")
+        ended(page)
+        page.click("#more-options summary")
+        page.check("#auto")
+        page.wait_for_function("() => location.search === '?q=a+red+disc&k=12&m=auto'")
+        ended(page)
+        assert page.is_disabled("#m")
+        assert page.is_hidden("#message")
+        page.select_option("#k", "48")  # more hits than it is calibrated for
+        page.wait_for_function("() => location.search === '?q=a+red+disc&k=48'")
+        ended(page)
+        assert not page.is_checked("#auto")
+        other = visit(f"{address}/?q=a+red+disc&k=4&m=auto")
+        ended(other)
+        other.click("#more-options summary")
+        assert other.is_checked("#auto")
 
 
 @thorough_only
