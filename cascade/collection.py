@@ -43,7 +43,14 @@ from cascade.collecting.snapshot import Snapshot, snapshot_of
 from cascade.collecting.view import Opener, View
 from cascade.images import ImageSource
 from cascade.inverted.asking import sampled_queries
-from cascade.inverted.building import TARGET, Storing, Terms, brought_up_to_date, depths_for
+from cascade.inverted.building import (
+    QUERIES,
+    TARGET,
+    Storing,
+    Terms,
+    brought_up_to_date,
+    depths_for,
+)
 from cascade.inverted.fitting import Index
 from cascade.inverted.record import Inverted
 from cascade.inverted.rows import StoredRows
@@ -377,7 +384,10 @@ class Collection:
         return isinstance(self._current().cascade.catalogue.contents.rows, StoredRows)
 
     def build_index(
-        self, target: float = TARGET, said: Callable[[str], object] | None = None
+        self,
+        target: float = TARGET,
+        said: Callable[[str], object] | None = None,
+        queries: int = QUERIES,
     ) -> Inverted | None:
         """Make the lists that index="ivf" searches, and measure how many of them have to be.
 
@@ -390,14 +400,16 @@ class Collection:
         Args:
             target: the recall that is to be reached, in (0, 1].
             said: told what is done.
+            queries: how many images, and how many captions, it is measured on.
 
         Returns:
             What was measured; None: there are no images.
 
         Raises:
             CollectionError: the directory can't be written, or is full.
-            ValueError: the target is out of range.
+            ValueError: the target or the number of queries is out of range.
         """
+        terms = Terms(target, depths_for(self.m[:1], len(self)), queries)
         self._check_writable()
         view = self._current()
         contents = view.cascade.catalogue.contents
@@ -406,8 +418,8 @@ class Collection:
             rows = rows.with_ids(view.ids(range(contents.rows.count)))
         return brought_up_to_date(
             Storing(rows, contents.hidden, self._record.generation, self._store.writing),
-            Terms(target, depths_for(self.m[:1], len(contents))),
-            lambda: sampled_queries(view.cascade, view.rows()),
+            terms,
+            lambda: sampled_queries(view.cascade, view.rows(), queries),
             said or _unsaid,
         )
 
@@ -673,24 +685,26 @@ class Collection:
         if self._closed:
             raise CollectionError(f"the collection {self.path or 'in memory'} is closed")
         recent = time.monotonic() - self._refreshed < _LATER_SECONDS
-        if recent and self._view.is_current() and not self._view.crowded:
+        if recent and self._view.is_current() and not self._outlived():
             return self._view
         with self._lock:
             if self._superseded():
                 self._check_readable()
                 return self._view
             try:
-                if self._view.crowded:
+                if self._outlived():
                     self._view = self._new_view()
                 else:
                     self._view.refresh()
-                    if self._approach.outgrown(self._view.held):
-                        self._view = self._new_view()
             except CollectionError:
                 if not self._superseded():
                     raise
             self._refreshed = time.monotonic()
             return self._view
+
+    def _outlived(self) -> bool:
+        """Whether another view is better: too much of it is hidden, or more than memory holds."""
+        return self._view.crowded or self._approach.outgrown(self._view.held)
 
     def _check_readable(self) -> None:
         """Refuse to search what is no longer on disk.

@@ -45,6 +45,7 @@ class Approach:
         self._bytes = np.dtype(precision).itemsize
         self._in_memory = path is None
         self._seen = 0
+        self._too_large = False
 
     def stored(self) -> InvertedFile | None:
         """What a view is given: the lists by which it searches; None: all is held in memory."""
@@ -61,14 +62,20 @@ class Approach:
         return searched(found), found
 
     def outgrown(self, held: int) -> bool:
-        """Whether what is held in memory, so many bytes, is by now more than fits."""
+        """Whether what is held in memory, so many bytes, is by now more than fits.
+
+        Then `stored` is of lists from here on.
+        """
         if self.asked != "auto" or self._in_memory or held <= _GROWTH * self._seen:
             return False
-        self._seen = held
-        return not fits(held, held)
+        if fits(held, held):
+            self._seen = held
+            return False
+        self._too_large = True
+        return True
 
     def _fits(self) -> bool:
         if self._in_memory:
             return True
         rows, dimension = self._first.shape()
-        return fits(rows * dimension * self._bytes)
+        return not self._too_large and fits(rows * dimension * self._bytes)

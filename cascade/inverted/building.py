@@ -73,15 +73,19 @@ class Terms:
     Attributes:
         target: share of the exact results that is to be found, in (0, 1].
         results: ascending: for how many results it is measured.
+        queries: of each kind, on which it is; fewer where there aren't as many.
     """
 
     target: float
     results: Sequence[int]
+    queries: int = QUERIES
 
     def __post_init__(self) -> None:
         """Refuse a target that is out of range."""
         if not 0 < self.target <= 1:
             raise ValueError(f"recall is in (0, 1], got a target of {self.target}")
+        if self.queries < 1:
+            raise ValueError(f"recall is measured on at least one query, not {self.queries}")
 
 
 def lists_for(embeddings: int) -> int:
@@ -181,9 +185,11 @@ def _measured(
         truths.append(_Truth(each, others(exact, each.own, terms.results[-1]).scores))
     trials = _Trials(rows, gone, truths, lists)
     found = []
+    least = 1
     for number in terms.results:
         said(f"measuring recall@{number:,}")
-        found.append(trials.fewest(number, terms.target))
+        found.append(trials.fewest(number, terms.target, least))
+        least = found[-1].probes
     return tuple(found)
 
 
@@ -216,12 +222,13 @@ class _Trials:
         self._lists = lists
         self._known: dict[tuple[int, int], Depth] = {}
 
-    def fewest(self, results: int, target: float) -> Depth:
+    def fewest(self, results: int, target: float, least: int) -> Depth:
         """The fewest lists that reach a target, to a sixteenth; all, where none does.
 
-        Recall hardly ever falls with more lists, so they are halved in between.
+        Recall hardly ever falls with more lists, so they are halved in between; nor does it rise
+        with more results, so there are at `least` as many as for fewer.
         """
-        low, high = 0, 1
+        low, high = least - 1, least
         while self._at(results, high).least < target and high < self._lists:
             low, high = high, min(2 * high, self._lists)
         while high - low > max(1, high // 16):

@@ -96,12 +96,13 @@ class StoredRows:
 
         More of them are looked into where these don't hold as many results.
         """
-        number = wanted + max(_SPARE, wanted // 8)
+        there = max(1, self.count - len(gone))
+        number = (wanted + max(_SPARE, wanted // 8)) * self.count // there
         while True:
             found = self.source.nearest(query[0].numpy(), number, probes)
             positions, first = np.unique(places_in(self.ids, found.ids), return_index=True)
-            there = (positions >= 0) & ~np.isin(positions, gone.numpy())
-            if there.sum() >= wanted:
+            kept = (positions >= 0) & ~np.isin(positions, gone.numpy())
+            if kept.sum() >= wanted:
                 break
             if len(found.ids) >= number:  # the others are of images that are gone
                 number *= 2
@@ -109,9 +110,9 @@ class StoredRows:
                 probes = min(2 * probes, lists)
             else:
                 return self.ranked_exactly(query, wanted, gone)
-        vectors = torch.from_numpy(np.ascontiguousarray(found.vectors[first[there]]))
+        vectors = torch.from_numpy(np.ascontiguousarray(found.vectors[first[kept]]))
         scores = scores_of(vectors, torch.arange(len(vectors))[None], query)
-        return ranked(torch.from_numpy(positions[there])[None], scores, wanted)
+        return ranked(torch.from_numpy(positions[kept])[None], scores, wanted)
 
     def at(self, positions: Tensor) -> Tensor:
         """See `FirstRows`.

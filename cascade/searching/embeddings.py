@@ -56,7 +56,7 @@ class Rows:
     @property
     def dimension(self) -> int:
         """See `FirstRows`."""
-        return self.buffer.shape[1]
+        return int(self.buffer.shape[1])
 
     @property
     def how(self) -> str:

@@ -83,21 +83,23 @@ def contenders(
         gone: int64 [g], ascending: positions that are left out.
     """
     how = _way(embeddings, queries, longest)
-    best = torch.empty(0, len(queries))
+    best: Tensor | None = None
     parts = []
     for start, products in how.products(embeddings):
-        hidden = gone[
-            slice(*torch.searchsorted(gone, torch.tensor([start, start + len(products)])))
-        ]
-        products.index_fill_(0, hidden - start, float("-inf"))
-        best = _best(torch.cat([best, _best(products, wanted)]), wanted)
+        if len(gone):
+            ends = torch.searchsorted(gone, torch.tensor([start, start + len(products)]))
+            products.index_fill_(0, gone[slice(*ends)] - start, float("-inf"))
+        own = _best(products, wanted)
+        best = own if best is None else _best(torch.cat([best, own]), wanted)
         reached = best[-1] if len(best) == wanted else torch.full((len(queries),), float("-inf"))
         least = how.least(reached)
         pairs = (products >= least).nonzero()
         parts.append((pairs[:, 1], pairs[:, 0] + start, products[pairs[:, 0], pairs[:, 1]]))
-    asked, positions, values = (torch.cat(each) for each in zip(*parts, strict=True))
-    kept = values >= least[asked]
-    asked, positions, values = asked[kept], positions[kept], values[kept]
+    asked, positions, values = parts[0]
+    if len(parts) > 1:
+        asked, positions, values = (torch.cat(each) for each in zip(*parts, strict=True))
+        kept = values >= least[asked]
+        asked, positions, values = asked[kept], positions[kept], values[kept]
     return Contenders(asked, positions, values, how.error[asked], how.relative)
 
 
@@ -181,8 +183,8 @@ class _Halves(_Float32):
 
     def products(self, embeddings: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Of all images [n, b]."""
-        columns = [_product(embeddings, query[None])[:, 0] for query in self.queries]
-        yield 0, torch.stack(columns, dim=1).float()
+        columns = [_product(embeddings, query).float() for query in self.queries.split(1)]
+        yield 0, columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
 
 def _way(embeddings: Tensor, queries: Tensor, longest: float) -> _Float32:
@@ -195,9 +197,25 @@ def _way(embeddings: Tensor, queries: Tensor, longest: float) -> _Float32:
 
 def _product(rows: Tensor, queries: Tensor) -> Tensor:
     """Products [c, b], in the type of both."""
-    if len(queries) == 1:
-        return torch.mv(rows, queries[0])[:, None]
-    return rows @ queries.T
+    if len(queries) != 1:
+        return rows @ queries.T
+    if rows.dtype == torch.float16 and _HALVES_BY_MATRICES:
+        return (queries @ rows.T).T
+    return torch.mv(rows, queries[0])[:, None]
+
+
+def _multiplies_halves() -> bool:
+    """Whether oneDNN multiplies matrices of halves on this processor, by its own instructions.
+
+    Then that is 1.5 to 2.4 times as fast as `torch.mv`; elsewhere it is many times slower.
+    """
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+_HALVES_BY_MATRICES = _multiplies_halves()
 
 
 def _best(products: Tensor, number: int) -> Tensor:

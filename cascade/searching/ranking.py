@@ -137,18 +137,26 @@ def _rank_block(
     """`rank_all` of queries whose products with a block of images fit in memory."""
     found = contenders(embeddings, queries, wanted, longest, gone)
     scores = _scores_of_pairs(embeddings, found, queries)
-    # equal scores stay in order of positions, and those of a query in order of scores
-    order = scores.argsort(descending=True, stable=True)
-    order = order[found.queries[order].argsort(stable=True)]
-    counts = torch.bincount(found.queries, minlength=len(queries))
-    starts = counts.cumsum(0) - counts
-    chosen = order[starts[:, None] + torch.arange(wanted)]
+    chosen = _best_of_each(found, scores, len(queries), wanted)
     ranking = Ranking(found.positions[chosen], scores[chosen])
-    doubted = found.queries[found.doubted(scores)].unique()
-    if len(doubted):
+    doubts = found.doubted(scores)
+    if doubts.any():
+        doubted = found.queries[doubts].unique()
         exact = _rank_every(embeddings, queries[doubted], wanted, gone)
         ranking.positions[doubted], ranking.scores[doubted] = exact.positions, exact.scores
     return ranking
+
+
+def _best_of_each(found: Contenders, scores: Tensor, queries: int, wanted: int) -> Tensor:
+    """Which contenders are the `wanted` best of each query, int64 [b, wanted]."""
+    # equal scores stay in order of positions, and those of a query in order of scores
+    order = scores.argsort(descending=True, stable=True)
+    if queries == 1:
+        return order[None, :wanted]
+    order = order[found.queries[order].argsort(stable=True)]
+    counts = torch.bincount(found.queries, minlength=queries)
+    starts = counts.cumsum(0) - counts
+    return order[starts[:, None] + torch.arange(wanted)]
 
 
 def _scores_of_pairs(embeddings: Tensor, found: Contenders, queries: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class LanceStore:
 
     def version(self) -> int:
         """See `Store`."""
-        return self._again(self._watched, lambda version: version)
+        return self._watched.watched()
 
     def images(self, after: int) -> Images:
         """See `Store`."""

@@ -4,7 +4,9 @@ A table is not there before something was added to it. What its directory holds 
 was to make it was cut off, is no table.
 """
 
+import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from cascade.storing.store import Ids, Vectors
 from cascade.storing.undisturbed import undisturbed
 
 _TRIES = 4
+_SETTLED = 1_000_000_000  # nanoseconds; file systems count in ticks of some milliseconds or more
 _Read = TypeVar("_Read")
 _ROWS_AT_ONCE = 8192  # of a batch that is read: smaller ones cost a change of threads each
 
@@ -37,11 +40,34 @@ class Table:
         self._name = name
         self._table: Any = None
         self._lock = threading.RLock()
+        self._settled: tuple[int | None, int] = (None, 0)  # when it was changed, and the version
 
     def newest(self) -> int:
         """Move to the newest version; 0 if there is no table yet."""
         with self._lock:
             return self._version() if self._found() else 0
+
+    def watched(self) -> int:
+        """`newest`, at the cost of a look at a directory where nothing was written for a while.
+
+        A commit puts a file into it, which changes its time; what was changed a moment ago may
+        change again at the same time.
+
+        Raises:
+            CollectionError: it can't be read.
+        """
+        try:
+            changed = os.stat(self._directory / "_versions").st_mtime_ns
+        except OSError:
+            changed = None
+        known, version = self._settled
+        if changed is not None and changed == known:
+            return version
+        now = time.time_ns()
+        version = read_again(self._directory.parent, self, lambda version: version)
+        if changed is not None and now - changed > _SETTLED:
+            self._settled = changed, version
+        return version
 
     @contextmanager
     def reading(self) -> Iterator[int]:

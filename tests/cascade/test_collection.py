@@ -92,7 +92,7 @@ def test_a_collection_outlives_its_process(tmp_path, stages):
         assert list(again.rows()) == rows
         assert last.asked == []  # what was promoted is never encoded again
         after = again.status()
-        assert counted(again._store, again._record) == (after, {})
+        assert counted(again._store, again._record, again._approach) == (after, {})
     assert after.encoded == (40, status.encoded[1] + status.waiting)
     assert (after.images, after.m, after.stages) == (40, (12,), ("known 0", "known 1"))
     assert after.nbytes > 0

@@ -1,6 +1,8 @@
 """Both stores keep what they are given, each call as a whole, and give it back by id."""
 
+import os
 import threading
+import time
 from dataclasses import replace
 from itertools import count
 
@@ -338,3 +340,87 @@ def _promoted(store):
     keys = dict(zip(images.ids.tolist(), images.keys, strict=True))
     held = zip(later.ids.tolist(), later.vectors, strict=True)
     return {keys[at]: vector[0] for at, vector in held if at in keys}
+
+
+def read_in_blocks(first, lowest=0):
+    """Ids and embeddings of all blocks, by id."""
+    blocks = list(first.blocks(lowest))
+    if not blocks:
+        return [], []
+    ids = np.concatenate([block.ids for block in blocks])
+    vectors = np.concatenate([block.vectors for block in blocks])
+    return ids[ids.argsort()].tolist(), vectors[ids.argsort()].tolist()
+
+
+def test_first_embeddings_are_read_where_they_are(store):
+    first = store.first_embeddings()
+    assert (first.shape(), first.ids(0).tolist(), read_in_blocks(first)) == ((0, 0), [], ([], []))
+    assert first.lists() is None
+    ids = put(store, *"abc")
+    more = put(store, "d")
+    every = store.first(0)
+    order = every.ids.argsort()
+    assert first.shape() == (4, 4)
+    assert read_in_blocks(first) == (every.ids[order].tolist(), every.vectors[order].tolist())
+    assert read_in_blocks(first, int(more[0])) == (more.tolist(), every.vectors[order][3:].tolist())
+    assert first.ids(int(more[0])).tolist() == more.tolist()
+    some = first.of(np.asarray([more[0], ids[1], 10**15]))
+    assert sorted(some.ids.tolist()) == [ids[1], more[0]]
+    assert some.vectors.dtype == every.vectors.dtype
+    known = dict(zip(every.ids.tolist(), every.vectors.tolist(), strict=True))
+    assert [known[at] for at in some.ids.tolist()] == some.vectors.tolist()
+
+
+def test_nearest_are_those_of_the_largest_products_of_all_where_all_lists_are_looked_into(make):
+    store = make()
+    generator = np.random.default_rng(0)
+    given = generator.standard_normal((300, 6)).astype(np.float32)
+    given /= np.linalg.norm(given, axis=1, keepdims=True)
+    with store.writing():
+        store.add(rows(*map(str, range(280))), given[:280], replaces=False)
+    first, query = store.first_embeddings(), given[7]
+
+    def check(probes):
+        every = store.first(0)
+        found = first.nearest(query, 12, probes)
+        products = every.vectors.astype(np.float64) @ query.astype(np.float64)
+        of_id = dict(zip(every.ids.tolist(), products, strict=True))
+        least = np.sort(products)[-12] - 1e-3  # products of halves
+        assert len(set(found.ids.tolist())) == 12
+        assert all(of_id[at] >= least for at in found.ids.tolist())
+        kept = dict(zip(every.ids.tolist(), every.vectors.tolist(), strict=True))
+        assert [kept[at] for at in found.ids.tolist()] == found.vectors.tolist()
+
+    check(1)  # without lists
+    with store.writing():
+        first.make_lists(9)
+    lists = first.lists()
+    assert (lists.number, lists.rows, lists.outside) == (9, 280, 0)
+    check(9)
+    with store.writing():
+        store.add(rows(*map(str, range(280, 300))), given[280:], replaces=False)
+    assert (first.lists().rows, first.lists().outside) == (280, 20)
+    check(9)
+    assert first.nearest(given[290], 1, 1).ids.tolist() == store.first(0).ids[290:291].tolist()
+    with store.writing():
+        first.extend_lists()
+    assert (first.lists().rows, first.lists().outside) == (300, 0)
+    check(9)
+    with store.writing():
+        first.make_lists(4)
+    assert first.lists().number == 4
+    check(4)
+
+
+def test_a_commit_of_another_is_seen_at_once_however_fast_it_comes(tmp_path):
+    """Also within the ticks of the file system's clock, and long after anything was written."""
+    writer, reader = LanceStore(tmp_path, 1), LanceStore(tmp_path, 1)
+    for number in range(20):
+        put(writer, str(number))
+        assert reader.version() == writer.images(0).version
+    long_ago = time.time() - 3600
+    os.utime(tmp_path / "images.lance" / "_versions", (long_ago, long_ago))
+    settled = reader.version()
+    assert reader.version() == settled
+    put(writer, "after")
+    assert reader.version() > settled
