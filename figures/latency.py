@@ -33,8 +33,8 @@ class LatencyFigureOptions(ConfigOption):
     """one or more reports, as evaluation.latency writes them, of the same scores"""
     batch: Count | None = None
     """inputs that were embedded at once (default: the smallest of the first report)"""
-    seconds: Seconds = "encoder"
-    """from ready pixels and tokens, or from the bytes of files and from words"""
+    seconds: Seconds = "end to end"
+    """from the bytes of files and from words, or from ready pixels and tokens"""
     side: Sides = "image"
     """what is waited for: an image, or an image and a text"""
     output: WrittenPath | None = None

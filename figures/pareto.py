@@ -10,7 +10,7 @@ what they are asked for instead.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from commands.errors import UsageError
 from commands.flags import ConfigOption, Count, ReadPath, Unread, WrittenPath
@@ -35,6 +35,8 @@ class ParetoOptions(ConfigOption):
     """draw Recall@k, or agreement@10 with the full tower"""
     x: Saving = "speedup"
     """against measured lifetime speedup, or against MACs kept"""
+    seconds: Literal["end to end", "encoder"] | None = None
+    """seconds that speedups are made of (default: those of the first report)"""
     k: Count = 10
     """the k of Recall@k"""
     methods: tuple[str, ...] = ()
@@ -44,7 +46,10 @@ class ParetoOptions(ConfigOption):
     overwrite: bool = False
     """replace pictures that are there already"""
 
-    unread: ClassVar = (Unread(("k",), lambda options: options.y != "recall", "--y agreement"),)
+    unread: ClassVar = (
+        Unread(("k",), lambda options: options.y != "recall", "--y agreement"),
+        Unread(("seconds",), lambda options: options.x != "speedup", "--x macs"),
+    )
 
     def check(self) -> None:
         """Raise `UsageError` if no report is named."""
@@ -130,6 +135,10 @@ def main(options: ParetoOptions) -> None:
     name = "pareto" if usual else f"{options.y}-{options.x}"
     refuse_existing(output, name, options.overwrite)
     reports = [_load(path, options) for path in options.report]
+    if options.x == "speedup":
+        seconds = options.seconds or reports[0].seconds_basis
+        paired = zip(options.report, reports, strict=True)
+        reports = [counted_in(path, report, seconds) for path, report in paired]
     figure = draw(reports, names_of(options.report), options.k, options.y, options.x)
     write_picture(figure, output, name, options.overwrite)
 
@@ -142,6 +151,22 @@ def _load(path: Path, options: ParetoOptions) -> Report:
     if not report.rows:
         raise UsageError(f"--report {path} has no first stage to draw")
     return _of_methods(report, options.methods) if options.methods else report
+
+
+def counted_in(path: Path, report: Report, seconds: str) -> Report:
+    """The report with its speedups made of these seconds."""
+    if seconds == report.seconds_basis:
+        return report
+    rows = []
+    for row in (report.reference, *report.rows):
+        speedup = report.speedup(row, seconds)
+        if speedup is None:
+            raise UsageError(
+                f"--report {path} has speedups {report.seconds_of}, none of {seconds} seconds: "
+                f'run evaluation.cascade with --seconds "{seconds}"'
+            )
+        rows.append(replace(row, lifetime_speedup=speedup))
+    return replace(report, reference=rows[0], rows=tuple(rows[1:]), seconds_basis=seconds)
 
 
 def _of_methods(report: Report, methods: Sequence[str]) -> Report:

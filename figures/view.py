@@ -66,7 +66,7 @@ class View:
                 f"bars: 95 % interval of {self.y}"
             )
         return (
-            f"measured lifetime speedup of the cascade{at_f(reports)} (×)\n"
+            f"lifetime speedup of the cascade{at_f(reports)}, {reports[0].seconds_of} (×)\n"
             f"bars: quartiles of the clock; 95 % interval of {self.y}"
         )
 

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from evaluation.breaking_down.ways import Steps, Way
-from evaluation.measuring.clock import seconds_per_image, summarise
+from evaluation.measuring.clock import summarise
 from evaluation.measuring.values import Timing
 from evaluation.reports.breakdown.report import Split
 from pruning_mechanism.costs.clock import Name, in_turn
@@ -55,10 +56,11 @@ class _Noted:
 def measured(
     ways: Mapping[Name, Way], files: Sequence[Path], repetitions: int, device: str
 ) -> dict[Name, Measured]:
-    """Time ways in turn on the same files: their steps, then each as a whole.
+    """Time ways in turn on the same files, each step by step and then as a whole.
 
-    The files were all read in the first turn, which isn't timed, so they come from memory where
-    that holds them (a warm page cache).
+    The two take turns as well, so that what a machine does beside slows both alike. The files were
+    all read in the first turn, which isn't timed, so they come from memory where that holds them
+    (a warm page cache).
 
     Args:
         ways: at least one.
@@ -67,23 +69,19 @@ def measured(
         device: where the towers run.
     """
     noted = {name: _Noted(way, files) for name, way in ways.items()}
-    in_turn(noted, repetitions, torch.device(device), progress="step by step")
-    whole = {name: _whole(way, files) for name, way in ways.items()}
-    seconds = seconds_per_image(
-        whole, len(files), repetitions, device=device, progress="end to end"
-    )
+    turns: dict[tuple[Name, bool], Callable[[], object]] = {}
+    for name, way in ways.items():
+        turns[name, False] = noted[name]
+        turns[name, True] = partial(way.whole, files)
+    seconds = in_turn(turns, repetitions, torch.device(device), progress="seconds")
     return {
         name: Measured(
             split=noted[name].split(repetitions),
-            end_to_end=seconds[name],
+            end_to_end=summarise(np.divide(seconds[name, True], len(files))),
             nbytes=noted[name].turns[-1].nbytes / len(files),
         )
         for name in ways
     }
-
-
-def _whole(way: Way, files: Sequence[Path]) -> Callable[[], object]:
-    return lambda: way.whole(files)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def middle_row(
         lifetime_speedup=speedup_interval(timings, options.f),
         query_speedup=query_speedup([timing.median for timing in timings], options.m),
         f_measured=before_full,
+        encoder_speedup=speedup_interval([clock.encoder for clock in stages], options.f),
         middle=tuple(
             stage.reached_by(f, search.tower.model)
             for stage, f in zip(middle, between, strict=True)

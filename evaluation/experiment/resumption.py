@@ -82,9 +82,9 @@ def resumed_row(
     stages = [replace(known, images=part) for part in (resumption.first, resumption.then)]
     m = options.m[:1]
     found, (reached,) = in_front(stages, m, search)
-    first, then, full = (
-        stage.basis(options.seconds) for stage in (timing.first, timing.then, timing.full)
-    )
+    stages_timed = (timing.first, timing.then, timing.full)
+    first, then, full = (stage.basis(options.seconds) for stage in stages_timed)
+    *encoders, full_encoder = (stage.encoder for stage in stages_timed)
     return replace(
         row,
         method=f"{row.method} resumed",
@@ -96,4 +96,5 @@ def resumed_row(
         f_measured=reached,
         state_bytes=resumption.state_bytes,
         resumed_seconds=then,
+        encoder_speedup=speedup_interval(encoders, options.f, full_encoder),
     )

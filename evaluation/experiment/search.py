@@ -131,6 +131,7 @@ def reference_row(search: Search, clock: StageTiming) -> Row:
         lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
         f_measured=None, compression_seconds=None, attention=search.tower.attention.name,
         reads=search.tower.reads,
+        encoder_speedup=Interval(1.0, 1.0, 1.0),
     )  # fmt: skip
 
 
@@ -169,6 +170,7 @@ def first_stage_row(
     rule, _, variant = first.method.partition("+")
     cost = macs(stage.model)
     timings = [timing.basis(options.seconds) for timing in (clock, full)]
+    encoders = [timing.encoder for timing in (clock, full)]
     return Row(
         method=first.method,
         rule=rule,
@@ -194,6 +196,7 @@ def first_stage_row(
         attention=stage.attention.name,
         reads=stage.reads,
         thumbnails_given=searched.given.long_side,
+        encoder_speedup=speedup_interval(encoders, options.f),
     )
 
 

@@ -55,5 +55,6 @@ def _below(report: Stream) -> str:
     first, last = (1000 * seconds for seconds in report.seconds)
     return (
         f"{report.images:,} images, {report.texts:,} texts, Zipf exponent {report.exponent:g}, "
-        f"k = {report.k}; {first:.2f} and {last:.2f} ms per image, {report.machine.summary}"
+        f"k = {report.k}; {first:.2f} and {last:.2f} ms per image from the bytes of "
+        f"its file, {report.machine.summary}"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.measuring.values import Machine, Timing
+from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
 from evaluation.reports.record import RecordError
 from evaluation.reports.row import ARROW, FULL_TOWER, Middle, Row, constraint_of
@@ -106,6 +106,12 @@ class Report(Searched):
     def m_of(self, row: Row) -> tuple[int, ...]:
         """The candidates that the stages of a row hand on."""
         return self.m[: 1 + len(row.middle)]
+
+    def speedup(self, row: Row, basis: str) -> Interval | None:
+        """A row's lifetime speedup of "end to end" or "encoder" seconds; None: not counted."""
+        if basis == self.seconds_basis:
+            return row.lifetime_speedup
+        return row.encoder_speedup if basis == "encoder" else None
 
     def seconds(self, row: Row | Middle) -> Timing:
         """The seconds per image of a row that the speedups are made of."""

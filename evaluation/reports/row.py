@@ -106,6 +106,8 @@ class Row:
             they have none of their own; None where none were.
         middle: the stages between the first and the full tower, cheap to expensive; `cascade` and
             the speedups are of all of them.
+        encoder_speedup: lifetime speedup of encoder-only seconds, whatever `lifetime_speedup` is
+            made of; None in reports from before it was counted.
     """
 
     method: str
@@ -135,6 +137,7 @@ class Row:
     reads: str = "full"
     thumbnails_given: int | None = None
     middle: tuple[Middle, ...] = ()
+    encoder_speedup: Interval | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import Report
-from evaluation.reports.row import Row
+from evaluation.reports.row import Middle, Row
 
 NOTHING = "–"
 _TEXTS = frozenset({"method", "constraint", "reads"})
@@ -92,12 +92,12 @@ def _columns(report: Report) -> list[Column]:
         Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f")),
         Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall),
         Column("agree-\nment@10\nalone →\ncascade", _agreement),
-        Column("ms/\nimage", lambda row: _milliseconds(report, row)),
+        Column(f"ms/\nimage{_beside(report)}", lambda row: _milliseconds(report, row)),
     ]
     if _resumes(report):
         columns.append(Column("bytes/\nimage", _bytes))
     columns.append(
-        Column(f"lifetime\nspeedup{assumed}", lambda row: f"{row.lifetime_speedup.value:.2f}")
+        Column(f"lifetime\nspeedup{assumed}{_beside(report)}", lambda row: _lifetime(report, row))
     )
     varying = (Column("per-query\nspeedup", _query_speedup), Column("f meas-\nured", _f_measured))
     return columns + [column for column in varying if len(_cells(report, column)) > 1]
@@ -132,11 +132,31 @@ def _agreement(row: Row) -> str:
     return f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
 
 
+def _beside(report: Report) -> str:
+    """What a header says of encoder-only numbers that stand in brackets below others."""
+    return "\n(encoder)" if report.seconds_basis == "end to end" else ""
+
+
+def _lifetime(report: Report, row: Row) -> str:
+    """The lifetime speedup, and below it that of the encoder only, if that is something else."""
+    whole, encoder = f"{row.lifetime_speedup.value:.2f}", report.speedup(row, "encoder")
+    if report.seconds_basis == "encoder" or encoder is None:
+        return whole
+    return f"{whole}\n({encoder.value:.2f})"
+
+
 def _milliseconds(report: Report, row: Row) -> str:
-    first = three_digits(1000 * report.seconds(row).median)
+    """Of each stage the seconds that speedups are made of; end to end, the encoder's below."""
+
+    def of(stage: Row | Middle) -> str:
+        whole = three_digits(1000 * report.seconds(stage).median)
+        if report.seconds_basis == "encoder":
+            return whole
+        return f"{whole}\n({three_digits(1000 * stage.encoder_seconds.median)})"
+
+    first = of(row)
     if row.middle:
-        later = (three_digits(1000 * report.seconds(stage).median) for stage in row.middle)
-        return "\n→ ".join((first, *later))
+        return "\n→ ".join((first, *map(of, row.middle)))
     if row.resumed_seconds is None:
         return first
     return f"{first}\n+ {three_digits(1000 * row.resumed_seconds.median)}\nresumed"

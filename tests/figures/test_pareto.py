@@ -13,7 +13,7 @@ from PIL import Image
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval, Timing
 from evaluation.reports.row import Middle
-from figures.pareto import ParetoOptions, draw, front, main
+from figures.pareto import ParetoOptions, counted_in, draw, front, main
 from figures.style import series_style
 from tests.figures.conftest import both
 
@@ -251,6 +251,41 @@ def test_the_command_writes_beside_the_report_and_overwrites_only_when_told(save
     with matplotlib.rc_context({"font.size": 30}):
         main(ParetoOptions(report=(saved,), overwrite=True))
     assert both(saved.parent, "pareto") == first
+
+
+def test_speedups_are_drawn_end_to_end_and_of_the_encoder_if_told(report, tmp_path, capsys):
+    both_known = dataclasses.replace(
+        report,
+        seconds_basis="end to end",
+        reference=dataclasses.replace(report.reference, encoder_speedup=Interval(1.0, 1.0, 1.0)),
+        rows=tuple(
+            dataclasses.replace(row, encoder_speedup=Interval(7.25, 7.0, 7.5))
+            for row in report.rows
+        ),
+    )
+    both_known.save(tmp_path / "both.json")
+    old, new = tmp_path / "old.json", tmp_path / "both.json"
+    report.save(old)
+    drawn = {}
+    for seconds in ((), ("--seconds", "encoder")):
+        place = tmp_path / "-".join(("drawn", *seconds[1:]))
+        line = ["--report", str(new), *seconds, "--output", str(place)]
+        run_command(main, ParetoOptions, "figures.pareto", line)
+        drawn[seconds] = (place / "pareto.svg").read_text()
+    assert "end to end (×)" in drawn[()]
+    assert "of the encoder only (×)" in drawn["--seconds", "encoder"]
+    assert counted_in(new, both_known, "end to end") == both_known
+    assert {row.lifetime_speedup.value for row in counted_in(new, both_known, "encoder").rows} == {
+        7.25
+    }
+    assert "none of end to end seconds" in complaint(
+        ["--report", str(old), "--seconds", "end to end"], capsys
+    )
+    # the first report's seconds are those of the others too, or none is drawn
+    assert "old.json has speedups of the encoder only" in complaint(
+        ["--report", str(new), str(old), "--output", str(tmp_path / "mixed")], capsys
+    )
+    run_command(main, ParetoOptions, "figures.pareto", ["--report", str(old), str(new)])
 
 
 def test_another_view_is_another_file_and_methods_pick_their_series(saved, report, capsys):

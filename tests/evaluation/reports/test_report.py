@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from evaluation.measuring.machine import this_machine, versions
-from evaluation.measuring.values import Machine, Timing
+from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import table
 from evaluation.reports.record import RecordError
 from evaluation.reports.report import Report, names_of, open_report
@@ -198,7 +198,24 @@ def test_markdown_is_one_line_a_row_with_every_cell(report):
 
 def test_the_table_shows_the_seconds_that_the_speedups_are_made_of(report):
     end_to_end = dataclasses.replace(report, seconds_basis="end to end")
-    assert "| 39.0 |" in table.markdown(end_to_end)
+    assert "| 39.0 (32.5) | 1.33 |" in table.markdown(end_to_end), "no encoder speedup was counted"
+    counted = dataclasses.replace(
+        end_to_end,
+        rows=tuple(
+            dataclasses.replace(row, encoder_speedup=Interval(5.7, 5.6, 5.8))
+            for row in end_to_end.rows
+        ),
+    )
+    assert "| 39.0 (32.5) | 1.33 (5.70) |" in table.markdown(counted)
+    assert "| ms/image (encoder) | lifetime speedup f = 0.1 (encoder) |" in table.markdown(counted)
+    assert [
+        counted.speedup(counted.rows[0], basis).value for basis in ("end to end", "encoder")
+    ] == [
+        pytest.approx(1 / 0.75),
+        5.7,
+    ]
+    assert "(encoder)" not in table.markdown(report)
+    assert report.speedup(report.rows[0], "end to end") is None
     assert "seconds end to end" in printed(table.terminal(end_to_end))
     assert "seconds of the encoder only" in printed(table.terminal(report))
 
