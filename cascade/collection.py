@@ -61,6 +61,7 @@ from cascade.storing.errors import CollectionError, MigratedError
 from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids, Store
+from cascade.towers import Towers
 
 if TYPE_CHECKING:
     from cascade.storing.lance import LanceStore
@@ -170,6 +171,7 @@ class Collection:
         opener: Opener = opened,
         device: str = "cpu",
         index: Index = "auto",
+        runtime: str = "torch",
     ) -> "Collection":
         """Open a collection.
 
@@ -187,6 +189,8 @@ class Collection:
                 have reached a measured recall (`build_index`); until there are such lists, it reads
                 them all. "auto": "exact" as long as they take at most half of the memory that is
                 available, by the machine and its control groups.
+            runtime: what computes their vision towers, as `Stage.load` takes it; those that were
+                in float32 stay so, the others run in what they were made with.
 
         Raises:
             CollectionError: there is no collection at that path, it was written by a newer version,
@@ -197,7 +201,9 @@ class Collection:
         path = Path(path)
         record = Record.read(path)
         if stages is None:
-            known: Sequence[Encoder] = recalled(record.stages, path, device, batch_size)
+            known: Sequence[Encoder] = recalled(
+                record.stages, path, Towers(device, runtime, batch_size)
+            )
         else:
             check_same(record.stages, stages, path)
             known = stages
@@ -211,7 +217,7 @@ class Collection:
             if not Edition(path, record.generation).superseded():
                 raise
         # migrated at that moment
-        return cls.open(path, stages, m, batch_size, opener, device, index)
+        return cls.open(path, stages, m, batch_size, opener, device, index, runtime)
 
     @classmethod
     def in_memory(

@@ -21,7 +21,6 @@ from commands.errors import UsageError
 from commands.flags import (
     Bounds,
     Checkpoint,
-    ConfigOption,
     Count,
     NotSplit,
     Place,
@@ -33,6 +32,7 @@ from commands.flags import (
     by_default,
 )
 from commands.run import main_of
+from commands.towers import DtypeName, TowersOptions
 
 Cores = Annotated[float, Bounds(0, low_open=True)]
 NotNegative = Annotated[float, Bounds(0)]
@@ -40,7 +40,7 @@ Recall = Annotated[float, Bounds(0, 1, low_open=True)]
 
 
 @dataclass(frozen=True)
-class IndexOptions(ConfigOption):
+class IndexOptions(TowersOptions):
     """Make photos searchable; only what is new or changed is read, and a cut-off run goes on.
 
     Example: python -m cascade.index ~/Pictures --first DIR --last openai/clip-vit-base-patch16
@@ -73,8 +73,9 @@ class IndexOptions(ConfigOption):
     """threads that read and decode ahead of the first stage"""
     batch_size: Count = 32
     """photos that pass through a tower at once"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
+    dtype: Annotated[tuple[DtypeName, ...], by_default("float32")] = ()
+    """what vision towers compute in: one for all stages, or one each, the first first; the
+    collection remembers what isn't float32"""
     other_base: bool = False
     """let the first stage be made from another checkpoint than --last"""
     resume: bool = False
@@ -111,6 +112,19 @@ class IndexOptions(ConfigOption):
             raise UsageError("--watch has no effect with -: a list is read only once")
         if self.resume and self.last is not None and self.first is None:
             raise UsageError("--resume needs --first, the early exit to go on from")
+        if self.dtype and self.last is None:
+            raise UsageError(
+                "--dtype needs --last: a collection computes in the types that it was made with"
+            )
+        if len(self.dtype) > 1 and len(self.dtype) != 1 + (self.first is not None):
+            raise UsageError(
+                f"--dtype {' '.join(self.dtype)}: name one type, or one for each stage"
+            )
+        if self.resume and (self.dtype or self.runtime != "torch"):
+            raise UsageError(
+                "--resume has no effect on other runtimes: a stage that resumes or is "
+                "resumed runs in torch, so leave --runtime and --dtype out"
+            )
         if self.prune and self.photos == ("-",):
             raise UsageError("--prune has no effect with -: a list doesn't say what is gone")
 
@@ -134,6 +148,7 @@ from cascade.terminal.inverted import told
 from cascade.terminal.progress import progress_of
 from cascade.terminal.refining import refine
 from cascade.terminal.skipped import by_reason
+from cascade.towers import Towers
 from cascade.upkeep import Upkeep, bring_up_to_date
 from commands.screen import announced, console
 
@@ -151,8 +166,7 @@ def main(options: IndexOptions) -> None:
             options.first,
             options.last,
             options.m,
-            options.batch_size,
-            options.device,
+            Towers(options.device, options.runtime, options.batch_size, options.dtype),
             options.other_base,
             like=others[0] if others else None,
             resume=options.resume,

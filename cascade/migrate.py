@@ -23,7 +23,6 @@ from commands.errors import UsageError
 from commands.flags import (
     Bounds,
     Checkpoint,
-    ConfigOption,
     Count,
     Positional,
     ReadPath,
@@ -31,10 +30,11 @@ from commands.flags import (
     Unread,
 )
 from commands.run import main_of
+from commands.towers import TowersOptions
 
 
 @dataclass(frozen=True)
-class MigrateOptions(ConfigOption):
+class MigrateOptions(TowersOptions):
     """Give a collection another last stage without encoding all of its photos again.
 
     Its first stage's embeddings are mapped to where the new tower embeds texts. Or give it another
@@ -70,8 +70,6 @@ class MigrateOptions(ConfigOption):
     """photos that pass through a tower at once"""
     seed: Seed = 0
     """seed for drawing photos and queries"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
 
     unread: ClassVar = (
         Unread(("drawn",), lambda options: options.queries is not None, "--queries"),
@@ -109,6 +107,7 @@ from cascade.stage import Stage
 from cascade.terminal.collections import first_stages
 from cascade.terminal.progress import photo_bar
 from cascade.terminal.query_files import queries_in
+from cascade.towers import Towers
 from commands.screen import announced, console, printable
 
 _ROWS = 6
@@ -155,7 +154,10 @@ def _measure(options: MigrateOptions) -> None:
     if options.at_least is not None and not os.access(options.collection, os.W_OK):
         raise UsageError(f"{options.collection} can't be written: it can be measured only")
     with Collection.open(
-        options.collection, batch_size=options.batch_size, device=options.device
+        options.collection,
+        batch_size=options.batch_size,
+        device=options.device,
+        runtime=options.runtime,
     ) as collection:
         last = _last(options, collection)
         m = options.m or max(options.k, collection.m[0] if collection.m else 50)
@@ -199,7 +201,8 @@ def _last(options: MigrateOptions, collection: Collection) -> Stage:
         UsageError: it is the collection's already.
     """
     with announced("loading checkpoints"):
-        last = Stage.load(str(options.last), options.device, options.batch_size)
+        towers = Towers(options.device, options.runtime, options.batch_size)
+        last = towers.load(str(options.last))
     if last.name == collection.stages[-1].name and last.text_name == collection.stages[0].text_name:
         raise UsageError(f"{options.last} is the last stage of {options.collection} already")
     return last

@@ -12,12 +12,13 @@ from typing import Annotated
 import tyro
 
 from cascade.terminal.command import run_command
-from commands.flags import ConfigOption, Count, Positional, ReadPath, Seconds, Share
+from commands.flags import Count, Positional, ReadPath, Seconds, Share
 from commands.run import main_of
+from commands.towers import TowersOptions
 
 
 @dataclass(frozen=True)
-class RefineOptions(ConfigOption):
+class RefineOptions(TowersOptions):
     """Let the last stage encode photos ahead of any query, until a budget is used up.
 
     Those most like photos that queries brought up come first.
@@ -37,8 +38,6 @@ class RefineOptions(ConfigOption):
     """stop after so many seconds"""
     batch_size: Count = 32
     """photos that pass through a tower at once"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -54,7 +53,10 @@ def main(options: RefineOptions) -> None:
     """Encode, and say how far the last stage has come."""
     budget = Budget(options.images, options.seconds, options.share)
     with Collection.open(
-        options.collection, batch_size=options.batch_size, device=options.device
+        options.collection,
+        batch_size=options.batch_size,
+        device=options.device,
+        runtime=options.runtime,
     ) as collection:
         if len(collection.stages) == 1:
             raise UsageError(f"{options.collection} has one stage: there is nothing to refine")

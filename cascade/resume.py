@@ -177,6 +177,11 @@ def _check(stage: Stage, first: Stage) -> None:
                 f"a {type(encoder).__name__} can neither resume nor be resumed: both must be a "
                 "Stage"
             )
+        if encoder.computes is not None:
+            raise TowerError(
+                f"a stage that resumes or is resumed is computed by torch in its own type, not by "
+                f"{encoder.computes}: load it without runtime= and dtype="
+            )
         if parts_of(encoder.model.config, "vision").pooling != "first":
             raise TowerError(
                 f"a {encoder.model.config.model_type!r} vision tower has no class token: only "

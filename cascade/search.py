@@ -22,13 +22,14 @@ from cascade.terminal.explained import explained
 from cascade.terminal.hits import contact_sheet, json_line, table
 from cascade.terminal.query_files import queries_in
 from commands.errors import UsageError
-from commands.flags import ConfigOption, Count, CountOrAuto, NotSplit, Positional, ReadPath
+from commands.flags import Count, CountOrAuto, NotSplit, Positional, ReadPath
 from commands.run import main_of
 from commands.screen import console, printable
+from commands.towers import TowersOptions
 
 
 @dataclass(frozen=True)
-class SearchOptions(ConfigOption):
+class SearchOptions(TowersOptions):
     """Find photos of a collection by words, by an example, or by both.
 
     Example: python -m cascade.search photos.cascade "two dogs on a beach" -k 10
@@ -62,8 +63,6 @@ class SearchOptions(ConfigOption):
     index: Index = "auto"
     """search the first stage in memory (exact), by its lists on disk (ivf), or as it fits (auto);
     other than auto, in this process"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
     cold: bool = False
     """search in this process, also where a server of the collection runs (cascade.serve)"""
 
@@ -162,7 +161,7 @@ def main(options: SearchOptions) -> None:
     queries = _queries(options)
     begun = time.perf_counter()
     with Collection.open(
-        options.collection, device=options.device, index=options.index
+        options.collection, device=options.device, index=options.index, runtime=options.runtime
     ) as collection:
         opened = time.perf_counter() - begun
         if not len(collection):

@@ -21,7 +21,6 @@ from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
     Bounds,
-    ConfigOption,
     Count,
     CountOrAuto,
     Positional,
@@ -30,6 +29,7 @@ from commands.flags import (
     Share,
 )
 from commands.run import main_of
+from commands.towers import TowersOptions
 
 TOKEN = "CLIP_CASCADE_TOKEN"
 """The variable of the environment that a token is read from: a command line is seen by others."""
@@ -37,7 +37,7 @@ _SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True)
-class ServeOptions(ConfigOption):
+class ServeOptions(TowersOptions):
     """Serve a collection as a page and to programs; cascade.search then answers at once, too.
 
     Example: python -m cascade.serve photos.cascade --open
@@ -72,8 +72,6 @@ class ServeOptions(ConfigOption):
     """after how long a request is given up"""
     index: Index = "auto"
     """search the first stage in memory (exact), by its lists on disk (ivf), or as it fits (auto)"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -154,7 +152,13 @@ def _opened(options: ServeOptions) -> Collection:
     """
     m = [options.m] if isinstance(options.m, int) else options.m
     try:
-        return Collection.open(options.collection, m=m, device=options.device, index=options.index)
+        return Collection.open(
+            options.collection,
+            m=m,
+            device=options.device,
+            index=options.index,
+            runtime=options.runtime,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -236,6 +236,14 @@ class Stage:
         return fingerprint(self.text_modules, self.model.config.text_config, preparation)
 
     @property
+    def computes(self) -> str | None:
+        """Runtime and type, as in "openvino int8", where its embeddings are theirs alone."""
+        runtime = self._runtime
+        if runtime is None or runtime.dtype == "float32":
+            return None
+        return f"{runtime.name} {runtime.dtype}"
+
+    @property
     def texts(self) -> "Stage | None":
         """The stage whose text tower encodes the queries; None: this model's own."""
         return self._texts

@@ -220,6 +220,12 @@ SUBCOMMANDS = (
         "Split the time from a photograph's bytes to its embedding into reading, ..., encoding.",
     ),
     Subcommand(
+        "runtimes",
+        "evaluation.runtimes",
+        "measure",
+        "Time a tower in several runtimes, and measure what each keeps of its search results.",
+    ),
+    Subcommand(
         "patches",
         "evaluation.patches",
         "measure",

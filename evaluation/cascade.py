@@ -20,6 +20,7 @@ from commands.parsing import said_of
 from commands.published import published_corpus, published_name
 from commands.run import main_of
 from commands.screen import console
+from commands.towers import DtypeName, RuntimeName
 from commands.writing.outputs import finished_directory
 from compress.choices import Checkpoints
 from compress.command import run_command
@@ -49,6 +50,10 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     """existing stages to put between each first stage and the full tower, cheap to expensive"""
     other_base: bool = False
     """measure stages even if they were made from another checkpoint than --model"""
+    runtime: RuntimeName = "torch"
+    """what computes vision towers; auto: the one measured fastest here for each"""
+    dtype: DtypeName = "float32"
+    """what first stages compute in; the full tower stays in float32"""
     samples: Count = 1024
     """calibration images for the scores and the alignment"""
     curve_samples: Count = 128
@@ -84,6 +89,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 from datasets import Dataset
 
 from cascade import Stage
+from cascade.towers import Towers
 from compress.making.source import Needs, Source, check_text_model, open_source
 from evaluation.experiment.first_stages import (
     KeptStage,
@@ -168,7 +174,11 @@ def _measure(
     """Everything that the report holds, given the stages on disk."""
     tower = _full_tower(options)
     any_base = options.other_base or not options.stage  # made here, from the full tower
-    opened = [(stage, open_stage(stage, "--stage", tower, options, any_base)) for stage in stages]
+    dtypes = () if options.dtype == "float32" else (options.dtype,)
+    towers = Towers(options.device, options.runtime, options.batch_size, dtypes)
+    opened = [
+        (stage, open_stage(stage, "--stage", tower, options, any_base, towers)) for stage in stages
+    ]
     between = _between(middle, tower, options)
     search = Search.of(options, corpus, tower)
     reference, *rows = _rows(search, opened, between, options)
@@ -179,7 +189,9 @@ def _measure(
 
 def _full_tower(options: CascadeOptions) -> Stage:
     texts = Stage.load(options.text_model, options.device) if options.text_model else None
-    tower = Stage.load(options.model, options.device, options.batch_size, texts, options.attends_by)
+    tower = Towers(options.device, options.runtime, options.batch_size).load(
+        options.model, texts=texts, attention=options.attends_by
+    )
     check_text_model(options.text_model, tower.model, options.model)
     return tower
 
@@ -188,8 +200,11 @@ def _between(
     middle: Sequence[KeptStage], tower: Stage, options: CascadeOptions
 ) -> list[tuple[KeptStage, Stage]]:
     """The middle stages, opened."""
-    any_base = options.other_base
-    return [(stage, open_stage(stage, "--middle", tower, options, any_base)) for stage in middle]
+    towers = Towers(options.device, options.runtime, options.batch_size)
+    return [
+        (stage, open_stage(stage, "--middle", tower, options, options.other_base, towers))
+        for stage in middle
+    ]
 
 
 def _rows(

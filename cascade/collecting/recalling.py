@@ -1,6 +1,7 @@
 """From stages to their records, and back: a stage is loaded when it is first asked to encode."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -12,6 +13,7 @@ from cascade.mapped import MappedStage, load_maps
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
+from cascade.towers import Towers
 from corpora.decoding.reads import known
 from pruning_mechanism import TowerError
 
@@ -28,6 +30,7 @@ def recorded(stage: Encoder) -> StageRecord:
             checkpoint=_checkpoint(stage),
             texts=None if lent is None else _checkpoint(lent),
             reads=stage.reads,
+            computes=stage.computes,
         )
     if isinstance(stage, ResumedStage):
         return StageRecord(
@@ -62,8 +65,7 @@ def check_same(records: Sequence[StageRecord], stages: Sequence[Encoder], where:
 def recalled(
     records: Sequence[StageRecord],
     where: Path,
-    device: str,
-    batch_size: int = 32,
+    towers: Towers,
     only_images: bool = False,
 ) -> list[Encoder]:
     """The stages of a collection, from the checkpoints that it was made with.
@@ -73,15 +75,14 @@ def recalled(
     Args:
         records: of the stages.
         where: the collection, for messages.
-        device: where the stages run.
-        batch_size: images or texts that pass through a tower at once.
+        towers: where and how the stages run.
         only_images: whether they are asked for no texts, so that no text tower is lent to them.
 
     Raises:
         CollectionError: it isn't known where a checkpoint is, or one that is loaded now can't be
             or isn't what it was.
     """
-    loading = Loading(where, device, batch_size, only_images)
+    loading = Loading(where, towers, only_images)
     for place, record in enumerate(records):
         if record.checkpoint is None:
             raise CollectionError(
@@ -99,14 +100,11 @@ def recalled(
 class Loading:
     """Loads the checkpoints of a collection, each once."""
 
-    def __init__(
-        self, where: Path, device: str, batch_size: int = 32, only_images: bool = False
-    ) -> None:
+    def __init__(self, where: Path, towers: Towers, only_images: bool = False) -> None:
         self._where = where
-        self._device = device
-        self._batch_size = batch_size
+        self._towers = towers
         self._only_images = only_images
-        self._loaded: dict[tuple[str | None, str | None, str], Stage] = {}
+        self._loaded: dict[tuple[str | None, str | None, str, str | None], Stage] = {}
         self._lock = Lock()
 
     def stage(self, record: StageRecord) -> Stage | MappedStage:
@@ -138,7 +136,7 @@ class Loading:
         """A stage that is loaded already, whatever text tower is lent to it."""
         wanted = (checkpoint, reads)
         loaded = self._loaded.items()
-        return next((stage for (of, _, read), stage in loaded if (of, read) == wanted), None)
+        return next((stage for (of, _, read, _), stage in loaded if (of, read) == wanted), None)
 
     def _mapped(self, record: StageRecord, file: Path) -> MappedStage:
         """A stage behind its maps."""
@@ -146,7 +144,7 @@ class Loading:
             first, *others = load_maps(file)
         except ValueError as error:
             raise CollectionError(f"{self._where} is damaged: {error}") from error
-        texts = self._load(record.texts, None, record)
+        texts = self._load(record.texts, None, replace(record, computes=None))
         behind = self._load(record.checkpoint, None, record, without_texts=True)
         stage = MappedStage(behind, first, texts)
         for each in others:
@@ -161,17 +159,17 @@ class Loading:
         without_texts: bool = False,
     ) -> Stage:
         with self._lock:
-            wanted = (checkpoint, texts, record.reads)
+            wanted = (checkpoint, texts, record.reads, record.computes)
             if wanted not in self._loaded:
                 lent = None
                 try:
                     if texts is not None and not self._only_images:
-                        lent = Stage.load(texts, self._device, self._batch_size)
-                    stage = Stage.load(
+                        lent = self._towers.lending(texts)
+                    stage = self._towers.again(
                         str(checkpoint),
-                        self._device,
-                        self._batch_size,
-                        lent,
+                        record.computes,
+                        resumes=record.resumes is not None,
+                        texts=lent,
                         without_texts=without_texts or self._only_images,
                         reads=known(record.reads),
                     )

@@ -36,6 +36,8 @@ class StageRecord:
         dtype: what these states are kept in.
         maps: the file in the collection's directory with what its embeddings are mapped by.
         reads: how much of a file it reads: "full", "scaled" or "thumbnail".
+        computes: the runtime and the type, as in "openvino int8", of a vision tower that isn't
+            computed in its own type: its embeddings are no other runtime's.
     """
 
     name: str
@@ -47,11 +49,13 @@ class StageRecord:
     dtype: str = "float16"
     maps: str | None = None
     reads: str = "full"
+    computes: str | None = None
 
     def __str__(self) -> str:
         short = self.name[:12]
         mapped = "" if self.maps is None else ", mapped"
         mapped += _READING.get(self.reads, "")
+        mapped += "" if self.computes is None else f", {self.computes}"
         return short if self.checkpoint is None else f"{self.checkpoint}{mapped} ({short})"
 
 

@@ -31,6 +31,7 @@ from cascade.searching.states import States, resumed_from
 from cascade.stage import Stage
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
+from cascade.towers import Towers
 from corpora.decoding.images import kinds_read
 from corpora.pixels.ahead import TOGETHER, ahead
 
@@ -143,7 +144,10 @@ class Worker:
             _check_kinds(job.kinds)
             _check_seen(probes)
             stages = recalled(
-                job.stages, Path(job.collection), job.device, job.batch_size, only_images=True
+                job.stages,
+                Path(job.collection),
+                Towers(job.device, batch_size=job.batch_size),
+                only_images=True,
             )
             first = stages[0]
             if isinstance(first, RecalledStage):

@@ -9,6 +9,7 @@ from cascade.collection import Collection
 from cascade.inverted.fitting import Index
 from cascade.resume import ResumedStage
 from cascade.stage import Encoder, NoTextTowerError, Stage
+from cascade.towers import Towers
 from commands.errors import UsageError
 from commands.screen import announced
 from pruning_mechanism import TowerError, read_record
@@ -20,8 +21,7 @@ def opened_or_made(
     first: str | None,
     last: str | None,
     m: int | None,
-    batch_size: int,
-    device: str,
+    towers: Towers,
     other_base: bool = False,
     like: Path | None = None,
     resume: bool = False,
@@ -34,8 +34,7 @@ def opened_or_made(
         first: the checkpoint of the first stage; None: there is only one stage.
         last: the checkpoint of the last stage; None: what the collection was made with.
         m: candidates handed from the first to the last.
-        batch_size: images given to a stage at once.
-        device: where stages run.
+        towers: where and how stages run; its types are those of a new collection's.
         other_base: whether the first stage may have been made from another checkpoint than the
             last.
         resume: whether the last stage goes on from the states of the first, an early exit of it.
@@ -66,17 +65,22 @@ def opened_or_made(
                 "first: name --first and --last to make another collection"
             )
         collection = Collection.open(
-            known, m=candidates, batch_size=batch_size, device=device, index=index
+            known,
+            m=candidates,
+            batch_size=towers.batch_size,
+            device=towers.device,
+            index=index,
+            runtime=towers.runtime,
         )
-        return collection if exists else _like(collection, path, batch_size, index)
+        return collection if exists else _like(collection, path, towers.batch_size, index)
     with announced("loading checkpoints"):
-        stages = _stages(first, last, batch_size, device, other_base)
+        stages = _stages(first, last, towers, other_base)
         encoders: list[Encoder] = [*stages]
         if resume:
             encoders[1] = ResumedStage(stages[1], stages[0])
     if exists:
-        return Collection.open(path, encoders, candidates, batch_size, index=index)
-    return Collection.create(path, encoders, candidates, batch_size=batch_size, index=index)
+        return Collection.open(path, encoders, candidates, towers.batch_size, index=index)
+    return Collection.create(path, encoders, candidates, batch_size=towers.batch_size, index=index)
 
 
 def _like(other: Collection, path: Path, batch_size: int, index: Index) -> Collection:
@@ -86,17 +90,15 @@ def _like(other: Collection, path: Path, batch_size: int, index: Index) -> Colle
         return Collection.create(path, other.stages, other.m, precision, batch_size, index=index)
 
 
-def _stages(
-    first: str | None, last: str, batch_size: int, device: str, other_base: bool
-) -> list[Stage]:
-    full = Stage.load(last, device, batch_size)
+def _stages(first: str | None, last: str, towers: Towers, other_base: bool) -> list[Stage]:
+    full = towers.load(last, place=-1)
     if first is None:
         return [full]
-    return [first_stage(first, last, full, batch_size, device, other_base), full]
+    return [first_stage(first, last, full, towers, other_base), full]
 
 
 def first_stage(
-    first: str, last: str | None, full: Stage, batch_size: int, device: str, other_base: bool = True
+    first: str, last: str | None, full: Stage, towers: Towers, other_base: bool = True
 ) -> Stage:
     """A first stage before a full tower, which lends it its text tower if it has none.
 
@@ -104,8 +106,7 @@ def first_stage(
         first: its checkpoint.
         last: the full tower's; None: it isn't known.
         full: the full tower.
-        batch_size: images given to it at once.
-        device: where it runs.
+        towers: where and how it runs.
         other_base: whether it may have been made from another checkpoint.
 
     Raises:
@@ -113,7 +114,7 @@ def first_stage(
         TowerError: it can't be loaded, or the text tower doesn't fit it.
     """
     try:
-        return Stage.load(first, device, batch_size)
+        return towers.load(first)
     except NoTextTowerError:
         if not other_base and last is not None and not _may_belong(first, last, full):
             raise UsageError(
@@ -121,11 +122,11 @@ def first_stage(
                 "embeddings may not fit that one's texts: name the checkpoint that it was made "
                 "from, or pass --other-base"
             ) from None
-        return Stage.load(first, device, batch_size, texts=full)
+        return towers.load(first, texts=full)
 
 
 def first_stages(
-    collection: Collection, checkpoints: Sequence[str], batch_size: int, device: str
+    collection: Collection, checkpoints: Sequence[str], towers: Towers
 ) -> list[Stage]:
     """First stages that a collection could have in place of its own.
 
@@ -148,7 +149,7 @@ def first_stages(
     known = {collection.stages[0].name: "the first stage already"}
     loaded = []
     for checkpoint in checkpoints:
-        stage = first_stage(checkpoint, record.checkpoint, full, batch_size, device, False)
+        stage = first_stage(checkpoint, record.checkpoint, full, towers, False)
         if stage.name in known:
             raise UsageError(f"--first {checkpoint} is {known[stage.name]}: name others")
         known[stage.name] = f"the same as {checkpoint}"

@@ -6,6 +6,7 @@ Stands between the stages on disk and the search.
 from contextlib import suppress
 
 from cascade import Stage
+from cascade.towers import Towers
 from compress.errors import UserError
 from evaluation.experiment.first_stages import KeptStage, belongs_to
 from evaluation.options import SearchOptions
@@ -14,7 +15,12 @@ from pruning_mechanism.checkpoints.checkpoint import fingerprint
 
 
 def open_stage(
-    made: KeptStage, flag: str, tower: Stage, options: SearchOptions, any_base: bool
+    made: KeptStage,
+    flag: str,
+    tower: Stage,
+    options: SearchOptions,
+    any_base: bool,
+    towers: Towers,
 ) -> Stage:
     """A stage that is searched with the full tower's texts.
 
@@ -24,13 +30,12 @@ def open_stage(
         tower: the full tower, whose text tower it borrows if it has none.
         options: of the experiment; `model` names the full tower.
         any_base: whether it may have been made from another checkpoint than the full tower.
+        towers: where and how it runs.
 
     Raises:
         UserError: it can't be searched with the full tower's texts.
     """
-    stage = Stage.load(
-        made.directory, options.device, options.batch_size, tower, options.attends_by
-    )
+    stage = towers.load(str(made.directory), texts=tower, attention=options.attends_by)
     if hasattr(stage.model, "text_model") and is_smaller(stage.model, "text"):
         raise UserError(
             f"{flag} {made.directory}: its text tower is smaller too, but first stages are "

@@ -67,6 +67,7 @@ from evaluation.latency import LatencyOptions
 from evaluation.masking import MaskingExperimentOptions
 from evaluation.patches import PatchesOptions
 from evaluation.plan import PlanOptions
+from evaluation.runtimes import RuntimesOptions
 from evaluation.seeds import SeedsOptions
 from evaluation.stream import StreamOptions
 from evaluation.table import TableOptions
@@ -119,6 +120,7 @@ COMMANDS = {
     "evaluation.patches": PatchesOptions,
     "evaluation.indexing": IndexingOptions,
     "evaluation.plan": PlanOptions,
+    "evaluation.runtimes": RuntimesOptions,
     "evaluation.seeds": SeedsOptions,
     "evaluation.stream": StreamOptions,
     "evaluation.thumbnails": ThumbnailsOptions,

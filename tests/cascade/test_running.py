@@ -1,0 +1,167 @@
+"""A stage computed by another runtime: the same embeddings, and a name that says if they aren't."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cascade import Collection, ResumedStage, Stage
+from cascade.collecting.recalling import recalled, recorded
+from cascade.towers import Towers
+from pruning_mechanism import TowerError
+from pruning_mechanism.runtimes.exports import RECORD, StaleExportError, place_in
+from pruning_mechanism.runtimes.formats import FORMATS
+from pruning_mechanism.runtimes.making import make_export
+from pruning_mechanism.runtimes.needs import bfloat16_problem
+from tests.conftest import tiny_clip
+
+pytest.importorskip("onnxruntime")
+NATIVE = bfloat16_problem("cpu") is None
+natively = pytest.mark.skipif(not NATIVE, reason="this processor has no products in bfloat16")
+
+
+@pytest.fixture(scope="module")
+def exported(clip_directory, tmp_path_factory) -> Path:
+    """The tiny CLIP with an ONNX export in float32 beside its weights."""
+    directory = tmp_path_factory.mktemp("exported") / "tiny"
+    shutil.copytree(clip_directory, directory)
+    place = place_in(directory, "onnx", "float32")
+    place.mkdir(parents=True)
+    make_export(tiny_clip(), FORMATS["onnx"], "float32", place)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def plain(exported) -> Stage:
+    return Stage.load(exported, batch_size=2)
+
+
+def test_an_export_gives_the_same_embeddings_and_keeps_the_name(exported, plain, pictures):
+    stage = Stage.load(exported, batch_size=2, runtime="onnxruntime")
+    wanted = plain.encode_images(pictures)
+    torch.testing.assert_close(stage.encode_images(pictures), wanted, atol=1e-5, rtol=0)
+    assert stage.name == plain.name
+    assert stage.text_name == plain.text_name
+    assert (stage.runs_in.runtime, stage.runs_in.dtype) == ("onnxruntime", "float32")
+    assert (plain.runs_in.runtime, plain.runs_in.dtype) == ("torch", "float32")
+
+
+def test_where_no_export_lies_one_is_made_in_the_cache_and_taken_again(
+    clip_directory, plain, pictures, checkpoints_seen
+):
+    made = checkpoints_seen.parent / "runtimes"
+    stage = Stage.load(clip_directory, batch_size=2, runtime="onnxruntime")
+    (kept,) = [each for each in made.iterdir() if each.name.startswith("onnx-float32")]
+    before = (kept / RECORD).stat().st_mtime_ns
+    again = Stage.load(clip_directory, batch_size=2, runtime="onnxruntime")
+    assert (kept / RECORD).stat().st_mtime_ns == before
+    assert stage.name == again.name == plain.name
+    assert not [each for each in made.iterdir() if each.name.startswith(".")]
+
+
+def test_weights_that_changed_after_the_export_are_refused(exported, tmp_path):
+    directory = Path(shutil.copytree(exported, tmp_path / "changed"))
+    tiny_clip(seed=1).save_pretrained(directory)
+    with pytest.raises(StaleExportError, match="export of other weights"):
+        Stage.load(directory, runtime="onnxruntime")
+    with pytest.raises(StaleExportError):
+        Stage.load(directory, runtime="auto", dtype="float32")
+    assert Stage.load(directory).name  # torch reads no export
+
+
+@natively
+def test_bfloat16_has_a_name_of_its_own_and_texts_stay_in_float32(exported, plain, pictures):
+    stage = Stage.load(exported, batch_size=2, dtype="bfloat16")
+    wanted = plain.encode_images(pictures)
+    found = stage.encode_images(pictures)
+    assert torch.cosine_similarity(found, wanted).min() > 0.99
+    assert not torch.allclose(found, wanted, atol=1e-6)
+    assert stage.name != plain.name
+    assert stage.text_name == plain.text_name
+    assert torch.equal(stage.encode_texts(["red"]), plain.encode_texts(["red"]))
+    assert stage.computes == "torch bfloat16"
+
+
+@natively
+def test_what_is_not_float32_is_written_down_and_recalled(exported, tmp_path):
+    stage = Stage.load(exported, batch_size=2, dtype="bfloat16")
+    record = recorded(stage)
+    assert record.computes == "torch bfloat16"
+    (again,) = recalled([record], tmp_path, Towers(batch_size=2, runtime="onnxruntime"))
+    assert again.stage.name == stage.name
+    (other,) = recalled([replace(record, computes=None)], tmp_path, Towers(batch_size=2))
+    with pytest.raises(ValueError, match="is now"):
+        other.encode_images([])
+
+
+def test_what_was_float32_stays_so_in_another_runtime(exported, plain, tmp_path):
+    (again,) = recalled([recorded(plain)], tmp_path, Towers(runtime="onnxruntime", batch_size=2))
+    assert again.stage.name == plain.name
+    assert again.stage.runs_in.runtime == "onnxruntime"
+
+
+@natively
+def test_a_collection_refuses_another_type(exported, plain, tmp_path):
+    pytest.importorskip("lancedb")
+    Collection.create(tmp_path / "c", [plain]).close()
+    with pytest.raises(ValueError, match="its weights or its preprocessing differ"):
+        Collection.open(tmp_path / "c", [Stage.load(exported, dtype="bfloat16")])
+
+
+@natively
+def test_a_stage_that_resumes_is_torchs(full, exported):
+    other = Stage.load(exported, dtype="bfloat16")
+    with pytest.raises(TowerError, match="not by torch bfloat16"):
+        ResumedStage(full, other)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"runtime": "onnx"}, "runtime is one of 'torch', 'compile', 'onnxruntime', 'openvino'"),
+        ({"dtype": "float16"}, "dtype is one of float32, bfloat16, int8"),
+        ({"dtype": "int8"}, "runtime 'torch' computes in float32 or bfloat16, not in int8"),
+        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "not in bfloat16, which torch, compile"),
+        ({"runtime": "onnxruntime", "device": "cuda"}, "runs on the CPU here, not on cuda"),
+        ({"runtime": "onnxruntime", "attention": "eager"}, "leave one out"),
+        ({"runtime": "onnxruntime", "dtype": "int8"}, "calibrated on images"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(how, said, exported):
+    if how.get("dtype") == "int8" and how.get("runtime"):
+        pytest.importorskip("nncf")
+    with pytest.raises(TowerError, match=said):
+        Stage.load(exported, **how)
+
+
+def test_a_missing_runtime_is_said_with_its_line(exported, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(TowerError, match=r"needs onnxruntime: pip install 'clip-cascade\[onnx\]'"):
+        Stage.load(exported, runtime="onnxruntime")
+
+
+def test_auto_measures_once_and_says_why(exported, plain, pictures, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    stage = Stage.load(exported, batch_size=2, runtime="auto", dtype="float32")
+    choice = stage.runs_in
+    assert set(choice.seconds) == {"torch float32", "onnxruntime float32"}
+    assert choice.seconds[f"{choice.runtime} {choice.dtype}"] == min(choice.seconds.values())
+    assert "clip-cascade[openvino]" in choice.left_out["openvino float32"]
+    again = Stage.load(exported, batch_size=2, runtime="auto", dtype="float32")
+    assert again.runs_in == choice  # seconds too: nothing was measured
+    assert stage.name == plain.name
+    torch.testing.assert_close(
+        stage.encode_images(pictures), plain.encode_images(pictures), atol=1e-5, rtol=0
+    )
+
+
+def test_any_thread_may_embed(exported, plain, pictures):
+    from concurrent.futures import ThreadPoolExecutor
+
+    stage = Stage.load(exported, batch_size=2, runtime="onnxruntime")
+    wanted = plain.encode_images(pictures)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(stage.encode_images, [pictures] * 8):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
