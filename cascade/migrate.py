@@ -127,8 +127,9 @@ def _renew(options: MigrateOptions, checkpoint: str) -> None:
         options.collection, batch_size=options.batch_size, device=options.device
     ) as collection:
         check_renewable(collection.record, collection.path)
+        towers = Towers(options.device, batch_size=options.batch_size)
         with announced("loading checkpoints"):
-            (first,) = first_stages(collection, [checkpoint], options.batch_size, options.device)
+            (first,) = first_stages(collection, [checkpoint], towers)
         m = collection.m if options.m is None else (options.m, *collection.m[1:])
         try:
             checked_m(m, len(collection.stages))

@@ -86,6 +86,7 @@ from cascade.stage import Stage
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.progress import photo_bar
 from cascade.terminal.query_files import queries_in
+from cascade.towers import Towers
 from commands.inputs import inputs_of
 from commands.published import published_command
 from commands.screen import announced, console, printable
@@ -119,7 +120,7 @@ def _measured(options: IndexingOptions, queries: list[str], directory: Path) -> 
     # made here, so that the process that indexes only opens it: what is wrong with the stages is
     # said before anything is timed
     with opened_or_made(
-        into, options.first, options.last, options.m, options.batch_size, "cpu"
+        into, options.first, options.last, options.m, Towers(batch_size=options.batch_size)
     ) as collection:
         first = collection.stages[0]
         assert isinstance(first, Stage)

@@ -104,6 +104,7 @@ from cascade.collecting.record import Plan
 from cascade.collection import Collection
 from cascade.terminal.collections import first_stages
 from cascade.terminal.query_files import queries_in
+from cascade.towers import Towers
 from commands.screen import announced, console, printable
 from evaluation.planning import comparing, telling
 from evaluation.planning.adapting import certified_calibration
@@ -168,8 +169,9 @@ def _given(file: Path | None) -> tuple[list[str], str] | None:
 def _contenders(collection: Collection, options: PlanOptions) -> list[Contender]:
     if not options.first:
         return []
+    towers = Towers(options.device, batch_size=options.batch_size)
     with announced("loading checkpoints"):
-        stages = first_stages(collection, options.first, options.batch_size, options.device)
+        stages = first_stages(collection, options.first, towers)
     return [Contender(*each) for each in zip(options.first, stages, strict=True)]
 
 

@@ -125,9 +125,7 @@ def first_stage(
         return towers.load(first, texts=full)
 
 
-def first_stages(
-    collection: Collection, checkpoints: Sequence[str], towers: Towers
-) -> list[Stage]:
+def first_stages(collection: Collection, checkpoints: Sequence[str], towers: Towers) -> list[Stage]:
     """First stages that a collection could have in place of its own.
 
     Raises:
