@@ -111,7 +111,6 @@ from dataclasses import replace
 
 import torch
 
-from cascade import Stage
 from commands.inputs import inputs_of
 from commands.published import published_command
 from commands.screen import console, printable
@@ -162,7 +161,6 @@ def _asked(options: BreakdownOptions) -> dict[str, Contender]:
         for role, paths, several in roles:
             for path in paths:
                 for settings in map(Settings.of, several):
-                    settings.check(Stage.load)
                     asked.append(Contender(role, path, settings))
     except SettingsError as error:
         raise UserError(str(error)) from error

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cascade import Stage
 from commands.published import published_name
@@ -43,7 +44,7 @@ class Contender:
         """
         if self.role == "plain":
             return Plain(self.path, device, batch_size)
-        given = dict(self.settings.given)
+        given: dict[str, Any] = dict(self.settings.given)
         stage = Stage.load(self.path, device, batch_size, without_texts=True, **given)
         return OfStage(stage)
 
@@ -91,8 +92,10 @@ def rows_of(timed: Mapping[str, Timed], f: float, threads: int) -> list[report.W
             split=one.measured.split,
             end_to_end=one.measured.end_to_end,
             nbytes=one.measured.nbytes,
-            faster=plain and _ratio(plain.end_to_end, one.measured.end_to_end),
-            faster_encoder=plain and _ratio(plain.split.encode, one.measured.split.encode),
+            faster=None if plain is None else _ratio(plain.end_to_end, one.measured.end_to_end),
+            faster_encoder=(
+                None if plain is None else _ratio(plain.split.encode, one.measured.split.encode)
+            ),
             lifetime=_lifetime(one, last, plain, f, timed),
         )
         for name, one in timed.items()
@@ -117,8 +120,10 @@ def _lifetime(
         last=last,
         same=speedup_interval(stages, f),
         encoder=speedup_interval(encoders, f),
-        plain=plain and speedup_interval(stages, f, plain.end_to_end),
-        plain_encoder=plain and speedup_interval(encoders, f, plain.split.encode),
+        plain=None if plain is None else speedup_interval(stages, f, plain.end_to_end),
+        plain_encoder=(
+            None if plain is None else speedup_interval(encoders, f, plain.split.encode)
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """How a stage is loaded to be timed: "stored", or settings such as "reads=thumbnail,dtype=int8"."""
 
-import inspect
 from dataclasses import dataclass
 
 STORED = "stored"
@@ -44,14 +43,3 @@ class Settings:
     def label(self) -> str:
         """What tells a stage with these settings from others; "" as it is stored."""
         return " ".join(value for _, value in self.given)
-
-    def check(self, load: object) -> None:
-        """Refuse what a function that loads stages doesn't take.
-
-        Raises:
-            SettingsError: it lacks one of them.
-        """
-        taken = inspect.signature(load).parameters  # type: ignore[arg-type]
-        for name, value in self.given:
-            if name not in taken:
-                raise SettingsError(f"{name}={value}: stages of this version have no {name}")

@@ -66,9 +66,9 @@ class OfStage:
     def __init__(self, stage: Stage) -> None:
         """Time a stage."""
         self.stage = stage
-        self.reads = str(getattr(stage, "reads", "full"))
-        self.runtime = str(getattr(stage, "runtime", "torch"))
-        self.dtype = str(stage.dtype).removeprefix("torch.")
+        self.reads: str = stage.reads
+        self.runtime = stage.runs_in.runtime
+        self.dtype = stage.runs_in.dtype
         self.device = torch.device(stage.device)
 
     def steps(self, files: Sequence[Path]) -> Steps:

@@ -39,7 +39,7 @@ def vision_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 class TorchRuntime:
     """A tower as torch runs it, on the device that it is on; has the members of `Runtime`."""
 
-    content = None
+    content: str | None = None
 
     def __init__(self, model: PreTrainedModel, dtype: Dtype, compiled: bool = False) -> None:
         """Make a runtime of a model, which is copied if it is in another type.

@@ -181,15 +181,6 @@ def test_settings_that_say_nothing_are_refused(text):
         Settings.of(text)
 
 
-def test_a_setting_that_stages_lack_is_refused():
-    def load(path: str, reads: str) -> None:
-        """Knows no runtime."""
-
-    Settings.of("reads=scaled").check(load)
-    with pytest.raises(SettingsError, match="no runtime"):
-        Settings.of("runtime=openvino").check(load)
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
