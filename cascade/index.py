@@ -142,7 +142,7 @@ from cascade.machines.joining import join
 from cascade.machines.worker import Job
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
-from cascade.photos.patterns import Patterns
+from corpora.readers.patterns import Patterns
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.inverted import told
 from cascade.terminal.progress import progress_of

@@ -9,7 +9,7 @@ import torch
 from cascade import Cascade, Collection, Stage
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
-from cascade.photos.patterns import Patterns
+from corpora.readers.patterns import Patterns
 from cascade.photos.reading import read
 from cascade.upkeep import bring_up_to_date
 from tests.cascade.photos.conftest import encoded, packed, painted

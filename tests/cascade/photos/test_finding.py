@@ -13,7 +13,7 @@ from PIL import Image as Picture
 from cascade.images import open_image
 from cascade.photos.finding import Photos, PhotosError, listed_paths
 from cascade.photos.opening import is_there, source_of
-from cascade.photos.patterns import Patterns
+from corpora.readers.patterns import Patterns
 from corpora.readers import walking
 from tests.cascade.photos.conftest import encoded, packed, painted
 
