@@ -14,6 +14,7 @@ from commands.flags import (
     ConfigOption,
     Count,
     NumberFromZero,
+    Place,
     ReadPath,
     Seed,
     Share,
@@ -323,6 +324,14 @@ class CombinationOptions(TokenOptions):
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
     latency_constraint: tuple[Share, ...] = ()
     """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    files: tuple[Place, ...] = ()
+    """directories, files, patterns as 'DIR/*.jpg': photos on which seconds count from the file on,
+    opening included; the full tower's are read in full"""
+    files_sample: Count = 64
+    """of these so many, drawn by --seed, are opened and measured"""
+    reads: Literal["full", "scaled", "thumbnail"] | None = None
+    """how much of an image file is read, here and by the result (default: as --model does; with
+    --files what loses least in the same seconds)"""
     structures: tuple[Structure, ...] = get_args(Structure)
     """what pruning may take"""
     exits: tuple[Count, ...] = ()
@@ -337,6 +346,11 @@ class CombinationOptions(TokenOptions):
     """combinations that are made for each constraint, and the best one that merges nothing"""
 
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
+    unread: ClassVar[tuple[Unread, ...]] = (
+        *FullTowerOptions.unread,
+        Unread(("files",), lambda options: not options.latency_constraint, "no latency constraint"),
+        Unread(("files_sample",), lambda options: not options.files, "no --files"),
+    )
     reads_target: ClassVar = True
 
     def check(self) -> None:

@@ -47,15 +47,44 @@ class Bill:
         self._needed |= self._of[key]
 
 
+@dataclass(frozen=True)
+class _Apart:
+    """The key of a value in a cache that is apart."""
+
+    names: tuple[Hashable, ...]
+    key: Hashable
+
+
 @dataclass
 class Cache:
-    """Values by what they depend on: a key names all that another value would come of."""
+    """Values by what they depend on: a key names all that another value would come of.
+
+    What only a part of the work knows, and what goes by the same keys there, is kept `apart`.
+    """
 
     bill: Bill = field(default_factory=Bill)
     _values: dict[Hashable, Any] = field(default_factory=dict)
+    _apart: tuple[Hashable, ...] = ()
+
+    def apart(self, name: Hashable) -> "Cache":
+        """A cache within this one, on the same bill, whose values are its own."""
+        return Cache(self.bill, self._values, (*self._apart, name))
+
+    @property
+    def shared(self) -> "Cache":
+        """The one that this is, or was made, within: what all parts of the work know."""
+        return Cache(self.bill, self._values)
+
+    def forget(self) -> None:
+        """Let go of the values of a cache that is apart, and of those within it."""
+        inside = len(self._apart)
+        for key in list(self._values):
+            if isinstance(key, _Apart) and key.names[:inside] == self._apart:
+                del self._values[key]
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, made at the first call under this key."""
+        key = _Apart(self._apart, key) if self._apart else key
         if key not in self._values:
             with self.bill.making(key):
                 self._values[key] = make()

@@ -80,6 +80,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
         step = rule.step(source, rule.asked[setting])
     except TowerError as error:
         raise UserError(f"{title}: {error}") from error
+    source = step.source or source
     towers = tuple(repaired(step.model, cut, finish, f"{title}: repair") for cut in step.cuts)
     stored, model, alignment = source.stored_dtype or source.model.dtype, step.model, None
     if finish.align == "ridge" and not step.settled:

@@ -113,7 +113,25 @@ class Source:
     def full_embeddings(self) -> Tensor:
         """The full tower's embeddings of the calibration images, float32 [n, e], computed once."""
         key: Hashable = ("full tower's embeddings", len(self.calibration))
-        return self.cache.once(key, self._full_embeddings)
+        return self.cache.shared.once(key, self._full_embeddings)
+
+    def reading(self, reads: Reads) -> "Source":
+        """The same with so much of its files read; what becomes known of it is kept apart."""
+        cache = self.cache.apart(f"reads {reads}")
+        calibration = self.cache.once(
+            ("calibration", reads), lambda: self.calibration.reading(reads)
+        )
+        notes = tuple(note for note in self.notes if note != simulated(self.calibration))
+        return replace(
+            self,
+            calibration=calibration,
+            cache=cache,
+            sampling=replace(self.sampling, reads=reads),
+            subjects=tuple(
+                replace(subject, calibration=calibration, cache=cache) for subject in self.subjects
+            ),
+            notes=(*notes, simulated(calibration)) if calibration.given_thumbnails else notes,
+        )
 
     @property
     def full_images(self) -> Calibration:

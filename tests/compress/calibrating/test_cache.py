@@ -70,3 +70,26 @@ def test_what_could_not_be_made_is_tried_again():
             made.once("broken", fail)
     assert len(tries) == 2
     assert made.once("broken", lambda: 3) == 3
+
+
+def test_what_is_apart_is_known_there_alone_and_can_be_let_go():
+    made = Cache()
+    full, thumbnail = made.apart("full"), made.apart("thumbnail")
+    assert [cache.once("moments", lambda: 1) for cache in (made, full)] == [1, 1]
+    assert thumbnail.once("moments", lambda: 2) == 2
+    assert thumbnail.apart("smaller").once("moments", lambda: 3) == 3
+    assert thumbnail.apart("smaller").shared.once("moments", lambda: 4) == 1
+    thumbnail.forget()
+    assert thumbnail.once("moments", lambda: 5) == 5
+    assert thumbnail.apart("smaller").once("moments", lambda: 6) == 6
+    assert [cache.once("moments", lambda: 7) for cache in (made, full)] == [1, 1]
+
+
+def test_what_is_let_go_stays_on_the_bill(monkeypatch):
+    made, clock = Cache(), Clock()
+    monkeypatch.setattr(cache, "time", clock)
+    made.bill.open()
+    apart = made.apart("full")
+    apart.once("moments", clock.work(10))
+    apart.forget()
+    assert made.bill.seconds() == 10
