@@ -142,7 +142,6 @@ from cascade.machines.joining import join
 from cascade.machines.worker import Job
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
-from corpora.readers.patterns import Patterns
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.inverted import told
 from cascade.terminal.progress import progress_of
@@ -151,6 +150,7 @@ from cascade.terminal.skipped import by_reason
 from cascade.towers import Towers
 from cascade.upkeep import Upkeep, bring_up_to_date
 from commands.screen import announced, console
+from corpora.readers.patterns import Patterns
 
 
 def main(options: IndexOptions) -> None:

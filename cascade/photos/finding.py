@@ -24,9 +24,9 @@ from cascade.photos.addresses import (
 )
 from cascade.photos.archives import SUFFIX, Member, members
 from cascade.photos.data_sets import rows_of
-from corpora.readers.patterns import MAGIC, Glob, Patterns
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
+from corpora.readers.patterns import MAGIC, Glob, Patterns
 from corpora.readers.walking import (
     Entry,
     ignored_file,

@@ -9,9 +9,9 @@ import torch
 from cascade import Cascade, Collection, Stage
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
-from corpora.readers.patterns import Patterns
 from cascade.photos.reading import read
 from cascade.upkeep import bring_up_to_date
+from corpora.readers.patterns import Patterns
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.conftest import tiny_clip, tiny_processor
 

@@ -13,8 +13,8 @@ from PIL import Image as Picture
 from cascade.images import open_image
 from cascade.photos.finding import Photos, PhotosError, listed_paths
 from cascade.photos.opening import is_there, source_of
-from corpora.readers.patterns import Patterns
 from corpora.readers import walking
+from corpora.readers.patterns import Patterns
 from tests.cascade.photos.conftest import encoded, packed, painted
 
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files as POSIX has them")
