@@ -163,6 +163,22 @@ class Cascade:
         opened_later = None in sources[1:]
         self._catalogue = Catalogue(self._states.get(0), opened_later, precision)
 
+    def learn(self, m: Candidates, calibration: Calibration | None, cutoff: Cutoff | None) -> None:
+        """Take over what was learnt of the stages since, for searches that begin from now on.
+
+        Args:
+            m: as of `Cascade`.
+            calibration: as of `Cascade`.
+            cutoff: as of `Cascade`.
+
+        Raises:
+            ValueError: m doesn't fit the stages, or is "auto" without a calibration of them.
+        """
+        numbers = [needed(calibration, self._names).depth] if m == "auto" else m
+        checked = checked_m(numbers, len(self.stages))
+        self.calibration, self.cutoff = calibration, cutoff
+        self.m, self.auto = checked, m == "auto"
+
     @property
     def catalogue(self) -> Catalogue:
         """The images, with the first stage's embeddings."""

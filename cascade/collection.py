@@ -90,6 +90,7 @@ class Collection:
         opener: Opener = opened,
         auto: bool = False,
         index: Index = "auto",
+        own_m: bool = False,
     ) -> None:
         """Join a store with its stages; see `create`, `open` and `in_memory` for the usual way.
 
@@ -102,10 +103,12 @@ class Collection:
             opener: how a later stage opens an image again.
             auto: hand on as many candidates as each query needs, by the record's calibration.
             index: how the first stage is searched, as of `open`.
+            own_m: keep to the record's m, whatever is planned meanwhile.
 
         Raises:
             ValueError: index is something else.
         """
+        self._own_m = own_m
         self.auto = auto
         self.stages = tuple(stages)
         self.m = tuple(record.m)
@@ -212,7 +215,8 @@ class Collection:
             checked = Cascade(known, m, calibration=record.calibration).m
             record = record if auto else replace(record, m=checked, plan=None)
         try:
-            return cls(_stored(path, record), record, known, path, batch_size, opener, auto, index)
+            store, own_m = _stored(path, record), m is not None
+            return cls(store, record, known, path, batch_size, opener, auto, index, own_m)
         except CollectionError:
             if not Edition(path, record.generation).superseded():
                 raise
@@ -340,7 +344,7 @@ class Collection:
             if self.path is not None:
                 self._record.write(self.path)
             self.m = m
-            self.auto = False
+            self.auto = self._own_m = False
             self._view = self._new_view()
 
     def restage(self, asked: Restaging) -> None:
@@ -697,6 +701,7 @@ class Collection:
             if self._superseded():
                 self._check_readable()
                 return self._view
+            self._take_over()
             try:
                 if self._outlived():
                     self._view = self._new_view()
@@ -721,6 +726,20 @@ class Collection:
         rows = self._view.cascade.catalogue.contents.rows
         if isinstance(rows, StoredRows) and self._edition is not None:
             self._edition.check()
+
+    def _take_over(self) -> None:
+        """Search as another process has planned: with its m, unless another was asked for here."""
+        newest = None if self._edition is None else self._edition.newest()
+        if newest is None:
+            return
+        own = self._record
+        m, plan = (own.m, own.plan) if self._own_m else (tuple(newest.m), newest.plan)
+        taken = replace(own, m=m, plan=plan, calibration=newest.calibration, cutoff=newest.cutoff)
+        if taken == own or (self.auto and taken.calibration is None):
+            return
+        self._record = taken
+        self._view.cascade.learn("auto" if self.auto else m, taken.calibration, taken.cutoff)
+        self.m = self._view.cascade.m
 
     def _superseded(self) -> bool:
         """Whether the directory has other stages by now, so that nothing in it is this one's."""

@@ -1,7 +1,8 @@
 """Whether a collection's directory still has the stages that a program opened it with.
 
 A migration puts other stages and other tables into it in one step. Who opened it before then goes
-on searching what it has read, and can write nothing any more.
+on searching what it has read, and can write nothing any more. A plan writes other numbers of the
+same stages into its record, which whoever has it open takes over.
 """
 
 import os
@@ -19,6 +20,7 @@ class Edition:
         self._generation = generation
         self._seen: tuple[int, int] | None = None
         self._superseded = False
+        self._newest: Record | None = None
 
     def superseded(self) -> bool:
         """Whether there is another generation by now; costs a look at one file."""
@@ -28,11 +30,17 @@ class Edition:
             stat = os.stat(self._path / FILE)
             seen = stat.st_ino, stat.st_mtime_ns
             if seen != self._seen:
-                self._superseded = Record.read(self._path).generation != self._generation
+                newest = Record.read(self._path)
+                self._superseded = newest.generation != self._generation
+                self._newest = None if self._superseded else newest
                 self._seen = seen
         except (OSError, CollectionError):  # whoever reads or writes will say what is wrong
             return False
         return self._superseded
+
+    def newest(self) -> Record | None:
+        """The record as `superseded` found it last; None: of another generation, or unread."""
+        return self._newest
 
     def check(self) -> None:
         """Refuse to write.

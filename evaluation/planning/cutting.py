@@ -26,7 +26,7 @@ from cascade.measuring.captions import captioned, drawn_texts
 from cascade.searching.ranking import NOTHING, Ranking, rank_candidates
 from evaluation.planning.conformal import share_at_least, threshold
 
-TIMES = 3
+TIMES = 2
 """How many times as large the share caught has to be as the share that may be wrongly rejected."""
 PARTS = 3
 _BATCH = 256
@@ -117,13 +117,11 @@ def caption_texts(collection: Collection, number: int, seed: int) -> Texts | Non
             owners[_plain(text)].add(key)
     every = [text for _, captions in known for text in captions]
     drawn = drawn_texts(every, number, seed)
+    copies = {key: same for same in digests.values() for key in same}
     unmatched, hidden = [], []
     for text in drawn:
-        same = set(owners[_plain(text)])
-        for key in owners[_plain(text)]:
-            there = collection.row(key)
-            if there is not None and there.digest is not None:
-                same |= digests[there.digest]
+        same = owners[_plain(text)]
+        same = same.union(*(copies.get(key, ()) for key in same))
         if len(same) <= _MOST_HIDDEN * len(collection):
             unmatched.append(text)
             hidden.append(frozenset(same))

@@ -151,7 +151,7 @@ _SCORES = {
 def refusal_of_cutoff(found: Told, share: float, confidence: float) -> str:
     """Why no score says whether anything matches."""
     return (
-        "with this tower no score tells whether anything matches: a cutoff would catch "
+        "with this tower no score tells well enough whether anything matches: a cutoff would catch "
         f"{found.caught:.1%} of the queries that nothing matches (at least "
         f"{rounded_down(found.caught_at_least)} with {percent(confidence)} confidence) and reject "
         f"{found.rejected:.1%} of those that something matches; it is offered where it surely "

@@ -15,7 +15,7 @@ from cascade.answers import Wanted
 from cascade.calibrated.cutoff import Cutoff
 from cascade.collecting.record import FILE, Record
 from cascade.queries import answered
-from tests.cascade.calibrated.pair import IMAGES, K, stages
+from tests.cascade.calibrated.pair import CALIBRATION, IMAGES, K, stages
 from tests.cascade.known import number_of, numbered, on_disk
 
 M = 12
@@ -127,3 +127,25 @@ def test_it_lasts_and_what_a_later_plan_does_not_learn_stays(tmp_path):
     record.write_text(json.dumps(strange))
     with pytest.raises(CollectionError, match=r"damaged \(a cutoff on the score 'worst'"):
         Record.read(tmp_path / "c")
+
+
+def test_who_has_it_open_takes_over_what_another_process_has_planned(tmp_path):
+    with on_disk(tmp_path / "c", stages(), [M]) as collection:
+        collection.add(numbered(range(IMAGES)))
+
+    def opened(**how):
+        return Collection.open(tmp_path / "c", stages(), opener=number_of, **how)
+
+    with opened() as server, opened(m=[M + 5]) as other:
+        assert server.search("3", K).matches is None
+        with opened() as planner:
+            planner.adopt([M + 1], None, CALIBRATION, CUTOFF)
+        for each in (server, other):
+            each._refreshed = 0.0  # as if it had not looked for a while
+            assert each.search("3", K).matches is True
+            assert each.calibration == CALIBRATION
+            (hits,) = each.search_embeddings(each.encode_texts(["3"]), K, m="auto")
+            assert hits.matches is None
+        assert (server.m, server.status().m) == ((M + 1,), (M + 1,))
+        assert other.m == (M + 5,)  # it was asked for
+        assert server.remove(["image 0"]) == 1  # and may still write
