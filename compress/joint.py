@@ -22,16 +22,12 @@ this way, and the way whose tower loses least is the result's.
     python -m compress.joint --latency-constraint 0.1 --files ~/Pictures
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
 
 from commands.run import main_of
 from compress.budgets.budgets import Budget, MacBudget, SecondBudget, by_setting
-from compress.choices import Thoroughness
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import CombinationOptions, OutputOptions
@@ -48,80 +44,23 @@ class JointOptions(CombinationOptions, OutputOptions):
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("compress.joint"), JointOptions, "compress.joint")
 
-from compress.budgets.token_prices import MacPrices, SecondPrices
-from compress.making.rule import Rule, Step
+from compress import patch_size, resolution
+from compress.budgets.settings import Setting
+from compress.budgets.token_prices import MacPrices
+from compress.making.rule import Rule, Step, continued
 from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
-from compress.searching.combinations import Tried, best_combinations, exits_tried
-from compress.searching.ways import FullTower, Opened, Way, opened, promising
+from compress.searching.combinations import best_combinations, exits_tried
+from compress.searching.files import from_files
+from compress.searching.found import Found, Search
+from compress.searching.latency import full_tower, within
 from corpora.decoding.reads import READS
 from corpora.readers.places import Sample, sample_of
-from pruning_mechanism import has_all_layers, is_smaller
-from pruning_mechanism.costs.latency_measurement import measured_share
+from pruning_mechanism import has_all_layers
+from pruning_mechanism.families import tower_config
 
 USUAL_MACS = (0.07,)
 """The MAC constraint if none is asked for."""
-CORRECTIONS = 5
-"""Times that a latency constraint is corrected by what the finished tower took."""
-MARGIN = 0.99
-"""Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
-LEFT = 0.95
-"""Share of the constraint below which a finished tower leaves seconds that it should spend."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is looked for, and how thoroughly; `forgetting`: nothing is kept for further budgets."""
-
-    budget: MacBudget | SecondBudget
-    thoroughness: Thoroughness
-    forgetting: bool = False
-
-    @property
-    def label(self) -> str:
-        """How messages call it."""
-        return self.budget.setting.label
-
-
-@dataclass(frozen=True)
-class Found:
-    """The combinations of a source that were tried under one constraint.
-
-    Under a latency constraint `seconds` are what they were chosen by, and `share` is the best
-    one's measured seconds / the dense tower's. Where those of opening files count as well, `opened`
-    says what these are, `way` how files are read, and `others` what came of other ways.
-    """
-
-    source: Source
-    tried: Sequence[Tried]
-    seconds: SecondPrices | None = None
-    share: float | None = None
-    opened: Opened | None = None
-    way: Way | None = None
-    others: Mapping[Way, str] = field(default_factory=dict)
-
-    @property
-    def best(self) -> Tried:
-        """The one that loses least."""
-        return min(self.tried, key=lambda combination: combination.lost)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the record should know of the best."""
-        says = (self.best.candidate.says,)
-        if self.share is None:
-            return says
-        if self.opened is None or self.way is None:
-            return (
-                *says,
-                f"took {self.share:.3f} of the full tower's seconds here, from pixels on",
-            )
-        return (*says, *self.opened.notes(self.way, self.share), *self._ways)
-
-    @property
-    def _ways(self) -> tuple[str, ...]:
-        others = "; ".join(f"{way.says}: {reason}" for way, reason in self.others.items())
-        return (f"other ways to read: {others}",) if others else ()
 
 
 def rule(options: CombinationOptions) -> Rule:
@@ -133,6 +72,7 @@ def rule(options: CombinationOptions) -> Rule:
     options.check()
     thoroughness = options.thoroughness
     several = len(options.latency_constraint) > 1
+    smaller = _smaller(options)
 
     @cache
     def sample() -> Sample:
@@ -145,6 +85,13 @@ def rule(options: CombinationOptions) -> Rule:
                 f"{source.path} is smaller already: name the dense checkpoint, or a result of "
                 "compress.patch_size --align none"
             )
+        for setting, smaller_images in smaller.items():
+            smaller_images.check(source, smaller_images.asked[setting])
+        side = tower_config(source.model.config, "vision").image_size
+        if too_large := [each for each in options.resolutions if each >= side]:
+            raise UserError(
+                f"--resolutions {too_large[0]}: the tower takes images of {side} already"
+            )
         if options.files:
             sample()
 
@@ -152,13 +99,11 @@ def rule(options: CombinationOptions) -> Rule:
         if options.files and isinstance(budget, SecondBudget):
             reads = (options.reads,) if options.reads else READS
             search = Search(budget, thoroughness, forgetting=not several)
-            found = _from_files(source, search, sample(), [Way(read) for read in reads])
+            found = from_files(_sources(source, smaller), search, sample(), reads)
         else:
             found = _from_pixels(source, Search(budget, thoroughness))
         made, own = found.best.model, found.source
-        return Step(
-            made, own.processor, source=own, notes=found.notes, files=partial(_write, found)
-        )
+        return Step(made, own.processor, source=own, notes=found.notes, files=found.write)
 
     budgets: Iterable[Budget] = map(SecondBudget, options.latency_constraint)
     if not options.latency_constraint:
@@ -166,118 +111,39 @@ def rule(options: CombinationOptions) -> Rule:
     return Rule("joint", by_setting(budgets), step, check, Needs.of("ridge"))
 
 
+def _smaller(options: CombinationOptions) -> Mapping[Setting, Rule]:
+    """What makes images smaller, as the options ask for it, each by the rule that does so."""
+    rules = []
+    if options.resolutions:
+        asked = resolution.ResolutionOptions(resolution=options.resolutions, align="none")
+        rules.append(resolution.rule(asked))
+    if options.patch_sizes:
+        rules.append(patch_size.rule(patch_size.PatchOptions(patch_size=options.patch_sizes)))
+    return {setting: made for made in rules for setting in made.settings}
+
+
+def _sources(source: Source, smaller: Mapping[Setting, Rule]) -> Mapping[Setting | None, Source]:
+    """The source, and what it is with smaller images, made once for all budgets."""
+
+    def made(setting: Setting, rule: Rule) -> Source:
+        done = f"{rule.name} {setting.label}"
+        return continued(source, rule.step(source, rule.asked[setting]), done)
+
+    return {
+        None: source,
+        **{
+            setting: source.cache.once(("smaller images", setting), partial(made, setting, rule))
+            for setting, rule in smaller.items()
+        },
+    }
+
+
 def _from_pixels(source: Source, search: Search) -> Found:
     """The combinations that promised most, made and measured; seconds are those of encoders."""
     if isinstance(search.budget, SecondBudget):
-        return _within(source, _full(source), search.budget.share, search)
+        return within(source, full_tower(source), search.budget.share, search)
     prices = MacPrices.under(source.model.config, search.budget.share)
     return Found(source, best_combinations(source, prices, search.thoroughness, search.label))
-
-
-def _from_files(source: Source, search: Search, sample: Sample, ways: Sequence[Way]) -> Found:
-    """The way to read whose best combination loses least; seconds are those from file on.
-
-    Raises:
-        UserError: no way leaves a tower enough.
-    """
-    full, share = _full(source), search.budget.share
-    opening = source.cache.once(
-        ("opened", sample, tuple(ways)),
-        lambda: opened(sample, dict.fromkeys(ways, source.processor), full),
-    )
-    left, others = promising(opening, share)
-    found: dict[Way, Found] = {}
-    for way, of_encoder in left.items():
-        own = source.reading(way.reads)
-        try:
-            found[way] = _within(own, full, of_encoder, search)
-        except UserError as error:
-            others[way] = str(error).removeprefix(f"{search.label}: ")
-        if search.forgetting:
-            own.cache.forget()
-    if not found:
-        reasons = "; ".join(f"{way.says}: {reason}" for way, reason in others.items())
-        raise UserError(f"{search.label} leaves no tower enough, from file to embedding: {reasons}")
-    best = min(found, key=lambda way: found[way].best.lost)
-    for way in found.keys() - {best}:
-        others[way] = (
-            f"lost {found[way].best.lost:.4f} where {best.says} lost {found[best].best.lost:.4f}"
-        )
-    return replace(found[best], opened=opening, way=best, others=others)
-
-
-def _full(source: Source) -> FullTower:
-    """The tower that a latency constraint is a share of, as it is deployed."""
-    model, processor = source.model, source.processor
-    if is_smaller(model):  # its patches are coarser
-        model, processor = source.full.tower.model, source.full.processor
-    return FullTower(source.deployed(model), processor, source.sampling.batch_size)
-
-
-def _within(source: Source, full: FullTower, asked: float, search: Search) -> Found:
-    """The best combinations whose encoder takes a share of the full tower's encoder's seconds.
-
-    Raises:
-        UserError: there is none.
-    """
-    size, dense = full.batch_size, source.deployed(source.model)
-    known = source.cache.shared
-    measured = known.once(
-        ("seconds", size, source.chain), lambda: SecondPrices.measured(dense, size)
-    )
-    best, share_asked = None, asked
-    if is_smaller(source.model):  # it takes less time already
-        own = known.once(
-            ("share", size, source.chain), lambda: measured_share(dense, full.model, size)
-        )
-        share_asked = min(1.0, asked / own)
-    for _ in range(CORRECTIONS):
-        prices = measured.under(share_asked)
-        tried = best_combinations(source, prices, search.thoroughness, search.label)
-        made = source.deployed(Found(source, tried).best.model)
-        share = measured_share(made, full.model, size)
-        found = Found(source, tried, measured, share)
-        if share <= asked and (best is None or found.best.lost < best.best.lost):
-            best = found
-        if best and (share >= LEFT * asked or share_asked == 1.0):
-            break  # seconds are spent, or the last correction asked for too many
-        share_asked = min(1.0, share_asked * MARGIN * asked / share)
-    if best is None:
-        raise UserError(
-            f"{search.label}: after {CORRECTIONS} corrections the finished tower still took "
-            f"{share:.3f} of the dense one's seconds; ask for a little less"
-        )
-    return best
-
-
-def _write(found: Found, directory: Path) -> None:
-    """The best mask, all that was tried and the seconds, beside the model."""
-    found.best.candidate.kept.save(directory / "mask.safetensors")
-    tried = [
-        _entry(combination) | {"chosen": combination is found.best} for combination in found.tried
-    ]
-    content = {"schema": 1, "metric": "1 - cos to the full tower's embedding", "tried": tried}
-    if prices := found.seconds:
-        counts = [latency.conditions.tokens for latency in prices.tables]
-        for tokens, table in zip(counts, prices.tables, strict=True):
-            table.save(directory / f"latency-{tokens}-tokens.json")
-        content["seconds_of_merging"] = dict(zip(counts, prices.merging, strict=True))
-    if found.opened and found.way:
-        content["reads"] = found.way.says
-        content["files"] = found.opened.entries()
-        content["other_ways"] = {way.says: reason for way, reason in found.others.items()}
-    (directory / "joint.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def _entry(tried: Tried) -> dict[str, Any]:
-    candidate = tried.candidate
-    return {
-        "exit": candidate.layers,
-        "merged_per_layer": list(candidate.merged),
-        "kept": {name: bits.sum(1).tolist() for name, bits in candidate.kept.tensors.items()},
-        "promised": candidate.promised,
-        "lost": tried.lost,
-    }
 
 
 def main(options: JointOptions) -> None:

@@ -329,6 +329,10 @@ class CombinationOptions(TokenOptions):
     opening included; the full tower's are read in full"""
     files_sample: Count = 64
     """of these so many, drawn by --seed, are opened and measured"""
+    resolutions: tuple[Count, ...] = ()
+    """sides in pixels of smaller images that are tried as well with --files: fewer tokens"""
+    patch_sizes: tuple[Count, ...] = ()
+    """sides in pixels of coarser patches that are tried as well with --files: smaller images"""
     reads: Literal["full", "scaled", "thumbnail"] | None = None
     """how much of an image file is read, here and by the result (default: as --model does; with
     --files what loses least in the same seconds)"""
@@ -349,7 +353,11 @@ class CombinationOptions(TokenOptions):
     unread: ClassVar[tuple[Unread, ...]] = (
         *FullTowerOptions.unread,
         Unread(("files",), lambda options: not options.latency_constraint, "no latency constraint"),
-        Unread(("files_sample",), lambda options: not options.files, "no --files"),
+        Unread(
+            ("files_sample", "resolutions", "patch_sizes"),
+            lambda options: not options.files,
+            "no --files",
+        ),
     )
     reads_target: ClassVar = True
 

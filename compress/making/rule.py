@@ -16,6 +16,7 @@ from compress.allocation.plan import Plan
 from compress.budgets.settings import Setting
 from compress.calibrating.subject import Subject
 from compress.making.source import Needs, Source
+from pruning_mechanism import Tower
 from pruning_mechanism.protocols import Processor
 
 
@@ -50,6 +51,36 @@ class Step:
     notes: tuple[str, ...] = ()
     files: Callable[[Path], None] | None = None
     obsolete: tuple[Path, ...] = ()
+
+
+def continued(source: Source, step: Step, done: str) -> Source:
+    """What a step made of a source, as the source of another; what is known of it is kept apart.
+
+    Args:
+        source: what the step started from.
+        step: what it made; whatever was to be repaired in it is.
+        done: how records name the step.
+    """
+    cache = source.cache.apart(done)
+    calibration = replace(source.calibration, processor=step.processor)
+    return replace(
+        source,
+        model=step.model,
+        processor=step.processor,
+        subjects=tuple(
+            replace(
+                subject,
+                tower=Tower.of(step.model, subject.kind),
+                calibration=calibration,
+                cache=cache,
+            )
+            for subject in source.subjects
+        ),
+        calibration=calibration,
+        cache=cache,
+        chain=(*source.chain, done),
+        notes=(*source.notes, *step.notes),
+    )
 
 
 def unchecked(_source: Source, _asked: Any) -> None:

@@ -15,7 +15,7 @@ from compress.budgets import token_prices
 from compress.budgets.token_prices import MacPrices, SecondPrices
 from compress.choices import Thoroughness
 from compress.command import run_command
-from compress.searching import combinations
+from compress.searching import combinations, latency
 from compress.searching.combinations import Candidate, exits_tried, merging_schedules
 from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
@@ -142,7 +142,7 @@ def test_a_latency_constraint_is_corrected_by_what_the_finished_tower_took(
 ):
     measured, asked_for = CORRECTED[case]
     shares, asked, under = iter(measured), [], SecondPrices.under
-    monkeypatch.setattr(joint, "measured_share", lambda *_: next(shares))
+    monkeypatch.setattr(latency, "measured_share", lambda *_: next(shares))
 
     def spy(prices, constraint):
         asked.append(constraint)
@@ -157,7 +157,7 @@ def test_a_latency_constraint_is_corrected_by_what_the_finished_tower_took(
 
 
 def test_a_latency_constraint_that_no_correction_meets_is_refused(within_half, capsys, monkeypatch):
-    monkeypatch.setattr(joint, "measured_share", lambda *_: 0.51)
+    monkeypatch.setattr(latency, "measured_share", lambda *_: 0.51)
     with pytest.raises(SystemExit):
         within_half()
     assert "still took 0.510 of the dense" in capsys.readouterr().err.splitlines()[-1]

@@ -16,9 +16,10 @@ from compress.budgets.opening import Outlay
 from compress.budgets.token_prices import SecondPrices
 from compress.command import run_command
 from compress.errors import UserError
-from compress.searching import combinations
+from compress.searching import combinations, files, latency
 from compress.searching.ways import FullTower, Mean, Opened, Way, opened, promising
 from corpora.decoding.simulating import with_thumbnail
+from corpora.pixels import edge_taken
 from corpora.readers.places import sample_of
 from pruning_mechanism import load, load_processor
 from tests.compress.test_joint import SMALL, read, seconds
@@ -129,7 +130,7 @@ def test_files_that_can_be_opened_are_measured_and_others_are_told(photos, least
 def test_where_decoding_takes_nearly_all_seconds_the_tower_reads_thumbnails(command, photos):
     directory = command("--latency-constraint", "0.3", "--files", str(photos))
     record, found = read(directory, "compression.json"), read(directory, "joint.json")
-    assert record["reads"] == found["reads"] == "thumbnail"
+    assert record["reads"] == found["way"] == "thumbnail"
     assert "opening files takes" in found["other_ways"]["full"]
     said = " ".join(record["notes"])
     assert "of the full tower's seconds here, from file to embedding" in said
@@ -140,22 +141,22 @@ def test_where_decoding_takes_nearly_all_seconds_the_tower_reads_thumbnails(comm
 
 
 def test_the_way_whose_tower_loses_least_is_taken(command, photos, monkeypatch):
-    monkeypatch.setattr(joint, "opened", lambda *_: taken())
-    monkeypatch.setattr(joint, "measured_share", lambda *_: 0.48)
+    monkeypatch.setattr(files, "opened", lambda *_: taken())
+    monkeypatch.setattr(latency, "measured_share", lambda *_: 0.48)
     directory = command("--latency-constraint", "0.9", "--files", str(photos))
     found = read(directory, "joint.json")
-    lost = {found["reads"]: min(each["lost"] for each in found["tried"])}
+    lost = {found["way"]: min(each["lost"] for each in found["tried"])}
     for way, said in found["other_ways"].items():
         lost[way] = float(said.split()[1])
     assert lost.keys() == {"full", "scaled", "thumbnail"}
-    assert lost[found["reads"]] == pytest.approx(min(lost.values()), abs=1e-4)
+    assert lost[found["way"]] == pytest.approx(min(lost.values()), abs=1e-4)
     assert len(set(lost.values())) > 1
-    assert read(directory, "compression.json")["reads"] == found["reads"]
+    assert read(directory, "compression.json")["reads"] == found["way"]
 
 
 def test_a_way_makes_what_its_encoders_share_alone_would_make(command, photos, monkeypatch):
-    monkeypatch.setattr(joint, "opened", lambda *_: taken())
-    monkeypatch.setattr(joint, "measured_share", lambda *_: 0.48)
+    monkeypatch.setattr(files, "opened", lambda *_: taken())
+    monkeypatch.setattr(latency, "measured_share", lambda *_: 0.48)
     by_files = command("--latency-constraint", "0.2", "--files", str(photos))
     alone = command(
         *("--latency-constraint", "0.5", "--reads", "thumbnail"), output="alone"
@@ -170,9 +171,35 @@ def test_a_way_makes_what_its_encoders_share_alone_would_make(command, photos, m
     )
 
 
+def test_smaller_images_are_tried_by_the_rules_that_make_them(command, photos, monkeypatch):
+    def of_ways(_sample, ways, _full):
+        assert {way.says for way in ways} == {"full", "full, resolution 8", "full, patch 4"}
+        assert {edge_taken(processor) for processor in ways.values()} == {16, 8}
+        seconds = {way: Mean(1.0 if way.says == chosen else 8.0, None) for way in ways}
+        return replace(taken(), opening=seconds)
+
+    monkeypatch.setattr(files, "opened", of_ways)
+    monkeypatch.setattr(latency, "measured_share", lambda *_: 0.48)
+    flags = ("--latency-constraint", "0.2", "--files", str(photos), "--reads", "full")
+    flags += ("--resolutions", "8", "--patch-sizes", "4")
+    for chosen, tokens, step in (
+        ("full, resolution 8", 2, "resolution resolution 8"),
+        ("full, patch 4", 5, "patch_size patch 4"),
+    ):
+        directory = command(*flags, output=chosen.replace(" ", "-"))
+        record, own = read(directory, "compression.json"), load(directory).config.vision_config
+        assert record["chain"] == [step, "joint latency 0.2"]
+        assert own.image_size == edge_taken(load_processor(directory)) == 8
+        assert (own.image_size // own.patch_size) ** 2 + 1 == tokens
+        assert read(directory, "joint.json")["way"] == chosen
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (("--latency-constraint", "0.5", "--resolutions", "16"), "takes images of 16 already"),
+        (("--latency-constraint", "0.5", "--resolutions", "9"), "9"),
+        (("--latency-constraint", "0.5", "--patch-sizes", "8"), "take fewer, found 8"),
         (("--latency-constraint", "0.05"), "thumbnail: opening files takes 0.100 alone"),
         (("--latency-constraint", "0.3", "--reads", "scaled"), "scaled: opening files takes 0.400"),
         (("--mac-constraint", "0.5"), "has no effect with no latency constraint"),
@@ -183,7 +210,7 @@ def test_what_cannot_be_reached_is_refused(command, photos, capsys, monkeypatch,
     def of_ways(_sample, ways, _full):
         return replace(taken(), opening={way: taken().opening[way] for way in ways})
 
-    monkeypatch.setattr(joint, "opened", of_ways)
+    monkeypatch.setattr(files, "opened", of_ways)
     with pytest.raises(SystemExit) as ending:
         command("--files", str(photos), *flags)
     assert ending.value.code == 2
