@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lancedb.index import IvfFlat
 
 from cascade.storing.errors import CollectionError
 from cascade.storing.store import Embeddings, Ids, Lists, Vectors
@@ -116,6 +115,8 @@ class StoredFirst:
 
     def make_lists(self, number: int) -> None:
         """See `FirstEmbeddings`."""
+        from lancedb.index import IvfFlat  # here: what is missing was said by whoever made a store
+
         how = IvfFlat(
             distance_type="dot",
             num_partitions=number,
