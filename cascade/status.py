@@ -68,6 +68,7 @@ def main(options: StatusOptions) -> None:
             entry["inverted"] = asdict(status.inverted)
         entry["checkpoints"] = [stage.checkpoint for stage in record.stages]
         entry["reads"] = [stage.reads for stage in record.stages]
+        entry["computes"] = [stage.computes for stage in record.stages]
         if options.skipped:
             entry["reasons"] = skipped
         print(json.dumps(entry, ensure_ascii=False))

@@ -11,9 +11,10 @@ from cascade.resume import ResumedStage
 from cascade.stage import Encoder, NoTextTowerError, Stage
 from cascade.towers import Towers
 from commands.errors import UsageError
-from commands.screen import announced
+from commands.screen import announced, console, printable
 from pruning_mechanism import TowerError, read_record
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
+from pruning_mechanism.runtimes import AUTO
 
 
 def opened_or_made(
@@ -78,6 +79,9 @@ def opened_or_made(
         encoders: list[Encoder] = [*stages]
         if resume:
             encoders[1] = ResumedStage(stages[1], stages[0])
+    if towers.runtime == AUTO:
+        for checkpoint, stage in zip(filter(None, (first, last)), stages, strict=True):
+            console().print(f"{printable(checkpoint)} runs in {stage.runs_in}", soft_wrap=True)
     if exists:
         return Collection.open(path, encoders, candidates, towers.batch_size, index=index)
     return Collection.create(path, encoders, candidates, batch_size=towers.batch_size, index=index)
