@@ -730,9 +730,11 @@ class Collection:
     def _take_over(self) -> None:
         """Search as another process has planned: with its m, unless another was asked for here."""
         newest = None if self._edition is None else self._edition.newest()
-        if newest is None:
-            return
         own = self._record
+        if newest is None or [stage.name for stage in newest.stages] != [
+            stage.name for stage in own.stages
+        ]:
+            return
         m, plan = (own.m, own.plan) if self._own_m else (tuple(newest.m), newest.plan)
         taken = replace(own, m=m, plan=plan, calibration=newest.calibration, cutoff=newest.cutoff)
         if taken == own or (self.auto and taken.calibration is None):
