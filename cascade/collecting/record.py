@@ -13,13 +13,13 @@ from typing import Any
 from cascade.calibrated.calibration import Calibration
 from cascade.calibrated.cutoff import Cutoff
 from cascade.storing.errors import CollectionError
-from corpora.decoding.reads import READS
 
 FILE = "collection.json"
 FORMAT = 3
 """Of what is written here; larger ones are refused, smaller ones lack what came later: 2 a cutoff,
 1 a calibration too."""
-_READING = {"scaled": ", reading scaled", "thumbnail": ", reading thumbnails"}
+_READING = {"full": "", "scaled": ", reading scaled", "thumbnail": ", reading thumbnails"}
+"""The ways to read (`corpora.decoding.reads`), as messages add them: Pillow isn't imported here."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _parsed(entries: dict[str, Any]) -> Record:
     if written > FORMAT:
         raise _NewerError(written)
     stages = [StageRecord(**stage) for stage in entries.pop("stages")]
-    if strange := {stage.reads for stage in stages} - set(READS):
+    if strange := {stage.reads for stage in stages} - _READING.keys():
         raise ValueError(f"stages read {sorted(strange)}")
     plan, learnt, cutoff = (entries.pop(name, None) for name in ("plan", "calibration", "cutoff"))
     record = Record(
