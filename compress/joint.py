@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from commands.run import main_of
-from compress.budgets.budgets import Budget, MacBudget, SecondBudget, by_setting
+from compress.budgets.budgets import Budget, FileBudget, MacBudget, SecondBudget, by_setting
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import CombinationOptions, OutputOptions
@@ -96,7 +96,7 @@ def rule(options: CombinationOptions) -> Rule:
             sample()
 
     def step(source: Source, budget: MacBudget | SecondBudget) -> Step:
-        if options.files and isinstance(budget, SecondBudget):
+        if isinstance(budget, FileBudget):
             reads = (options.reads,) if options.reads else READS
             search = Search(budget, thoroughness, forgetting=not several)
             found = from_files(_sources(source, smaller), search, sample(), reads)
@@ -105,7 +105,8 @@ def rule(options: CombinationOptions) -> Rule:
         made, own = found.best.model, found.source
         return Step(made, own.processor, source=own, notes=found.notes, files=found.write)
 
-    budgets: Iterable[Budget] = map(SecondBudget, options.latency_constraint)
+    of_seconds = FileBudget if options.files else SecondBudget
+    budgets: Iterable[Budget] = map(of_seconds, options.latency_constraint)
     if not options.latency_constraint:
         budgets = map(MacBudget, options.mac_constraint or USUAL_MACS)
     return Rule("joint", by_setting(budgets), step, check, Needs.of("ridge"))

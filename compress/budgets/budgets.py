@@ -51,6 +51,20 @@ class SecondBudget:
 
 
 @dataclass(frozen=True)
+class FileBudget(SecondBudget):
+    """A share of the full tower's measured seconds from file to embedding, in (0, 1].
+
+    Raises:
+        UserError: the share is out of this range.
+    """
+
+    @property
+    def setting(self) -> Setting:
+        """How results under it are called."""
+        return Setting("file-latency", self.share)
+
+
+@dataclass(frozen=True)
 class HeadBudget:
     """A number of heads that go; every neuron stays."""
 

@@ -5,6 +5,7 @@ of little use behind a decoder that takes most of them; how much of a file is re
 small an image, is spent from the same budget.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -226,7 +227,7 @@ def _readable(sample: Sample, processor: Processor) -> tuple[list[str], tuple[st
         try:
             pixel_values(processor, [file])
         except CorpusError as error:
-            problems.append(str(error))
+            problems.append(str(error).replace(file, os.path.basename(file)))
         else:
             files.append(file)
     if not files:

@@ -118,7 +118,7 @@ def test_files_that_can_be_opened_are_measured_and_others_are_told(photos, least
     sample = sample_of([str(photos)], 10, 0)
     found = opened(sample, dict.fromkeys([FULL, THUMBNAIL], processor), full)
     assert (found.files, found.among) == (4, 5)
-    assert [problem.split(":")[0] for problem in found.unreadable] == [str(photos / "broken.jpg")]
+    assert [problem.split(":")[0] for problem in found.unreadable] == ["broken.jpg"]
     assert found.thumbnails == {THUMBNAIL: {"used": 3, "absent": 1}}
     assert list(found.opening) == [FULL, THUMBNAIL]
     assert found.full_encoding.seconds > 0
@@ -188,7 +188,7 @@ def test_smaller_images_are_tried_by_the_rules_that_make_them(command, photos, m
     ):
         directory = command(*flags, output=chosen.replace(" ", "-"))
         record, own = read(directory, "compression.json"), load(directory).config.vision_config
-        assert record["chain"] == [step, "joint latency 0.2"]
+        assert record["chain"] == [step, "joint file-latency 0.2"]
         assert own.image_size == edge_taken(load_processor(directory)) == 8
         assert (own.image_size // own.patch_size) ** 2 + 1 == tokens
         assert read(directory, "joint.json")["way"] == chosen

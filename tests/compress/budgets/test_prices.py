@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import CLIPVisionConfig
 
 from compress.allocation.allocate import Curve, by_curves, uniform
-from compress.budgets.budgets import HeadBudget, MacBudget, SecondBudget
+from compress.budgets.budgets import FileBudget, HeadBudget, MacBudget, SecondBudget
 from compress.budgets.prices import LATENCY_STEPS, Prices, as_prices
 from compress.budgets.settings import Setting
 from compress.calibrating.importance import Importance
@@ -49,6 +49,7 @@ def sizes(mask: Mask) -> tuple[list[int], list[int]]:
     [
         (MacBudget(0.50).setting, "MAC 0.5", "mac-0.5"),
         (SecondBudget(0.35).setting, "latency 0.35", "latency-0.35"),
+        (FileBudget(0.35).setting, "file-latency 0.35", "file-latency-0.35"),
         (HeadBudget(77).setting, "77 heads", "77-heads"),
         (Setting("r", 8), "r 8", "r-8"),
         (Setting("ridge"), "ridge", "ridge"),
@@ -59,7 +60,7 @@ def test_a_setting_is_named_by_its_kind_and_value(setting, label, slug):
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.01, float("nan"), float("inf")])
-@pytest.mark.parametrize("budget", [MacBudget, SecondBudget])
+@pytest.mark.parametrize("budget", [MacBudget, SecondBudget, FileBudget])
 def test_a_share_outside_0_to_1_is_refused(budget, value):
     with pytest.raises(UserError, match=r"constraint must be in \(0, 1\], found"):
         budget(value)
