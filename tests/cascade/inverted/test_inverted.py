@@ -13,6 +13,8 @@ from cascade.collecting.record import Plan
 from cascade.inverted.record import FILE
 from cascade.storing.errors import MigratedError
 from tests.cascade.known import Known, number_of, numbered, of_rows
+from tests.fresh import ROOT, python
+from tests.lanes import sweep
 
 IMAGES, K, M, FEW = 1500, 10, [30], 12
 QUERIES = [str(query) for query in range(0, IMAGES, 101)]
@@ -330,3 +332,48 @@ def test_who_searches_on_disk_is_told_of_a_migration(stored, stages):
     stored._refreshed = 0.0  # as after a second
     with pytest.raises(MigratedError, match="open it again"):
         stored.search_many(QUERIES, K)
+
+
+KILLED = """
+import os, signal, sys, threading
+from cascade import Collection
+from cascade.inverted import building
+from cascade.inverted.record import InvertedFile
+from cascade.storing.first import StoredFirst
+from tests.cascade.inverted.test_inverted import M, Clustered, number_of
+
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+def dying(before, do, after):
+    def replaced(*given):
+        before()
+        do(*given)
+        after()
+    return replaced
+def soon(): threading.Timer(0.01, die).start()
+def nothing(): pass
+place, step = sys.argv[1:]
+make, write = StoredFirst.make_lists, InvertedFile.write
+if step == "in the midst of lists": StoredFirst.make_lists = dying(soon, make, die)
+if step == "after lists": StoredFirst.make_lists = dying(nothing, make, die)
+if step == "before measuring": building._measured = die
+if step == "after lists were noted": InvertedFile.write = dying(nothing, write, die)
+stages = [Clustered(0), Clustered(1)]
+with Collection.open(place, stages, opener=number_of, index="ivf") as collection:
+    collection.build_index(0.9, queries=3)
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    sweep(
+        ["in the midst of lists", "after lists", "after lists were noted", "before measuring"],
+        ["in the midst of lists", "after lists"],
+    ),
+)
+def test_killed_at_any_step_it_searches_exactly_and_goes_on(tmp_path, stages, step):
+    with Collection.create(tmp_path / "c", stages, M, opener=number_of, index="ivf") as made:
+        made.add(numbered(range(IMAGES)))
+        assert python("-c", KILLED, made.path, step, cwd=ROOT, check=False).returncode == -9
+        assert made.inverted is None
+        assert made.search_many(QUERIES, K) == exact(made)
+        assert made.build_index(0.9, queries=3) == made.inverted
