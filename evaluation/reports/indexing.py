@@ -6,6 +6,7 @@ Data alone, as `evaluation.reports.report`; `evaluation.reports.indexing_table` 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from evaluation.measuring.values import Machine
 from evaluation.reports import record
@@ -62,7 +63,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Indexing:
+class Indexing(record.Saved):
     """One run.
 
     Attributes:
@@ -99,6 +100,9 @@ class Indexing:
     date: str
     schema: int = SCHEMA
 
+    called: ClassVar = "report of indexing"
+    version: ClassVar = SCHEMA
+
     def __post_init__(self) -> None:
         """Refuse a report without looks."""
         if not self.looks:
@@ -117,25 +121,6 @@ class Indexing:
             return self.images / self.indexed.seconds
         first, last = growing[0], growing[-1]
         return (last.images - first.images) / (last.seconds - first.seconds)
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite, or isn't what a report holds.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "report of indexing")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Indexing":
-        """Read what `save` wrote.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "report of indexing")
 
 
 def open_indexing(path: Path) -> Indexing:

@@ -7,6 +7,7 @@ that this one imports needs torch.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
@@ -98,7 +99,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(record.Saved):
     """One run over a list of models.
 
     Attributes:
@@ -127,6 +128,9 @@ class Latency:
     date: str
     schema: int = SCHEMA
 
+    called: ClassVar = "latency report"
+    version: ClassVar = SCHEMA
+
     def __post_init__(self) -> None:
         """Refuse models that weren't timed or scored as the report says."""
         if not self.models:
@@ -143,25 +147,6 @@ class Latency:
                 raise RecordError(
                     f"{model.name} has {len(model.scores)} scores, the report {len(self.scored)}"
                 )
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite, or isn't what a report holds.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "latency report")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Latency":
-        """Read what `save` wrote.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "latency report")
 
 
 def open_latency(path: Path) -> Latency:

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 Kind = TypeVar("Kind")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
@@ -24,8 +24,44 @@ It changes what it finds and leaves the rest: what is missing or wrong is found 
 """
 
 
+SavedKind = TypeVar("SavedKind", bound="Saved")
+
+
 class RecordError(ValueError):
     """A record that can't be read, written or used: one line that says why."""
+
+
+class Saved:
+    """A report that is a JSON file: a frozen dataclass with a field `schema`.
+
+    Attributes:
+        called: what such a file is called, for error messages.
+        version: of its form.
+        upgrades: of the older versions that are still read, by their number.
+    """
+
+    called: ClassVar[str]
+    version: ClassVar[int]
+    upgrades: ClassVar[Mapping[int, Upgrade]] = types.MappingProxyType({})
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all.
+
+        Raises:
+            RecordError: a value is NaN or infinite, or isn't what a report holds.
+            OSError: the file can't be written.
+        """
+        save(self, path, self.called)
+
+    @classmethod
+    def load(cls: type[SavedKind], path: str | Path) -> SavedKind:
+        """Read what `save` wrote, now or under one of the older schemas.
+
+        Raises:
+            RecordError: the file isn't such a report, or one with another schema.
+            OSError: the file can't be read.
+        """
+        return read(cls, path, cls.version, cls.called, cls.upgrades)
 
 
 def save(value: Any, path: str | Path, name: str) -> None:

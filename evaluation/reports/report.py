@@ -5,10 +5,11 @@ from nothing else, so a number that they show must be in here. Recalls are in pe
 seconds. No module that this one imports needs torch.
 """
 
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
@@ -55,8 +56,34 @@ class Searched:
         return f"m = {handed_on(self.m)}"
 
 
+def _from_schema_1(report: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 called the full tower uncascaded; rule and constraint were in labels alone."""
+    rows = report.get("rows")
+    upgraded = {"rows": list(map(_row_from_schema_1, rows))} if isinstance(rows, list) else {}
+    if "reference" in report:
+        upgraded["reference"] = _row_from_schema_1(report["reference"])
+    return report | upgraded
+
+
+def _row_from_schema_1(row: Any) -> Any:
+    if not isinstance(row, dict) or not all(
+        isinstance(row.get(name), str) for name in ("method", "constraint")
+    ):
+        return row
+    method = FULL_TOWER if row["method"] == "uncascaded" else row["method"]
+    rule, _, variant = method.removesuffix(" resumed").partition("+")
+    kind, value = constraint_of(row["constraint"])
+    return row | {
+        "method": method,
+        "rule": rule,
+        "variant": variant,
+        "constraint_kind": kind,
+        "constraint_value": value,
+    }
+
+
 @dataclass(frozen=True)
-class Report(Searched):
+class Report(Searched, record.Saved):
     """One experiment.
 
     Attributes:
@@ -84,6 +111,10 @@ class Report(Searched):
     versions: dict[str, str]
     date: str
     schema: int = SCHEMA
+
+    called: ClassVar = "report"
+    version: ClassVar = SCHEMA
+    upgrades: ClassVar = types.MappingProxyType({1: _from_schema_1})
 
     def __post_init__(self) -> None:
         """Refuse a basis that `seconds` wouldn't know."""
@@ -116,25 +147,6 @@ class Report(Searched):
     def seconds(self, row: Row | Middle) -> Timing:
         """The seconds per image of a row that the speedups are made of."""
         return row.encoder_seconds if self.seconds_basis == "encoder" else row.end_to_end_seconds
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite, or isn't what a report holds.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "report")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Report":
-        """Read what `save` wrote, now or under schema 1.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "report", {1: _from_schema_1})
 
 
 def handed_on(m: Sequence[int]) -> str:
@@ -172,29 +184,3 @@ def refuse_different(reports: Sequence[Report], names: Sequence[str]) -> None:
             ours, theirs = getattr(first, name), getattr(other, name)
             if ours != theirs:
                 raise RecordError(f"not one experiment: {name} is {ours} here and {theirs} there")
-
-
-def _from_schema_1(report: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 called the full tower uncascaded; rule and constraint were in labels alone."""
-    rows = report.get("rows")
-    upgraded = {"rows": list(map(_row_from_schema_1, rows))} if isinstance(rows, list) else {}
-    if "reference" in report:
-        upgraded["reference"] = _row_from_schema_1(report["reference"])
-    return report | upgraded
-
-
-def _row_from_schema_1(row: Any) -> Any:
-    if not isinstance(row, dict) or not all(
-        isinstance(row.get(name), str) for name in ("method", "constraint")
-    ):
-        return row
-    method = FULL_TOWER if row["method"] == "uncascaded" else row["method"]
-    rule, _, variant = method.removesuffix(" resumed").partition("+")
-    kind, value = constraint_of(row["constraint"])
-    return row | {
-        "method": method,
-        "rule": rule,
-        "variant": variant,
-        "constraint_kind": kind,
-        "constraint_value": value,
-    }

@@ -4,7 +4,7 @@ Data alone, and its table. Recalls and agreement are in percent, costs in MACs.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -59,7 +59,7 @@ class Reranked:
 
 
 @dataclass(frozen=True)
-class TextConditioned(Searched):
+class TextConditioned(Searched, record.Saved):
     """One run.
 
     Attributes:
@@ -86,24 +86,8 @@ class TextConditioned(Searched):
     date: str
     schema: int = SCHEMA
 
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "report of re-ranking")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "TextConditioned":
-        """Read what `save` wrote.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "report of re-ranking")
+    called: ClassVar = "report of re-ranking"
+    version: ClassVar = SCHEMA
 
 
 def terminal(report: TextConditioned) -> Table:

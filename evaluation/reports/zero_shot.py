@@ -7,6 +7,7 @@ one imports needs torch.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
@@ -116,7 +117,7 @@ class StageCost:
 
 
 @dataclass(frozen=True)
-class ZeroShot:
+class ZeroShot(record.Saved):
     """One run on one or more data sets.
 
     Attributes:
@@ -139,6 +140,9 @@ class ZeroShot:
     date: str
     schema: int = SCHEMA
 
+    called: ClassVar = "zero-shot report"
+    version: ClassVar = SCHEMA
+
     def __post_init__(self) -> None:
         """Refuse tasks of other stages, or none."""
         names = tuple(stage.name for stage in self.stages)
@@ -153,25 +157,6 @@ class ZeroShot:
     def full_tower(self) -> str:
         """The name of the full tower."""
         return self.stages[0].name
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite, or isn't what a report holds.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "zero-shot report")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "ZeroShot":
-        """Read what `save` wrote.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "zero-shot report")
 
 
 def open_zero_shot(path: Path) -> ZeroShot:

@@ -7,7 +7,7 @@ No module that this one imports needs torch.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
@@ -145,7 +145,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Breakdown:
+class Breakdown(record.Saved):
     """One run.
 
     Attributes:
@@ -174,6 +174,9 @@ class Breakdown:
     date: str
     schema: int = SCHEMA
 
+    called: ClassVar = "breakdown"
+    version: ClassVar = SCHEMA
+
     def __post_init__(self) -> None:
         """Refuse a report without a way, and ways that can't be told apart."""
         if not self.ways:
@@ -186,25 +189,6 @@ class Breakdown:
     def threads(self) -> tuple[int, ...]:
         """The numbers of threads, in their order."""
         return tuple(dict.fromkeys(way.threads for way in self.ways))
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            RecordError: a value is NaN or infinite, or isn't what a report holds.
-            OSError: the file can't be written.
-        """
-        record.save(self, path, "breakdown")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Breakdown":
-        """Read what `save` wrote.
-
-        Raises:
-            RecordError: the file isn't a report, or one with another schema.
-            OSError: the file can't be read.
-        """
-        return record.read(cls, path, SCHEMA, "breakdown")
 
 
 def open_breakdown(path: Path) -> Breakdown:
