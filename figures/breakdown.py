@@ -59,6 +59,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from figures.picture import refuse_existing, settle_layout, write_picture
 from figures.style import FAINT, INK, SETTINGS, SMALL
@@ -158,7 +159,10 @@ def _bars(axes: Axes, panel: Panel) -> None:
     for place, way in enumerate(panel.ways):
         _parts(axes, place, way, _INSIDE * longest)
         whole = 1000 * way.end_to_end.median
-        axes.vlines(whole, place - _LINE, place + _LINE, color=INK, linewidth=1.4)
+        axes.vlines(
+            whole, place - _LINE, place + _LINE, color=INK, linewidth=1.4,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
         axes.text(
             1000 * length(way) + 0.012 * longest, place, _behind(way), va="center", color=INK,
             fontsize=SMALL,

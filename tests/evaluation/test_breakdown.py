@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from evaluation.breakdown import BreakdownOptions, main
 from evaluation.breaking_down.files import Wanted, chosen
 from evaluation.breaking_down.settings import Settings, SettingsError
 from evaluation.breaking_down.timing import on_cores
-from evaluation.reports.breakdown.report import FILE, Breakdown
+from evaluation.reports.breakdown.report import FILE, Breakdown, open_breakdown
 from tests.conftest import tiny_clip, tiny_processor
+
+KEPT = sorted((Path(__file__).resolve().parents[2] / "docs/reports/breakdown").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,11 @@ def test_what_cannot_be_timed_is_said_in_a_line(tmp_path, capsys, line, said):
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_reports_of_the_documentation_are_read(path):
+    assert open_breakdown(path).ways
 
 
 def test_a_report_of_two_ways_of_one_name_is_refused(measured, tmp_path):
