@@ -40,7 +40,7 @@ def rates_of(stage: Stage, rows: Sequence[ImageRow]) -> Rates:
     size = stage.batch_size
     for _ in range(_TURNS):
         begun = time.perf_counter()
-        images = _decoded(stage, rows)
+        images = decoded(stage, rows, os.cpu_count() or 1)
         decoding.append(time.perf_counter() - begun)
         if not images:
             raise ValueError("none of the photos can be read")
@@ -55,10 +55,9 @@ def rates_of(stage: Stage, rows: Sequence[ImageRow]) -> Rates:
     )
 
 
-def _decoded(stage: Stage, rows: Sequence[ImageRow]) -> list[Prepared]:
+def decoded(stage: Stage, rows: Sequence[ImageRow], threads: int) -> list[Prepared]:
     """The photos read and prepared for a stage, in threads, as indexing does it."""
-    prepare, threads = partial(_prepared, stage), os.cpu_count() or 1
-    with closing(ahead(rows, prepare, threads, together=TOGETHER)) as ready:
+    with closing(ahead(rows, partial(_prepared, stage), threads, together=TOGETHER)) as ready:
         return [prepared for prepared in ready if prepared is not None]
 
 

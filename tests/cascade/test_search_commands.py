@@ -23,6 +23,7 @@ from cascade.search import SearchOptions
 from cascade.search import main as search_main
 from cascade.status import StatusOptions
 from cascade.status import main as status_main
+from cascade.terminal import command
 from cascade.terminal.command import run_command
 from pruning_mechanism import Reduction, load, reduce
 from tests.cascade.calibrated.test_cutoff import CUTOFF
@@ -428,6 +429,7 @@ def test_status_says_how_far_each_stage_has_come_and_what_was_skipped(ran, index
 INDEX = """
 import sys
 from cascade.index import IndexOptions, main
+from cascade.terminal import command
 from cascade.terminal.command import run_command
 import cascade.collecting.adding as adding
 adding.SECONDS = 0.0  # each batch is a commit
@@ -509,3 +511,14 @@ def test_killed_many_times_nothing_is_lost_and_nothing_is_there_twice(
     check_killed([1 + number % 7 for number in range(20)], 408, places, signal.SIGKILL)
     assert ran("index", photos, "--into", into)[0] == 0
     assert len(held(into)) == 408
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_cores_to_others_unless_told_otherwise(
+    monkeypatch, given, kept
+):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    command._errors(True)
+    assert os.environ["OMP_WAIT_POLICY"] == kept
