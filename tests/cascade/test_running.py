@@ -15,21 +15,32 @@ from pruning_mechanism.runtimes.exports import RECORD, StaleExportError, place_i
 from pruning_mechanism.runtimes.formats import FORMATS
 from pruning_mechanism.runtimes.making import make_export
 from pruning_mechanism.runtimes.needs import bfloat16_problem
-from tests.conftest import tiny_clip
+from tests.conftest import tiny_clip, tiny_processor
 
 pytest.importorskip("onnxruntime")
 NATIVE = bfloat16_problem("cpu") is None
 natively = pytest.mark.skipif(not NATIVE, reason="this processor has no products in bfloat16")
 
 
+def one_layer(seed: int = 0):
+    return tiny_clip(seed, num_hidden_layers=1)  # quick to export
+
+
 @pytest.fixture(scope="module")
-def exported(clip_directory, tmp_path_factory) -> Path:
-    """The tiny CLIP with an ONNX export in float32 beside its weights."""
-    directory = tmp_path_factory.mktemp("exported") / "tiny"
-    shutil.copytree(clip_directory, directory)
+def unexported(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("unexported") / "tiny"
+    one_layer().save_pretrained(directory)
+    tiny_processor().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(unexported, tmp_path_factory) -> Path:
+    """A tiny CLIP with an ONNX export in float32 beside its weights."""
+    directory = Path(shutil.copytree(unexported, tmp_path_factory.mktemp("exported") / "tiny"))
     place = place_in(directory, "onnx", "float32")
     place.mkdir(parents=True)
-    make_export(tiny_clip(), FORMATS["onnx"], "float32", place)
+    make_export(one_layer(), FORMATS["onnx"], "float32", place)
     return directory
 
 
@@ -49,13 +60,13 @@ def test_an_export_gives_the_same_embeddings_and_keeps_the_name(exported, plain,
 
 
 def test_where_no_export_lies_one_is_made_in_the_cache_and_taken_again(
-    clip_directory, plain, pictures, checkpoints_seen
+    unexported, plain, checkpoints_seen
 ):
     made = checkpoints_seen.parent / "runtimes"
-    stage = Stage.load(clip_directory, batch_size=2, runtime="onnxruntime")
+    stage = Stage.load(unexported, batch_size=2, runtime="onnxruntime")
     (kept,) = [each for each in made.iterdir() if each.name.startswith("onnx-float32")]
     before = (kept / RECORD).stat().st_mtime_ns
-    again = Stage.load(clip_directory, batch_size=2, runtime="onnxruntime")
+    again = Stage.load(unexported, batch_size=2, runtime="onnxruntime")
     assert (kept / RECORD).stat().st_mtime_ns == before
     assert stage.name == again.name == plain.name
     assert not [each for each in made.iterdir() if each.name.startswith(".")]
@@ -63,7 +74,7 @@ def test_where_no_export_lies_one_is_made_in_the_cache_and_taken_again(
 
 def test_weights_that_changed_after_the_export_are_refused(exported, tmp_path):
     directory = Path(shutil.copytree(exported, tmp_path / "changed"))
-    tiny_clip(seed=1).save_pretrained(directory)
+    one_layer(seed=1).save_pretrained(directory)
     with pytest.raises(StaleExportError, match="export of other weights"):
         Stage.load(directory, runtime="onnxruntime")
     with pytest.raises(StaleExportError):

@@ -20,7 +20,7 @@ from pruning_mechanism.runtimes.needs import installed
 from tests.conftest import tiny_clip
 from tests.lanes import THOROUGH, sweep
 from tests.pruning_mechanism.runtimes.conftest import images, pixels
-from tests.pruning_mechanism.test_export import MODELS
+from tests.pruning_mechanism.test_export import MODELS, one_layer
 
 BATCHES = (1, 2, 7)
 UNSAID = {"resolutions"}
@@ -60,7 +60,7 @@ def exported(tmp_path_factory):
     """The tiny CLIP in ONNX, float32: (model, directory, record)."""
     pytest.importorskip("onnxruntime")
     directory = tmp_path_factory.mktemp("exported")
-    model = tiny_clip()
+    model = one_layer()
     return model, directory, make_export(model, FORMATS["onnx"], "float32", directory)
 
 
@@ -73,7 +73,7 @@ def test_nothing_but_the_files_it_names_lies_in_an_export(exported):
 def test_an_export_of_other_weights_is_refused_and_told_how_to_make_it_again(exported):
     model, directory, export = exported
     check_fresh(directory, export, tower_digest(model))
-    other = tower_digest(tiny_clip(seed=1))
+    other = tower_digest(tiny_clip(seed=1, num_hidden_layers=1))
     with pytest.raises(StaleExportError, match=r"pruning_mechanism\.export .*--overwrite"):
         check_fresh(directory, export, other)
 
@@ -125,7 +125,7 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
 @pytest.mark.parametrize("form", sweep(FORMATS, ["onnx"]) if THOROUGH else ["openvino"])
 def test_int8_stays_close_and_its_projection_is_put_right(form, tmp_path):
     needs(form, "int8")
-    model = tiny_clip()
+    model = one_layer()
     export = make_export(model, FORMATS[form], "int8", tmp_path, images(256))
     assert export.images_cosine > 0.98
     assert export.calibration == "256 drawn"
