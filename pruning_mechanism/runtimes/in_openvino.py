@@ -11,6 +11,7 @@ from pruning_mechanism.checkpoints.identity import files_fingerprint
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.runtime import Dtype
+from pruning_mechanism.runtimes.unreported import unreported
 
 FILES = ("model.xml", "model.bin")
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
@@ -43,14 +44,12 @@ class OpenVino:
 
 def compiled(model: Any, dtype: Dtype) -> Any:
     """A graph, in memory or in a file, made ready for the CPU."""
-    import openvino
-
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # several towers share the cores
     }
-    return openvino.Core().compile_model(model, "CPU", settings)
+    return unreported("openvino").Core().compile_model(model, "CPU", settings)
 
 
 def write(graph: Path, directory: Path) -> None:
@@ -64,10 +63,8 @@ def write(graph: Path, directory: Path) -> None:
 
 def converted(graph: Path) -> Any:
     """OpenVINO's form of an ONNX graph; errors as of `write`."""
-    import openvino
-
     try:
-        return openvino.convert_model(graph)
+        return unreported("openvino").convert_model(graph)
     except Exception as error:
         raise TowerError(
             f"OpenVINO can't say what this tower does ({first_line(error)}): export to onnx, or "
@@ -77,6 +74,4 @@ def converted(graph: Path) -> Any:
 
 def save(model: Any, directory: Path) -> None:
     """Write a graph as it is, weights in their own type."""
-    import openvino
-
-    openvino.save_model(model, directory / FILES[0], compress_to_fp16=False)
+    unreported("openvino").save_model(model, directory / FILES[0], compress_to_fp16=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pruning_mechanism.runtimes.closing import Closing
 from pruning_mechanism.runtimes.graph import INPUT, OUTPUT, quiet
 from pruning_mechanism.runtimes.parity import batches
+from pruning_mechanism.runtimes.unreported import unreported
 
 CALIBRATION = 256
 """Images that the ranges of activations are found on."""
@@ -29,9 +30,9 @@ def quantise(graph: Path, pixels: Tensor) -> None:
         graph: of a tower without its last linear map, [n, 3, height, width] → [n, r].
         pixels: calibration images.
     """
-    import nncf
     import onnx
 
+    nncf = unreported("nncf")
     nncf.set_log_level(logging.ERROR)
     images = [{INPUT: batch.numpy()} for batch in batches(pixels[:CALIBRATION])]
     with quiet():

@@ -1,6 +1,9 @@
 """An export gives the embeddings that torch gives, says how close, and is refused if it doesn't."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from tests.lanes import THOROUGH, sweep
 from tests.pruning_mechanism.runtimes.conftest import images, pixels
 from tests.pruning_mechanism.test_export import MODELS, one_layer
 
+ROOT = Path(__file__).resolve().parents[3]
 BATCHES = (1, 2, 7)
 UNSAID = {"resolutions"}
 """What OpenVINO computes otherwise: it has no antialiased bicubic resizing."""
@@ -116,7 +120,7 @@ def test_int8_wants_images():
 
 
 def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert not installed("openvino")
     with pytest.raises(TowerError, match=r"pip install 'clip-cascade\[openvino\]'"):
         check_exportable(FORMATS["openvino"], "float32", 0)
@@ -137,3 +141,24 @@ def test_int8_stays_close_and_its_projection_is_put_right(form, tmp_path):
     alone = torch.cat([runtime.embed(each[None]) for each in unseen])
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)  # no matter which batch
     assert runtime.content is not None
+
+
+REPORTS = """
+import sys
+from pruning_mechanism.runtimes.unreported import TELEMETRY, unreported
+for name in sys.argv[1:]:
+    unreported(name)
+print(*(name for name in sys.modules if name.split(".")[0] == TELEMETRY))
+from openvino.tools.ovc import convert_impl, utils
+print(convert_impl.tm.__name__, utils.tm.__name__)
+"""
+
+
+def test_openvino_sends_no_report_to_its_makers():
+    pytest.importorskip("openvino")
+    names = ["openvino", *(["nncf"] if installed("nncf") else [])]
+    line = [sys.executable, "-c", REPORTS, *names]
+    found = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded, used = found.stdout.splitlines()[-2:]
+    assert loaded == ""
+    assert set(used.split()) == {"openvino.tools.ovc.telemetry_stub"}
