@@ -16,7 +16,9 @@ from tests.cascade.known import Known, number_of, numbered, of_rows
 from tests.fresh import ROOT, python
 from tests.lanes import sweep
 
-IMAGES, K, M, FEW = 1500, 10, [30], 12
+IMAGES, K, M = 1500, 10, [30]
+FEW, FEWER = 12, 4
+"""Queries of each kind that recall is measured on."""
 QUERIES = [str(query) for query in range(0, IMAGES, 101)]
 
 
@@ -81,7 +83,7 @@ def test_without_lists_all_is_read_and_nothing_missed(collection):
 
 
 def test_what_lists_find_has_the_scores_and_order_of_the_exact_search(collection):
-    collection.build_index(0.9, queries=FEW)
+    collection.build_index(0.9, queries=FEWER)
     assert collection.inverted is not None
     single = [[stage[at : at + 1] for stage in collection.encode_texts(QUERIES)]
               for at in range(len(QUERIES))]  # fmt: skip
@@ -116,8 +118,8 @@ def test_all_lists_find_all(collection):
 
 
 def test_a_higher_target_takes_no_fewer_lists(collection):
-    low = collection.build_index(0.8, queries=FEW)
-    high = collection.build_index(0.99, queries=FEW)
+    low = collection.build_index(0.8, queries=FEWER)
+    high = collection.build_index(0.99, queries=FEWER)
     assert high.target == 0.99 == collection.inverted.target
     assert low.lists == high.lists
     for before, after in zip(low.depths, high.depths, strict=True):
@@ -155,7 +157,7 @@ def test_what_is_removed_added_or_replaced_afterwards_is_right_at_once(collectio
 
 
 def test_all_that_are_left_are_found_however_many_are_wanted(collection):
-    collection.build_index(0.8, queries=FEW)
+    collection.build_index(0.8, queries=FEWER)
     collection.remove([f"image {number}" for number in range(5, IMAGES)])
     for k in (3, 5, 400):
         hits = collection.search_many(QUERIES, k)
@@ -164,7 +166,7 @@ def test_all_that_are_left_are_found_however_many_are_wanted(collection):
 
 
 def test_more_results_than_were_measured_are_exact(collection):
-    collection.build_index(0.8, queries=FEW)
+    collection.build_index(0.8, queries=FEWER)
     assert collection.search_many(QUERIES[:3], 1200) == exact(collection, 1200, QUERIES[:3])
 
 
@@ -178,20 +180,20 @@ def test_compacting_keeps_the_lists(collection):
 
 def test_lists_are_left_extended_or_made_anew_as_the_collection_grows(collection):
     said = []
-    first = collection.build_index(0.9, said.append, FEW)
+    first = collection.build_index(0.9, said.append, FEWER)
     assert any("making" in line for line in said)
     said.clear()
-    assert collection.build_index(0.9, said.append, FEW) == first
+    assert collection.build_index(0.9, said.append, FEWER) == first
     assert said == []
     collection.add(numbered(range(IMAGES - 200, IMAGES)))
-    extended = collection.build_index(0.9, said.append, FEW)
+    extended = collection.build_index(0.9, said.append, FEWER)
     assert "taking 200 embeddings into lists" in said
     assert (extended.lists, extended.made_of) == (first.lists, first.made_of)
     assert extended.images == IMAGES
     collection.remove([f"image {number}" for number in range(IMAGES - 500)])
     collection.compact(0)
     said.clear()
-    fewer = collection.build_index(0.9, said.append, FEW)
+    fewer = collection.build_index(0.9, said.append, FEWER)
     assert any("making" in line for line in said)
     assert (fewer.lists, fewer.images) == (round(500**0.5), 500)
 
@@ -209,7 +211,7 @@ def test_an_empty_collection_needs_no_lists(tmp_path, stages):
 def stored(tmp_path, stages):
     with Collection.create(tmp_path / "c", stages, M, opener=number_of, index="ivf") as made:
         made.add(numbered(range(IMAGES)))
-        made.build_index(0.95, queries=FEW)
+        made.build_index(0.95, queries=FEWER)
         yield made
 
 
@@ -258,7 +260,7 @@ def test_a_damaged_measurement_is_not_used(stored, stages, content):
     (stored.path / FILE).write_text(content)
     assert stored.inverted is None
     assert stored.search_many(QUERIES, K) == exact(stored)
-    assert stored.build_index(0.95, queries=FEW) is not None
+    assert stored.build_index(0.95, queries=FEWER) is not None
     assert stored.inverted is not None
 
 
@@ -273,11 +275,11 @@ def test_lists_that_were_not_measured_are_not_used_until_they_are(stored, stages
     with monkeypatch.context() as patched:
         patched.setattr("cascade.inverted.building._measured", killed)
         with pytest.raises(KeyboardInterrupt):
-            stored.build_index(0.95, queries=FEW)
+            stored.build_index(0.95, queries=FEWER)
     assert stored.inverted is None
     assert stored.search_many(QUERIES, K) == exact(stored)
     said = []
-    assert stored.build_index(0.95, said.append, FEW) == stored.inverted
+    assert stored.build_index(0.95, said.append, FEWER) == stored.inverted
     assert not any("making" in line for line in said)
 
 
