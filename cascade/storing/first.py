@@ -1,8 +1,8 @@
 """The first stage's table, read where it is: beyond what fits in memory.
 
 Its inverted file is Lance's IVF_FLAT: the lists hold the vectors themselves, as they are stored. It
-takes the bytes of the table once more, and at the same recall it is faster than lists of codes,
-whose candidates have to be read from the table to be scored (docs/results.md).
+takes the bytes of the table once more, and at the same recall it was faster than lists of codes
+(IVF_SQ), of which more candidates have to be read from the table to be scored.
 """
 
 from collections.abc import Iterator
