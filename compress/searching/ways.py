@@ -156,6 +156,8 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
     }
     device = next(full.model.parameters()).device
     noise = noise_pixels(full.model, full.batch_size)
+    of_full = (way for way, own in ways.items() if way.reads == "full" and own is full.processor)
+    in_full: Way | str = next(of_full, "opening")  # one of the ways may be the full tower's as well
 
     def pixels(part: Sequence[str], processor: Processor, reads: Reads) -> object:
         return pixel_values(processor, part, reads=reads).to(device)
@@ -168,7 +170,8 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
             way: partial(pixels, part.tolist(), processor, way.reads)
             for way, processor in ways.items()
         }
-        works["opening"] = partial(pixels, part.tolist(), full.processor, "full")
+        if in_full == "opening":
+            works["opening"] = partial(pixels, part.tolist(), full.processor, "full")
         works["encoding"] = partial(image_embeddings, full.model, noise)
         for name, turns in in_turn(works, REPETITIONS, device).items():
             images = full.batch_size if name == "encoding" else len(part)
@@ -180,7 +183,7 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
         sample.among,
         unreadable,
         {way: means[way] for way in ways},
-        means["opening"],
+        means[in_full],
         means["encoding"],
         thumbnails,
     )

@@ -52,12 +52,23 @@ def seconds(least_directory):
         return SecondPrices.measured(load(least_directory), batch_size=8)
 
 
+def given_seconds() -> SecondPrices:
+    """Seconds of the tower of `least_directory`, which grow with tokens, heads and neurons."""
+
+    def table(tokens: int) -> LatencyTable:
+        conditions = Conditions("cpu", "cpu", "float32", 1, 8, tokens, 8, 4, torch.__version__, 1)
+        heads, neurons = (tuple(tokens * (0.1 + np.arange(size))) for size in (3, 5))
+        return LatencyTable(8, 1.0, heads, tuple(range(5)), neurons, 0.0, conditions)
+
+    return SecondPrices(tuple(map(table, (2, 3, 5))), (0.1, 0.2, 0.3))
+
+
 @pytest.fixture
-def within_half(command, least_directory, seconds, monkeypatch):
-    """Runs the command under a latency constraint of a half, by seconds that are measured once."""
-    monkeypatch.setattr(SecondPrices, "measured", lambda *_: seconds)
+def within_half(command, least_directory, monkeypatch):
+    """Runs the command under a latency constraint of a half, by seconds that are given."""
+    monkeypatch.setattr(SecondPrices, "measured", lambda *_: given_seconds())
     monkeypatch.setattr(combinations, "MERGED", {})
-    flags = ("--latency-constraint", "0.5", "--exits", "1")
+    flags = ("--latency-constraint", "0.5", "--exits", "1", "--structures", "heads,neurons")
     return lambda: command(*flags, model=least_directory)
 
 

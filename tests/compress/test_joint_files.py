@@ -22,9 +22,7 @@ from corpora.decoding.simulating import with_thumbnail
 from corpora.pixels import edge_taken
 from corpora.readers.places import sample_of
 from pruning_mechanism import load, load_processor
-from tests.compress.test_joint import SMALL, read, seconds
-
-__all__ = ["seconds"]  # a fixture
+from tests.compress.test_joint import SMALL, given_seconds, read
 
 FULL, SCALED, THUMBNAIL = (Way(reads) for reads in ("full", "scaled", "thumbnail"))
 
@@ -45,14 +43,23 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def command(least_directory, folder, tmp_path, seconds, monkeypatch):
-    """Runs the command, by encoder's seconds that are measured once."""
-    monkeypatch.setattr(SecondPrices, "measured", lambda *_: seconds)
+def command(least_directory, folder, tmp_path, monkeypatch):
+    """Runs the command, by encoder's seconds that are given."""
+    monkeypatch.setattr(SecondPrices, "measured", lambda *_: given_seconds())
     monkeypatch.setattr(combinations, "MERGED", {})
 
     def run(*flags: str, output="out"):
         asked = ["--model", str(least_directory), "--corpus", "folder", "--corpus-dir", str(folder)]
-        asked += [*SMALL, "--exits", "1", "--output", str(tmp_path / output), *flags]
+        asked += [
+            *SMALL,
+            "--exits",
+            "1",
+            "--structures",
+            "heads,neurons",
+            "--output",
+            str(tmp_path / output),
+            *flags,
+        ]
         run_command(joint.main, joint.JointOptions, "compress.joint", asked)
         return tmp_path / output
 
@@ -122,6 +129,7 @@ def test_files_that_can_be_opened_are_measured_and_others_are_told(photos, least
     assert found.thumbnails == {THUMBNAIL: {"used": 3, "absent": 1}}
     assert list(found.opening) == [FULL, THUMBNAIL]
     assert found.full_encoding.seconds > 0
+    assert found.full_opening == found.opening[FULL]  # which is as the full tower reads
     json.dumps(found.entries(), allow_nan=False)
     with pytest.raises(UserError, match="none of the 1 files drawn"):
         opened(sample_of([str(photos / "broken.jpg")], 10, 0), {FULL: processor}, full)
