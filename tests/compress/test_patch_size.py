@@ -10,9 +10,10 @@ from torch.nn.functional import linear
 from commands.run import run_command
 from compress import joint, patch_size, recover
 from compress.budgets import token_prices
+from compress.budgets.token_prices import SecondPrices
 from compress.calibrating.moments import Moments
 from compress.patch_size import patches, solve
-from compress.searching import combinations
+from compress.searching import combinations, latency
 from pruning_mechanism import Reduction, Tower, load, load_processor, macs, reduce
 from pruning_mechanism.costs.latency_measurement import measure
 from tests.conftest import tiny_clip
@@ -136,7 +137,7 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
 ):
     """The coarse tower takes half of the full one's time: 0.4 of that is 0.8 of its own."""
     asked, shares = [], iter([0.5, 0.39])
-    under = joint.SecondPrices.under
+    under = SecondPrices.under
 
     def spy(prices, constraint):
         asked.append(constraint)
@@ -150,8 +151,8 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
 
     monkeypatch.setattr(combinations, "MERGED", {})
     monkeypatch.setattr(token_prices, "measure", partial(measure, repetitions=1))
-    monkeypatch.setattr(joint, "measured_share", measured)
-    monkeypatch.setattr(joint.SecondPrices, "under", spy)
+    monkeypatch.setattr(latency, "measured_share", measured)
+    monkeypatch.setattr(SecondPrices, "under", spy)
     flags = ("--tries", "1", "--exits", "8", "--search-samples", "16", "--score-samples", "16")
     coarse = coarser(least_directory, "2")
     record = command(
@@ -159,5 +160,5 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
     )
     assert asked == pytest.approx([0.8])
     assert compared == [8, 8]
-    assert "took 0.390 of the full tower's seconds here" in record["notes"]
+    assert "took 0.390 of the full tower's seconds here, from pixels on" in record["notes"]
     assert record["chain"] == ["patch_size patch 2", "joint latency 0.4"]
