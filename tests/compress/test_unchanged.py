@@ -27,14 +27,14 @@ from tests.lanes import sweep
 HERE = Path(__file__).with_name("unchanged.json")
 MODE = os.environ.get("UNCHANGED", "close")
 DEMO = Path(__file__).parents[2] / "demo" / "clip-scenes"
-SEARCHED = ("--exits", "4", "--search-samples", "24", "--score-samples", "16", "--tries", "1")
+SEARCHED = ("--exits", "4", "--search-samples", "24", "--score-samples", "32", "--tries", "1")
 COMMANDS = {
     "recover": ("--mac-constraint", "0.4", "--samples", "32", "--curve-samples", "2"),
     "fisher": ("--mac-constraint", "0.65", "--samples", "32"),
     "sensitivity": ("--heads", "77", "--samples", "32"),
     "flip": ("--mask", "0.5", "--samples", "64"),
     "merge": ("--r", "4", "--samples", "64"),
-    "joint": ("--mac-constraint", "0.2", "--samples", "32", "--curve-samples", "2", *SEARCHED),
+    "joint": ("--mac-constraint", "0.2", "--samples", "64", "--curve-samples", "4", *SEARCHED),
 }
 IMAGES = 24
 
