@@ -20,7 +20,7 @@ from compress.command import run_command
 
 @dataclass(frozen=True)
 class ThumbnailsOptions(ConfigOption):
-    """Say how many photos have a thumbnail that a tower can read, and what each way to read costs.
+    """Say how many photos have a thumbnail that a tower can read, and what each way costs.
 
     Example: python -m evaluation.thumbnails --corpus folder --corpus-dir photos --edge 224
     """

@@ -62,6 +62,14 @@ class Tally:
         with self._lock:
             self._counts[outcome] += 1
 
+    def __getstate__(self) -> dict[str, Counter[Outcome]]:
+        """Without the lock: stages travel between processes."""
+        with self._lock:
+            return {"_counts": self._counts.copy()}
+
+    def __setstate__(self, state: dict[str, Counter[Outcome]]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     @property
     def counts(self) -> dict[Outcome, int]:
         """Those that were met, by how often, in the order of `Outcome`."""

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
-import pyarrow
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
@@ -27,6 +26,7 @@ from transformers.image_transforms import get_resize_output_image_size, get_size
 from transformers.image_utils import SizeDict, get_image_size_for_max_height_width
 
 _PART = 1 << 20
+_COPIED = 1 << 16  # pixels
 """Bytes of a picture that is resampled in parts: what a core's cache holds."""
 _AROUND = (
     *("__call__", "preprocess", "_preprocess_image_like_inputs", "_prepare_image_like_inputs"),
@@ -205,8 +205,13 @@ def _target(size: Any, image: PIL.Image.Image) -> tuple[int, int]:
 def _view(image: PIL.Image.Image) -> Tensor | None:
     """A picture's own memory, uint8 [4, height, width] with channels side by side.
 
-    None if it isn't in one piece, as above 4 megapixels. The fourth channel means nothing.
+    None if it isn't in one piece, as above 4 megapixels, or so small that to copy it costs nothing.
+    The fourth channel means nothing.
     """
+    if image.width * image.height < _COPIED:
+        return None
+    import pyarrow  # here, since it takes longer to import than to copy many small pictures
+
     try:
         memory = pyarrow.array(image)
     except ValueError:

@@ -10,6 +10,7 @@ import torch
 from cascade import Collection, CollectionError
 from cascade.collecting.counting import counted
 from cascade.collecting.record import Plan
+from cascade.inverted.asking import sampled_queries
 from cascade.inverted.record import FILE
 from cascade.storing.errors import MigratedError
 from tests.cascade.known import Known, number_of, numbered, of_rows
@@ -98,16 +99,26 @@ def test_what_lists_find_has_the_scores_and_order_of_the_exact_search(collection
 
 
 def test_recall_is_what_is_measured_by_brute_force(collection):
-    """The figures in the record beside a definition of their own, on the queries of this test."""
+    """Each figure in the record, counted anew: queries, results and what the lists hold of them."""
     said = collection.build_index(0.9, queries=FEW)
     assert said == collection.inverted
     assert said.queries == {"images": FEW}
     assert [depth.results for depth in said.depths] == [10, 30, 100, 1000]
     assert all(depth.least >= 0.9 for depth in said.depths)
     assert all(1 <= depth.probes <= said.lists for depth in said.depths)
-    recall = found_of(exact(collection, K, m=[K]), collection.search_embeddings(
-        collection.encode_texts(QUERIES), K, m=[K]))  # fmt: skip
-    assert recall == pytest.approx(said.depth(K).recall["images"], abs=0.1)
+    rows, none = collection.cascade.catalogue.contents.rows, torch.empty(0, dtype=torch.int64)
+    (asked,) = sampled_queries(collection.cascade, collection.rows(), FEW)
+    every = rows.at(torch.arange(rows.count)).double()
+    for depth in said.depths[:2]:
+        found = []
+        for query, own in zip(asked.embeddings, asked.own.tolist(), strict=True):
+            scores = every @ query.double()
+            scores[own] = -torch.inf
+            best = set(scores.topk(depth.results).indices.tolist())
+            listed = rows.probed(query[None], depth.results + 1, none, depth.probes, said.lists)
+            listed = [at for at in listed.positions[0].tolist() if at != own][: depth.results]
+            found.append(len(best & set(listed)) / depth.results)
+        assert np.mean(found) == pytest.approx(depth.recall["images"], abs=1e-9)
 
 
 def test_all_lists_find_all(collection):

@@ -19,7 +19,7 @@ pytest.importorskip("lancedb")
 
 
 def test_lists_are_made_searched_and_told_of(ran, indexed, photos, tmp_path):  # noqa: F811
-    status, out, _ = ran("index", photos, "--into", indexed, "--index", "ivf", "--recall", 0.9)
+    status, out, _ = ran("index", photos, "--into", indexed, "--index", "ivf", "--recall", 1)
     assert status == 0
     assert "making 3 lists of 8 embeddings" in out
     assert "first stage searched: 3 lists on disk" in out
@@ -45,7 +45,7 @@ def test_lists_are_made_searched_and_told_of(ran, indexed, photos, tmp_path):  #
     assert lines_of(listed) == lines_of(exact)
 
     painted(photos / "new.png")
-    status, out, _ = ran("index", photos, "--into", indexed, "--index", "ivf", "--recall", 0.9)
+    status, out, _ = ran("index", photos, "--into", indexed, "--index", "ivf", "--recall", 1)
     assert "taking 1 embeddings into lists" in out
     assert "when there were 9 photos" in out
 

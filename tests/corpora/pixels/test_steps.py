@@ -134,7 +134,7 @@ def test_a_picture_whose_memory_is_in_several_pieces_is_resampled_in_parts(monke
 
 
 def test_a_view_of_a_picture_outlives_it():
-    image = picture(40, 30)
+    image = picture(400, 300)
     expected = torch.from_numpy(np.array(image)).movedim(-1, 0)
     view = steps_module._view(image)
     del image
