@@ -98,8 +98,8 @@ class Calibration:
     `corpus` has one caption an image, in a column `caption`; `unreadable` names what was dropped.
     `processor` prepares images; None: batches have no pixels.
     `tokenise` makes of captions what a text tower takes; None: batches have no tokens. `reads` is
-    how much of a file is read; `given_thumbnails`: files are first given a thumbnail, as a camera
-    would have put there, since they have none.
+    how much of a file is read; `long_side` of how many pixels is the thumbnail that files are first
+    given, as a camera would have put there, where they have none; None: none are given.
     """
 
     corpus: Dataset
@@ -109,7 +109,7 @@ class Calibration:
     batch_size: int = 32
     device: str = "cpu"
     reads: Reads = "full"
-    given_thumbnails: bool = False
+    long_side: int | None = None
 
     @classmethod
     def draw(
@@ -192,7 +192,7 @@ class Calibration:
         return images
 
     def _levels(self, images: Sequence[Any]) -> Tensor:
-        if self.given_thumbnails and self.long_side:
+        if self.long_side:
             images = [with_thumbnail(content_of(image), self.long_side) for image in images]
         return self._preparer.levels(images, reads=self.reads)
 
@@ -205,19 +205,21 @@ class Calibration:
             raise ValueError("this sample was drawn without a processor: it has no pixels")
         return Preparer.of(self.processor)
 
-    @property
-    def long_side(self) -> int | None:
-        """Pixels of the longer edge of a thumbnail that a file is given."""
-        edge = None if self.processor is None else edge_taken(self.processor)
-        return None if edge is None else usual_long_side(edge)
-
-    def reading(self, reads: Reads) -> "Calibration":
+    def reading(self, reads: Reads, full: Processor | None = None) -> "Calibration":
         """The same sample with so much of its files read.
 
         If thumbnails are read and no file has any, all are given one.
+
+        Args:
+            reads: how much.
+            full: the full tower's processor, to which thumbnails are what a camera's are to a usual
+                one; by default the sample's own. A tower of smaller images meets the same ones.
         """
+        usual = self.processor if full is None else full
+        edge = None if usual is None else edge_taken(usual)
         lacking = reads == "thumbnail" and not any_has_thumbnail(self.files())
-        return replace(self, reads=reads, given_thumbnails=lacking)
+        given = usual_long_side(edge) if lacking and edge is not None else None
+        return replace(self, reads=reads, long_side=given)
 
     def files(self) -> Iterator[Mapping[str, Any]]:
         """The images as they are stored, each a `path`, or `bytes`, or both."""

@@ -9,7 +9,11 @@ from pruning_mechanism.protocols import Processor
 
 
 def drawn(
-    sampling: Sampling, processor: Processor, texts: Checkpoint | None = None, least: int = 1
+    sampling: Sampling,
+    processor: Processor,
+    texts: Checkpoint | None = None,
+    least: int = 1,
+    full: Processor | None = None,
 ) -> Calibration:
     """The calibration images.
 
@@ -18,6 +22,7 @@ def drawn(
         processor: prepares them.
         texts: reads their captions, which each must have then; None: captions are not read.
         least: how many readable images are needed.
+        full: the full tower's, if that is another: see `Calibration.reading`.
 
     Raises:
         UserError: there are too few, or captions can't be read.
@@ -35,7 +40,7 @@ def drawn(
         tokeniser,
         sampling.batch_size,
         sampling.device,
-    ).reading(sampling.reads or "full")
+    ).reading(sampling.reads or "full", full)
     if not len(calibration):
         raise UserError(f"{sampling.corpus} has no readable image")
     check_enough(len(calibration), least)

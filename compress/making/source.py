@@ -119,7 +119,7 @@ class Source:
         """The same with so much of its files read; what becomes known of it is kept apart."""
         cache = self.cache.apart(f"reads {reads}")
         calibration = self.cache.once(
-            ("calibration", reads), lambda: self.calibration.reading(reads)
+            ("calibration", reads), lambda: self.calibration.reading(reads, self.full.processor)
         )
         notes = tuple(note for note in self.notes if note != simulated(self.calibration))
         return replace(
@@ -130,14 +130,14 @@ class Source:
             subjects=tuple(
                 replace(subject, calibration=calibration, cache=cache) for subject in self.subjects
             ),
-            notes=(*notes, simulated(calibration)) if calibration.given_thumbnails else notes,
+            notes=(*notes, simulated(calibration)) if calibration.long_side else notes,
         )
 
     @property
     def full_images(self) -> Calibration:
         """The calibration images as the full tower takes them, whose files are read in full."""
         return replace(
-            self.calibration, processor=self.full.processor, reads="full", given_thumbnails=False
+            self.calibration, processor=self.full.processor, reads="full", long_side=None
         )
 
     @torch.no_grad()
@@ -170,7 +170,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     texts = lent.model if lent else None
     cache, record, stored = Cache(), own.record, own.stored_dtype
     sampling = replace(sampling, reads=sampling.reads or read_by(record, own.path))
-    calibration = drawn(sampling, processor, lent, needs.images)
+    calibration = drawn(sampling, processor, lent, needs.images, full.processor)
     deployed = computed_dtype(stored, sampling.device)
     base = record.base_fingerprint if record else own.fingerprint
     settings: dict[str, str] = {}
@@ -182,7 +182,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         if not layered(model) and hasattr(model, "text_model"):
             model, processor = vision_alone(model), image_side(processor)
             notes = (*notes, "its own texts are embedded elsewhere, and left out")
-    if calibration.given_thumbnails:
+    if calibration.long_side:
         notes = (*notes, simulated(calibration))
     return Source(
         own.path,

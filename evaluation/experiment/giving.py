@@ -30,12 +30,20 @@ class Giving:
     long_side: int | None = None
 
     @classmethod
-    def to(cls, stage: Stage, corpus: Dataset) -> "Giving":
-        """What a corpus lacks for a stage."""
-        if stage.reads != "thumbnail" or stage.edge is None:
+    def to(cls, stage: Stage, corpus: Dataset, full: Stage | None = None) -> "Giving":
+        """What a corpus lacks for a stage.
+
+        Args:
+            stage: what reads.
+            corpus: its files.
+            full: the full tower, to which thumbnails are what a camera's are to a usual one; by
+                default the stage. A stage that takes smaller images meets the same thumbnails.
+        """
+        edge = stage.edge if full is None else full.edge
+        if stage.reads != "thumbnail" or edge is None:
             return cls()
         images = undecoded(corpus)["image"]
-        return cls() if any_has_thumbnail(images) else cls(usual_long_side(stage.edge))
+        return cls() if any_has_thumbnail(images) else cls(usual_long_side(edge))
 
     def __call__(self, files: Sequence[File]) -> Sequence[File]:
         """The files, each with a thumbnail if such are given.

@@ -58,7 +58,7 @@ def resumption(first: FirstStage, stage: Stage, search: Search) -> Resumption | 
     embedded, gone_on, state_bytes = [], [], 0
     try:
         resumed = ResumedStage(search.tower, stage)
-        given = Giving.to(stage, search.corpus)
+        given = Giving.to(stage, search.corpus, search.tower)
         for images in image_batches(search.corpus, stage.batch_size, f"{name} resumed"):
             embeddings, states = resumed.encode_first(given(images))
             embedded.append(embeddings)

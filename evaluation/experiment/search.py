@@ -98,16 +98,17 @@ def timed(
 ) -> dict[Name, StageTiming]:
     """Time all stages, or parts of stages, in turn on one batch of the collection's files."""
     sources = file_contents(corpus, options.batch_size)
+    full = next((stage for stage in stages.values() if isinstance(stage, Stage)), None)
     contenders = {
-        name: _encoding(stage, corpus) if isinstance(stage, Stage) else stage
+        name: _encoding(stage, corpus, full) if isinstance(stage, Stage) else stage
         for name, stage in stages.items()
     }
     return stage_timings(contenders, sources, options.repetitions, options.device)
 
 
-def _encoding(stage: Stage, corpus: Dataset) -> Contender:
+def _encoding(stage: Stage, corpus: Dataset, full: Stage | None) -> Contender:
     """A stage that embeds images, whose files have what it reads before the clock starts."""
-    given = Giving.to(stage, corpus)
+    given = Giving.to(stage, corpus, full)
     return lambda sources: encoding(stage)(given(sources))
 
 
@@ -150,8 +151,9 @@ class SearchedStage:
     @classmethod
     def of(cls, made: FirstStage, stage: Stage, search: Search) -> "SearchedStage":
         """Let the stage encode every image."""
-        images = embeddings_of(stage, search.corpus, made.name)
-        return cls(made, stage, images, Giving.to(stage, search.corpus))
+        given = Giving.to(stage, search.corpus, search.tower)
+        images = embeddings_of(stage, search.corpus, made.name, given)
+        return cls(made, stage, images, given)
 
 
 def first_stage_row(
@@ -221,11 +223,18 @@ def text_embeddings_of(tower: Stage, texts: Sequence[str]) -> Tensor:
     return torch.cat(parts)
 
 
-def embeddings_of(stage: Stage, corpus: Dataset, name: str) -> Tensor:
-    """Embeddings [N, d] of all images of a corpus."""
+def embeddings_of(stage: Stage, corpus: Dataset, name: str, given: Giving | None = None) -> Tensor:
+    """Embeddings [N, d] of all images of a corpus.
+
+    Args:
+        stage: what embeds them.
+        corpus: the images.
+        name: of the progress bar.
+        given: the thumbnails that files are given; by default those that the stage by itself needs.
+    """
+    given = Giving.to(stage, corpus) if given is None else given
     batches = image_batches(corpus, stage.batch_size, name)
-    given = map(Giving.to(stage, corpus), batches)
-    with closing(stage.encode_batches(given)) as encoded:
+    with closing(stage.encode_batches(map(given, batches))) as encoded:
         return torch.cat(list(encoded))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cascade import Stage
 from compress import align
+from compress.calibrating.calibration import Calibration
 from compress.command import run_command
 from corpora import load_corpus
 from corpora.decoding.simulating import as_thumbnail, exif_block, with_thumbnail
@@ -112,3 +113,14 @@ def test_what_thumbnails_files_have_is_counted_and_timed(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert SAYS["stale"] in shown
     assert "14.3%" in shown
+
+
+def test_a_stage_of_smaller_images_meets_the_thumbnails_of_its_full_tower(folder):
+    full = Stage(tiny_clip(), tiny_processor())
+    small = Stage(tiny_clip(image_size=8, patch_size=2), tiny_processor(8), reads="thumbnail")
+    corpus = load_corpus("folder", folder, "train")
+    assert Giving.to(small, corpus).long_side == 6
+    assert Giving.to(small, corpus, full).long_side == 11
+    sample = Calibration.draw(corpus, 2, 0, small._image_processor)
+    assert sample.reading("thumbnail").long_side == 6
+    assert sample.reading("thumbnail", full._image_processor).long_side == 11
