@@ -114,7 +114,7 @@ def draw(reports: Sequence[Breakdown], titles: Sequence[str], threads: int) -> F
             _bars(axes, panel)
         timed = f"milliseconds per image, {threads} thread{'s' if threads > 1 else ''}"
         if any(way.faster for panel in panels for way in panel.ways):
-            timed += " (×: faster than plain transformers)"
+            timed += "\n(×: times faster than plain transformers)"
         grid.flatten()[-1].set_xlabel(timed, fontsize=10.5)
         figure.legend(
             handles=_meanings(), loc="outside lower center", ncols=len(STEPS) + 1, frameon=False,

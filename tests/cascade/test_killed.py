@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,7 @@ class Writers:
     def kill(self, numbers):
         """Kill them all; none has ended by itself."""
         for number in numbers:
+            assert _lives(number), Path(self.server.streams.name, "err").read_text()[-4000:]
             os.kill(number, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while any(map(_lives, numbers)):
