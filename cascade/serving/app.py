@@ -35,6 +35,7 @@ from cascade.serving.schemas import (
 from cascade.serving.work import RefusedError, run
 from cascade.storing.errors import CollectionError
 
+_TRIES = 3  # to find as many hits as there were before some of them were removed
 _TEXT = (
     "Searches a collection of images by words, by examples, or by both. Images are named by "
     'numbers. An error is {"error": "one line"}. 503 with Retry-After means: not now, ask again.'
@@ -172,7 +173,14 @@ def _searched(
     m = [request.m] if isinstance(request.m, int) else request.m
     terms = Terms(request.k, m, request.refined)
     try:
-        return answer(engine.search(query, terms, tell))
+        found = engine.search(query, terms, tell)
+        made = answer(found)
+        for _ in range(_TRIES):
+            if len(made.hits) == len(found.hits):
+                break
+            found = engine.search(query, terms)  # some of what was found was removed meanwhile
+            made = answer(found)
+        return made
     except UnreadableImage as error:
         raise RefusedError(422, "an example can't be decoded: it is damaged") from error
     except CollectionError:

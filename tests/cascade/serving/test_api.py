@@ -63,6 +63,24 @@ def test_hits_are_those_of_the_collection(client, collection):
         assert client.get(hits[0]["thumbnail"]).status_code == 200
 
 
+def test_a_hit_that_is_removed_before_the_answer_makes_room_for_the_next(
+    client, collection, monkeypatch
+):
+    best = asked(client, text="disc", k=3)["hits"][0]["key"]
+    numbered = Collection.numbered
+
+    def late(self, keys):
+        if len(self) == 8:
+            self.remove([best])
+        return numbered(self, keys)
+
+    monkeypatch.setattr(Collection, "numbered", late)
+    found = [hit["key"] for hit in asked(client, text="disc", k=3)["hits"]]
+    assert len(found) == 3
+    assert best not in found
+    assert found == [hit.key for hit in collection.search("disc", 3)]
+
+
 def test_an_image_finds_itself_by_its_number_and_by_its_bytes(client, collection, photos):
     path = photos / "5.png"
     number = id_of(collection, path)
