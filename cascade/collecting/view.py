@@ -257,10 +257,12 @@ class View:
     def _take_later(self, place: int, new: Embeddings) -> None:
         stage = next(stage for stage in self.cascade.later if stage.place == place)
         positions = self.positions(new.ids)
-        wanted = positions >= 0
-        if wanted.any():
-            vectors = new.vectors if wanted.all() else new.vectors[wanted]
-            stage.store.fill(positions[wanted], torch.from_numpy(vectors))
+        different, first = np.unique(positions, return_index=True)  # an earlier version wrote twice
+        places = first[different >= 0]
+        if len(places):
+            vectors = new.vectors if len(places) == len(positions) else new.vectors[places]
+            kept = positions if len(places) == len(positions) else positions[places]
+            stage.store.fill(kept, torch.from_numpy(vectors))
         self._marks[place] = new.version
 
     def _promote(

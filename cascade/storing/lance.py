@@ -146,7 +146,7 @@ class LanceStore:
 
     def encoded(self, place: int) -> Ids:
         """See `Store`."""
-        return self._again(self._stages[place], lambda _: self._ids_of(place))
+        return np.unique(self._again(self._stages[place], lambda _: self._ids_of(place)))
 
     def add(self, rows: Sequence[ImageRow], vectors: Vectors, replaces: bool) -> None:
         """See `Store`."""
@@ -171,6 +171,8 @@ class LanceStore:
 
     def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
         """See `Store`."""
+        ids, first = np.unique(ids, return_index=True)
+        vectors = vectors[first]
         with self._changing():
             known = self._known(place)
             places = np.searchsorted(known, ids).clip(max=max(0, len(known) - 1))

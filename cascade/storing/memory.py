@@ -175,6 +175,8 @@ class MemoryStore:
 
     def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
         """See `Store`."""
+        ids, first = np.unique(ids, return_index=True)
+        vectors = vectors[first]
         with self._lock:
             table = self._tables[place]
             new = [n for n, at in enumerate(ids.tolist()) if at not in table.vectors]

@@ -155,7 +155,10 @@ class Store(Protocol):
         """Remove rows, and with them their embeddings."""
 
     def promote(self, place: int, ids: Ids, vectors: Vectors) -> int:
-        """Add a later stage's embeddings [n, d] of those ids that have none; says how many."""
+        """Add a later stage's embeddings [n, d] of those ids that have none; says how many.
+
+        An id may come twice, as one that was encoded by a view and again by the view after it.
+        """
 
     def keep_states(self, ids: Ids, states: States) -> None:
         """Keep what a later stage goes on from, of images that are there and have none yet."""

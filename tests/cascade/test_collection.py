@@ -98,6 +98,36 @@ def test_a_collection_outlives_its_process(tmp_path, stages):
     assert after.nbytes > 0
 
 
+def test_what_a_view_encoded_and_the_next_view_again_is_kept_once(tmp_path, stages):
+    """A view is replaced while what its later stage encoded waits to be stored."""
+    with made("lance", tmp_path, stages, M) as collection:
+        collection.add(numbered(range(100)))
+        collection.search_many(QUERIES, 9)
+        waiting = len(collection._promotions)
+        collection._view = collection._new_view()  # as where many images were removed
+        collection.search_many(QUERIES, 9)
+        assert len(collection._promotions) == 2 * waiting > 0
+    with reopened(tmp_path, stages) as again:
+        same_hits(again, stages)
+        assert again.status().encoded == (100, waiting)
+        assert len(again._store.later(1, 0).ids) == waiting
+
+
+def test_a_store_in_which_an_embedding_is_twice_is_read(tmp_path, stages):
+    """An earlier version wrote such."""
+    with made("lance", tmp_path, stages, M) as collection:
+        collection.add(numbered(range(100)))
+        collection.search_many(QUERIES, 9)
+        collection.flush()
+        encoded = collection.status().encoded
+        later = collection._store.later(1, 0)
+        with collection._store.writing():
+            collection._store._append(1, later.ids[:3], later.vectors[:3])
+    with reopened(tmp_path, stages) as again:
+        same_hits(again, stages)
+        assert again.status().encoded == encoded
+
+
 def test_adding_again_goes_on_where_it_was(make):
     first = Known(0)
     rows = numbered(range(30), size=1, modified=2)

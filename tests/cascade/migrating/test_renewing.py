@@ -19,20 +19,6 @@ NEW_M = [12]
 QUERIES = [str(query) for query in range(0, IMAGES, 7)]
 
 
-@pytest.fixture
-def collection(tmp_path):
-    """One of whose images some were removed, replaced, or skipped, and some promoted."""
-    made = on_disk(tmp_path / "known", stages(), M)
-    made.add(numbered(range(IMAGES - 10)))
-    made.remove(["image 7"])
-    made.add(numbered([8], size=1))
-    made.add(numbered([IMAGES - 1], reason="it is broken"))
-    made.search_many(["1", "2"], 5)
-    made.flush()
-    yield made
-    made.close()
-
-
 def opened(path):
     """With whatever stages it has now."""
     has = Record.read(path).generation > 0

@@ -13,7 +13,7 @@ from cascade import Collection, CollectionError
 from cascade.collecting.record import Record
 from cascade.mapped import MappedStage
 from cascade.storing.errors import MigratedError
-from tests.cascade.known import number_of, numbered, of_rows, on_disk
+from tests.cascade.known import number_of, numbered, of_rows
 from tests.cascade.migrating.migrator import (
     IMAGES,
     NEW_M,
@@ -44,20 +44,6 @@ def opened(path):
     """With whatever stages it has now."""
     migrated = Record.read(path).generation > 0
     return Collection.open(path, new_stages() if migrated else stages(), opener=number_of)
-
-
-@pytest.fixture
-def collection(tmp_path):
-    """One of whose images some were removed, replaced, or skipped, and some promoted."""
-    made = on_disk(tmp_path / "known", stages(), M)
-    made.add(numbered(range(IMAGES - 10)))
-    made.remove(["image 7"])
-    made.add(numbered([8], size=1))
-    made.add(numbered([IMAGES - 1], reason="it is broken"))
-    made.search_many(["1", "2"], 5)
-    made.flush()
-    yield made
-    made.close()
 
 
 def check_migrated(collection):

@@ -177,7 +177,8 @@ def test_an_image_is_promoted_once(store):
     ids = put(store, "a", "b", "c")
     with store.writing():
         assert store.promote(1, ids[:2], vectors(1, 2)) == 2
-        assert store.promote(1, ids, vectors(7, 8, 9)) == 1
+        twice = np.concatenate([ids[::-1], ids])
+        assert store.promote(1, twice, vectors(9, 8, 7, 3, 2, 1)) == 1
         assert store.promote(1, ids, vectors(7, 8, 9)) == 0
         assert store.promote(2, ids[:1], vectors(4)) == 1
     later = store.later(1, 0)
