@@ -121,7 +121,8 @@ class TorchvisionSteps:
         parts = []
         for top in range(0, image.height, rows):
             part = image.crop((0, top, image.width, min(top + rows, image.height)))
-            pixels = _whole(part)
+            pixels = _memory(part)  # of the last, small one too: all have the same channels
+            pixels = _copy(part) if pixels is None else pixels
             across = self._resampled(pixels, part.height, width)
             parts.append(across.movedim(0, -1))
         return self._resampled(torch.cat(parts).movedim(-1, 0), height, width)
@@ -203,13 +204,23 @@ def _target(size: Any, image: PIL.Image.Image) -> tuple[int, int]:
 
 
 def _view(image: PIL.Image.Image) -> Tensor | None:
+    """A picture's pixels, uint8 [3 or 4, height, width], where they are in one piece."""
+    if image.width * image.height < _COPIED:
+        return _copy(image)
+    return _memory(image)
+
+
+def _whole(image: PIL.Image.Image) -> Tensor:
+    """A picture's pixels, uint8 [3 or 4, height, width], copied if need be."""
+    pixels = _view(image)
+    return _copy(image) if pixels is None else pixels
+
+
+def _memory(image: PIL.Image.Image) -> Tensor | None:
     """A picture's own memory, uint8 [4, height, width] with channels side by side.
 
-    None if it isn't in one piece, as above 4 megapixels, or so small that to copy it costs nothing.
-    The fourth channel means nothing.
+    None if it isn't in one piece, as above 4 megapixels. The fourth channel means nothing.
     """
-    if image.width * image.height < _COPIED:
-        return None
     import pyarrow  # here, since it takes longer to import than to copy many small pictures
 
     try:
@@ -220,7 +231,5 @@ def _view(image: PIL.Image.Image) -> Tensor | None:
     return pixels.view(image.height, image.width, -1).movedim(-1, 0)
 
 
-def _whole(image: PIL.Image.Image) -> Tensor:
-    """A picture's pixels, uint8 [3 or 4, height, width], copied if need be."""
-    pixels = _view(image)
-    return torch.from_numpy(np.array(image)).movedim(-1, 0) if pixels is None else pixels
+def _copy(image: PIL.Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).movedim(-1, 0)

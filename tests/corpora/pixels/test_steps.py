@@ -141,6 +141,13 @@ def test_a_view_of_a_picture_outlives_it():
     assert torch.equal(view[:3], expected)
 
 
+def test_a_large_picture_whose_last_strip_is_small_is_prepared_as_others_are():
+    """It is resampled in strips of a megabyte; the last one has a single line."""
+    image = picture(5000, 20 * 52 + 1)
+    processor = CLIPImageProcessor(**SMALL)
+    assert torch.equal(pixel_values(processor, [image], as_given), alone(processor, [image]))
+
+
 def test_a_transparent_colour_is_white_as_the_processor_makes_it():
     image = Image.new("RGB", (30, 30), (10, 20, 30))
     image.info["transparency"] = (10, 20, 30)
