@@ -161,6 +161,7 @@ def _asked(options: BreakdownOptions) -> dict[str, Contender]:
         for role, paths, several in roles:
             for path in paths:
                 for settings in map(Settings.of, several):
+                    settings.check(options.device)
                     asked.append(Contender(role, path, settings))
     except SettingsError as error:
         raise UserError(str(error)) from error

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from cascade.running import check_running
+from corpora.decoding.reads import known
+from pruning_mechanism import TowerError
+
 STORED = "stored"
 """A stage as its checkpoint says."""
 NAMES = ("reads", "runtime", "dtype")
@@ -32,7 +36,7 @@ class Settings:
             if name not in NAMES or not equals or not value:
                 raise SettingsError(
                     f"{part!r} is no setting of a stage: write {STORED}, or for instance "
-                    f"{','.join(f'{known}=...' for known in NAMES)}"
+                    f"{','.join(f'{name}=...' for name in NAMES)}"
                 )
             if name in found:
                 raise SettingsError(f"{text}: {name} comes twice")
@@ -43,3 +47,16 @@ class Settings:
     def label(self) -> str:
         """What tells a stage with these settings from others; "" as it is stored."""
         return " ".join(value for _, value in self.given)
+
+    def check(self, device: str) -> None:
+        """Refuse what no stage can be loaded with on a device, before anything is.
+
+        Raises:
+            SettingsError: there is no such way to read, runtime or type, or it isn't installed.
+        """
+        given = dict(self.given)
+        try:
+            known(given.get("reads", "full"))
+            check_running(given.get("runtime", "torch"), given.get("dtype"), device, None)
+        except (TowerError, ValueError) as error:
+            raise SettingsError(f"{self.label}: {error}") from error

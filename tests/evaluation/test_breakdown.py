@@ -178,6 +178,12 @@ def test_settings_are_read():
     assert found.label == "thumbnail int8"
 
 
+@pytest.mark.parametrize("text", ["reads=half", "runtime=abacus", "dtype=float8"])
+def test_settings_that_no_stage_has_are_refused_before_the_work(text):
+    with pytest.raises(SettingsError, match=text.partition("=")[2]):
+        Settings.of(text).check("cpu")
+
+
 @pytest.mark.parametrize("text", ["", "reads", "reads=", "=x", "colour=red", "dtype=a,dtype=b"])
 def test_settings_that_say_nothing_are_refused(text):
     with pytest.raises(SettingsError):
