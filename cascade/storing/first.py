@@ -145,6 +145,6 @@ def _conditions(ids: Ids) -> Iterator[str]:
 
 
 def _lists(name: str, rows: int, outside: int) -> Lists | None:
-    """The lists of an index; None: it is none of ours."""
+    """The lists of an index; None: it is not one of ours."""
     number = name.removeprefix(_NAME)
     return Lists(int(number), rows, outside) if number.isdecimal() else None

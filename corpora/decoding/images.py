@@ -90,7 +90,7 @@ def open_image(
         at_least: what is wanted of the shorter edge, in pixels. A file with a picture twice as
             large or more comes at 1/2, 1/4, … of its size, still at least so large, for a fraction
             of the time and memory.
-        reads: "thumbnail": the picture embedded in the file comes in the place of the file's own,
+        reads: "thumbnail": the picture embedded in the file comes in place of the file's own,
             if it shows the same and `reads.enough(at_least)` of it is there; see `thumbnails`. Of
             JPEG files and camera's previews in them only the head, and the preview, are read then,
             so that what is broken behind them isn't noticed. Otherwise, and where nothing is said

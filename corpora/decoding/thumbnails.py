@@ -1,4 +1,4 @@
-"""The thumbnail of a picture in the picture's place, where it is large enough and shows the same.
+"""A picture's thumbnail instead of the picture, where it is large enough and shows the same.
 
 A thumbnail may be absent, broken, too small, in another shape (its picture was cropped since), or
 letterboxed: cameras put their 3:2 pictures into 4:3 thumbnails, with black bars, which are cut off.

@@ -77,7 +77,7 @@ def index_segment(primary: int, preview: int, before: int) -> bytes:
 
 
 def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
-    """A JPEG as Pillow writes it, with a camera's segments in the place of its JFIF segment.
+    """A JPEG as Pillow writes it, with a camera's segments in place of its JFIF segment.
 
     Raises:
         ValueError: it doesn't begin with a JFIF segment.

@@ -76,7 +76,7 @@ def close(graph: Path, closing: Closing) -> None:
 
 
 def _write(model: Any, graph: Path) -> None:
-    """Write an ONNX graph in the place of an earlier one, weights beside it if they are many."""
+    """Write an ONNX graph in place of an earlier one, weights beside it if they are many."""
     import onnx
 
     for file in graph.parent.iterdir():

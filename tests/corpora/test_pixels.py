@@ -42,7 +42,7 @@ def smooth(height, width, seed=0) -> Image.Image:
 
 
 def no_steps(processor):
-    """In the place of `steps_of`: the processor is to be called as a whole."""
+    """Instead of `steps_of`: the processor is to be called as a whole."""
     raise NoStepsError("not here")
 
 
