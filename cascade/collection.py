@@ -78,6 +78,7 @@ class Collection:
         m: candidates handed from each stage to the next; at most, if `auto`.
         auto: whether each query has as many as it needs.
         path: the directory; None: in memory.
+        own_m: whether it keeps to an m that it was opened with, whatever is planned meanwhile.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Collection:
         Raises:
             ValueError: index is something else.
         """
-        self._own_m = own_m
+        self.own_m = own_m
         self.auto = auto
         self.stages = tuple(stages)
         self.m = tuple(record.m)
@@ -344,7 +345,7 @@ class Collection:
             if self.path is not None:
                 self._record.write(self.path)
             self.m = m
-            self.auto = self._own_m = False
+            self.auto = self.own_m = False
             self._view = self._new_view()
 
     def restage(self, asked: Restaging) -> None:
@@ -695,7 +696,8 @@ class Collection:
         if self._closed:
             raise CollectionError(f"the collection {self.path or 'in memory'} is closed")
         recent = time.monotonic() - self._refreshed < _LATER_SECONDS
-        if recent and self._view.is_current() and not self._outlived():
+        planned = self._edition is not None and self._edition.changed()
+        if recent and not planned and self._view.is_current() and not self._outlived():
             return self._view
         with self._lock:
             if self._superseded():
@@ -735,7 +737,7 @@ class Collection:
             stage.name for stage in own.stages
         ]:
             return
-        m, plan = (own.m, own.plan) if self._own_m else (tuple(newest.m), newest.plan)
+        m, plan = (own.m, own.plan) if self.own_m else (tuple(newest.m), newest.plan)
         taken = replace(own, m=m, plan=plan, calibration=newest.calibration, cutoff=newest.cutoff)
         if taken == own or (self.auto and taken.calibration is None):
             return

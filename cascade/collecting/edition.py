@@ -22,21 +22,31 @@ class Edition:
         self._superseded = False
         self._newest: Record | None = None
 
+    def changed(self) -> bool:
+        """Whether the record was written since `superseded` read it; costs a look at one file."""
+        try:
+            return not self._superseded and self._stamp() != self._seen
+        except OSError:  # whoever reads or writes will say what is wrong
+            return False
+
     def superseded(self) -> bool:
         """Whether there is another generation by now; costs a look at one file."""
         if self._superseded:
             return True
         try:
-            stat = os.stat(self._path / FILE)
-            seen = stat.st_ino, stat.st_mtime_ns
+            seen = self._stamp()
             if seen != self._seen:
                 newest = Record.read(self._path)
                 self._superseded = newest.generation != self._generation
                 self._newest = None if self._superseded else newest
                 self._seen = seen
-        except (OSError, CollectionError):  # whoever reads or writes will say what is wrong
+        except (OSError, CollectionError):  # as above
             return False
         return self._superseded
+
+    def _stamp(self) -> tuple[int, int]:
+        stat = os.stat(self._path / FILE)
+        return stat.st_ino, stat.st_mtime_ns
 
     def newest(self) -> Record | None:
         """The record as `superseded` found it last; None: of another generation, or unread."""

@@ -37,12 +37,17 @@ def socket_of(collection: Path) -> Path | None:
 
 
 def identity_of(collection: Path) -> list[int] | None:
-    """What tells a collection from one that is made later at the same path."""
+    """What tells a collection from one that is made later at the same path, or is migrated there.
+
+    It is the directory's own number, which no other has while a server holds it open, and the
+    generation of its tables. Planning changes neither: a server takes over what was planned.
+    """
     try:
-        found = os.stat(collection / RECORD)
-    except OSError:
+        found = os.stat(collection)
+        generation = json.loads((collection / RECORD).read_bytes()).get("generation", 0)
+    except (OSError, ValueError, AttributeError):
         return None
-    return [found.st_dev, found.st_ino, found.st_mtime_ns]
+    return [found.st_dev, found.st_ino, generation]
 
 
 def asked(

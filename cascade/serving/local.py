@@ -37,6 +37,7 @@ class LocalSocket:
         self._engine = engine
         self._slots = slots
         self._device = device
+        self._directory = collection
         self._place = socket_of(collection)
         self._identity = identity_of(collection)
 
@@ -48,6 +49,7 @@ class LocalSocket:
         if place is None or lock is None:
             yield False
             return
+        held = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)  # its number stays its own
         try:
             place.unlink(missing_ok=True)  # what a killed server has left: nobody listens there
             server = await asyncio.start_unix_server(
@@ -60,6 +62,7 @@ class LocalSocket:
                 place.unlink(missing_ok=True)
                 server.close()
         finally:
+            os.close(held)
             os.close(lock)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,8 +85,10 @@ class LocalSocket:
             await writer.wait_closed()
 
     def _answers(self, question: dict[str, Any]) -> bool:
-        """Whether what is asked for is what this server has."""
+        """Whether what is asked for is what this server has, and would search alike."""
         asked = [question[name] for name in ("protocol", "collection", "device")]
+        if self._engine.collection.own_m and question["terms"]["m"] is None:
+            return False
         return asked == [PROTOCOL, self._identity, self._device]
 
     async def _said_to(self, question: dict[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,29 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from fastapi.testclient import TestClient
 
 from cascade import Collection
 from cascade.answers import Terms, Wanted
+from cascade.collecting.record import Record
 from cascade.search import SearchOptions, ask_server
 from cascade.search import main as search_main
 from cascade.serve import ServeOptions
 from cascade.serve import main as serve_main
 from cascade.serving.asking import asked, socket_of
+from cascade.serving.running import Allowed, guarded
 from cascade.terminal.command import run_command
 from tests.cascade.photos.conftest import encoded
 from tests.fresh import Process
@@ -109,9 +114,36 @@ def test_cold_and_another_device_and_another_collection_are_not_for_the_server(
         assert not ask_server(SearchOptions(place, "disc", cold=True))
         assert asked(place, queries, Terms(1), "mps") is None
         assert asked(tmp_path / "other", queries, Terms(1), "cpu") is None
-        (place / "collection.json").touch()  # as of one that was made anew at this place
+        anew = shutil.copytree(place, tmp_path / "anew")
+        place.rename(tmp_path / "moved")
+        anew.rename(place)
         assert asked(place, queries, Terms(1), "cpu") is None
         assert client.get("/status").status_code == 200
+
+
+def test_what_was_planned_is_the_server_s_at_once_and_what_was_migrated_is_not(served, place):
+    queries = [Wanted("disc", ["disc"])]
+
+    def ranked():
+        (answer,) = asked(place, queries, Terms(1), "cpu")
+        return [step.images for step in answer.steps][1]
+
+    with served():
+        assert ranked() == 3
+        for m in (4, 2):
+            with Collection.open(place) as planning:
+                planning.adopt([m])
+            assert ranked() == m
+        record = Record.read(place)
+        replace(record, generation=record.generation + 1).write(place)
+        assert asked(place, queries, Terms(1), "cpu") is None
+
+
+def test_a_server_that_has_its_own_m_answers_those_who_say_theirs(place, stages):
+    queries = [Wanted("disc", ["disc"])]
+    with Collection.open(place, stages, m=[5]) as other, TestClient(guarded(other, Allowed())):
+        assert asked(place, queries, Terms(1), "cpu") is None
+        assert asked(place, queries, Terms(1, [4]), "cpu") is not None
 
 
 def test_what_a_killed_server_left_is_no_server(served, place, runtime):
