@@ -54,7 +54,7 @@ from cascade.inverted.building import (
 from cascade.inverted.fitting import Index
 from cascade.inverted.record import Inverted
 from cascade.inverted.rows import StoredRows
-from cascade.photos.opening import opened
+from cascade.photos.opening import compared, opened
 from cascade.searching.steps import Watch
 from cascade.stage import Encoder
 from cascade.storing.errors import CollectionError, MigratedError
@@ -62,6 +62,7 @@ from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids, Store
 from cascade.towers import Towers
+from corpora.decoding.reads import Tally
 
 if TYPE_CHECKING:
     from cascade.storing.lance import LanceStore
@@ -79,6 +80,8 @@ class Collection:
         auto: whether each query has as many as it needs.
         path: the directory; None: in memory.
         own_m: whether it keeps to an m that it was opened with, whatever is planned meanwhile.
+        thumbnails: what later stages found that opened photos whose thumbnails the first has read:
+            how many show the same ("used"), and how many another picture ("stale").
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Collection:
         self._record = record
         self._batch_size = batch_size
         self._opener = opener
+        self.thumbnails = Tally()
         self._approach = Approach(index, store, path, record.generation, record.precision)
         self._rounded = rounded(stages, record.precision)
         self._writable = path is None or os.access(path, os.W_OK)
@@ -757,7 +761,7 @@ class Collection:
             self._rounded,
             m,
             self._batch_size,
-            self._opener,
+            partial(compared, self._opener, self.thumbnails),
             noted,
             self._record.precision,
             self.calibration,

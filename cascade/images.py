@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,18 +10,48 @@ from PIL import Image
 
 import corpora
 from corpora.decoding.reads import Reads, Tally
+from corpora.decoding.thumbnails import shows_same
 
 ImageSource: TypeAlias = (
     "Image.Image | str | Path | bytes | dict[str, Any] | Callable[[], ImageSource]"
 )
 """A picture, a file, the bytes of a file, or a function that returns one of these when asked.
 
-A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}.
+A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}. In the place of bytes
+there may be an open file.
 """
+_COMPARED = 64  # pixels that a thumbnail is asked for to be compared by coarse means
 
 
 class UnreadableImage(corpora.CorpusError):
     """An image that can't be opened or decoded."""
+
+
+@dataclass(frozen=True)
+class SeenByThumbnail:
+    """An image whose thumbnail a first stage took for it: who opens the picture itself compares.
+
+    Attributes:
+        source: the image.
+        tally: counts thumbnails that show the same ("used") and those that don't ("stale").
+    """
+
+    source: ImageSource
+    tally: Tally
+
+    def __call__(self) -> ImageSource:
+        """The image."""
+        return self.source
+
+    def compare(self, picture: Image.Image) -> None:
+        """Count whether the thumbnail shows what the picture does, if there still is one."""
+        own = Tally()
+        try:
+            thumbnail = open_image(self.source, _COMPARED, "thumbnail", own)
+        except UnreadableImage:  # it vanished just now
+            return
+        if "used" in own.counts:
+            self.tally.add("used" if shows_same(thumbnail, picture) else "stale")
 
 
 def open_image(
@@ -42,8 +73,11 @@ def open_image(
             function that was to give it failed; the message says which.
         TypeError: the source isn't an `ImageSource`.
     """
+    comparing: SeenByThumbnail | None = None
     try:
         while callable(source) and not isinstance(source, Image.Image):
+            if isinstance(source, SeenByThumbnail) and reads != "thumbnail":
+                comparing = source
             source = source()
     except Exception as error:  # of any kind: only this one image is lost
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -55,6 +89,9 @@ def open_image(
         )
     try:
         content = bytes(source) if isinstance(source, bytearray) else source
-        return corpora.open_image(content, at_least, reads, tally)
+        picture = corpora.open_image(content, at_least, reads, tally)
     except corpora.CorpusError as error:
         raise UnreadableImage(f"cannot read the image {error}") from error
+    if comparing is not None:
+        comparing.compare(picture)
+    return picture

@@ -268,6 +268,8 @@ def _say(
     ]
     said = [f"{number:,} {what}" for number, what in parts if number]
     screen.print(f"{done.found:,} photos in {seconds:.1f} s: {', '.join(said) or 'nothing new'}")
+    if done.opened:
+        screen.print(_read(done, collection, options))
     if not done.found:
         screen.print(f"no photos were found at {' '.join(options.photos)}")
     gone = kinds[Kind.GONE] - done.pruned
@@ -279,6 +281,17 @@ def _say(
         counted = [f"{number:,} × {kind}" for kind, number in photos.ignored.most_common()]
         screen.print(f"passed over: {', '.join(counted)}")
     screen.print(_written(collection))
+
+
+def _read(done: Upkeep, collection: Collection, options: IndexOptions) -> str:
+    """How photos were opened for the first stage, and how much of them was read."""
+    reads = collection.record.stages[0].reads
+    way = "in full" if reads == "full" else "scaled"
+    counted = ((done.by_thumbnail, "by thumbnail"), (done.opened - done.by_thumbnail, way))
+    said = f"opened {', '.join(f'{number:,} {how}' for number, how in counted if number)}"
+    if options.ray is not None:  # workers read them
+        return said
+    return f"{said}; read {done.nbytes / 1e6:,.1f} MB of {done.size / 1e6:,.1f} MB"
 
 
 def _written(collection: Collection) -> str:

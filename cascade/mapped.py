@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from cascade.images import ImageSource
 from cascade.stage import Encoder, Prepared, Stage
+from corpora.decoding.reads import Reads
 
 _IMAGES_AT_ONCE = 1 << 16
 
@@ -70,6 +71,12 @@ class MappedStage:
     def text_name(self) -> str:
         """That of the stage that encodes the queries."""
         return self.texts.text_name
+
+    @property
+    def reads(self) -> Reads:
+        """How much of a file the stage behind the map reads; in full if it doesn't say."""
+        behind = self.stage
+        return behind.reads if isinstance(behind, Stage | MappedStage) else "full"
 
     def prepare(self, image: ImageSource, source: "ImageSource | None" = None) -> Prepared:
         """Decode and prepare an image ahead of its turn, as `Stage.prepare`.

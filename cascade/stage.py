@@ -72,11 +72,13 @@ class Prepared:
             processor's steps are known.
         preparation: how it was prepared.
         source: the image itself.
+        by_thumbnail: whether it was the thumbnail that was decoded.
     """
 
     levels: Tensor
     preparation: str
     source: ImageSource
+    by_thumbnail: bool = False
 
     def __call__(self) -> ImageSource:
         """The image itself."""
@@ -352,14 +354,19 @@ class Stage:
             UnreadableImage: it can't be decoded or prepared.
         """
         kept = image if source is None else source
-        return Prepared(self._levels([image]), self._preparation, kept)
+        seen = Tally()  # of this image alone
+        try:
+            levels = self._levels([image], seen)
+        finally:
+            self.tally.take(seen)
+        return Prepared(levels, self._preparation, kept, "used" in seen.counts)
 
-    def _levels(self, images: Sequence[ImageSource]) -> Tensor:
+    def _levels(self, images: Sequence[ImageSource], tally: Tally | None = None) -> Tensor:
         """Images opened and prepared up to the last step, by now or now: [n, 3, height, width]."""
         if any(isinstance(image, Prepared) for image in images):
             return torch.cat([self._prepared(image) for image in images])
         try:
-            opener = partial(open_image, tally=self.tally)
+            opener = partial(open_image, tally=self.tally if tally is None else tally)
             return self._preparer.levels(images, opener, self.reads)
         except UnreadableImage:
             raise

@@ -1,7 +1,8 @@
 """Keeping a collection what a person's photos are: what is new is encoded, the rest stays.
 
 Between places where photos lie (`cascade.photos`) and the collection. Photos are read, hashed and
-decoded in threads ahead of the first stage. Whatever ends a run, the next one goes on where it was.
+decoded in threads ahead of the first stage, and no further than it looks. Whatever ends a run, the
+next one goes on where it was.
 """
 
 from collections import Counter
@@ -17,11 +18,13 @@ from cascade.collection import Collection
 from cascade.mapped import MappedStage
 from cascade.photos.changes import Change, Kind, changes
 from cascade.photos.finding import Photos
+from cascade.photos.identity import is_of_ends
 from cascade.photos.opening import is_there
 from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
 from cascade.stage import Stage
 from cascade.storing.rows import ImageRow
+from corpora.decoding.watching import watched
 from corpora.pixels.ahead import TOGETHER, ahead
 
 _AT_ONCE = 1000
@@ -41,6 +44,10 @@ class Upkeep:
         pruned: rows removed because their photos are gone.
         skipped: why photos were skipped in this run, by key.
         vanished: photos that were there when they were found and gone when they were to be read.
+        opened: photos that were opened for the first stage.
+        by_thumbnail: of these, those that it saw by their thumbnails, with no more of them read.
+        size: bytes of the files that had to be opened, for the first stage or to compare them.
+        nbytes: of these, the bytes that this process has read.
     """
 
     found: int = 0
@@ -49,6 +56,10 @@ class Upkeep:
     pruned: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     vanished: int = 0
+    opened: int = 0
+    by_thumbnail: int = 0
+    size: int = 0
+    nbytes: int = 0
 
 
 def bring_up_to_date(
@@ -96,8 +107,9 @@ class _Run:
     gone: list[str] = field(default_factory=list)
 
     def run(self) -> Upkeep:
-        with closing(self._additions()) as additions:
+        with watched() as opening, closing(self._additions()) as additions:
             self.collection.add(additions, self._committed)
+        self.done.nbytes = opening.nbytes
         self._move()
         if self.prune:
             self.done.pruned = self.collection.remove(self.gone)
@@ -112,6 +124,9 @@ class _Run:
                     self.done.vanished += 1
                     continue
                 row = addition[0] if isinstance(addition, tuple) else addition
+                if isinstance(addition, tuple):
+                    self.done.opened += 1
+                    self.done.by_thumbnail += is_of_ends(addition[0].digest)
                 if isinstance(row, ImageRow) and row.reason is not None:
                     self.done.skipped[row.key] = row.reason
                 yield addition
@@ -124,13 +139,16 @@ class _Run:
             kind, row = change.kind, change.row
             self.done.kinds[kind] += 1
             self.done.found += kind is not Kind.GONE
+            again = self.retry and kind is Kind.UNCHANGED and row.reason is not None
+            if again or kind not in (Kind.UNCHANGED, Kind.GONE):
+                self.done.size += row.size or 0
             if kind is Kind.MOVED and change.before is not None:
                 self.moved[change.before.key] = row
                 if len(self.moved) >= _AT_ONCE:
                     self._move()
             elif kind is Kind.GONE:
                 self.gone.append(row.key)
-            elif kind is not Kind.UNCHANGED or (self.retry and row.reason and row.size):
+            elif kind is not Kind.UNCHANGED or (again and row.size):
                 yield change
             elif row.reason is not None:
                 self.done.skipped[row.key] = row.reason

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cascade.images import ImageSource
+from cascade.photos.identity import better, says_same
 from cascade.searching.encoding import Encoded, Outcome, Skipped
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
@@ -89,13 +90,13 @@ class Made:
 def is_unchanged(row: ImageRow, known: ImageRow) -> bool:
     """Whether an image is the one that a known row says, as far as rows can tell.
 
-    By their digests if both have one, otherwise by size and time of change. What was skipped
-    before never is: it may be readable now.
+    By their digests if both have one of the same kind (see `cascade.photos.identity`), otherwise by
+    size and time of change. What was skipped before never is: it may be readable now.
     """
     if row.reason is not None or known.reason is not None:
         return False
-    if row.digest is not None and known.digest is not None:
-        return row.digest == known.digest
+    if (same := says_same(row, known)) is not None:
+        return same
     if row.size is None or row.modified is None:
         return False
     return (row.size, row.modified) == (known.size, known.modified)
@@ -105,7 +106,7 @@ def renewed(row: ImageRow, known: ImageRow) -> ImageRow:
     """A row whose image is unchanged, with what is known of it besides."""
     return replace(
         row,
-        digest=known.digest if row.digest is None else row.digest,
+        digest=better(row.digest, known.digest),
         metadata=known.metadata if row.metadata is None else row.metadata,
         size=known.size if row.size is None else row.size,
         modified=known.modified if row.modified is None else row.modified,

@@ -1,15 +1,18 @@
 """Opening a photo again, now or in a later process, by its `uri`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.images import ImageSource, UnreadableImage
+from cascade.images import ImageSource, SeenByThumbnail, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.photos.archives import lies_there, read_member
 from cascade.photos.data_sets import has_row, image_at
+from cascade.photos.identity import is_of_ends
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
+from corpora.decoding.reads import Tally
 
 
 def opened(row: ImageRow) -> ImageSource:
@@ -27,6 +30,18 @@ def opened(row: ImageRow) -> ImageSource:
     if isinstance(address, FileAddress):
         _check_unchanged(row, address.path, size=address.member is None)
     return source_of(row.uri)
+
+
+def compared(opener: Callable[[ImageRow], ImageSource], tally: Tally, row: ImageRow) -> ImageSource:
+    """What an opener gives of a row; of one that the first stage knows by a thumbnail it compares.
+
+    Args:
+        opener: opens the image of a row.
+        tally: counts whether thumbnails show what their pictures do: "used", or "stale".
+        row: of the image.
+    """
+    source = opener(row)
+    return SeenByThumbnail(source, tally) if is_of_ends(row.digest) else source
 
 
 def source_of(uri: str) -> ImageSource:

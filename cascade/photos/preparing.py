@@ -1,5 +1,7 @@
 """From a photo that has changed to what a collection adds: read once, decoded, and prepared.
 
+For a first stage that reads thumbnails no more of a file is read than these take.
+
 Called by several threads ahead of a stage, in the process that holds the collection or on another
 machine, with the same outcome.
 """
@@ -14,6 +16,7 @@ from cascade.mapped import MappedStage
 from cascade.photos.changes import Change, Kind
 from cascade.photos.opening import opened
 from cascade.photos.reading import read, reason_of
+from cascade.photos.sparing import Spared, spared
 from cascade.stage import Stage
 from cascade.storing.rows import ImageRow
 
@@ -40,18 +43,36 @@ def prepared(decoder: Callable[[], Stage | MappedStage | None], change: Change) 
     """
     if is_settled(change):
         return change.row
+    row = replace(change.row, reason=None)
+    stage = decoder()
     try:
-        found = read(replace(change.row, reason=None))
+        if stage is not None and stage.reads == "thumbnail" and (file := spared(row)) is not None:
+            with file:
+                return _from_part(stage, file)
+        found = read(row)
     except _OF_ONE_IMAGE as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         # without size and time, so that the next run tries again
         row = replace(change.row, size=None, modified=None, digest=None)
         return replace(row, reason=reason_of(error, row))
-    stage = decoder()
     if stage is None:
         return found.row, found.source
     try:
         return found.row, stage.prepare(found.source, partial(opened, found.row))
     except _OF_ONE_IMAGE as error:
         return replace(found.row, reason=reason_of(error, found.row))
+
+
+def _from_part(stage: Stage | MappedStage, file: Spared) -> Ready:
+    """What comes of a photo of which only a part may have to be read.
+
+    Raises:
+        UnreadableImage: it can't be read.
+    """
+    try:
+        image = stage.prepare(file.source, partial(opened, file.row))
+    except _OF_ONE_IMAGE as error:
+        row = file.known(by_thumbnail=False)
+        return replace(row, reason=reason_of(error, row))
+    return file.known(image.by_thumbnail), image

@@ -5,16 +5,17 @@ import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 from cascade.images import ImageSource, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
+from cascade.photos.identity import digest_like, is_of_ends
 from cascade.photos.opening import source_of
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
 from corpora.decoding.files import digest_of, open_regular
 
-_HELD = 64_000_000
+HELD = 64_000_000
 """Bytes of a file up to which it is held while it is decoded; a larger one is read twice."""
 _LARGE = 16_000_000
 _ONE_AT_A_TIME = threading.Lock()
@@ -49,13 +50,20 @@ def read(row: ImageRow) -> Read:
         raise UnreadableImage(reason_of(error, row)) from error
 
 
-def digest_at(row: ImageRow) -> str | None:
-    """The digest of a photo's bytes; None if they can't be read."""
+def digest_at(row: ImageRow, known: str | None = None) -> str | None:
+    """The digest of a photo's bytes; None if they can't be read.
+
+    Args:
+        row: of the photo.
+        known: a digest that it is to be compared with: it is of the same kind; None: of all bytes.
+    """
     address = address_of(row.uri)
     try:
         if isinstance(address, FileAddress) and address.member is None:
             with open_regular(address.path) as file:
-                return digest_of(file)
+                return digest_like(known, file)
+        if is_of_ends(known):  # only files of their own are known so
+            return None
         return read(row).row.digest
     except (OSError, CorpusError):
         return None
@@ -85,16 +93,21 @@ def _read_file(row: ImageRow, path: str) -> Read:
         found = os.fstat(file.fileno())
         with _ONE_AT_A_TIME if found.st_size > _LARGE else nullcontext():
             digest, source = _content(file, path, found.st_size)
-        after = os.fstat(file.fileno())
-    if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-        raise UnreadableImage("file that was written to while it was read")
-    row = replace(row, size=found.st_size, modified=found.st_mtime_ns, digest=digest)
+        row = replace(row, size=found.st_size, modified=found.st_mtime_ns, digest=digest)
+        unchanged_since(file, row)
     return Read(row, source)
+
+
+def unchanged_since(file: BinaryIO, row: ImageRow) -> None:
+    """Raise `UnreadableImage` if an open file has no longer the size and time of a row."""
+    found = os.fstat(file.fileno())
+    if (row.size, row.modified) != (found.st_size, found.st_mtime_ns):
+        raise UnreadableImage("file that was written to while it was read")
 
 
 def _content(file: Any, path: str, size: int) -> tuple[str, ImageSource]:
     """The digest of a file, and its bytes or, of a large one, its path."""
-    if size > _HELD:
+    if size > HELD:
         return digest_of(file), path
     content = file.read()
     return digest_of(BytesIO(content)), {"path": path, "bytes": content}

@@ -1,9 +1,9 @@
 """Giving out images of a collection and thumbnails of them, and nothing else.
 
 An image is given out by its number only. Its bytes are read first, through one file handle, and
-compared with what the row says of them: by their digest, or where a row has none by size and time
-of change. So whatever lies at the path by now, a link to another file for instance, is not given
-out.
+compared with what the row says of them: by their digest (and the time of change, if it is of their
+ends alone), or where a row has none by size and time of change. So whatever lies at the path by
+now, a link to another file for instance, is not given out.
 """
 
 import io
@@ -15,6 +15,7 @@ from cascade.collecting.offers import is_unchanged
 from cascade.collection import Collection
 from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import FileAddress, address_of, uri_of_file
+from cascade.photos.identity import digest_like, is_of_ends
 from cascade.photos.reading import read
 from cascade.serving.formats import FORMATS, Format, TooManyPixelsError, look
 from cascade.serving.work import RefusedError
@@ -96,9 +97,12 @@ class Pictures:
             found = read(replace(row, uri=_uri(row.uri)))
         except UnreadableImage as error:
             raise RefusedError(410, f"image {number} is no longer where it was indexed") from error
-        if not is_unchanged(found.row, row):
-            raise RefusedError(409, f"image {number} has changed since it was indexed")
+        now = found.row
         content = found.source.get("bytes") if isinstance(found.source, dict) else None
+        if is_of_ends(row.digest) and isinstance(content, bytes):
+            now = replace(now, digest=digest_like(row.digest, io.BytesIO(content)))
+        if not is_unchanged(now, row):
+            raise RefusedError(409, f"image {number} has changed since it was indexed")
         if not isinstance(content, bytes) or len(content) > self._longest:
             raise self._too_large(number)
         return content, row

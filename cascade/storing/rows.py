@@ -12,7 +12,7 @@ class ImageRow:
     uri: str
     size: int | None = None  # bytes of the file
     modified: int | None = None  # its mtime in nanoseconds
-    digest: str | None = None  # BLAKE2b-128 of its bytes, in hexadecimal
+    digest: str | None = None  # BLAKE2b-128 of its bytes, or of their ends: see photos.identity
     reason: str | None = None  # why it was skipped; None if it is there
     metadata: str | None = None  # JSON, as given
 

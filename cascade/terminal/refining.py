@@ -31,3 +31,18 @@ def refine(collection: Collection, budget: Budget, quiet: bool = False) -> None:
         f"encoded {done:,} photos in {time.perf_counter() - begun:.1f} s; the last stage has "
         f"encoded {status.encoded[-1]:,} of {status.images:,}{share}"
     )
+    if said := stale_thumbnails(collection):
+        console().print(said, soft_wrap=True)
+
+
+def stale_thumbnails(collection: Collection) -> str | None:
+    """How many of the photos opened by later stages have a thumbnail of another picture."""
+    counts = collection.thumbnails.counts
+    stale = counts.get("stale", 0)
+    if not stale:
+        return None
+    opened = stale + counts.get("used", 0)
+    return (
+        f"{stale:,} of {opened:,} photos that were opened show something else than their "
+        "thumbnails: the first stage ranks them by what these show"
+    )

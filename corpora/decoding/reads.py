@@ -62,6 +62,12 @@ class Tally:
         with self._lock:
             self._counts[outcome] += 1
 
+    def take(self, other: "Tally") -> None:
+        """Count all that another has counted too."""
+        counts = other.counts
+        with self._lock:
+            self._counts.update(counts)
+
     def __getstate__(self) -> dict[str, Counter[Outcome]]:
         """Without the lock: stages travel between processes."""
         with self._lock:

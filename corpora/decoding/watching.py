@@ -36,6 +36,9 @@ class Opening:
     nbytes: int = 0
 
 
+_BUFFER = 8192
+"""Bytes read at least. Left to itself Python takes the blocks of the file system, and those of a
+network drive have a million bytes: more than a head."""
 _watched: list[Opening] = []
 _adding = threading.Lock()
 _within = threading.local()
@@ -57,8 +60,8 @@ def watched() -> Iterator[Opening]:
 def file_of(descriptor: int) -> BinaryIO:
     """An open file's stream, whose reads are counted if somebody watches."""
     if not _watched:
-        return os.fdopen(descriptor, "rb")
-    return io.BufferedReader(_Counted(descriptor))
+        return os.fdopen(descriptor, "rb", _BUFFER)
+    return io.BufferedReader(_Counted(descriptor), _BUFFER)
 
 
 def opening(

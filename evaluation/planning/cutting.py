@@ -23,6 +23,7 @@ from cascade.calibrated.margins import Values, best_scores, matching_scores
 from cascade.calibrated.rating import Rated
 from cascade.collection import Collection
 from cascade.measuring.captions import captioned, drawn_texts
+from cascade.measuring.copies import copies_of
 from cascade.searching.ranking import NOTHING, Ranking, rank_candidates
 from evaluation.planning.conformal import share_at_least, threshold
 
@@ -108,16 +109,12 @@ def caption_texts(collection: Collection, number: int, seed: int) -> Texts | Non
     if not known:
         return None
     owners: dict[str, set[str]] = defaultdict(set)
-    digests: dict[str, set[str]] = defaultdict(set)
-    for row in collection.rows():
-        if row.reason is None and row.digest is not None:
-            digests[row.digest].add(row.key)
     for key, captions in known:
         for text in captions:
             owners[_plain(text)].add(key)
     every = [text for _, captions in known for text in captions]
     drawn = drawn_texts(every, number, seed)
-    copies = {key: same for same in digests.values() for key in same}
+    copies = copies_of(collection.rows())
     unmatched, hidden = [], []
     for text in drawn:
         same = owners[_plain(text)]

@@ -10,6 +10,7 @@ from fastapi import Body, FastAPI, Header, Path, Query, Request
 from fastapi.responses import Response
 
 from cascade.collection import Collection
+from cascade.photos.identity import version_of
 from cascade.serving.pictures import Picture, Pictures
 from cascade.serving.routes.refusals import OF_IMAGES, USUAL, refusals
 from cascade.serving.routes.served import Served
@@ -46,7 +47,8 @@ def places_of(number: int, row: ImageRow) -> dict[str, str]:
     The places hold a part of the digest: another collection at the same address has other images
     under the same numbers, and a browser must not show one for the other.
     """
-    version = "" if row.digest is None else f"?of={row.digest[:_DIGITS]}"
+    known = version_of(row)
+    version = "" if known is None else f"?of={known[:_DIGITS]}"
     return {
         "image": f"/images/{number}{version}",
         "thumbnail": f"/images/{number}/thumbnail{version}",
@@ -131,7 +133,7 @@ def _given(pictures: Pictures, asked: _Asked, made: Callable[[int], Picture]) ->
     Raises:
         RefusedError: there is no such image, or it isn't as it was.
     """
-    digest = pictures.row(asked.number).digest
+    digest = version_of(pictures.row(asked.number))
     if asked.of is not None and not (digest or "").startswith(asked.of):
         raise RefusedError(404, f"there is no image {asked.number} of this digest")
     headers = {"Cache-Control": _ASK_AGAIN if asked.of is None else _FOR_EVER}

@@ -16,7 +16,7 @@ from tests.cascade.photos.conftest import encoded, packed, painted
 
 @pytest.mark.parametrize("held", [1 << 20, 10])
 def test_a_file_is_read_with_its_digest_and_its_own_size_and_time(tmp_path, monkeypatch, held):
-    monkeypatch.setattr(reading, "_HELD", held)
+    monkeypatch.setattr(reading, "HELD", held)
     path = painted(tmp_path / "a.png")
     row = row_of_file(str(path))
     painted(path, size=(50, 40))  # another one since it was found
