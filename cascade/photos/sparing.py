@@ -8,7 +8,7 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cascade.images import ImageSource, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
@@ -85,11 +85,11 @@ class Spared(io.RawIOBase):
         try:
             if self._failed is not None:
                 raise self._failed
-            if by_thumbnail and self._is_jpeg:
+            if by_thumbnail and self._is_jpeg and self._size > LEAST:
                 digest = of_ends(self._block(0), self._tail(), self._size)
             else:
                 self.seek(0)
-                digest = digest_of(self)
+                digest = digest_of(cast(BinaryIO, self))
             unchanged_since(self._file, self.row)
         except OSError as error:
             raise UnreadableImage(reason_of(error, self.row)) from error

@@ -76,6 +76,15 @@ def test_it_reads_as_the_file_itself_does(path, steps):
             assert file.tell() == plain.tell() or plain.tell() > path.stat().st_size
 
 
+def test_a_file_that_became_small_since_it_was_found_is_known_whole(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\xff\xd8\xff" + bytes(LEAST))
+    row = row_of_file(str(path))
+    path.write_bytes(b"\xff\xd8\xff" + bytes(100))
+    with spared(row) as file:
+        assert file.known(by_thumbnail=True) == read(row).row
+
+
 def test_what_is_no_jpeg_file_is_read_whole_and_known_whole(tmp_path):
     other = tmp_path / "a.jpg"
     other.write_bytes(b"BM" + bytes(LEAST))
