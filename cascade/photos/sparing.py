@@ -143,9 +143,9 @@ class Spared(io.RawIOBase):
         return self._blocks[number]
 
     def _tail(self) -> bytes:
-        """The last bytes of the file, of its last blocks if these were read."""
+        """The last bytes of the file; by blocks, where these or a part of them were read."""
         start = self._size - TAIL
-        if {start // HEAD, (self._size - 1) // HEAD} <= self._blocks.keys():
+        if {start // HEAD, (self._size - 1) // HEAD} & self._blocks.keys():
             self.seek(start)
             return self.read(TAIL)
         return self._read(start, TAIL)

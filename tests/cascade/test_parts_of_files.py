@@ -29,6 +29,7 @@ from cascade.terminal.refining import stale_thumbnails
 from cascade.upkeep import bring_up_to_date
 from corpora.decoding.simulating import as_thumbnail, exif_block, with_thumbnail
 from corpora.decoding.watching import watched
+from tests.cascade.test_upkeep import Counting
 from tests.conftest import tiny_clip, tiny_processor
 from tests.pruning_mechanism.checkpoints.test_record import RECORD
 
@@ -62,16 +63,6 @@ def with_exif(content: bytes, block: bytes) -> bytes:
 CAMERA = [with_thumbnail(plain(seed), 48) for seed in range(4)]
 BARE = plain(7)
 STALE = with_exif(plain(8), exif_block(as_thumbnail(Image.open(io.BytesIO(plain(9))), 48)))
-
-
-class Counting(Stage):
-    """A stage that notes how many images it was given."""
-
-    images = 0
-
-    def encode_images(self, images):
-        self.images += len(images)
-        return super().encode_images(images)
 
 
 @pytest.fixture

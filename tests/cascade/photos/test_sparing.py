@@ -58,6 +58,20 @@ def test_its_ends_are_read_once(path, counted):
     assert counted.closed
 
 
+@pytest.mark.parametrize("beyond", [1000, TAIL + 1000])
+def test_an_end_that_was_read_for_a_preview_is_not_read_again(tmp_path, beyond):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\xff\xd8\xff" + os.urandom(5 * HEAD + beyond - 3))
+    for place in (4 * HEAD, 5 * HEAD):
+        with opened(path, Counted(path)) as file:
+            file.seek(place)
+            file.read(1)
+            row = file.known(by_thumbnail=True)
+            assert row.digest == digest_like("x-ends", path.open("rb"))
+            places = file._file.places
+            assert len(places) == len(set(places))
+
+
 def test_what_is_needed_as_a_whole_is_read_once_with_its_own_digest(path, counted):
     with opened(path, counted) as file:
         file.seek(2 * HEAD + 5)
