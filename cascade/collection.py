@@ -755,13 +755,16 @@ class Collection:
 
     def _new_view(self) -> View:
         noted = self._promotions.note if self._writable else _forgotten
+        opener = self._opener
+        if self._record.stages[0].reads == "thumbnail":
+            opener = partial(compared, opener, self.thumbnails)
         m: Candidates = "auto" if self.auto else self.m
         view = View(
             self._store,
             self._rounded,
             m,
             self._batch_size,
-            partial(compared, self._opener, self.thumbnails),
+            opener,
             noted,
             self._record.precision,
             self.calibration,

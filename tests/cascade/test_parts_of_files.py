@@ -316,6 +316,12 @@ def test_thumbnails_that_show_something_else_are_counted_where_pictures_are_open
         collection.refine(Budget())
         assert collection.thumbnails.counts == {"used": 1}
         assert stale_thumbnails(collection) is None
+        rows = list(collection.rows())
+    other = Stage(tiny_clip(2), tiny_processor())  # that has seen the pictures themselves
+    with Collection.in_memory([other, stages[1]], m=[3]) as collection:
+        collection.add([*rows, str(photos / "stale.jpg")])
+        collection.refine(Budget())
+        assert collection.thumbnails.counts == {}
 
 
 def test_the_command_says_how_photos_were_opened_and_what_was_read(tmp_path, photos, capsys):
