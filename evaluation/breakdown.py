@@ -118,9 +118,9 @@ from commands.writing.outputs import finished_directory
 from compress.calibrating.device import check_device
 from evaluation.breaking_down.contending import Contender, Timed, named, rows_of
 from evaluation.breaking_down.files import Chosen, Wanted, chosen
-from evaluation.breaking_down.settings import Settings, SettingsError
 from evaluation.breaking_down.timing import measured, on_cores
 from evaluation.measuring.machine import this_machine, versions
+from evaluation.measuring.settings import Settings, SettingsError
 from evaluation.reports.breakdown import table
 from evaluation.reports.breakdown.report import FILE, Breakdown, Role, Way
 from evaluation.reports.record import write_text

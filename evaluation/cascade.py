@@ -20,19 +20,18 @@ from commands.parsing import said_of
 from commands.published import published_corpus, published_name
 from commands.run import main_of
 from commands.screen import console
-from commands.towers import DtypeName, RuntimeName
 from commands.writing.outputs import finished_directory
 from compress.choices import Checkpoints
 from compress.command import run_command
 from compress.errors import UserError
 from compress.options import SpendingOptions
-from evaluation.options import SearchOptions
+from evaluation.options import RunningOptions
 from evaluation.reports.report import Report
 from evaluation.reports.row import FULL_TOWER, Row
 
 
 @dataclass(frozen=True)
-class CascadeOptions(SpendingOptions, SearchOptions):
+class CascadeOptions(SpendingOptions, RunningOptions):
     """Compress first stages, put each in front of the full tower, measure recall and seconds.
 
     Example: python -m evaluation.cascade --methods fisher --mac-constraint 0.5 --m 50
@@ -50,10 +49,6 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     """existing stages to put between each first stage and the full tower, cheap to expensive"""
     other_base: bool = False
     """measure stages even if they were made from another checkpoint than --model"""
-    runtime: RuntimeName = "torch"
-    """what computes vision towers; auto: the one measured fastest here for each"""
-    dtype: DtypeName = "float32"
-    """what first stages compute in; the full tower stays in float32"""
     samples: Count = 1024
     """calibration images for the scores and the alignment"""
     curve_samples: Count = 128
@@ -65,7 +60,11 @@ class CascadeOptions(SpendingOptions, SearchOptions):
     overwrite: bool = False
     """replace an earlier result"""
 
-    exclusive: ClassVar = (("mac_constraint", "latency_constraint"), ("methods", "stage"))
+    exclusive: ClassVar = (
+        ("mac_constraint", "latency_constraint"),
+        ("methods", "stage"),
+        ("dtype", "first_as"),
+    )
     unread: ClassVar = ()  # methods differ in what they read: see `_say_unread`
 
     @property
@@ -81,6 +80,11 @@ class CascadeOptions(SpendingOptions, SearchOptions):
                 f"--tower {self.tower}: first stages are searched with the full text tower, so "
                 "only vision towers are measured"
             )
+        if self.resume and self.tells_last:
+            raise UserError(
+                "--resume has no effect with --last-as: a tower that goes on from states opens no "
+                "file and runs in torch"
+            )
 
 
 if __name__ == "__main__":  # here, since help needs nothing of what follows
@@ -89,8 +93,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 from datasets import Dataset
 
 from cascade import Stage
-from cascade.towers import Towers
-from compress.making.source import Needs, Source, check_text_model, open_source
+from compress.making.source import Needs, Source, open_source
 from evaluation.experiment.first_stages import (
     KeptStage,
     Method,
@@ -102,7 +105,15 @@ from evaluation.experiment.first_stages import (
 )
 from evaluation.experiment.methods import parse_method, unread_settings
 from evaluation.experiment.middle import MiddleStage, middle_row
-from evaluation.experiment.opening import open_stage
+from evaluation.experiment.opening import (
+    Cascades,
+    as_run,
+    check_ways,
+    full_tower,
+    opened_first,
+    opened_last,
+    opened_middle,
+)
 from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.resumption import (
     ResumedTiming,
@@ -113,16 +124,17 @@ from evaluation.experiment.resumption import (
 from evaluation.experiment.search import (
     Search,
     SearchedStage,
-    first_stage_row,
     reference_row,
     searched_corpus,
     timed,
 )
+from evaluation.experiment.together import Ending, LastStage, first_stage_row, named
 from evaluation.measuring.clock import Contender, StageTiming, keeping_states, resuming
 
 
 def main(options: CascadeOptions) -> None:
     """Run the experiment and write report.json, report.md and the first stages."""
+    check_ways(options)  # what can't be asked for is refused before anything is made
     names = () if options.stage else dict.fromkeys(options.methods)
     methods = [parse_method(name, options) for name in names]
     _say_unread(options, methods)
@@ -139,7 +151,7 @@ def main(options: CascadeOptions) -> None:
             source = _source(options, methods)
             methods = possible(methods, source)
             if middle:  # one that doesn't compare is refused before anything is made
-                _between(middle, _full_tower(options), options)
+                opened_middle(middle, full_tower(options), options, options.other_base)
             refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, keys)
             stages = make_all(methods, source, directory / "stages")
             calibration = _calibration(options, methods, len(source.calibration))
@@ -172,80 +184,68 @@ def _measure(
     calibration: str,
 ) -> Report:
     """Everything that the report holds, given the stages on disk."""
-    tower = _full_tower(options)
+    tower = full_tower(options)
     any_base = options.other_base or not options.stage  # made here, from the full tower
-    dtypes = () if options.dtype == "float32" else (options.dtype,)
-    towers = Towers(options.device, options.runtime, options.batch_size, dtypes)
-    opened = [
-        (stage, open_stage(stage, "--stage", tower, options, any_base, towers)) for stage in stages
-    ]
-    between = _between(middle, tower, options)
+    cascades = Cascades(
+        tuple(opened_first(stages, tower, options, any_base)),
+        tuple(opened_middle(middle, tower, options, options.other_base)),
+        tuple(opened_last(tower, options)),
+    )
     search = Search.of(options, corpus, tower)
-    reference, *rows = _rows(search, opened, between, options)
+    reference, *rows = _rows(search, cascades, options)
     return reported(
         "evaluation.cascade", options.model, calibration, skipped, search, options, reference, rows
     )
 
 
-def _full_tower(options: CascadeOptions) -> Stage:
-    texts = Stage.load(options.text_model, options.device) if options.text_model else None
-    tower = Towers(options.device, options.runtime, options.batch_size).load(
-        options.model, texts=texts, attention=options.attends_by
-    )
-    check_text_model(options.text_model, tower.model, options.model)
-    return tower
-
-
-def _between(
-    middle: Sequence[KeptStage], tower: Stage, options: CascadeOptions
-) -> list[tuple[KeptStage, Stage]]:
-    """The middle stages, opened."""
-    towers = Towers(options.device, options.runtime, options.batch_size)
-    return [
-        (stage, open_stage(stage, "--middle", tower, options, options.other_base, towers))
-        for stage in middle
-    ]
-
-
-def _rows(
-    search: Search,
-    opened: Sequence[tuple[KeptStage, Stage]],
-    between: Sequence[tuple[KeptStage, Stage]],
-    options: CascadeOptions,
-) -> list[Row]:
+def _rows(search: Search, cascades: Cascades, options: CascadeOptions) -> list[Row]:
     """The full tower, then each first stage, once more for each cascade that it begins besides."""
+    opened, between = cascades.first, cascades.between
     resumptions = [resumption(*pair, search) if options.resume else None for pair in opened]
     if options.resume and not any(resumptions):
         console().print("--resume: there is no first stage to resume from")
-    clock = _timed(search, opened, between, resumptions, options)
+    clock = _timed(search, cascades, resumptions, options)
     full = clock[FULL_TOWER]
-    middle = [MiddleStage(SearchedStage.of(*pair, search), clock[pair[1].name]) for pair in between]
+    middle = [
+        MiddleStage(SearchedStage.of(*pair, search), clock[as_run(pair[1])]) for pair in between
+    ]
+    endings = [
+        Ending(
+            LastStage.of(last.stage, last.label, search, clock["last", as_run(last.stage)])
+            if last.label
+            else LastStage.reference(search, full),
+            full,
+        )
+        for last in cascades.last
+    ]
     rows = [reference_row(search, full)]
     for place, (pair, going_on) in enumerate(zip(opened, resumptions, strict=True)):
         searched = SearchedStage.of(*pair, search)
-        own = clock[pair[1].name]
-        row = first_stage_row(searched, search, own, full, options)
-        rows.append(row)
-        if going_on:
-            timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
-            rows.append(resumed_row(row, going_on, search, timings, options))
-        if middle and pair[1].name not in {stage.name for _, stage in between}:
-            rows.append(middle_row(row, searched, middle, search, (own, full), options))
-    return rows
+        own = clock[as_run(pair[1])]
+        for ending in endings:
+            row = first_stage_row(searched, search, own, ending, options)
+            rows.append(row)
+            if going_on:
+                timings = ResumedTiming(clock[place, "first"], clock[place, "then"], full)
+                rows.append(resumed_row(row, going_on, search, timings, options))
+            if middle and pair[1].name not in {stage.name for _, stage in between}:
+                first = searched, own
+                rows.append(middle_row(row, first, middle, search, ending, options))
+    return list(map(named, rows))
 
 
 def _timed(
     search: Search,
-    opened: Sequence[tuple[KeptStage, Stage]],
-    between: Sequence[tuple[KeptStage, Stage]],
+    cascades: Cascades,
     resumptions: Sequence[Resumption | None],
     options: CascadeOptions,
 ) -> dict[Hashable, StageTiming]:
     """Seconds of all stages, measured in turn: a stage that is named twice is measured once."""
     contenders: dict[Hashable, Stage | Contender] = {FULL_TOWER: search.tower}
-    contenders |= {stage.name: stage for _, stage in between}
-    for place, ((_, stage), going_on) in enumerate(zip(opened, resumptions, strict=True)):
-        contenders.setdefault(stage.name, stage)
+    contenders |= {as_run(stage): stage for _, stage in cascades.between}
+    contenders |= {("last", as_run(each.stage)): each.stage for each in cascades.last if each.label}
+    for place, ((_, stage), going_on) in enumerate(zip(cascades.first, resumptions, strict=True)):
+        contenders.setdefault(as_run(stage), stage)
         if going_on:
             contenders[place, "first"] = keeping_states(going_on.stage)
             contenders[place, "then"] = resuming(going_on.stage)

@@ -62,11 +62,11 @@ from evaluation.experiment.reporting import reported, show_report, write_report
 from evaluation.experiment.search import (
     Search,
     SearchedStage,
-    first_stage_row,
     reference_row,
     searched_corpus,
     timed,
 )
+from evaluation.experiment.together import Ending, LastStage, first_stage_row
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,13 @@ def main(options: MaskingExperimentOptions) -> None:
         clock = timed(contenders, collection, options)
         full = clock[FULL_TOWER]
         search = Search.of(options, collection, tower)
+        ending = Ending(LastStage.reference(search, full), full)
         rows = [
             first_stage_row(
                 SearchedStage.of(pair.first, pair.stage, search),
                 search,
                 clock[pair.first.name],
-                full,
+                ending,
                 options,
             )
             for pair in masked

@@ -6,8 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from commands.flags import Bounds, Count
+from commands.flags import Bounds, Count, NotSplit, flag_of
 from commands.inputs import Input
+from commands.towers import DtypeName, RuntimeName
 from compress.errors import UserError
 from compress.options import SourceOptions
 
@@ -60,6 +61,35 @@ class SearchOptions(SourceOptions):
     def attends_by(self) -> str | None:
         """The same as a `Stage` takes it."""
         return None if self.attention == "stored" else self.attention
+
+
+@dataclass(frozen=True)
+class RunningOptions(SearchOptions):
+    """How the stages of an experiment run: what they read, what computes them, in which type."""
+
+    runtime: RuntimeName = "torch"
+    """what computes vision towers; auto: the one measured fastest here for each"""
+    dtype: DtypeName = "float32"
+    """what first stages compute in; the full tower stays in float32"""
+    first_as: NotSplit[tuple[str, ...]] = ("stored",)
+    """each first stage as stored, or with settings: reads=scaled,runtime=openvino,dtype=int8"""
+    last_as: NotSplit[tuple[str, ...]] = ("stored",)
+    """the full tower behind them so; agreement, recall and speedups are then against the full tower
+    in torch float32 that reads in full"""
+
+    def check(self) -> None:
+        """Raise `UserError` if a way to run is named twice, or none is."""
+        super().check()
+        for name in ("first_as", "last_as"):
+            values = getattr(self, name)
+            if len(set(values)) < max(1, len(values)):
+                said = f"{flag_of(name)} {' '.join(values)}".strip()
+                raise UserError(f"{said}: name at least one, and each once")
+
+    @property
+    def tells_last(self) -> bool:
+        """Whether it is said how the full tower runs behind first stages."""
+        return self.last_as != RunningOptions.last_as
 
 
 def refuse_named_classes(classes: Path | None, datasets: Sequence[str]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from cascade import Stage
 from commands.published import published_name
-from evaluation.breaking_down.settings import Settings
 from evaluation.breaking_down.timing import Measured
 from evaluation.breaking_down.ways import OfStage, Plain, Way
 from evaluation.measuring.clock import speedup_interval
+from evaluation.measuring.settings import Settings
 from evaluation.measuring.values import Interval, Timing
 from evaluation.reports.breakdown import report
 from evaluation.reports.breakdown.report import Lifetime, Role

@@ -26,7 +26,10 @@ from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 
 @dataclass(frozen=True)
 class FirstStage:
-    """A first stage on disk, or in memory only, and what it was asked for."""
+    """A first stage on disk, or in memory only, and what it was asked for.
+
+    `label`: how it is to run, in words, where that tells it from the same stage run otherwise.
+    """
 
     method: str
     constraint: str
@@ -34,11 +37,17 @@ class FirstStage:
     constraint_value: float | None
     directory: Path | None
     seconds: float | None
+    label: str = ""
+
+    @property
+    def called(self) -> str:
+        """The method, and how it is to run, as in "fisher as scaled openvino bfloat16"."""
+        return f"{self.method} as {self.label}" if self.label else self.method
 
     @property
     def name(self) -> str:
         """What it is called, as in "fisher MAC 0.65"."""
-        return f"{self.method} {self.constraint}".strip()
+        return f"{self.called} {self.constraint}".strip()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from cascade import query_speedup
-from evaluation.experiment.search import Search, SearchedStage, in_front
-from evaluation.measuring.clock import StageTiming, speedup_interval
+from evaluation.experiment.search import Search, SearchedStage
+from evaluation.experiment.together import Ending, together
+from evaluation.measuring.clock import StageTiming
 from evaluation.options import SearchOptions
 from evaluation.reports.row import ARROW, Middle, Row
 from pruning_mechanism import mac_share, macs, parameters
@@ -43,44 +43,43 @@ class MiddleStage:
             end_to_end_seconds=self.clock.end_to_end,
             f_measured=f,
             reads=self.searched.stage.reads,
+            runtime=self.searched.stage.runs_in.runtime,
+            dtype=self.searched.stage.runs_in.dtype,
         )
 
 
 def middle_row(
     row: Row,
-    first: SearchedStage,
+    first: tuple[SearchedStage, StageTiming],
     middle: Sequence[MiddleStage],
     search: Search,
-    clocks: tuple[StageTiming, StageTiming],
+    ending: Ending,
     options: SearchOptions,
 ) -> Row:
     """The row of a first stage with middle stages behind it.
 
     Args:
-        row: of the first stage right in front of the full tower.
-        first: the first stage.
+        row: of the first stage right in front of the last.
+        first: the first stage and its seconds.
         middle: cheap to expensive.
         search: what is searched.
-        clocks: of the first stage and of the full tower.
+        ending: the last stage.
         options: how.
     """
-    known, searched = search.remembered, [first, *(stage.searched for stage in middle)]
-    found, reached = in_front(
-        [*(replace(known, images=stage.images) for stage in searched), known], options.m, search
-    )
-    *between, before_full = reached
-    stages = (clocks[0], *(stage.clock for stage in middle), clocks[1])
-    timings = [clock.basis(options.seconds) for clock in stages]
+    behind = [(stage.searched, stage.clock) for stage in middle]
+    found = together([first, *behind], ending, search, options)
+    *between, before_full = found.reached
     return replace(
         row,
         method=ARROW.join([row.method, *(stage.searched.made.name for stage in middle)]),
-        cascade=found,
-        lifetime_speedup=speedup_interval(timings, options.f),
-        query_speedup=query_speedup([timing.median for timing in timings], options.m),
+        cascade=found.found,
+        lifetime_speedup=found.lifetime_speedup,
+        query_speedup=found.query_speedup,
         f_measured=before_full,
-        encoder_speedup=speedup_interval([clock.encoder for clock in stages], options.f),
+        encoder_speedup=found.encoder_speedup,
         middle=tuple(
             stage.reached_by(f, search.tower.model)
             for stage, f in zip(middle, between, strict=True)
         ),
+        last=found.last,
     )

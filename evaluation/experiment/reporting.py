@@ -5,6 +5,7 @@ The last step of every experiment: `evaluation.cascade` and `evaluation.masking`
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from commands.published import published_command, published_corpus, published_name
@@ -40,6 +41,9 @@ def reported(
         reference: the full tower.
         rows: one per first stage.
     """
+    stages = [reference, *rows, *(stage for row in rows for stage in row.behind)]
+    dtypes = ", ".join(dict.fromkeys(stage.dtype for stage in stages if stage.dtype))
+    machine = replace(this_machine(options.device, search.tower.dtype), dtype=dtypes)
     return Report(
         command=published_command(command, options),
         model=published_name(tower),
@@ -55,7 +59,7 @@ def reported(
         skipped=tuple(skipped),
         reference=reference,
         rows=tuple(rows),
-        machine=this_machine(options.device, search.tower.dtype),
+        machine=machine,
         versions=versions(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )

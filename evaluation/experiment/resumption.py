@@ -14,7 +14,9 @@ from cascade import ResumedStage, Stage, query_speedup
 from cascade.resume import exits_early
 from evaluation.experiment.first_stages import FirstStage
 from evaluation.experiment.giving import Giving
-from evaluation.experiment.search import Search, image_batches, in_front
+from evaluation.experiment.quality import result
+from evaluation.experiment.search import Search, image_batches
+from evaluation.experiment.together import in_front
 from evaluation.measuring.clock import StageTiming, speedup_interval
 from evaluation.options import SearchOptions
 from evaluation.reports.row import Row
@@ -81,14 +83,14 @@ def resumed_row(
     known = search.remembered
     stages = [replace(known, images=part) for part in (resumption.first, resumption.then)]
     m = options.m[:1]
-    found, (reached,) = in_front(stages, m, search)
+    answers, (reached,) = in_front(stages, m, search)
     stages_timed = (timing.first, timing.then, timing.full)
     first, then, full = (stage.basis(options.seconds) for stage in stages_timed)
     *encoders, full_encoder = (stage.encoder for stage in stages_timed)
     return replace(
         row,
         method=f"{row.method} resumed",
-        cascade=found,
+        cascade=result(answers, search.answers, search.bootstrap),
         encoder_seconds=timing.first.encoder,
         end_to_end_seconds=timing.first.end_to_end,
         lifetime_speedup=speedup_interval([first, then], options.f, full),

@@ -1,23 +1,21 @@
-"""The collection that an experiment searches, and what it measures of each first stage.
+"""The collection that an experiment searches, and what the full tower makes of it.
 
 Shared by the experiments, `evaluation.cascade` and `evaluation.masking`: the full tower's
-embeddings and answers are made once, and each first stage becomes a row of the report.
+embeddings and answers are made once; `evaluation.experiment.together` puts stages before it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from cascade import Cascade, Stage, query_speedup
-from cascade.cost import return_fractions
+from cascade import Stage
 from corpora import drop_unreadable, load_corpus
 from corpora.column import undecoded
 from evaluation.experiment.first_stages import FirstStage
@@ -27,7 +25,6 @@ from evaluation.experiment.quality import (
     Queries,
     Remembered,
     answers_alone,
-    answers_of,
     result,
 )
 from evaluation.measuring.bootstrap import Bootstrap
@@ -35,13 +32,12 @@ from evaluation.measuring.clock import (
     Contender,
     StageTiming,
     encoding,
-    speedup_interval,
     stage_timings,
 )
 from evaluation.measuring.values import Interval
 from evaluation.options import SearchOptions
-from evaluation.reports.row import FULL_TOWER, Result, Row
-from pruning_mechanism import mac_share, macs, parameters
+from evaluation.reports.row import FULL_TOWER, Row
+from pruning_mechanism import macs, parameters
 from pruning_mechanism.costs.clock import Name
 
 
@@ -131,8 +127,8 @@ def reference_row(search: Search, clock: StageTiming) -> Row:
         encoder_seconds=clock.encoder, end_to_end_seconds=clock.end_to_end,
         lifetime_speedup=Interval(1.0, 1.0, 1.0), query_speedup=None, f_assumed=None,
         f_measured=None, compression_seconds=None, attention=search.tower.attention.name,
-        reads=search.tower.reads,
-        encoder_speedup=Interval(1.0, 1.0, 1.0),
+        reads=search.tower.reads, runtime=search.tower.runs_in.runtime,
+        dtype=search.tower.runs_in.dtype, encoder_speedup=Interval(1.0, 1.0, 1.0),
     )  # fmt: skip
 
 
@@ -154,63 +150,6 @@ class SearchedStage:
         given = Giving.to(stage, search.corpus, search.tower)
         images = embeddings_of(stage, search.corpus, made.name, given)
         return cls(made, stage, images, given)
-
-
-def first_stage_row(
-    searched: SearchedStage,
-    search: Search,
-    clock: StageTiming,
-    full: StageTiming,
-    options: SearchOptions,
-) -> Row:
-    """One first stage, alone and in front of the full tower."""
-    first, stage, images = searched.made, searched.stage, searched.images
-    known, m = search.remembered, options.m[:1]
-    embedded = known.encode_texts(search.queries.texts)
-    alone = answers_alone(embedded, images, search.queries.target)
-    together, (reached,) = in_front([replace(known, images=images), known], m, search)
-    rule, _, variant = first.method.partition("+")
-    cost = macs(stage.model)
-    timings = [timing.basis(options.seconds) for timing in (clock, full)]
-    encoders = [timing.encoder for timing in (clock, full)]
-    return Row(
-        method=first.method,
-        rule=rule,
-        variant=variant,
-        constraint=first.constraint,
-        constraint_kind=first.constraint_kind,
-        constraint_value=first.constraint_value,
-        directory=first.directory.resolve().name if first.directory else None,
-        encoder_macs=cost.encoder,
-        mac_fraction=mac_share(stage.model, search.tower.model),
-        tower_macs=cost.tower,
-        parameters=parameters(stage.model),
-        alone=result(alone, search.answers, search.bootstrap),
-        cascade=together,
-        one_minus_cosine=1 - cosine_similarity(images, known.images).mean().item(),
-        encoder_seconds=clock.encoder,
-        end_to_end_seconds=clock.end_to_end,
-        lifetime_speedup=speedup_interval(timings, options.f),
-        query_speedup=query_speedup([timing.median for timing in timings], m),
-        f_assumed=options.f,
-        f_measured=reached,
-        compression_seconds=first.seconds,
-        attention=stage.attention.name,
-        reads=stage.reads,
-        thumbnails_given=searched.given.long_side,
-        encoder_speedup=speedup_interval(encoders, options.f),
-    )
-
-
-def in_front(
-    stages: Sequence[Remembered], m: Sequence[int], search: Search
-) -> tuple[Result, tuple[float, ...]]:
-    """What a cascade finds, and the share of the collection that reaches each later stage: f."""
-    positions: Sequence[Any] = range(len(stages[0].images))  # stand for images: see `Remembered`
-    cascade = Cascade(stages, m=m)
-    cascade.index(positions, keys=positions)
-    found = result(answers_of(cascade, search.queries), search.answers, search.bootstrap)
-    return found, return_fractions(cascade.encoded)
 
 
 def text_embeddings_of(tower: Stage, texts: Sequence[str]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from evaluation.measuring.values import Interval, Machine, Timing
 from evaluation.reports import record
 from evaluation.reports.record import RecordError
-from evaluation.reports.row import ARROW, FULL_TOWER, Middle, Row, constraint_of
+from evaluation.reports.row import ARROW, FULL_TOWER, Last, Middle, Row, constraint_of
 
 SCHEMA = 2
 
@@ -144,7 +144,7 @@ class Report(Searched, record.Saved):
             return row.lifetime_speedup
         return row.encoder_speedup if basis == "encoder" else None
 
-    def seconds(self, row: Row | Middle) -> Timing:
+    def seconds(self, row: Row | Middle | Last) -> Timing:
         """The seconds per image of a row that the speedups are made of."""
         return row.encoder_seconds if self.seconds_basis == "encoder" else row.end_to_end_seconds
 

@@ -48,6 +48,8 @@ class Middle:
         end_to_end_seconds: as a row's.
         f_measured: share of the collection that the queries brought before this stage.
         reads: as a row's.
+        runtime: as a row's.
+        dtype: as a row's.
     """
 
     method: str
@@ -61,11 +63,46 @@ class Middle:
     end_to_end_seconds: Timing
     f_measured: float
     reads: str = "full"
+    runtime: str | None = None
+    dtype: str | None = None
 
     @property
     def name(self) -> str:
         """What it is called, as in "fisher MAC 0.65"."""
         return f"{self.method} {self.constraint}".strip()
+
+
+@dataclass(frozen=True)
+class Last:
+    """A last stage that runs otherwise than the full tower that a report measures against.
+
+    Attributes:
+        label: what its user asked for, as in "scaled openvino bfloat16".
+        reads: as a row's.
+        runtime: as a row's.
+        dtype: as a row's.
+        encoder_seconds: as a row's.
+        end_to_end_seconds: as a row's.
+        alone: what it finds by itself among all images, against the reference.
+        one_minus_cosine: mean of 1 - cos(embedding, the reference's) over the images.
+        agreement: agreement@10 of the cascade with this stage by itself, not with the reference.
+        lifetime_speedup: against this stage by itself: of one runtime, as it were.
+        encoder_speedup: the same of encoder-only seconds.
+        thumbnails_given: as a row's.
+    """
+
+    label: str
+    reads: str
+    runtime: str
+    dtype: str
+    encoder_seconds: Timing
+    end_to_end_seconds: Timing
+    alone: Result
+    one_minus_cosine: float
+    agreement: Interval
+    lifetime_speedup: Interval
+    encoder_speedup: Interval
+    thumbnails_given: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +112,8 @@ class Row:
     Attributes:
         method: the rule and the words that change its options, as in "fisher+rescale"; `FULL_TOWER`
             for the full tower; with " resumed" where the full tower goes on from its states; with
-            " → " and their names where further stages stand before the full tower.
+            " → " and their names where further stages stand before the full tower; with " as " and
+            settings, and ", last as " and settings, where stages were told how to run.
         rule: the rule alone, "fisher", which its variants share.
         variant: the words that change its options, "rescale"; "" where there are none.
         constraint: what the rule was asked for, to be shown ("MAC 0.65", "77 heads").
@@ -88,11 +126,13 @@ class Row:
         tower_macs: MACs of the whole tower for one image, patch embedding and projection included.
         parameters: of the vision tower.
         alone: the first stage as an ordinary search.
-        cascade: the first stage in front of the full tower; None for the full tower.
+        cascade: the first stage in front of the full tower, or of it as `last` says, against the
+            reference, the full tower of the report by itself; None for the full tower.
         one_minus_cosine: mean of 1 − cos(embedding, the full tower's embedding) over the images.
         encoder_seconds: seconds per image, pixels → embedding.
         end_to_end_seconds: seconds per image, bytes → embedding.
-        lifetime_speedup: at `f_assumed`; bounds from the quartiles of the clock.
+        lifetime_speedup: at `f_assumed`, against the reference; bounds from the quartiles of the
+            clock.
         query_speedup: per-query speedup; None where no candidates are handed on.
         f_assumed: the f of `lifetime_speedup`.
         f_measured: share of the collection that the queries brought before the full tower.
@@ -108,6 +148,10 @@ class Row:
             the speedups are of all of them.
         encoder_speedup: lifetime speedup of encoder-only seconds, whatever `lifetime_speedup` is
             made of; None in reports from before it was counted.
+        runtime: what computes the tower: "torch", "openvino", …; None in reports from before this
+            was said.
+        dtype: what it computes in; None likewise.
+        last: the last stage of `cascade`, where it runs otherwise than the reference.
     """
 
     method: str
@@ -138,13 +182,27 @@ class Row:
     thumbnails_given: int | None = None
     middle: tuple[Middle, ...] = ()
     encoder_speedup: Interval | None = None
+    runtime: str | None = None
+    dtype: str | None = None
+    last: Last | None = None
+
+    @property
+    def behind(self) -> tuple["Middle | Last", ...]:
+        """The stages behind the first, but for the reference."""
+        return self.middle if self.last is None else (*self.middle, self.last)
 
     @property
     def stages(self) -> tuple[str, ...]:
         """What the stages before the full tower are called: the first, then those in between."""
         names = [stage.name for stage in self.middle]
-        first = self.method.removesuffix(ARROW.join(["", *names]) if names else "")
+        first = self.method if self.last is None else self.method.removesuffix(last_as(self.last))
+        first = first.removesuffix(ARROW.join(["", *names]) if names else "")
         return (f"{first} {self.constraint}".strip(), *names)
+
+
+def last_as(last: Last) -> str:
+    """What a row's method ends with whose last stage runs so."""
+    return f", last as {last.label}"
 
 
 def constraint_of(label: str) -> tuple[str | None, float | None]:

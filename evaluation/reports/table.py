@@ -7,17 +7,20 @@ takes to resume where something does; per-query speedup and f measured where row
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import Report
-from evaluation.reports.row import Middle, Row
+from evaluation.reports.row import Last, Middle, Row
 
 NOTHING = "–"
-_TEXTS = frozenset({"method", "constraint", "reads"})
+_TEXTS = frozenset({"method", "constraint", "reads", "runs in"})
 """Headers of the columns that hold words."""
+_USUAL = (("torch", "float32"), (None, None))
+"""Runtime and type of stages that were told nothing, and of those in older reports."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ def terminal(report: Report) -> Table:
 
 
 def markdown(report: Report) -> str:
-    """The report as a GitHub table, ending with a newline."""
+    """The report as a GitHub table and how its stages run, ending with a newline."""
     columns = _columns(report)
     rows = [[column.cell(row) for column in columns] for row in (report.reference, *report.rows)]
     texts = [place for place, column in enumerate(columns) if column.header in _TEXTS]
-    return github_table([_whole(column.header) for column in columns], rows, texts)
+    shown = github_table([_whole(column.header) for column in columns], rows, texts)
+    said = " ".join(_running(report))
+    return f"{shown}\n{said}\n" if said else shown
 
 
 def github_table(
@@ -83,35 +88,62 @@ def _columns(report: Report) -> list[Column]:
     """Those that say something of this report."""
     ks = "/".join(map(str, sorted(report.reference.alone.recall)))
     assumed = "" if report.f_assumed is None else f"\nf = {report.f_assumed:g}"
+    otherwise, beside = _ends_otherwise(report), _beside(report)
     columns = [
-        Column("method", lambda row: row.method),
-        Column("constraint", lambda row: row.constraint),
-        *([Column("reads", _reads)] if _differ_in_reading(report) else []),
-        Column("tower\nMACs", lambda row: magnitude(row.tower_macs)),
-        Column("param-\neters", lambda row: magnitude(row.parameters)),
-        Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f")),
-        Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall),
-        Column("agree-\nment@10\nalone →\ncascade", _agreement),
-        Column(f"ms/\nimage{_beside(report)}", lambda row: _milliseconds(report, row)),
+        (True, Column("method", lambda row: row.method)),
+        (True, Column("constraint", lambda row: row.constraint)),
+        (_read_otherwise(report), Column("reads", partial(_of_stages, report, _reads))),
+        (_run_otherwise(report), Column("runs in", partial(_of_stages, report, _runs))),
+        (True, Column("tower\nMACs", lambda row: magnitude(row.tower_macs))),
+        (True, Column("param-\neters", lambda row: magnitude(row.parameters))),
+        (True, Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f"))),
+        (True, Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall)),
+        (True, Column("agree-\nment@10\nalone →\ncascade", _agreement)),
+        (otherwise, Column("with the\nlast stage\nitself", _own_agreement)),
+        (True, Column(f"ms/\nimage{beside}", partial(_milliseconds, report))),
+        (_resumes(report), Column("bytes/\nimage", _bytes)),
+        (True, Column(f"lifetime\nspeedup{assumed}{beside}", partial(_lifetime, report))),
+        (otherwise, Column(f"against\nthe last\nitself{beside}", partial(_own, report))),
     ]
-    if _resumes(report):
-        columns.append(Column("bytes/\nimage", _bytes))
-    columns.append(
-        Column(f"lifetime\nspeedup{assumed}{_beside(report)}", lambda row: _lifetime(report, row))
-    )
     varying = (Column("per-query\nspeedup", _query_speedup), Column("f meas-\nured", _f_measured))
-    return columns + [column for column in varying if len(_cells(report, column)) > 1]
+    columns += [(len(_cells(report, column)) > 1, column) for column in varying]
+    return [column for shown, column in columns if shown]
 
 
-def _differ_in_reading(report: Report) -> bool:
+def _stages(report: Report) -> list[Row | Middle | Last]:
+    """All stages, the full tower among them."""
+    return [report.reference, *(stage for row in report.rows for stage in (row, *row.behind))]
+
+
+def _read_otherwise(report: Report) -> bool:
     """Whether any stage doesn't read files in full."""
-    read = [(row.reads, *(stage.reads for stage in row.middle)) for row in report.rows]
-    return any(set(reads) != {"full"} for reads in read)
+    return any(stage.reads != "full" for stage in _stages(report))
 
 
-def _reads(row: Row) -> str:
-    first = row.reads if row.thumbnails_given is None else f"{row.reads}\n(given)"
-    return "\n→ ".join((first, *(stage.reads for stage in row.middle)))
+def _run_otherwise(report: Report) -> bool:
+    """Whether any stage doesn't run in torch in float32, as far as that is known."""
+    return any((stage.runtime, stage.dtype) not in _USUAL for stage in _stages(report))
+
+
+def _ends_otherwise(report: Report) -> bool:
+    """Whether any cascade ends with another stage than what it is measured against."""
+    return any(row.last is not None for row in report.rows)
+
+
+def _of_stages(report: Report, of: Callable[[Row | Middle | Last], str], row: Row) -> str:
+    """What is said of each of a row's stages, the last among them."""
+    if row is report.reference:
+        return of(row)
+    return "\n→ ".join(map(of, (row, *row.middle, row.last or report.reference)))
+
+
+def _reads(stage: Row | Middle | Last) -> str:
+    given = None if isinstance(stage, Middle) else stage.thumbnails_given
+    return stage.reads if given is None else f"{stage.reads}\n(given)"
+
+
+def _runs(stage: Row | Middle | Last) -> str:
+    return "\n".join(word for word in (stage.runtime, stage.dtype) if word) or NOTHING
 
 
 def _cells(report: Report, column: Column) -> set[str]:
@@ -132,6 +164,19 @@ def _agreement(row: Row) -> str:
     return f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
 
 
+def _own_agreement(row: Row) -> str:
+    return NOTHING if row.last is None else f"{row.last.agreement.value:.1f}"
+
+
+def _own(report: Report, row: Row) -> str:
+    """The lifetime speedup against the last stage by itself; the encoder's below."""
+    if row.last is None:
+        return NOTHING
+    encoder = f"{row.last.encoder_speedup.value:.2f}"
+    whole = f"{row.last.lifetime_speedup.value:.2f}"
+    return whole if report.seconds_basis == "encoder" else f"{whole}\n({encoder})"
+
+
 def _beside(report: Report) -> str:
     """What a header says of encoder-only numbers that stand in brackets below others."""
     return "\n(encoder)" if report.seconds_basis == "end to end" else ""
@@ -148,15 +193,15 @@ def _lifetime(report: Report, row: Row) -> str:
 def _milliseconds(report: Report, row: Row) -> str:
     """Of each stage the seconds that speedups are made of; end to end, the encoder's below."""
 
-    def of(stage: Row | Middle) -> str:
+    def of(stage: Row | Middle | Last) -> str:
         whole = three_digits(1000 * report.seconds(stage).median)
         if report.seconds_basis == "encoder":
             return whole
         return f"{whole}\n({three_digits(1000 * stage.encoder_seconds.median)})"
 
     first = of(row)
-    if row.middle:
-        return "\n→ ".join((first, *map(of, row.middle)))
+    if row.behind:
+        return "\n→ ".join((first, *map(of, row.behind)))
     if row.resumed_seconds is None:
         return first
     return f"{first}\n+ {three_digits(1000 * row.resumed_seconds.median)}\nresumed"
@@ -222,4 +267,26 @@ def _caption(report: Report) -> str:
         sizes = ", ".join(map(str, sorted(given, key=lambda pixels: pixels or 0)))
         notes.append(f"files have no thumbnails and were given some, {sizes} pixels long")
     seconds = f"seconds {report.seconds_of} on {report.machine.summary}"
-    return "\n".join((seconds, *([", ".join(notes)] if notes else [])))
+    return "\n".join((seconds, *([", ".join(notes)] if notes else []), *_running(report)))
+
+
+def _running(report: Report) -> list[str]:
+    """What no column says of how stages run, and what they are measured against.
+
+    Nothing of reports from before it was written down.
+    """
+    if report.reference.runtime is None:
+        return []
+    said = []
+    if not _read_otherwise(report):
+        said.append("All stages read files in full.")
+    if not _run_otherwise(report):
+        said.append("All stages run in torch, in float32.")
+    if _ends_otherwise(report):
+        said.append(f"Recall, agreement and speedups are against {against(report.reference)}.")
+    return said
+
+
+def against(full: Row) -> str:
+    """What a full tower is that others are measured against, in words."""
+    return f"the {full.method} that reads {full.reads}, in {full.runtime} {full.dtype}"
