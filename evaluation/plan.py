@@ -17,7 +17,6 @@ from commands.errors import UsageError
 from commands.flags import (
     Bounds,
     Checkpoint,
-    ConfigOption,
     Count,
     Positional,
     ReadPath,
@@ -25,12 +24,13 @@ from commands.flags import (
     Unread,
 )
 from commands.run import main_of
+from commands.towers import TowersOptions
 
 Inside = Annotated[float, Bounds(0, 1, low_open=True, high_open=True)]
 
 
 @dataclass(frozen=True)
-class PlanOptions(ConfigOption):
+class PlanOptions(TowersOptions):
     """Choose m for a collection so that its agreement with the full tower is certified.
 
     Example: python -m evaluation.plan photos.cascade --agreement 0.95 --confidence 0.95
@@ -72,8 +72,6 @@ class PlanOptions(ConfigOption):
     """images or texts that pass through a tower at once"""
     seed: Seed = 0
     """seed for drawing images and queries"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
 
     unread: ClassVar = (
         Unread(("drawn",), lambda options: options.queries is not None, "--queries"),
@@ -112,8 +110,9 @@ from evaluation.planning.asking import Asked
 from evaluation.planning.calibrating import learn
 from evaluation.planning.certifying import smallest_m
 from evaluation.planning.contending import Contender, cheapest, choices, own_ranking, ranking_of
+from evaluation.planning.costs import costs_of
 from evaluation.planning.cutting import Handing, Texts, cutoff_of, measured_cutoff
-from evaluation.planning.measuring import Evidence, costs_of, measured, rows
+from evaluation.planning.measuring import Evidence, measured, rows
 from evaluation.planning.opening import (
     asked_of,
     check_collection,
@@ -143,7 +142,10 @@ def _plan(options: PlanOptions) -> None:
         others = number if unmatched is None else len(unmatched[0])
         check_texts(number, others, options.cutoff, options.confidence)
     with Collection.open(
-        options.collection, batch_size=options.batch_size, device=options.device
+        options.collection,
+        batch_size=options.batch_size,
+        device=options.device,
+        runtime=options.runtime,
     ) as collection:
         check_collection(collection, options.k)
         contenders = _contenders(collection, options)
@@ -169,7 +171,7 @@ def _given(file: Path | None) -> tuple[list[str], str] | None:
 def _contenders(collection: Collection, options: PlanOptions) -> list[Contender]:
     if not options.first:
         return []
-    towers = Towers(options.device, batch_size=options.batch_size)
+    towers = Towers(options.device, options.runtime, options.batch_size)
     with announced("loading checkpoints"):
         stages = first_stages(collection, options.first, towers)
     return [Contender(*each) for each in zip(options.first, stages, strict=True)]
@@ -199,6 +201,8 @@ def _certified(evidence: Evidence, terms: Terms) -> tuple[int, Plan]:
     )
     shown = rows(found, m, smallest, terms.confidence, terms.p_value, evidence.costs)
     console().print(telling.table(shown, m, terms.confidence))
+    for line in telling.timed(evidence.costs):
+        console().print(line, soft_wrap=True)
     if m is None:
         raise PlanError(telling.refusal(terms.agreement, terms.confidence, found, shown[-1], asked))
     for line in telling.certificate(m, terms, sample, asked, found):
@@ -288,6 +292,8 @@ def _compare(
     made = choices(ranked, costs, collection.record.precision, terms)
     best = cheapest(made)
     console().print(comparing.table(made, best, terms, len(asked)))
+    for line in telling.timed(costs):
+        console().print(line, soft_wrap=True)
     if best is None:
         raise PlanError(comparing.refusal(made, terms, len(asked)))
     for line in comparing.certificate(made, best, terms, sample, asked, options.collection):

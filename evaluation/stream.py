@@ -6,7 +6,8 @@ Queries follow Zipf's law. How many images the last stage ever encodes is counte
 of them, by the candidates that a search hands on; `figures.stream` draws the report.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,6 @@ from cascade.terminal.command import run_command
 from commands.errors import UsageError
 from commands.flags import (
     Bounds,
-    ConfigOption,
     Count,
     Positional,
     ReadPath,
@@ -26,10 +26,11 @@ from commands.flags import (
 from commands.inputs import inputs_of
 from commands.published import published_command
 from commands.run import main_of
+from commands.towers import TowersOptions
 
 
 @dataclass(frozen=True)
-class StreamOptions(ConfigOption):
+class StreamOptions(TowersOptions):
     """Count what the last stage encodes over a stream of queries, fixed against adaptive m.
 
     Example: python -m evaluation.stream photos.cascade --queries captions.txt
@@ -51,8 +52,6 @@ class StreamOptions(ConfigOption):
     """images or texts that pass through a tower at once"""
     seed: Seed = 0
     """seed of the first stream; the others follow"""
-    device: str = "cpu"
-    """where the towers run: cpu, cuda, mps"""
     output: WrittenPath = Path("results/stream")
     """directory to write report.json into"""
     overwrite: bool = False
@@ -75,7 +74,8 @@ from commands.writing.outputs import finished_directory
 from evaluation.lifetime.counting import Streams, measured_curve
 from evaluation.lifetime.telling import told
 from evaluation.measuring.machine import this_machine
-from evaluation.planning.measuring import costs_of
+from evaluation.measuring.values import Machine, Running
+from evaluation.planning.costs import costs_of
 from evaluation.planning.sample import encoded_sample
 from evaluation.reports.stream import Stream
 
@@ -86,7 +86,10 @@ def main(options: StreamOptions) -> None:
     with (
         finished_directory(options.output, options.overwrite, inputs_of(options)) as directory,
         Collection.open(
-            options.collection, batch_size=options.batch_size, device=options.device
+            options.collection,
+            batch_size=options.batch_size,
+            device=options.device,
+            runtime=options.runtime,
         ) as collection,
     ):
         calibration = _calibration(collection, options)
@@ -133,6 +136,7 @@ def _report(
         for name in ("fixed", "auto")
     )
     first, last = costs.seconds
+    running = tuple(each for each in costs.running if each is not None)
     return Stream(
         command=published_command("evaluation.stream", options),
         images=len(collection),
@@ -144,8 +148,17 @@ def _report(
         seconds=(first, last),
         queries=streams.after,
         curves=curves,
-        machine=this_machine(options.device, _dtype(collection.stages[-1])),
+        machine=_machine(options.device, collection, running),
+        encoder_seconds=None if costs.encoders is None else (costs.encoders[0], costs.encoders[1]),
+        running=running if len(running) == len(costs.running) else (),
     )
+
+
+def _machine(device: str, collection: Collection, running: Sequence[Running]) -> Machine:
+    """This machine, with the types that stages say they compute in."""
+    machine = this_machine(device, _dtype(collection.stages[-1]))
+    dtypes = ", ".join(dict.fromkeys(each.dtype for each in running))
+    return replace(machine, dtype=dtypes or machine.dtype)
 
 
 def _dtype(stage: Encoder) -> torch.dtype:

@@ -87,9 +87,14 @@ def main(options: StreamFigureOptions) -> None:
     write_picture(draw(reports, options.titles), output, "stream", options.overwrite)
 
 
-def cost(report: Stream, encoded: Sequence[float]) -> list[float]:
-    """What was spent on encoding after each number of queries, over the plain tower's cost."""
-    first, last = report.seconds
+def cost(
+    report: Stream, encoded: Sequence[float], seconds: tuple[float, float] | None = None
+) -> list[float]:
+    """What was spent on encoding after each number of queries, over the plain tower's cost.
+
+    `seconds` per image of both stages, by default those from the bytes of files.
+    """
+    first, last = seconds or report.seconds
     return [(first + last * number / report.images) / last for number in encoded]
 
 
@@ -117,6 +122,17 @@ def _curve(axes: Axes, report: Stream, curve: Curve, number: int) -> None:
     several = len(curve.encoded) > 1
     label = f"{_NAMES.get(curve.name, curve.name)}{', mean and range of streams' * several}"
     axes.plot(report.queries, means, color=style.color, linestyle=style.line, label=label)
+    if report.encoder_seconds is not None:
+        alone = [share * report.images for share in report.shares(curve)]
+        alone = cost(report, alone, report.encoder_seconds)
+        axes.plot(
+            report.queries,
+            alone,
+            color=style.color,
+            linewidth=0.9,
+            linestyle=(0, (1, 2)),
+            label=f"{_NAMES.get(curve.name, curve.name)}, counting encoders only",
+        )
     axes.annotate(
         f"{_NAMES.get(curve.name, curve.name)}: {curve.m:.0f} a query{agreement}",
         (0.97, 0.25 - 0.07 * number),  # where no curve comes

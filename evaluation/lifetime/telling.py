@@ -23,7 +23,10 @@ def _costs(report: Stream) -> Table:
         for title, values, form in (
             ("f", report.shares(curve), "{:.1%}"),
             ("lifetime speedup", report.speedups(curve), "{:.2f}"),
+            ("encoder only", report.encoder_speedups(curve), "{:.2f}"),
         ):
+            if values is None:
+                continue
             by_queries = dict(zip(report.queries, values, strict=True))
             cells = [form.format(by_queries[shown]) for shown in _shown(report)]
             table.add_row(name, agreement, title, *cells)
@@ -52,9 +55,15 @@ def _reliabilities(report: Stream) -> list[Table]:
 
 
 def _below(report: Stream) -> str:
-    first, last = (1000 * seconds for seconds in report.seconds)
+    milliseconds = " and ".join(f"{1000 * seconds:.2f}" for seconds in report.seconds)
+    encoder = ""
+    if report.encoder_seconds is not None:
+        alone = " and ".join(f"{1000 * seconds:.2f}" for seconds in report.encoder_seconds)
+        encoder = f" ({alone} their encoders)"
+    stages = zip(("first stage", "last stage"), report.running, strict=False)
+    running = "".join(f"; {name} {how}" for name, how in stages)
     return (
         f"{report.images:,} images, {report.texts:,} texts, Zipf exponent {report.exponent:g}, "
-        f"k = {report.k}; {first:.2f} and {last:.2f} ms per image from the bytes of "
-        f"its file, {report.machine.summary}"
+        f"k = {report.k}; {milliseconds} ms per image from the bytes of its file{encoder}"
+        f"{running}; {report.machine.summary}"
     )

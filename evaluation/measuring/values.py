@@ -26,6 +26,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Running:
+    """How a stage runs: how much of a file it reads, what computes it and in which type."""
+
+    reads: str
+    runtime: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"reads {self.reads}, {self.runtime} {self.dtype}"
+
+
+@dataclass(frozen=True)
 class Machine:
     """The machine, as far as seconds depend on it.
 

@@ -20,8 +20,9 @@ def table(choices: Sequence[Choice], best: Choice | None, terms: Terms, queries:
     after = " / ".join(f"{number:,}" for number in reported(queries))
     sure = percent(round(confidence_of_each(terms.confidence, len(choices)), 6))
     titles = ["first stage", "m", "agreement", f"at least,\nwith {sure}"]
-    titles += ["ms per\nimage", f"f after\n{after} queries", "ms for\nf of the last"]
-    titles += ["ms per image\nin all", "lifetime\nspeedup", "bytes per image\non disk"]
+    beside = "\n(encoder)" if all(choice.encoder is not None for choice in choices) else ""
+    titles += [f"ms per\nimage{beside}", f"f after\n{after} queries", "ms for\nf of the last"]
+    titles += ["ms per image\nin all", f"lifetime\nspeedup{beside}", "bytes per image\non disk"]
     shown = Table(*titles)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -29,18 +30,27 @@ def table(choices: Sequence[Choice], best: Choice | None, terms: Terms, queries:
     for choice in choices:
         last = choice.shares[-1] * choice.last
         shown.add_row(
-            f"{'→ ' if choice is best else ''}{printable(choice.name)}",
+            f"{'→ ' if choice is best else ''}{printable(choice.name)}{_running(choice)}",
             "none" if choice.m is None else f"{choice.m:,}",
             f"{choice.agreement:.1%}",
             rounded_down(choice.bound),
-            f"{1000 * choice.seconds:.2f}",
+            _beside(1000 * choice.seconds, choice.encoder and 1000 * choice.encoder),
             " / ".join(f"{share:.1%}" for share in choice.shares),
             f"{1000 * last:.2f}",
             f"{1000 * choice.lifetime:.2f}",
-            f"{choice.speedup:.2f}",
+            _beside(choice.speedup, choice.encoder_speedup),
             f"{choice.disk:,.0f}",
         )
     return shown
+
+
+def _beside(whole: float, encoder: float | None) -> str:
+    """A number from the bytes of files on, and below it that of encoders alone."""
+    return f"{whole:.2f}" if encoder is None else f"{whole:.2f}\n({encoder:.2f})"
+
+
+def _running(choice: Choice) -> str:
+    return "" if choice.running is None else f"\n{choice.running}"
 
 
 def certificate(

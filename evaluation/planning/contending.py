@@ -20,9 +20,11 @@ from cascade.measuring.sampling import results_of_sample
 from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, encode_each
 from cascade.stage import Encoder
+from evaluation.measuring.values import Running
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import confidence_of_each, lower_bound, smallest_m_of_each
-from evaluation.planning.measuring import BYTES, Costs, Measured, reported
+from evaluation.planning.costs import BYTES, Costs
+from evaluation.planning.measuring import Measured, reported
 from evaluation.planning.sample import Sample
 from evaluation.planning.terms import PlanError, Terms
 
@@ -85,6 +87,9 @@ class Choice:
         last: of the full tower, per image, from its file.
         nbytes: of its embedding on disk.
         last_nbytes: of the full tower's.
+        encoder: seconds of the first stage's encoder alone; None: not measured.
+        last_encoder: of the full tower's.
+        running: how the first stage runs; None: it doesn't say.
     """
 
     name: str
@@ -96,6 +101,9 @@ class Choice:
     last: float
     nbytes: int
     last_nbytes: int
+    encoder: float | None = None
+    last_encoder: float | None = None
+    running: Running | None = None
 
     @property
     def lifetime(self) -> float:
@@ -106,6 +114,13 @@ class Choice:
     def speedup(self) -> float:
         """Lifetime speedup at that f."""
         return lifetime_speedup((self.seconds, self.last), self.shares[-1])
+
+    @property
+    def encoder_speedup(self) -> float | None:
+        """The same of encoder-only seconds; None: not measured."""
+        if self.encoder is None or self.last_encoder is None:
+            return None
+        return lifetime_speedup((self.encoder, self.last_encoder), self.shares[-1])
 
     @property
     def disk(self) -> float:
@@ -184,9 +199,15 @@ def choices(ranked: Sequence[Ranked], costs: Costs, precision: str, terms: Terms
     certified = smallest_m_of_each(founds, terms.agreement, terms.confidence, ranges, terms.p_value)
     sure = confidence_of_each(terms.confidence, len(ranked))
     first, last = costs.seconds
+    own_encoder, last_encoder = costs.encoders or (None, None)
+    others = [*costs.other_encoders] or [None] * len(costs.others)
+    own_running, _, *running = costs.running or [None] * (2 + len(costs.others))
+    stages = zip(
+        [first, *costs.others], [own_encoder, *others], [own_running, *running], strict=True
+    )
     made = []
-    for each, m, (_, largest), seconds in zip(
-        ranked, certified, ranges, [first, *costs.others], strict=True
+    for each, m, (_, largest), (seconds, encoder, runs) in zip(
+        ranked, certified, ranges, stages, strict=True
     ):
         shown = largest if m is None else m
         agreements = each.found.agreements(shown)
@@ -201,6 +222,9 @@ def choices(ranked: Sequence[Ranked], costs: Costs, precision: str, terms: Terms
                 last=last,
                 nbytes=each.dimension * BYTES[precision],
                 last_nbytes=costs.nbytes,
+                encoder=encoder,
+                last_encoder=last_encoder,
+                running=runs,
             )
         )
     return made

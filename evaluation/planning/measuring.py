@@ -2,26 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from cascade import UnreadableImage, lifetime_speedup
-from cascade.collection import Collection
+from cascade import lifetime_speedup
 from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at
 from cascade.measuring.sampling import loss_factor, results_of_sample
 from cascade.searching.ranking import NOTHING
-from cascade.stage import Encoder
-from evaluation.measuring.clock import seconds_per_image
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import PValue, lower_bound
+from evaluation.planning.costs import Costs
 from evaluation.planning.sample import Sample
 
 _FEW_QUERIES = 100
-_TIMED = 16
-_REPETITIONS = 3
-BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,14 @@ class Spending:
         f: share of the collection that they bring up.
         nbytes: what the last stage's embeddings of these take on disk.
         speedup: lifetime speedup at that f; None: seconds weren't measured.
+        encoder_speedup: of encoder-only seconds; None: they weren't.
     """
 
     queries: int
     f: float
     nbytes: int
     speedup: float | None
+    encoder_speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,50 +102,6 @@ def measured(sample: Sample, asked: Asked, k: int, largest: int) -> Measured:
     best = best_of_sample(sample.embeddings, sample.positions, to_last, wanted, asked.own)
     complete = best.positions.shape[1] == sampled
     return Measured(found_at(candidates, best, wanted, complete), candidates, wanted, factor)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What encoding takes.
-
-    Attributes:
-        images: of the collection.
-        nbytes: of one of the last stage's embeddings on disk.
-        seconds: median seconds per image of each stage, from the file to the embedding; None: no
-            image could be opened.
-        others: of other first stages, if they were asked for.
-    """
-
-    images: int
-    nbytes: int
-    seconds: Sequence[float] | None
-    others: Sequence[float] = ()
-
-
-def costs_of(collection: Collection, sample: Sample, others: Sequence[Encoder] = ()) -> Costs:
-    """Measure what encoding takes on some images of the sample, with the stages in turn.
-
-    Args:
-        collection: with its stages.
-        sample: of its images.
-        others: other first stages, measured in the same turns.
-    """
-    sources = [sample.contents.source(at) for at in sample.positions[:_TIMED].tolist()]
-    contenders = {
-        place: partial(stage.encode_images, sources)
-        for place, stage in enumerate([*collection.stages, *others])
-    }
-    seconds: list[float] | None = None
-    try:
-        timings = seconds_per_image(contenders, len(sources), _REPETITIONS, progress="seconds")
-        seconds = [timing.median for timing in timings.values()]
-    except (UnreadableImage, OSError):  # files that were moved since, or are away
-        pass
-    nbytes = sample.embeddings.shape[1] * BYTES[collection.record.precision]
-    if seconds is None:
-        return Costs(len(sample.contents), nbytes, None)
-    own = len(collection.stages)
-    return Costs(len(sample.contents), nbytes, seconds[:own], seconds[own:])
 
 
 @dataclass(frozen=True)
@@ -211,4 +163,5 @@ def spending(candidates: Tensor, costs: Costs) -> Spending:
         f=f,
         nbytes=brought_up * costs.nbytes,
         speedup=None if costs.seconds is None else lifetime_speedup(costs.seconds, f),
+        encoder_speedup=None if costs.encoders is None else lifetime_speedup(costs.encoders, f),
     )

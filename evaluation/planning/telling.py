@@ -11,6 +11,7 @@ from cascade.calibrated.margins import Counts
 from cascade.collecting.record import Plan
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import Values
+from evaluation.planning.costs import Costs
 from evaluation.planning.cutting import TIMES, Told
 from evaluation.planning.measuring import Measured, Row, Spending
 from evaluation.planning.sample import Sample
@@ -24,7 +25,8 @@ def table(rows: Sequence[Row], chosen: int | None, confidence: float) -> Table:
     titles = ["m", "agreement", f"at least, with {percent(confidence)}\n(each m alone)"]
     titles += [f"f after\n{after} queries", f"MB more after\n{after} queries"]
     if timed:
-        titles += [f"lifetime speedup\nafter {after} queries", "seconds of\na cold query"]
+        beside = "\n(encoder only)" if rows[0].spendings[0].encoder_speedup is not None else ""
+        titles += [f"lifetime speedup\nafter {after} queries{beside}", "seconds of\na cold query"]
     shown = Table(*titles)
     for column in shown.columns:
         column.justify = "right"
@@ -34,10 +36,30 @@ def table(rows: Sequence[Row], chosen: int | None, confidence: float) -> Table:
         cells.append(" / ".join(f"{spending.f:.1%}" for spending in row.spendings))
         cells.append(" / ".join(f"{spending.nbytes / 1e6:,.2f}" for spending in row.spendings))
         if row.cold is not None:
-            speedups = (spending.speedup or 0 for spending in row.spendings)
-            cells += [" / ".join(f"{speedup:.2f}" for speedup in speedups), f"{row.cold:.2f}"]
+            whole = _joined([spending.speedup for spending in row.spendings])
+            encoder = _joined([spending.encoder_speedup for spending in row.spendings])
+            cells += [f"{whole}\n({encoder})" if encoder else whole, f"{row.cold:.2f}"]
         shown.add_row(*cells)
     return shown
+
+
+def _joined(speedups: Sequence[float | None]) -> str:
+    return " / ".join(f"{speedup:.2f}" for speedup in speedups if speedup is not None)
+
+
+def timed(costs: Costs) -> list[str]:
+    """What a collection's own stages take, and how they run."""
+    if costs.seconds is None:
+        return []
+    encoders = costs.encoders or [None] * len(costs.seconds)
+    said = []
+    for name, seconds, encoder, running in zip(
+        ("first stage", "full tower"), costs.seconds, encoders, costs.running, strict=False
+    ):
+        alone = "" if encoder is None else f" ({1000 * encoder:.2f} its encoder)"
+        how = "" if running is None else f"{running}: "
+        said.append(f"{name} {how}{1000 * seconds:.2f} ms an image{alone}")
+    return [f"from the bytes of files: {'; '.join(said)}"]
 
 
 def plan_of(terms: Terms, sample: Sample, asked: Asked) -> Plan:
@@ -103,7 +125,7 @@ def adaptive(
     low, middle, high = np.quantile(needed, (0.05, 0.5, 0.95))
     after = [f"{spending.f:.1%} after {spending.queries:,}" for spending in spendings]
     speedups = [
-        f"{spending.speedup:.2f} after {spending.queries:,}"
+        f"{_beside(spending.speedup, spending.encoder_speedup)} after {spending.queries:,}"
         for spending in spendings
         if spending.speedup is not None
     ]
@@ -117,6 +139,10 @@ def adaptive(
         f"least {percent(plan.agreement)}, of the same and on average over the same queries; it "
         "was learnt from others",
     ]
+
+
+def _beside(whole: float, encoder: float | None) -> str:
+    return f"{whole:.2f}" if encoder is None else f"{whole:.2f} ({encoder:.2f} encoder only)"
 
 
 def refusal_of_auto(plan: Plan, depth: int, agreements: Values, bound: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from evaluation.reports.record import RecordError
 from evaluation.reports.report import Report
-from evaluation.reports.row import Middle, Row
+from evaluation.reports.row import Last, Middle, Row
 
 SAME = ("corpus", "model", "split", "images", "queries", "captions", "seconds_basis")
 """Fields in which the reports of a block agree; blocks are sorted by them."""
@@ -34,10 +34,31 @@ class Line:
         return (self.row, *self.row.middle)
 
     @property
+    def ways(self) -> tuple[Row | Middle | Last, ...]:
+        """All stages, the last of a cascade among them: what they read and run in."""
+        if self.row.cascade is None:
+            return (self.row,)
+        return (self.row, *self.row.middle, self.row.last or self.report.reference)
+
+    @property
+    def measured(self) -> tuple[Row | Middle | Last, ...]:
+        """The stages with seconds of their own: all but the full tower that others are shares of.
+
+        That is all there is where there is no cascade.
+        """
+        return (self.row, *self.row.behind)
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Seconds of each of the stages / those of the full tower, in the same report."""
         full = self.report.seconds(self.report.reference).median
-        return tuple(self.report.seconds(stage).median / full for stage in self.stages)
+        return tuple(self.report.seconds(stage).median / full for stage in self.measured)
+
+    @property
+    def encoder_shares(self) -> tuple[float, ...]:
+        """`shares` of encoder-only seconds, whatever speedups are made of."""
+        full = self.report.reference.encoder_seconds.median
+        return tuple(stage.encoder_seconds.median / full for stage in self.measured)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from evaluation.reports.blocks import Block, Line
 from evaluation.reports.report import handed_on
 from evaluation.reports.row import ARROW, Middle, Row
 from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits
+from evaluation.reports.ways import Way, against, is_usual, runs_in, usual
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -122,7 +123,7 @@ def _values(line: Line, ks: Sequence[int]) -> dict[str, object]:
     row, report = line.row, line.report
     found = row.cascade or row.alone
     changes = row.cascade.difference if row.cascade else {}
-    seconds = [report.seconds(stage).median for stage in line.stages]
+    seconds = [report.seconds(stage).median for stage in line.measured]
     values: dict[str, object] = {
         "corpus": report.corpus,
         "model": report.model,
@@ -149,7 +150,17 @@ def _values(line: Line, ks: Sequence[int]) -> dict[str, object]:
         "seconds_basis": report.seconds_basis,
         "seconds_per_image": ARROW.join(map(repr, seconds)),
         "seconds_share": ARROW.join(map(repr, line.shares)),
+        "reads": ARROW.join(stage.reads for stage in line.ways),
+        "runtime": ARROW.join(stage.runtime or "" for stage in line.ways).strip(f"{ARROW} "),
+        "dtype": ARROW.join(stage.dtype or "" for stage in line.ways).strip(f"{ARROW} "),
         **_bounded("lifetime_speedup", row.lifetime_speedup),
+        "encoder_seconds_per_image": ARROW.join(
+            repr(stage.encoder_seconds.median) for stage in line.measured
+        ),
+        "encoder_seconds_share": ARROW.join(map(repr, line.encoder_shares)),
+        **_bounded("encoder_speedup", report.speedup(row, "encoder")),
+        **_bounded("last_agreement_10", row.last and row.last.agreement),
+        **_bounded("last_lifetime_speedup", row.last and row.last.lifetime_speedup),
         "query_speedup": row.query_speedup,
         "f_assumed": row.f_assumed,
         "f_measured": row.f_measured,
@@ -164,6 +175,7 @@ def _bounded(name: str, interval: Interval | None) -> dict[str, object]:
 
 def _columns(block: Block) -> tuple[list[Column], list[str]]:
     """The columns of a block, and remarks in place of those that always say the same."""
+    beside = block.references[0].report.seconds_basis == "end to end"
     columns = [
         Column("method", lambda line: line.row.method, numeric=False),
         Column("constraint", lambda line: line.row.constraint, numeric=False),
@@ -172,8 +184,11 @@ def _columns(block: Block) -> tuple[list[Column], list[str]]:
         *map(_change, block.ks),
         Column("agreement@10", lambda line: _agreement(line.row)),
         Column("tower MACs", lambda line: ARROW.join(map(_macs, line.stages))),
+        *_ways(block),
         Column("share of seconds", lambda line: ARROW.join(map(_percent, line.shares))),
+        *([Column("of encoder seconds", _encoder_shares)] if beside else []),
         Column("lifetime speedup", lambda line: f"{line.row.lifetime_speedup.value:.2f}"),
+        *([Column("encoder only", _encoder_speedup)] if beside else []),
         Column("per-query speedup", lambda line: _number(line.row.query_speedup, ".2f")),
         Column("f", lambda line: _number(line.row.f_assumed, "g"), remark="f = {}"),
     ]
@@ -195,6 +210,29 @@ def _change(k: int) -> Column:
         return f"{_signed(change.value)} [{_signed(change.low)}, {_signed(change.high)}]"
 
     return Column(f"ΔR@{k}", cell)
+
+
+def _ways(block: Block) -> list[Column]:
+    """What stages read and run in, where that isn't what they do if they are told nothing."""
+    columns = []
+    if any(stage.reads != "full" for line in block.lines for stage in line.ways):
+        columns.append(Column("reads", lambda line: ARROW.join(map(_reads, line.ways)), False))
+    if not all(is_usual(stage) for line in block.lines for stage in line.ways):
+        columns.append(Column("runs in", lambda line: ARROW.join(map(runs_in, line.ways)), False))
+    return columns
+
+
+def _reads(stage: Way) -> str:
+    return stage.reads
+
+
+def _encoder_shares(line: Line) -> str:
+    return ARROW.join(map(_percent, line.encoder_shares))
+
+
+def _encoder_speedup(line: Line) -> str:
+    found = line.report.speedup(line.row, "encoder")
+    return NOTHING if found is None else f"{found.value:.2f}"
 
 
 def _agreement(row: Row) -> str:
@@ -236,8 +274,18 @@ def _explained(block: Block, remarks: Sequence[str]) -> list[str]:
         "agreement@10: how many of the full tower's own top 10 the cascade finds, in percent.",
         f"MACs and seconds: of the first stage{each}; seconds as a share of the full tower's, "
         f"{reports[0].seconds_of}, on {'; '.join(machines)}.",
+        *_running(block),
         *([f"{', '.join(remarks)}."] if remarks else []),
     ]
+
+
+def _running(block: Block) -> list[str]:
+    """How stages run that no column says, and what is measured against what."""
+    said = usual([stage for line in block.lines for stage in line.ways])
+    if any(line.row.last for line in block.lines):
+        towers = dict.fromkeys(against(line.report.reference) for line in block.references)
+        said.append(f"Recall, agreement, shares and speedups are against {'; '.join(towers)}.")
+    return said
 
 
 def _full_tower(block: Block) -> list[str]:
@@ -246,9 +294,14 @@ def _full_tower(block: Block) -> list[str]:
     reached = {line.name: _recalls(block, line) for line in block.references}
     macs = magnitude(block.references[0].row.tower_macs)
     medians = [line.report.seconds(line.row).median for line in block.references]
-    taken = " to ".join(dict.fromkeys(three_digits(1000 * t) for t in (min(medians), max(medians))))
+    taken = _milliseconds(medians)
+    if block.references[0].report.seconds_basis == "end to end":
+        encoders = [line.row.encoder_seconds.median for line in block.references]
+        taken += f" ms an image ({_milliseconds(encoders)} ms in its encoder)"
+    else:
+        taken += " ms an image"
     first, *others = dict.fromkeys(reached.values())
-    sentences = [f"Full tower: R@{ks} {first} %, {macs} MACs, {taken} ms an image."]
+    sentences = [f"Full tower: R@{ks} {first} %, {macs} MACs, {taken}."]
     if others:
         differing = "; ".join(f"{name} {recalls}" for name, recalls in reached.items())
         sentences.append(
@@ -256,6 +309,12 @@ def _full_tower(block: Block) -> list[str]:
             f"or weights under one name: {differing}."
         )
     return sentences
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    """From the least to the most."""
+    bounds = min(seconds), max(seconds)
+    return " to ".join(dict.fromkeys(three_digits(1000 * t) for t in bounds))
 
 
 def _recalls(block: Block, line: Line) -> str:

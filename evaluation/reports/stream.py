@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.cost import lifetime_speedup
-from evaluation.measuring.values import Machine
+from evaluation.measuring.values import Machine, Running
 from evaluation.reports import record
 from evaluation.reports.record import RecordError
 
@@ -73,6 +73,9 @@ class Stream:
         queries: the numbers of queries after which encoded images were counted.
         curves: what was compared.
         machine: that seconds were measured on.
+        encoder_seconds: of each stage's encoder alone; None in older reports, and where it can't
+            be told apart.
+        running: how each stage runs; none in older reports, and where stages don't say.
         schema: version of this form.
     """
 
@@ -88,6 +91,8 @@ class Stream:
     curves: tuple[Curve, ...]
     machine: Machine
     schema: int = SCHEMA
+    encoder_seconds: tuple[float, float] | None = None
+    running: tuple[Running, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse curves that don't fit the numbers of queries and images."""
@@ -104,6 +109,11 @@ class Stream:
     def speedups(self, curve: Curve) -> list[float]:
         """Lifetime speedup after each number of queries."""
         return [lifetime_speedup(self.seconds, f) for f in self.shares(curve)]
+
+    def encoder_speedups(self, curve: Curve) -> list[float] | None:
+        """The same of encoder-only seconds; None: not measured."""
+        seconds = self.encoder_seconds
+        return seconds and [lifetime_speedup(seconds, f) for f in self.shares(curve)]
 
     def save(self, directory: Path) -> None:
         """Write the report into a directory.

@@ -14,13 +14,12 @@ from rich.table import Table
 
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import Report
-from evaluation.reports.row import Last, Middle, Row
+from evaluation.reports.row import Middle, Row
+from evaluation.reports.ways import Way, against, is_usual, runs_in, usual
 
 NOTHING = "–"
 _TEXTS = frozenset({"method", "constraint", "reads", "runs in"})
 """Headers of the columns that hold words."""
-_USUAL = (("torch", "float32"), (None, None))
-"""Runtime and type of stages that were told nothing, and of those in older reports."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _columns(report: Report) -> list[Column]:
     return [column for shown, column in columns if shown]
 
 
-def _stages(report: Report) -> list[Row | Middle | Last]:
+def _stages(report: Report) -> list[Way]:
     """All stages, the full tower among them."""
     return [report.reference, *(stage for row in report.rows for stage in (row, *row.behind))]
 
@@ -122,7 +121,7 @@ def _read_otherwise(report: Report) -> bool:
 
 def _run_otherwise(report: Report) -> bool:
     """Whether any stage doesn't run in torch in float32, as far as that is known."""
-    return any((stage.runtime, stage.dtype) not in _USUAL for stage in _stages(report))
+    return not all(map(is_usual, _stages(report)))
 
 
 def _ends_otherwise(report: Report) -> bool:
@@ -130,20 +129,20 @@ def _ends_otherwise(report: Report) -> bool:
     return any(row.last is not None for row in report.rows)
 
 
-def _of_stages(report: Report, of: Callable[[Row | Middle | Last], str], row: Row) -> str:
+def _of_stages(report: Report, of: Callable[[Way], str], row: Row) -> str:
     """What is said of each of a row's stages, the last among them."""
     if row is report.reference:
         return of(row)
     return "\n→ ".join(map(of, (row, *row.middle, row.last or report.reference)))
 
 
-def _reads(stage: Row | Middle | Last) -> str:
+def _reads(stage: Way) -> str:
     given = None if isinstance(stage, Middle) else stage.thumbnails_given
     return stage.reads if given is None else f"{stage.reads}\n(given)"
 
 
-def _runs(stage: Row | Middle | Last) -> str:
-    return "\n".join(word for word in (stage.runtime, stage.dtype) if word) or NOTHING
+def _runs(stage: Way) -> str:
+    return runs_in(stage).replace(" ", "\n") or NOTHING
 
 
 def _cells(report: Report, column: Column) -> set[str]:
@@ -193,7 +192,7 @@ def _lifetime(report: Report, row: Row) -> str:
 def _milliseconds(report: Report, row: Row) -> str:
     """Of each stage the seconds that speedups are made of; end to end, the encoder's below."""
 
-    def of(stage: Row | Middle | Last) -> str:
+    def of(stage: Way) -> str:
         whole = three_digits(1000 * report.seconds(stage).median)
         if report.seconds_basis == "encoder":
             return whole
@@ -271,22 +270,8 @@ def _caption(report: Report) -> str:
 
 
 def _running(report: Report) -> list[str]:
-    """What no column says of how stages run, and what they are measured against.
-
-    Nothing of reports from before it was written down.
-    """
-    if report.reference.runtime is None:
-        return []
-    said = []
-    if not _read_otherwise(report):
-        said.append("All stages read files in full.")
-    if not _run_otherwise(report):
-        said.append("All stages run in torch, in float32.")
+    """What no column says of how stages run, and what they are measured against."""
+    said = usual(_stages(report))
     if _ends_otherwise(report):
         said.append(f"Recall, agreement and speedups are against {against(report.reference)}.")
     return said
-
-
-def against(full: Row) -> str:
-    """What a full tower is that others are measured against, in words."""
-    return f"the {full.method} that reads {full.reads}, in {full.runtime} {full.dtype}"

@@ -14,8 +14,8 @@ from corpora.photographs.camera import Camera
 from corpora.photographs.making import photograph
 from evaluation.breakdown import BreakdownOptions, main
 from evaluation.breaking_down.files import Wanted, chosen
-from evaluation.measuring.settings import Settings, SettingsError
 from evaluation.breaking_down.timing import on_cores
+from evaluation.measuring.settings import Settings, SettingsError
 from evaluation.reports.breakdown.report import FILE, Breakdown, open_breakdown
 from tests.conftest import tiny_clip, tiny_processor
 

@@ -21,7 +21,8 @@ from evaluation.planning.contending import (
     own_ranking,
     ranking_of,
 )
-from evaluation.planning.measuring import Costs, measured
+from evaluation.planning.costs import Costs
+from evaluation.planning.measuring import measured
 from evaluation.planning.sample import encoded_sample
 from evaluation.planning.terms import PlanError, Terms
 from tests.cascade.known import Known, number_of, numbered
