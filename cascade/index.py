@@ -229,7 +229,8 @@ def _crew(collection: Collection, options: IndexOptions) -> "AbstractContextMana
     threads = options.threads or math.ceil(options.ray_cpus)
     needs = Needs(options.ray_cpus, options.ray_gpus, options.ray_workers)
     with announced(f"joining the cluster {options.ray}"):
-        return Crew(options.ray, Job.of(collection, options.batch_size, device, threads), needs)
+        job = Job.of(collection, options.batch_size, device, threads, options.runtime)
+        return Crew(options.ray, job, needs)
 
 
 def _run(

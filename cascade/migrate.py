@@ -123,11 +123,14 @@ def main(options: MigrateOptions) -> None:
 
 def _renew(options: MigrateOptions, checkpoint: str) -> None:
     """Let a new first stage encode all photos, and put it there."""
+    towers = Towers(options.device, options.runtime, options.batch_size)
     with Collection.open(
-        options.collection, batch_size=options.batch_size, device=options.device
+        options.collection,
+        batch_size=towers.batch_size,
+        device=towers.device,
+        runtime=towers.runtime,
     ) as collection:
         check_renewable(collection.record, collection.path)
-        towers = Towers(options.device, batch_size=options.batch_size)
         with announced("loading checkpoints"):
             (first,) = first_stages(collection, [checkpoint], towers)
         m = collection.m if options.m is None else (options.m, *collection.m[1:])

@@ -49,17 +49,29 @@ def check_same(records: Sequence[StageRecord], stages: Sequence[Encoder], where:
     """Refuse stages that a collection wasn't made with.
 
     Raises:
-        CollectionError: there are more or fewer, or one has other weights or preprocessing.
+        CollectionError: there are more or fewer, one has other weights or preprocessing, or is
+            computed in another type than float32, which embeddings of float32 aren't mixed with.
     """
     if len(records) != len(stages):
         raise CollectionError(f"{where} was made with {len(records)} stages, not {len(stages)}")
     for place, (record, stage) in enumerate(zip(records, stages, strict=True)):
         if record.name != stage.name:
+            own = recorded(stage)
             raise CollectionError(
-                f"stage {place} of {where} was {record}, not {recorded(stage)}: its weights or its "
-                "preprocessing differ. Open it with the stage that it was made with, or make "
-                "another collection"
+                f"stage {place} of {where} was {record}, not {own}: {_differing(record, own)}. "
+                "Open it with the stage that it was made with, or make another collection"
             )
+
+
+def _differing(record: StageRecord, own: StageRecord) -> str:
+    """In what two stages differ that have different names, as far as can be told."""
+    if record.computes == own.computes:
+        return "its weights or its preprocessing differ"
+    kinds = [each.computes or "float32" for each in (record, own)]
+    return (
+        f"one is computed in {kinds[0]}, the other in {kinds[1]}, and embeddings of several types "
+        "aren't mixed in one collection"
+    )
 
 
 def recalled(

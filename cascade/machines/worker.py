@@ -48,6 +48,8 @@ class Job:
         threads: that read and decode.
         collection: where the collection is, for messages.
         kinds: of files that are read where the collection is, and must be by workers.
+        runtime: what computes vision towers in float32, as `Stage.load` takes it; those in other
+            types run in what the collection was made with.
     """
 
     stages: tuple[StageRecord, ...]
@@ -57,9 +59,17 @@ class Job:
     threads: int
     collection: str
     kinds: frozenset[str]
+    runtime: str = "torch"
 
     @classmethod
-    def of(cls, collection: Collection, batch_size: int, device: str, threads: int) -> "Job":
+    def of(
+        cls,
+        collection: Collection,
+        batch_size: int,
+        device: str,
+        threads: int,
+        runtime: str = "torch",
+    ) -> "Job":
         """The job of encoding a collection's images as its first stage.
 
         Args:
@@ -67,6 +77,7 @@ class Job:
             batch_size: images given to a stage at once.
             device: where the stage runs.
             threads: that read and decode.
+            runtime: what computes vision towers in float32.
 
         Raises:
             CollectionError: it isn't known where the stage comes from, so no worker can load it.
@@ -82,7 +93,7 @@ class Job:
                     "collection with stages that Stage.load has loaded"
                 )
         precision, where = collection.record.precision, str(collection.path)
-        return cls(stages, precision, batch_size, device, threads, where, kinds_read())
+        return cls(stages, precision, batch_size, device, threads, where, kinds_read(), runtime)
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ class Worker:
             stages = recalled(
                 job.stages,
                 Path(job.collection),
-                Towers(job.device, batch_size=job.batch_size),
+                Towers(job.device, job.runtime, job.batch_size),
                 only_images=True,
             )
             first = stages[0]

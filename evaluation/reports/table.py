@@ -1,8 +1,10 @@
 """A report as a table, for the terminal and for Markdown: this module formats and computes nothing.
 
 Both forms show the same cells. In the terminal a cascade's difference to the full tower stands
-under its recall, so that a row fits 120 columns. A column is shown where it says something: what it
-takes to resume where something does; per-query speedup and f measured where rows differ in them.
+under its recall, so that a row fits 120 columns; where last stages run otherwise than the full
+tower, MACs, parameters and the first stage's recall are left to Markdown. A column is shown where
+it says something: what it takes to resume where something does; per-query speedup and f measured
+where rows differ in them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,21 +20,25 @@ from evaluation.reports.row import Middle, Row
 from evaluation.reports.ways import Way, against, is_usual, runs_in, usual
 
 NOTHING = "–"
-_TEXTS = frozenset({"method", "constraint", "reads", "runs in"})
+_TEXTS = frozenset({"method", "constraint", "reads", "runs in", "reads,\nruns in"})
 """Headers of the columns that hold words."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's header, broken for the terminal, and what it shows of a row."""
+    """A column's header, broken for the terminal, and what it shows of a row.
+
+    One that isn't `kept` gives way in the terminal where last stages need the room.
+    """
 
     header: str
     cell: Callable[[Row], str]
+    kept: bool = True
 
 
 def terminal(report: Report) -> Table:
     """The report as a `rich` table, readable at 120 columns."""
-    columns = _columns(report)
+    columns = [column for column in _columns(report) if column.kept or not _ends_otherwise(report)]
     shown = Table(
         title=f"{report.title}, {report.candidates}",
         caption=_caption(report),
@@ -88,23 +94,25 @@ def _columns(report: Report) -> list[Column]:
     ks = "/".join(map(str, sorted(report.reference.alone.recall)))
     assumed = "" if report.f_assumed is None else f"\nf = {report.f_assumed:g}"
     otherwise, beside = _ends_otherwise(report), _beside(report)
+    itself = "\n(with the\nlast itself)" if otherwise else ""
     columns = [
         (True, Column("method", lambda row: row.method)),
         (True, Column("constraint", lambda row: row.constraint)),
-        (_read_otherwise(report), Column("reads", partial(_of_stages, report, _reads))),
-        (_run_otherwise(report), Column("runs in", partial(_of_stages, report, _runs))),
-        (True, Column("tower\nMACs", lambda row: magnitude(row.tower_macs))),
-        (True, Column("param-\neters", lambda row: magnitude(row.parameters))),
-        (True, Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f"))),
+        *_ways(report),
+        (True, Column("tower\nMACs", lambda row: magnitude(row.tower_macs), False)),
+        (True, Column("param-\neters", lambda row: magnitude(row.parameters), False)),
+        (True, Column(f"R@{ks}\nalone", lambda row: _joined(row.alone.recall, ".1f"), False)),
         (True, Column(f"R@{ks} cascade\n(difference to\nfull tower)", _cascade_recall)),
-        (True, Column("agree-\nment@10\nalone →\ncascade", _agreement)),
-        (otherwise, Column("with the\nlast stage\nitself", _own_agreement)),
+        (True, Column(f"agree-\nment@10\nalone →\ncascade{itself}", _agreement)),
         (True, Column(f"ms/\nimage{beside}", partial(_milliseconds, report))),
         (_resumes(report), Column("bytes/\nimage", _bytes)),
         (True, Column(f"lifetime\nspeedup{assumed}{beside}", partial(_lifetime, report))),
         (otherwise, Column(f"against\nthe last\nitself{beside}", partial(_own, report))),
     ]
-    varying = (Column("per-query\nspeedup", _query_speedup), Column("f meas-\nured", _f_measured))
+    varying = (
+        Column("per-query\nspeedup", _query_speedup, False),
+        Column("f meas-\nured", _f_measured),
+    )
     columns += [(len(_cells(report, column)) > 1, column) for column in varying]
     return [column for shown, column in columns if shown]
 
@@ -127,6 +135,20 @@ def _run_otherwise(report: Report) -> bool:
 def _ends_otherwise(report: Report) -> bool:
     """Whether any cascade ends with another stage than what it is measured against."""
     return any(row.last is not None for row in report.rows)
+
+
+def _ways(report: Report) -> list[tuple[bool, Column]]:
+    """What stages read and run in, where that isn't what they do if they are told nothing."""
+    reads, runs = _read_otherwise(report), _run_otherwise(report)
+
+    def column(header: str, of: Callable[[Way], str]) -> Column:
+        return Column(header, partial(_of_stages, report, of))
+
+    return [
+        (reads and not runs, column("reads", _reads)),
+        (runs and not reads, column("runs in", _runs)),
+        (reads and runs, column("reads,\nruns in", lambda way: f"{_reads(way)},\n{_runs(way)}")),
+    ]
 
 
 def _of_stages(report: Report, of: Callable[[Way], str], row: Row) -> str:
@@ -160,11 +182,8 @@ def _cascade_recall(row: Row) -> str:
 def _agreement(row: Row) -> str:
     if row.cascade is None:
         return NOTHING
-    return f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
-
-
-def _own_agreement(row: Row) -> str:
-    return NOTHING if row.last is None else f"{row.last.agreement.value:.1f}"
+    found = f"{row.alone.agreement.value:.1f}\n→ {row.cascade.agreement.value:.1f}"
+    return found if row.last is None else f"{found}\n({row.last.agreement.value:.1f})"
 
 
 def _own(report: Report, row: Row) -> str:

@@ -9,6 +9,8 @@ import torch
 
 from cascade import Collection, ResumedStage, Stage
 from cascade.collecting.recalling import recalled, recorded
+from cascade.machines.joining import join
+from cascade.storing.errors import CollectionError
 from cascade.towers import Towers
 from pruning_mechanism import TowerError
 from pruning_mechanism.runtimes.exports import RECORD, StaleExportError, place_in
@@ -117,8 +119,33 @@ def test_what_was_float32_stays_so_in_another_runtime(exported, plain, tmp_path)
 def test_a_collection_refuses_another_type(exported, plain, tmp_path):
     pytest.importorskip("lancedb")
     Collection.create(tmp_path / "c", [plain]).close()
-    with pytest.raises(ValueError, match="its weights or its preprocessing differ"):
+    said = "one is computed in float32, the other in torch bfloat16, and embeddings of several"
+    with pytest.raises(ValueError, match=said):
         Collection.open(tmp_path / "c", [Stage.load(exported, dtype="bfloat16")])
+
+
+@natively
+def test_collections_of_different_types_are_not_joined(exported, plain):
+    other = Stage.load(exported, batch_size=2, dtype="bfloat16")
+    with (
+        Collection.in_memory([plain]) as ours,
+        Collection.in_memory([other]) as theirs,
+        pytest.raises(CollectionError, match="aren't mixed in one collection"),
+    ):
+        join(ours, theirs)
+
+
+@natively
+def test_each_stage_is_recalled_in_the_type_that_it_was_made_in(exported, plain, tmp_path):
+    """Whatever the command that opens the collection says: float32 alone may run elsewhere."""
+    last = Stage.load(exported, batch_size=2, dtype="bfloat16")
+    records = [recorded(plain), recorded(last)]
+    stages = recalled(records, tmp_path, Towers(runtime="onnxruntime", batch_size=2))
+    found = [each.stage.runs_in for each in stages]
+    assert [(each.runtime, each.dtype) for each in found] == [
+        ("onnxruntime", "float32"),
+        ("torch", "bfloat16"),
+    ]
 
 
 @natively

@@ -1,8 +1,10 @@
 """First and last stages as they will run, against the plain full tower: worked out by hand."""
 
 import dataclasses
+import io
 
 import pytest
+from rich.console import Console
 from torch.nn.functional import cosine_similarity
 
 from cascade import Stage, lifetime_speedup
@@ -132,12 +134,25 @@ def test_tables_say_it_of_each_stage_and_name_what_it_is_measured_against(report
     assert shown == table.markdown(report)
     lines = shown.splitlines()
     cells = [cell.strip() for cell in lines[6].split("|")]
-    assert cells[3:5] == ["full → scaled", "torch bfloat16 → torch bfloat16"]
+    assert cells[3] == "full, torch bfloat16 → scaled, torch bfloat16"
+    row = report.rows[3]
+    agreements = row.alone.agreement, row.cascade.agreement, row.last.agreement
+    assert "{:.1f} → {:.1f} ({:.1f})".format(*(each.value for each in agreements)) in cells
     assert "against the full tower that reads full, in torch float32." in lines[-1]
     usual = dataclasses.replace(report, rows=report.rows[:1])
     last = table.markdown(usual).splitlines()[-1]
     assert last == "All stages read files in full. All stages run in torch, in float32."
     assert "runs in" not in table.markdown(usual)
+
+
+def test_the_table_fits_120_columns_whole(report):
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table.terminal(report))
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 120
+    for cell in ("method", "bfloat16", "(with the", "itself", "scaled"):
+        assert cell in text
 
 
 def test_a_full_tower_told_to_run_as_the_reference_does_is_the_reference(

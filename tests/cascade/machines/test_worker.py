@@ -1,6 +1,9 @@
 """A worker gives what a collection would have made of the same photos, or says why it can't."""
 
 import pickle
+import re
+import socket
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +16,7 @@ from cascade.photos.finding import Photos
 from cascade.storing.errors import CollectionError
 from cascade.upkeep import bring_up_to_date
 from pruning_mechanism import Reduction, reduce
+from pruning_mechanism.runtimes.needs import bfloat16_problem
 from tests.cascade.known import Known
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.conftest import tiny_clip, tiny_processor
@@ -131,3 +135,39 @@ def test_a_stage_without_a_checkpoint_is_refused_before_any_worker_starts():
         pytest.raises(CollectionError, match="workers can't load the stage known 0"),
     ):
         Job.of(collection, 32, "cpu", 1)
+
+
+def test_a_worker_computes_in_the_runtime_that_the_command_names(places, stages):
+    pytest.importorskip("onnxruntime")
+    changes = changes_of(places / "photos" / "0.png")
+    with Collection.in_memory(stages[1:]) as collection:
+        job = Job.of(collection, 32, "cpu", 1, "onnxruntime")
+    worker = Worker()
+    worker.begin(pickle.loads(pickle.dumps(job)), probes_of(changes))
+    assert worker._first.runs_in.runtime == "onnxruntime"
+    wanted = stages[1].encode_images([places / "photos" / "0.png"])
+    torch.testing.assert_close(worker.encode(changes).embeddings, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.skipif(bfloat16_problem("cpu") is not None, reason="no products in bfloat16")
+def test_a_worker_computes_and_reads_as_the_collection_was_made(places):
+    """In a type of its own whatever the command names, which would give other embeddings."""
+    stage = Stage.load(places / "full", dtype="bfloat16", reads="thumbnail")
+    changes = changes_of(places / "photos" / "0.png")
+    with Collection.in_memory([stage]) as collection:
+        job = Job.of(collection, 32, "cpu", 1, "onnxruntime")
+    worker = Worker()
+    worker.begin(job, probes_of(changes))
+    found = worker._first
+    assert (found.runs_in.runtime, found.runs_in.dtype) == ("torch", "bfloat16")
+    assert (found.reads, found.name) == ("thumbnail", stage.name)
+
+
+def test_a_runtime_that_a_worker_lacks_is_said_with_the_workers_name(stages, monkeypatch):
+    with Collection.in_memory(stages) as collection:
+        job = Job.of(collection, 32, "cpu", 1, "onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    said = rf"the worker on {re.escape(socket.gethostname())}, .* can't begin: .*pip install 'clip-"
+    with pytest.raises(CollectionError, match=said) as caught:
+        Worker().begin(job, [])
+    assert "\n" not in str(caught.value)
