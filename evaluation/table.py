@@ -17,7 +17,7 @@ from commands.run import main_of
 from commands.screen import printable
 from commands.writing.files import check_files, write_files
 from evaluation.command import run_command
-from evaluation.reports import blocks_forms
+from evaluation.reports import blocks_forms, blocks_values
 from evaluation.reports.blocks import blocks_of
 from evaluation.reports.report import names_of, open_report
 
@@ -25,7 +25,7 @@ Format = Literal["markdown", "latex", "csv"]
 FORMS = {
     "markdown": blocks_forms.markdown,
     "latex": blocks_forms.latex,
-    "csv": blocks_forms.comma_separated,
+    "csv": blocks_values.comma_separated,
 }
 
 

@@ -9,6 +9,7 @@ from cascade.search import SearchOptions
 from cascade.search import main as search
 from cascade.terminal.command import run_command
 from evaluation.lifetime.reliability import reliability
+from evaluation.measuring.values import Running
 from evaluation.plan import PlanOptions
 from evaluation.plan import main as plan
 from evaluation.reports.record import RecordError
@@ -59,9 +60,26 @@ def test_a_stream_is_counted_reported_and_drawn(collection, tmp_path, capsys):  
         assert sum(each.hits for each in curve.reliability) == 3 * report.texts
         assert report.speedups(curve) == sorted(report.speedups(curve), reverse=True)
     assert fixed.encoded[0][0] == fixed.m
+    assert all(alone > 0 for alone in report.encoder_seconds)
+    assert report.running == (Running("full", "torch", "float32"),) * 2
+    first, last = report.encoder_seconds
+    for f, speedup in zip(report.shares(auto), report.encoder_speedups(auto), strict=True):
+        assert speedup == pytest.approx(last / (first + f * last))
+    assert "encoder only" in said
+    assert "first stage reads full, torch float32; last stage reads full" in " ".join(said.split())
     figure = ["--report", tmp_path / "out" / "report.json"]
     assert status_of(draw, StreamFigureOptions, "figures.stream", *figure) == 0
     assert (tmp_path / "out" / "stream.png").stat().st_size > 10_000
+    entries = json.loads((tmp_path / "out" / "report.json").read_text())
+    for since in ("encoder_seconds", "running"):
+        del entries[since]
+    (tmp_path / "old.json").write_text(json.dumps(entries))
+    old = open_stream(tmp_path / "old.json")
+    assert old.encoder_speedups(old.curves[0]) is None
+    assert (
+        status_of(draw, StreamFigureOptions, "figures.stream", "--report", tmp_path / "old.json")
+        == 0
+    )
 
 
 def test_a_report_of_other_queries_is_none(tmp_path):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.command import run_command
-from evaluation.measuring.values import Timing
-from evaluation.reports import blocks_forms
+from evaluation.measuring.values import Interval, Timing
+from evaluation.reports import blocks_forms, blocks_values
 from evaluation.reports.blocks import blocks_of
 from evaluation.reports.record import RecordError
-from evaluation.reports.row import Middle
+from evaluation.reports.row import Last, Middle
 from evaluation.table import TableOptions, main
 from tests.evaluation.conftest import made_up, row
 from tests.lanes import examples
@@ -108,6 +108,67 @@ def test_seconds_are_shares_of_the_basis_that_speedups_are_made_of(cascades):
         ),
     )
     assert table(markdown(slow))[3]["share of seconds"] == "13.0 % → 25.0 %"
+
+
+@pytest.fixture
+def otherwise(cascades):
+    """Rows of which one ends with the full tower as it will run."""
+    plain = {"runtime": "torch", "dtype": "float32", "encoder_speedup": Interval(5.5, 5, 6)}
+    rows = [dataclasses.replace(each, **plain) for each in cascades.rows[::2]]
+    last = Last(
+        "scaled openvino bfloat16", "scaled", "openvino", "bfloat16", Timing(0.02, 0.02, 0.02, 5),
+        Timing(0.03, 0.03, 0.03, 5), rows[0].alone, 0.01, Interval(99.5, 99, 100),
+        Interval(2.5, 2, 3), Interval(3.5, 3, 4),
+    )  # fmt: skip
+    rows[1] = dataclasses.replace(rows[1], reads="thumbnail", last=last)
+    reference = dataclasses.replace(cascades.reference, runtime="torch", dtype="float32")
+    return dataclasses.replace(
+        cascades, rows=tuple(rows), reference=reference, seconds_basis="end to end"
+    )
+
+
+def test_encoder_only_seconds_stand_beside_those_end_to_end(otherwise):
+    text = markdown(otherwise)
+    row, plain = table(text)
+    assert (plain["share of seconds"], plain["of encoder seconds"]) == ("65.0 %", "65.0 %")
+    assert row["share of seconds"] == "40.0 % → 50.0 %"
+    assert row["of encoder seconds"] == "40.0 % → 40.0 %"
+    assert (row["lifetime speedup"], row["encoder only"]) == ("2.00", "5.50")
+    assert "60.0 ms an image (50.0 ms in its encoder)." in text
+    old = dataclasses.replace(
+        otherwise,
+        rows=tuple(dataclasses.replace(each, encoder_speedup=None) for each in otherwise.rows),
+    )
+    assert {each["encoder only"] for each in table(markdown(old))} == {"–"}
+    alone = dataclasses.replace(otherwise, seconds_basis="encoder")
+    assert "encoder only" not in table(markdown(alone))[0]
+
+
+def test_what_stages_read_and_run_in_is_a_column_where_it_is_not_the_usual(otherwise):
+    text = markdown(otherwise)
+    row, plain = table(text)
+    assert (plain["reads"], row["reads"]) == ("full → full", "thumbnail → scaled")
+    assert row["runs in"] == "torch float32 → openvino bfloat16"
+    assert "speedups are against the full tower that reads full, in torch float32." in text
+    usual = markdown(dataclasses.replace(otherwise, rows=otherwise.rows[:1]))
+    assert not {"reads", "runs in"} & set(table(usual)[0])
+    assert "All stages read files in full.\nAll stages run in torch, in float32." in usual
+
+
+def test_csv_says_of_each_stage_what_it_reads_and_runs_in(otherwise):
+    text = blocks_values.comma_separated(blocks_of([otherwise], ["a"]))
+    full, row, plain = csv.DictReader(text.splitlines())
+    assert [each["reads"] for each in (full, row, plain)] == [
+        "full",
+        "thumbnail → scaled",
+        "full → full",
+    ]
+    assert row["runtime"] == "torch → openvino"
+    assert row["dtype"] == "float32 → bfloat16"
+    assert row["seconds_per_image"] == f"{0.06 * 0.4!r} → 0.03"
+    assert row["encoder_seconds_per_image"] == f"{0.05 * 0.4!r} → 0.02"
+    assert (row["encoder_speedup"], row["last_agreement_10"]) == ("5.5", "99.5")
+    assert (row["last_lifetime_speedup"], plain["last_lifetime_speedup"]) == ("2.5", "")
 
 
 def test_methods_are_chosen_and_ordered_by_name(cascades):
@@ -250,7 +311,7 @@ def test_latex_has_the_same_cells_as_markdown_and_nothing_that_latex_reads_as_it
 
 
 def test_csv_has_every_number_whole_and_the_full_tower(cascades):
-    text = blocks_forms.comma_separated(blocks_of([cascades], ["a"]))
+    text = blocks_values.comma_separated(blocks_of([cascades], ["a"]))
     full, *lines = csv.DictReader(text.splitlines())
     assert (full["method"], full["stages"], full["m"]) == ("full tower", "1", "")
     assert (full["recall_1"], full["recall_change_1"], full["query_speedup"]) == ("30.5", "", "")

@@ -1,6 +1,7 @@
 """What is said of a migration before it is done is what comes of it."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from cascade.mapped import MappedStage
 from cascade.migrate import MigrateOptions, main
 from cascade.migrating.mapping import KINDS
 from cascade.migrating.proposing import Terms, proposed
+from cascade.storing.errors import CollectionError
 from commands.errors import UsageError
-from pruning_mechanism import save
+from pruning_mechanism import TowerError, save
 from tests.cascade.known import Known, number_of, numbered
 from tests.conftest import WORDS, tiny_clip, tiny_processor
 
@@ -194,3 +196,11 @@ def test_the_command_measures_and_changes_nothing_until_it_is_enough(photos, cap
     assert hits[0].score == pytest.approx(scores, abs=1e-3)
     with pytest.raises(UsageError, match=r"is the last stage of .* already"):
         migrate()
+
+
+@pytest.mark.parametrize("flag", ["first", "last"])
+def test_the_command_loads_new_stages_in_the_runtime_that_is_named(photos, flag, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    named = {flag: str(photos / "new"), "runtime": "onnxruntime"}
+    with pytest.raises((TowerError, CollectionError), match="onnxruntime: pip install"):
+        main(MigrateOptions(collection=photos / "photos.cascade", k=3, **named))

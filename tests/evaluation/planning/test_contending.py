@@ -1,5 +1,7 @@
 """Of several first stages the cheapest is chosen, and what is certified of it still holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,11 +140,19 @@ def test_the_cheapest_over_the_lifetime_is_chosen_among_those_that_are_certified
         assert choice.shares[-1] == brought_up / IMAGES
         assert choice.lifetime == pytest.approx(choice.seconds + brought_up / IMAGES * 0.1)
         assert choice.speedup == pytest.approx(0.1 / choice.lifetime)
+        assert choice.encoder_speedup is None
         assert choice.disk == 2 * DIMENSION + choice.shares[-1] * 24
         assert choice.agreement >= TARGET
         assert choice.bound >= TARGET
     assert cheapest(made) is min(made, key=lambda choice: choice.lifetime)
     assert cheapest(made) is made[1]  # a tenth of the seconds
+    alone = replace(costs, encoders=(0.01, 0.05), other_encoders=(0.0005, 0.1))
+    for choice, encoder in zip(
+        choices(ranked, alone, "float16", TERMS), (0.01, 0.0005, 0.1), strict=True
+    ):
+        wanted = 0.05 / (encoder + choice.shares[-1] * 0.05)
+        assert choice.encoder_speedup == pytest.approx(wanted)
+    assert cheapest(choices(ranked, alone, "float16", TERMS)).name == cheapest(made).name
     hard = Terms(K, 0.999, 0.9999, "betting", IMAGES)
     assert cheapest(choices(ranked, costs, "float16", hard)) is None
     with pytest.raises(PlanError, match="no sampled image can be opened"):
