@@ -151,7 +151,9 @@ def main(options: CascadeOptions) -> None:
             source = _source(options, methods)
             methods = possible(methods, source)
             if middle:  # one that doesn't compare is refused before anything is made
-                opened_middle(middle, full_tower(options), options, options.other_base)
+                opened_middle(
+                    middle, full_tower(options, options.text_model), options, options.other_base
+                )
             refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, keys)
             stages = make_all(methods, source, directory / "stages")
             calibration = _calibration(options, methods, len(source.calibration))
@@ -184,7 +186,7 @@ def _measure(
     calibration: str,
 ) -> Report:
     """Everything that the report holds, given the stages on disk."""
-    tower = full_tower(options)
+    tower = full_tower(options, options.text_model)
     any_base = options.other_base or not options.stage  # made here, from the full tower
     cascades = Cascades(
         tuple(opened_first(stages, tower, options, any_base)),

@@ -181,17 +181,17 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
     """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
 
-    A rule that the full tower resumes from, or that has further stages behind it, is another than
-    the rule by itself.
+    A rule that the full tower resumes from, that has further stages behind it, or whose stages were
+    told how to run, is another than the rule by itself.
     """
     found = []
-    variants: dict[tuple[str, bool, str], int] = {}
+    variants: dict[tuple[str, bool, str, str], int] = {}
     for report, name in zip(reports, names, strict=True):
         for method in dict.fromkeys(row.method for row in report.rows):
             rows = tuple(row for row in report.rows if row.method == method)
             title = method if len(reports) == 1 else f"{method}, {name}"
             behind = rows[0].state_bytes is not None or bool(rows[0].middle)
-            rule = rows[0].rule, behind, name
+            rule = rows[0].rule, behind, name, method if rows[0].is_told else ""
             changed = bool(rows[0].variant)
             number = variants[rule] = variants.get(rule, 0) + changed
             style = series_style(list(variants).index(rule), number if changed else 0)

@@ -59,19 +59,23 @@ def check_ways(options: RunningOptions) -> None:
     _last_ways(options)
 
 
-def full_tower(options: RunningOptions) -> Stage:
+def full_tower(options: RunningOptions, text_model: str | None) -> Stage:
     """What all is measured against: as --runtime says, or plain where --last-as says more.
+
+    Args:
+        options: of the experiment.
+        text_model: the checkpoint that lends it a text tower, if one does.
 
     Raises:
         TowerError: it can't be loaded.
         UserError: the text tower isn't this one's.
     """
-    texts = Stage.load(options.text_model, options.device) if options.text_model else None
+    texts = Stage.load(text_model, options.device) if text_model else None
     loading = Loading(_towers(options))
     if options.tells_last:
         loading = Loading(replace(_towers(options), runtime="torch", dtypes=("float32",)), "full")
     tower = loading.load(options.model, texts=texts, attention=options.attends_by)
-    check_text_model(options.text_model, tower.model, options.model)
+    check_text_model(text_model, tower.model, options.model)
     return tower
 
 

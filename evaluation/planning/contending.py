@@ -200,7 +200,7 @@ def choices(ranked: Sequence[Ranked], costs: Costs, precision: str, terms: Terms
     sure = confidence_of_each(terms.confidence, len(ranked))
     first, last = costs.seconds
     own_encoder, last_encoder = costs.encoders or (None, None)
-    others = [*costs.other_encoders] or [None] * len(costs.others)
+    others: Sequence[float | None] = [*costs.other_encoders] or [None] * len(costs.others)
     own_running, _, *running = costs.running or [None] * (2 + len(costs.others))
     stages = zip(
         [first, *costs.others], [own_encoder, *others], [own_running, *running], strict=True

@@ -51,7 +51,7 @@ def timed(costs: Costs) -> list[str]:
     """What a collection's own stages take, and how they run."""
     if costs.seconds is None:
         return []
-    encoders = costs.encoders or [None] * len(costs.seconds)
+    encoders: Sequence[float | None] = costs.encoders or [None] * len(costs.seconds)
     said = []
     for name, seconds, encoder, running in zip(
         ("first stage", "full tower"), costs.seconds, encoders, costs.running, strict=False

@@ -30,7 +30,7 @@ def conclusion(report: Report) -> str:
         f"The first stage {first} takes {share} of the full tower's time; with {front} in front, "
         f"search finds {_agreement(cascade)}, its Recall@{k} is {recall:.1f} % where the full "
         f"tower alone reaches {full:.1f} %, and over a collection's life encoding is "
-        f"{_saving(best)}."
+        f"{_saving(report, best)}."
     )
 
 
@@ -71,8 +71,12 @@ def _share(part: Timing, whole: Timing) -> str:
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
-def _saving(row: Row) -> str:
+def _saving(report: Report, row: Row) -> str:
     saving = f"{row.lifetime_speedup.value:.1f} times cheaper"
-    if row.f_assumed is None:
-        return saving
-    return f"{saving} (if {100 * row.f_assumed:g} % of the images ever reach the full tower)"
+    encoder = report.speedup(row, "encoder")
+    beside = []
+    if encoder is not None and report.seconds_basis != "encoder":
+        beside.append(f"{encoder.value:.1f} times counting encoders alone")
+    if row.f_assumed is not None:
+        beside.append(f"if {100 * row.f_assumed:g} % of the images ever reach the full tower")
+    return f"{saving} ({'; '.join(beside)})" if beside else saving

@@ -192,6 +192,11 @@ class Row:
         return self.middle if self.last is None else (*self.middle, self.last)
 
     @property
+    def is_told(self) -> bool:
+        """Whether its method says how a stage runs, as `FirstStage.called` and `last_as` do."""
+        return self.last is not None or " as " in self.method
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """What the stages before the full tower are called: the first, then those in between."""
         names = [stage.name for stage in self.middle]

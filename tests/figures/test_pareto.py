@@ -328,3 +328,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(saved, report, tmp_path, capsy
 def test_an_interval_that_leaves_its_value_out_is_drawn_all_the_same(report):
     odd = dataclasses.replace(report.rows[0], lifetime_speedup=Interval(2.0, 2.1, 2.2))
     draw([dataclasses.replace(report, rows=(odd,))], ["demo"], k=10)
+
+
+def test_stages_that_differ_only_in_how_they_run_are_series_of_their_own(report):
+    rows = [
+        dataclasses.replace(row, method=f"{row.method}{told}")
+        for row in report.rows
+        if row.method == "fisher"
+        for told in ("", " as scaled", " as openvino bfloat16")
+    ]
+    figure = draw([dataclasses.replace(report, rows=tuple(rows))], ["demo"], k=10)
+    names = ["fisher", "fisher as scaled", "fisher as openvino bfloat16"]
+    lines = [line(figure.axes[0], name) for name in names]
+    assert len({each.get_color() for each in lines}) == 3

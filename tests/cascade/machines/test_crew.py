@@ -147,3 +147,28 @@ def test_a_worker_that_cannot_begin_ends_the_run_with_its_reason(cluster, direct
         ):
             ran(collection, crew, directory)
         assert not list(collection.rows())
+
+
+def test_workers_compute_in_the_runtime_that_the_command_names(cluster, directory, stages, alone):
+    """In float32, where the results are the same to rounding."""
+    pytest.importorskip("onnxruntime")
+    with Collection.in_memory(stages, m=[5], batch_size=SIZE) as collection:
+        job = Job.of(collection, SIZE, "cpu", 1, "onnxruntime")
+        with Crew("local", job, NEEDS) as crew:
+            ran(collection, crew, directory)
+        assert list(collection.rows()) == list(alone.rows())
+        found, wanted = (each.cascade.catalogue.contents.rows for each in (collection, alone))
+        torch.testing.assert_close(found.embeddings, wanted.embeddings, atol=2e-3, rtol=0)
+
+
+def test_a_runtime_that_no_worker_has_ends_the_run_with_a_workers_name(cluster, directory, stages):
+    with Collection.in_memory(stages, m=[5], batch_size=SIZE) as collection:
+        job = Job.of(collection, SIZE, "cpu", 1, "no such runtime")
+        with (
+            Crew("local", job, NEEDS) as crew,
+            pytest.raises(
+                CollectionError, match=r"the worker on .* can't begin: .* runtime is one"
+            ),
+        ):
+            ran(collection, crew, directory)
+        assert not list(collection.rows())

@@ -35,6 +35,17 @@ def test_seconds_are_those_that_the_speedups_are_made_of(report):
     assert "takes 50 % of" in conclusion(replace(measured, seconds_basis="end to end"))
 
 
+def test_encoders_alone_are_counted_beside_what_a_user_waits_for(report):
+    (only,) = replace(report, rows=(stage("latency 0.1", 0.1, SAME),)).rows
+    counted = replace(only, encoder_speedup=around(6.54))
+    said = conclusion(replace(report, rows=(counted,), seconds_basis="end to end"))
+    assert said.endswith(
+        "5.0 times cheaper (6.5 times counting encoders alone; if 10 % of the images ever reach "
+        "the full tower)."
+    )
+    assert "encoders" not in conclusion(replace(report, rows=(counted,)))
+
+
 def test_all_images_found_are_the_same_ten(report):
     whole = replace(SAME, agreement=around(100.0, 0.0))
     said = conclusion(replace(report, rows=(stage("latency 0.1", 0.1, whole),)))
