@@ -19,6 +19,7 @@ from evaluation.command import run_command
 from evaluation.measuring.values import Interval
 from evaluation.reports.report import Report, names_of, open_report
 from evaluation.reports.row import FULL_TOWER, Row
+from evaluation.reports.ways import told_apart
 from figures.view import Quality, Saving, View, title
 
 
@@ -179,7 +180,7 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
-    """One series per method and report; a rule's variants, as fisher and fisher+rescale, go alike.
+    """One series per method, way to run and report; variants, as fisher and fisher+rescale, go alike.
 
     A rule that the full tower resumes from, that has further stages behind it, or whose stages were
     told how to run, is another than the rule by itself.
@@ -187,11 +188,14 @@ def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
     found = []
     variants: dict[tuple[str, bool, str, str], int] = {}
     for report, name in zip(reports, names, strict=True):
-        for method in dict.fromkeys(row.method for row in report.rows):
-            rows = tuple(row for row in report.rows if row.method == method)
+        names_of_rows = told_apart(report.rows)
+        for method in dict.fromkeys(names_of_rows):
+            paired = zip(names_of_rows, report.rows, strict=True)
+            rows = tuple(row for called, row in paired if called == method)
             title = method if len(reports) == 1 else f"{method}, {name}"
             behind = rows[0].state_bytes is not None or bool(rows[0].middle)
-            rule = rows[0].rule, behind, name, method if rows[0].is_told else ""
+            told = method if rows[0].is_told or method != rows[0].method else ""
+            rule = rows[0].rule, behind, name, told
             changed = bool(rows[0].variant)
             number = variants[rule] = variants.get(rule, 0) + changed
             style = series_style(list(variants).index(rule), number if changed else 0)

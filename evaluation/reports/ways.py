@@ -1,9 +1,9 @@
 """How stages run, in words: what they read, what computes them and in which type."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from evaluation.reports.row import Last, Middle, Row
+from evaluation.reports.row import ARROW, Last, Middle, Row
 
 Way: TypeAlias = Row | Middle | Last
 """A stage as a report has it."""
@@ -39,3 +39,38 @@ def usual(stages: Sequence[Way]) -> list[str]:
 def against(full: Row) -> str:
     """What a full tower is that others are measured against."""
     return f"the {full.method} that reads {full.reads}, in {runs_in(full)}"
+
+
+def told_apart(rows: Sequence[Row]) -> list[str]:
+    """What each row's method is called, with what tells it from rows that only run otherwise.
+
+    Rows of one method and constraint differ in what stages read, or in what they run in; a method
+    of which any do is named with it in all of its rows.
+    """
+    alike: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.method, row.constraint), []).append(row)
+    telling: dict[str, set[Callable[[Way], str]]] = {}
+    for (method, _), several in alike.items():
+        differing = {
+            of for of in (_reads, runs_in) if len({_chain(row, of) for row in several}) > 1
+        }
+        telling.setdefault(method, set()).update(differing)
+    return [
+        " ".join(
+            [
+                row.method,
+                *(f"({_chain(row, of)})" for of in (_reads, runs_in) if of in telling[row.method]),
+            ]
+        )
+        for row in rows
+    ]
+
+
+def _reads(stage: Way) -> str:
+    return stage.reads
+
+
+def _chain(row: Row, of: Callable[[Way], str]) -> str:
+    """What is said of the stages of a row that it holds."""
+    return ARROW.join(of(stage) for stage in (row, *row.behind))

@@ -341,3 +341,14 @@ def test_stages_that_differ_only_in_how_they_run_are_series_of_their_own(report)
     names = ["fisher", "fisher as scaled", "fisher as openvino bfloat16"]
     lines = [line(figure.axes[0], name) for name in names]
     assert len({each.get_color() for each in lines}) == 3
+
+
+def test_stages_of_one_method_that_read_otherwise_are_told_apart(report):
+    fisher = [row for row in report.rows if row.method == "fisher"]
+    rows = [dataclasses.replace(row, reads=reads) for row in fisher for reads in ("full", "scaled")]
+    figure = draw([dataclasses.replace(report, rows=tuple(rows))], ["demo"], k=10)
+    for reads in ("full", "scaled"):
+        assert len(corners(line(figure.axes[0], f"fisher ({reads})"))) == len(fisher)
+    rows = [dataclasses.replace(row, reads="scaled") for row in fisher]
+    figure = draw([dataclasses.replace(report, rows=tuple(rows))], ["demo"], k=10)
+    assert len(corners(line(figure.axes[0], "fisher"))) == len(fisher)
