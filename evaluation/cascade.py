@@ -80,6 +80,12 @@ class CascadeOptions(SpendingOptions, RunningOptions):
                 f"--tower {self.tower}: first stages are searched with the full text tower, so "
                 "only vision towers are measured"
             )
+        if not self.stage and "int8" in ",".join((self.dtype, *self.first_as)):
+            raise UserError(
+                "int8 needs an export, which first stages that are made here don't have: make "
+                "them, export them with python -m compress.export DIR --to openvino --dtype int8, "
+                "and name them by --stage"
+            )
         if self.resume and self.tells_last:
             raise UserError(
                 "--resume has no effect with --last-as: a tower that goes on from states opens no "
@@ -150,10 +156,10 @@ def main(options: CascadeOptions) -> None:
         else:
             source = _source(options, methods)
             methods = possible(methods, source)
-            if middle:  # one that doesn't compare is refused before anything is made
-                opened_middle(
-                    middle, full_tower(options, options.text_model), options, options.other_base
-                )
+            if middle or options.tells_last:  # what can't be opened is refused before that
+                tower = full_tower(options, options.text_model)
+                opened_middle(middle, tower, options, options.other_base)
+                opened_last(tower, options)
             refuse_overlap({*source.seen, *source.calibration.corpus["key"]}, keys)
             stages = make_all(methods, source, directory / "stages")
             calibration = _calibration(options, methods, len(source.calibration))

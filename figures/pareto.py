@@ -180,7 +180,7 @@ def _of_methods(report: Report, methods: Sequence[str]) -> Report:
 
 
 def _series(reports: Sequence[Report], names: Sequence[str]) -> list[Series]:
-    """One series per method, way to run and report; variants, as fisher and fisher+rescale, go alike.
+    """One series per method, way to run and report; variants, as fisher+rescale, go alike.
 
     A rule that the full tower resumes from, that has further stages behind it, or whose stages were
     told how to run, is another than the rule by itself.

@@ -171,6 +171,12 @@ def test_one_stage_in_two_runtimes_is_timed_in_both(first):
     assert as_run(here) != as_run(there)
 
 
+def test_what_has_no_export_is_said_before_anything_is_made(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("no-such-model", folder, tmp_path / "out", "--first-as", "runtime=openvino,dtype=int8")
+    assert "int8 needs an export" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
