@@ -223,7 +223,7 @@ SUBCOMMANDS = (
         "runtimes",
         "evaluation.runtimes",
         "measure",
-        "Time a tower in several runtimes, and measure what each keeps of its search results.",
+        "Time towers in several runtimes, and measure what each keeps of their search results.",
     ),
     Subcommand(
         "patches",

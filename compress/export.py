@@ -6,7 +6,7 @@ export is `pruning_mechanism.runtimes`; calibration images come in here.
     python -m compress.export results/joint-mac-0.07 --to openvino --dtype int8
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,7 +55,7 @@ class ExportTowerOptions(ConfigOption):
 
     @property
     def sampling(self) -> Sampling:
-        """Which images to calibrate on."""
+        """Which images to calibrate on; how much of them is read is for the tower to say."""
         return Sampling(
             self.corpus,
             self.corpus_dir,
@@ -77,6 +77,7 @@ from commands.writing.belongings import MARKER, add, files_in
 from commands.writing.outputs import finished_directory
 from compress.calibrating.drawing import drawn
 from compress.errors import UserError
+from compress.making.source import read_by
 from pruning_mechanism import check_belongs
 from pruning_mechanism.checkpoints.opened import Checkpoint as OpenedCheckpoint
 from pruning_mechanism.runtimes.exports import Export
@@ -103,10 +104,16 @@ def main(options: ExportTowerOptions) -> None:
         opened = OpenedCheckpoint.open(options.model, exact=True)
         check_belongs(opened.processor, opened.model)
         least = LEAST_IMAGES if options.dtype == "int8" else 1
-        calibration = drawn(options.sampling, opened.processor, least=least)
+        reads = read_by(opened.record, opened.path)
+        sampling = replace(options.sampling, reads=reads)
+        calibration = drawn(sampling, opened.processor, least=least)
+        if calibration.long_side:  # what thumbnails would be depends on the full tower
+            calibration, reads = calibration.reading("full"), "full"
         pixels = torch.cat([batch.pixels for batch in calibration.batches("preparing images")])
         images = Images(
-            pixels, f"{len(pixels)} images of {options.sampling.recorded}, seed {options.seed}"
+            pixels,
+            f"{len(pixels)} images of {options.sampling.recorded}, seed {options.seed}"
+            + ("" if reads == "full" else f", {reads} read"),
         )
         with announced(f"exporting to {options.to} in {options.dtype}"):
             export = make_export(opened.model, form, options.dtype, directory, images)
@@ -140,6 +147,7 @@ def _show(export: Export, options: ExportTowerOptions) -> None:
     console().print(table)
     if options.dtype == "int8":
         console().print(f"projection: {export.closing}", soft_wrap=True)
+        console().print(f"in float32: {', '.join(export.left) or 'nothing else'}", soft_wrap=True)
     seen = export.on_images
     if seen is not None and seen.cosine < KEEPS:
         console().print(

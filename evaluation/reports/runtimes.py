@@ -1,4 +1,4 @@
-"""A tower in several runtimes: seconds, and how much of its embeddings and results each keeps.
+"""Towers in several runtimes: seconds, and how much of embeddings and results each keeps.
 
 Data alone, as `evaluation.reports.latency`: no module that this one imports needs torch. Cosines
 and agreement are with the same tower in torch, float32.
@@ -16,34 +16,63 @@ from evaluation.reports import record
 from evaluation.reports.record import RecordError
 from evaluation.reports.table import NOTHING, github_table, three_digits
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "report.json"
 REFERENCE = ("torch", "float32")
 
 
 @dataclass(frozen=True)
-class RuntimeRow:
-    """One runtime and type.
+class Kept:
+    """What a runtime keeps of a tower's embeddings and results.
 
     Attributes:
-        runtime: its name.
-        dtype: what it computes in.
-        encoder: seconds an image from ready pixels.
-        end_to_end: seconds an image from the bytes of the file.
         cosine: mean cosine to torch's float32 embeddings.
         least: the least of them.
         agreement: share of torch's float32 top 10 that is in its own, in percent.
-        with_full: share of the full tower's top 10, in percent; None: there is no full tower.
+        with_full: share of the full tower's top 10 that is in its own, in percent; None: there is
+            no full tower.
+        in_cascade: share of the full tower's top 10 among its first 50, in percent: agreement@10
+            of a cascade that it is the first stage of.
     """
 
-    runtime: str
-    dtype: str
-    encoder: Timing
-    end_to_end: Timing
     cosine: float
     least: float
     agreement: float
     with_full: float | None
+    in_cascade: float | None
+
+
+@dataclass(frozen=True)
+class RuntimeRow:
+    """A tower in one runtime and type.
+
+    Attributes:
+        tower: its name.
+        runtime: its name.
+        dtype: what it computes in.
+        threads: of the CPU.
+        encoder: seconds an image from ready pixels.
+        end_to_end: seconds an image from the bytes of the file.
+        kept: of embeddings and results.
+    """
+
+    tower: str
+    runtime: str
+    dtype: str
+    threads: int
+    encoder: Timing
+    end_to_end: Timing
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a tower isn't there in one runtime and type."""
+
+    tower: str
+    runtime: str
+    dtype: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -52,15 +81,14 @@ class Runtimes:
 
     Attributes:
         command: the command line that made it.
-        model: the tower.
+        models: the towers.
         full: the full tower, if there is one.
         searched: the corpus and its split.
         images: that were searched.
         queries: that they were searched by.
         batch: images embedded at once.
-        threads: of the CPU.
-        rows: torch in float32 first.
-        left_out: why others are not there, by name.
+        rows: tower by tower and by number of threads, each with torch in float32 first.
+        refused: what isn't there, and why.
         machine: where it was measured.
         versions: of Python and packages.
         date: ISO 8601.
@@ -68,15 +96,14 @@ class Runtimes:
     """
 
     command: str
-    model: str
+    models: tuple[str, ...]
     full: str | None
     searched: str
     images: int
     queries: int
     batch: int
-    threads: int
     rows: tuple[RuntimeRow, ...]
-    left_out: dict[str, str]
+    refused: tuple[Refusal, ...]
     machine: Machine
     versions: dict[str, str]
     date: str
@@ -84,8 +111,9 @@ class Runtimes:
 
     def __post_init__(self) -> None:
         """Refuse a report without what all others are compared with."""
-        if not self.rows or (self.rows[0].runtime, self.rows[0].dtype) != REFERENCE:
-            raise RecordError("a report of runtimes begins with torch in float32")
+        measured = {(row.tower, row.threads) for row in self.rows}
+        if not measured or measured - set(_references(self.rows)):
+            raise RecordError("a report of runtimes has torch in float32 for each of its towers")
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all; errors as of `evaluation.reports.latency`."""
@@ -97,11 +125,16 @@ class Runtimes:
         return record.read(cls, path, SCHEMA, "report of runtimes")
 
 
+def _references(rows: tuple[RuntimeRow, ...]) -> dict[tuple[str, int], RuntimeRow]:
+    """The rows that others are compared with, by tower and threads."""
+    return {(row.tower, row.threads): row for row in rows if (row.runtime, row.dtype) == REFERENCE}
+
+
 def terminal(report: Runtimes) -> Table:
     """The report as a `rich` table."""
-    shown = Table(title=report.model, caption=caption(report), box=SIMPLE_HEAD, show_edge=False)
+    shown = Table(caption=caption(report), box=SIMPLE_HEAD, show_edge=False)
     for place, header in enumerate(_headers(report)):
-        shown.add_column(header, justify="right" if place > 1 else "left")
+        shown.add_column(header, justify="right" if place in _numbers(report) else "left")
     for row in _rows(report):
         shown.add_row(*row)
     return shown
@@ -109,42 +142,66 @@ def terminal(report: Runtimes) -> Table:
 
 def markdown(report: Runtimes) -> str:
     """The report as a GitHub table, with what it was measured on, ending with a newline."""
-    table = github_table(list(_headers(report)), _rows(report), (0, 1))
-    return f"{report.model} in several runtimes\n\n{table}\n{caption(report)}\n"
+    left = tuple(set(range(len(_headers(report)))) - set(_numbers(report)))
+    table = github_table(list(_headers(report)), _rows(report), left)
+    return f"{', '.join(report.models)} in several runtimes\n\n{table}\n{caption(report)}\n"
 
 
 def caption(report: Runtimes) -> str:
     """What was measured on what, a line each."""
     lines = [
-        f"timed in turn, batches of {report.batch}, {report.threads} "
-        f"thread{'s' if report.threads > 1 else ''}, on {report.machine.summary}",
+        f"runtimes of a tower timed in turn, batches of {report.batch}, on "
+        f"{report.machine.summary}",
         f"{report.images:,} images of {report.searched}, {report.queries:,} queries; agreement@10 "
-        "and cosine with torch in float32",
+        "and cosine with the same tower in torch, float32",
+        "images/s/core: encoder alone",
     ]
-    lines += [f"{name} is not here: {why}" for name, why in report.left_out.items()]
+    if report.full:
+        lines.append(f"cascade: agreement@10 with {report.full} of a cascade that hands it 50")
     return "\n".join(lines)
 
 
 def _headers(report: Runtimes) -> tuple[str, ...]:
-    with_full = (f"agreement@10 with {report.full}",) if report.full else ()
+    with_full = (f"agreement@10 with {report.full}", "cascade") if report.full else ()
     return (
-        "runtime", "dtype", "ms/image, encoder", "times as fast", "ms/image, from bytes",
-        "cosine", "least", "agreement@10", *with_full,
+        "tower", "runtime", "dtype", "threads", "ms/image, encoder", "times as fast",
+        "ms/image, from bytes", "images/s/core", "cosine", "least", "agreement@10", *with_full,
+        *(("refused because",) if report.refused else ()),
     )  # fmt: skip
 
 
+def _numbers(report: Runtimes) -> range:
+    """The columns that hold numbers."""
+    return range(3, len(_headers(report)) - bool(report.refused))
+
+
 def _rows(report: Runtimes) -> Iterator[tuple[str, ...]]:
-    usual = report.rows[0].encoder.median
-    for row in report.rows:
-        with_full = NOTHING if row.with_full is None else f"{row.with_full:.1f}"
-        yield (
-            row.runtime,
-            row.dtype,
-            three_digits(1000 * row.encoder.median),
-            f"{usual / row.encoder.median:.2f}",
-            three_digits(1000 * row.end_to_end.median),
-            f"{row.cosine:.6f}",
-            f"{row.least:.5f}",
-            f"{row.agreement:.1f}",
-            *((with_full,) if report.full else ()),
-        )
+    usual = _references(report.rows)
+    why = ("",) if report.refused else ()
+    for tower in report.models:
+        for row in (row for row in report.rows if row.tower == tower):
+            reference = usual[tower, row.threads].encoder.median
+            yield (*_measured(row, reference, report.full is not None), *why)
+        for refusal in (refusal for refusal in report.refused if refusal.tower == tower):
+            nothing = [NOTHING] * len(_numbers(report))
+            yield (tower, refusal.runtime, refusal.dtype, *nothing, refusal.why)
+
+
+def _measured(row: RuntimeRow, reference: float, with_full: bool) -> tuple[str, ...]:
+    """What is shown of a row; `reference` are torch's seconds in float32."""
+    kept, seconds = row.kept, row.encoder.median
+    ours = (kept.with_full, kept.in_cascade) if with_full else ()
+    return (
+        row.tower,
+        row.runtime,
+        row.dtype,
+        str(row.threads),
+        three_digits(1000 * seconds),
+        f"{reference / seconds:.2f}",
+        three_digits(1000 * row.end_to_end.median),
+        three_digits(1 / seconds / row.threads),
+        f"{kept.cosine:.6f}",
+        f"{kept.least:.5f}",
+        f"{kept.agreement:.1f}",
+        *(NOTHING if share is None else f"{share:.1f}" for share in ours),
+    )

@@ -31,8 +31,8 @@ class Export:
     """What an export is of, what made it, and how close its embeddings are to torch's in float32.
 
     `noise_…` is parity on noise, `images_…` on calibration images, of which there are none (0)
-    where `Stage.load` made it. `closing` says what was done to the projection, `calibration` which
-    images int8 was calibrated on.
+    where `Stage.load` made it. `closing` says what was done to the projection, `left` which
+    modules int8 leaves in float32, `calibration` which images it was calibrated on.
     """
 
     format: str
@@ -48,6 +48,7 @@ class Export:
     images_least: float = 1.0
     images_cosine: float = 1.0
     closing: str = "as it was"
+    left: tuple[str, ...] = ()
     calibration: str = "none"
     files: dict[str, str] = field(default_factory=dict)
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.encoding import image_embeddings, tower_of
+from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.runtime import Dtype
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,9 +64,29 @@ class TorchRuntime:
 
     @torch.no_grad()  # what inference mode makes, a compiled program may not take again
     def embed(self, pixels: Tensor) -> Tensor:
-        """The embeddings [n, d], not normalised, of pixels [n, 3, height, width]."""
-        embeddings: Tensor = self._embedder(pixels.to(self._device, self._kind))
+        """The embeddings [n, d], not normalised, of pixels [n, 3, height, width].
+
+        Raises:
+            TowerError: torch.compile can't make a program of the tower.
+        """
+        given = pixels.to(self._device, self._kind)
+        try:
+            embeddings: Tensor = self._embedder(given)
+        except RuntimeError as error:
+            if self.name != "compile" or not _of_compiler(error):
+                raise
+            raise TowerError(
+                f"torch.compile can't make a program of this tower ({first_line(error)}): load it "
+                "with another runtime, such as 'torch'"
+            ) from error
         return embeddings
+
+
+def _of_compiler(error: RuntimeError) -> bool:
+    """Whether torch.compile raised an error, rather than the program that it made."""
+    from torch._dynamo.exc import TorchDynamoException  # slow to import, and there by now
+
+    return isinstance(error, TorchDynamoException)
 
 
 def compiler_problem() -> str | None:

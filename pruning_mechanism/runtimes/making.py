@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pruning_mechanism.encoding import image_embeddings
@@ -13,6 +13,7 @@ from pruning_mechanism.runtimes import closing
 from pruning_mechanism.runtimes.exports import Export, digests, tower_digest
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
+from pruning_mechanism.runtimes.in_torch import Embedder
 from pruning_mechanism.runtimes.parity import (
     SAME,
     Parity,
@@ -21,6 +22,7 @@ from pruning_mechanism.runtimes.parity import (
     noise_parity,
 )
 from pruning_mechanism.runtimes.quantising import close, quantise
+from pruning_mechanism.runtimes.rounding import SEEN, left_in_float, rounding_harm
 from pruning_mechanism.runtimes.runtime import Dtype
 
 LEAST_IMAGES = 8
@@ -73,11 +75,11 @@ def make_export(
             or float32 gives other embeddings than torch.
     """
     check_exportable(form, dtype, 0 if images is None else len(images.pixels))
-    said = "as it was"
+    said, left = "as it was", tuple[str, ...]()
     with tempfile.TemporaryDirectory(dir=directory) as beside:
         graph = Path(beside) / "model.onnx"
         if dtype == "int8" and images is not None:
-            said = _quantised(model, form, graph, directory, images.pixels)
+            said, left = _quantised(model, form, graph, directory, images.pixels)
         else:
             write_onnx(model, graph)
             form.write(graph, directory)
@@ -86,18 +88,23 @@ def make_export(
     if images is not None:
         seen = compared(embedded(runtime.embed, images.pixels), _embeddings(model, images.pixels))
     _check_parity(form, dtype, noise, seen)
-    export = _record(model, form, dtype, directory, noise, seen, said, images)
+    export = _record(model, form, dtype, directory, noise, seen, said, left, images)
     export.write(directory)
     return export
 
 
 def _quantised(
     model: PreTrainedModel, form: Format, graph: Path, directory: Path, pixels: Tensor
-) -> str:
-    """Write an int8 graph with a projection solved for it; what was done to the projection."""
+) -> tuple[str, tuple[str, ...]]:
+    """Write an int8 graph with a projection solved for it.
+
+    Returns:
+        what was done to the projection, and which products stay in float32.
+    """
     before, own = closing.split(model)
     write_onnx(before, graph)
-    quantise(graph, pixels)
+    left = _left_in_float(model, before, pixels)
+    quantise(graph, pixels, left)
     form.write(graph, directory)  # it runs as it will, so that its own rounding is put right too
     features = embedded(form.open(directory, "int8").embed, pixels)
     ending = closing.solve(own, features, _embeddings(model, pixels))
@@ -105,11 +112,22 @@ def _quantised(
     form.write(graph, directory)
     solved = ending.solved
     if solved is None or solved.as_it_was:
-        return "as it was"
+        return "as it was", tuple(left)
     return (
         f"solved on {len(pixels)} images: mean squared distance {solved.before:.4g} before, "
         f"{solved.left_out:.4g} on images left out"
-    )
+    ), tuple(left)
+
+
+def _left_in_float(model: PreTrainedModel, before: PreTrainedModel, pixels: Tensor) -> list[str]:
+    """Modules whose products int8 harms too much, by name; the last linear map is none of them."""
+    products = dict(Embedder(before).named_modules())
+    harmed = [
+        product
+        for product in rounding_harm(model, pixels[:SEEN])
+        if isinstance(products.get(product.name), nn.Linear | nn.Conv2d)
+    ]
+    return [product.name for product in left_in_float(harmed)]
 
 
 def _embeddings(model: PreTrainedModel, pixels: Tensor) -> Tensor:
@@ -139,6 +157,7 @@ def _record(
     noise: Parity,
     seen: Parity | None,
     said: str,
+    left: tuple[str, ...],
     images: Images | None,
 ) -> Export:
     none = Parity(0, 0.0, 1.0, 1.0)
@@ -157,6 +176,7 @@ def _record(
         images_least=on_images.least,
         images_cosine=on_images.cosine,
         closing=said,
+        left=left,
         calibration="none" if images is None else images.called,
         files=digests(directory),
     )

@@ -16,8 +16,9 @@ from pruning_mechanism.runtimes.needs import bfloat16_problem
 def report(clip_directory, folder, tmp_path_factory) -> Runtimes:
     output = tmp_path_factory.mktemp("runtimes") / "out"
     line = [
-        *("--model", clip_directory, "--full", clip_directory, "--output", output),
+        *("--models", clip_directory, "--full", clip_directory, "--output", output),
         *("--corpus", "folder", "--corpus-dir", folder, "--repetitions", 1, "--batch", 4),
+        *("--threads", 1, 2),
         *("--runtimes", "torch:bfloat16", "torch:int8"),
     ]
     run_command(main, RuntimesOptions, "evaluation.runtimes", [str(each) for each in line])
@@ -27,15 +28,24 @@ def report(clip_directory, folder, tmp_path_factory) -> Runtimes:
 
 def test_torch_in_float32_comes_first_and_is_compared_with_itself(report):
     first = report.rows[0]
-    assert (first.runtime, first.dtype, first.agreement, first.with_full) == (
-        "torch", "float32", 100, 100,
-    )  # fmt: skip
-    assert first.cosine == pytest.approx(1)
+    assert (first.tower, first.runtime, first.dtype) == ("tiny", "torch", "float32")
+    assert (first.kept.agreement, first.kept.with_full, first.kept.in_cascade) == (100, 100, 100)
+    assert first.kept.cosine == pytest.approx(1)
 
 
-def test_what_a_runtime_cannot_do_is_left_out_with_the_reason(report):
-    assert "not in int8" in report.left_out["torch:int8"]
-    assert "torch:int8 is not here" in reports.caption(report)
+def test_each_number_of_threads_has_its_rows_and_all_keep_the_same(report):
+    by_threads = {count: [r for r in report.rows if r.threads == count] for count in (1, 2)}
+    names = [[(row.runtime, row.dtype) for row in rows] for rows in by_threads.values()]
+    assert names[0] == names[1]
+    assert [r.kept for r in by_threads[1]] == [r.kept for r in by_threads[2]]
+
+
+def test_what_a_runtime_cannot_do_is_a_row_with_the_reason(report):
+    (refusal,) = report.refused
+    assert (refusal.tower, refusal.runtime, refusal.dtype) == ("tiny", "torch", "int8")
+    assert "not in int8" in refusal.why
+    (line,) = [line for line in reports.markdown(report).splitlines() if "not in int8" in line]
+    assert line.startswith("| tiny | torch | int8 | – |")
 
 
 @pytest.mark.skipif(bfloat16_problem("cpu") is not None, reason="no products in bfloat16 here")
@@ -46,13 +56,13 @@ def test_cosine_and_agreement_are_those_of_the_stages(report, clip_directory, fo
     ours, theirs = (stage.encode_images(corpus["image"]) for stage in (half, exact))
     row = report.rows[1]
     assert (row.runtime, row.dtype) == ("torch", "bfloat16")
-    assert row.cosine == pytest.approx((ours * theirs).sum(1).mean().item(), abs=1e-4)
+    assert row.kept.cosine == pytest.approx((ours * theirs).sum(1).mean().item(), abs=1e-4)
     texts = exact.encode_texts([text for several in corpus["captions"] for text in several])
     tops = [(texts @ images.T).topk(10).indices.tolist() for images in (ours, theirs)]
     shares = [len(set(a) & set(b)) / 10 for a, b in zip(*tops, strict=True)]
-    assert row.agreement == pytest.approx(100 * sum(shares) / len(shares), abs=2)
+    assert row.kept.agreement == pytest.approx(100 * sum(shares) / len(shares), abs=2)
 
 
 def test_a_report_without_torch_is_refused(report):
-    with pytest.raises(RecordError, match="begins with torch"):
-        Runtimes(**{**vars(report), "rows": report.rows[1:]})
+    with pytest.raises(RecordError, match="has torch in float32"):
+        Runtimes(**{**vars(report), "rows": report.rows[1:2]})
