@@ -101,6 +101,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from cascade import Stage
+from cascade.reading import reads_of
+from cascade.running import check_running
 from corpora import load_corpus
 from evaluation.experiment.quality import Queries
 from evaluation.experiment.search import (
@@ -116,7 +118,7 @@ from evaluation.reports import runtimes as reports
 from evaluation.reports.record import write_text
 from evaluation.reports.runtimes import FILE, REFERENCE, Kept, Refusal, RuntimeRow, Runtimes
 from evaluation.retrieval import agreement
-from pruning_mechanism import TowerError
+from pruning_mechanism import TowerError, load, load_processor
 from pruning_mechanism.costs.conditions import noise_pixels
 from pruning_mechanism.runtimes.parity import compared
 
@@ -198,25 +200,26 @@ def _measured(options: RuntimesOptions) -> Runtimes:
 
 
 def _stages(
-    options: RuntimesOptions, model: str, full: Stage | None
+    options: RuntimesOptions, path: str, full: Stage | None
 ) -> tuple[dict[str, Stage], list[Refusal]]:
-    """A tower in each runtime, by "runtime:dtype", and what can't be had.
+    """A tower in each runtime, by "runtime:dtype", and what can't be had; torch is first.
 
-    torch is first. Each has embedded a batch of noise: what compiles at the first batch has.
+    All share one model. Each has embedded a batch of noise: what compiles at the first batch has.
     """
+    model, processor = load(path, exact=True), load_processor(path)
+    reads, noise = reads_of(path), noise_pixels(model, options.batch)
     stages: dict[str, Stage] = {}
     refused = []
     for asked in dict.fromkeys((TORCH, *map(_full_name, options.runtimes))):
         runtime, _, dtype = asked.partition(":")
         try:
-            stage = Stage.load(
-                model, batch_size=options.batch, texts=full, runtime=runtime, dtype=dtype
-            )
-            stage.encode_pixels(noise_pixels(stage.model, options.batch))
+            found = check_running(runtime, dtype, "cpu", None).find(model, path, options.batch)
+            stage = Stage(model, processor, options.batch, full, reads=reads, in_runtime=found)
+            stage.encode_pixels(noise)
         except TowerError as error:
             if asked == TORCH:
                 raise
-            refused.append(Refusal(published_name(model), runtime, dtype, str(error)))
+            refused.append(Refusal(published_name(path), runtime, dtype, str(error)))
         else:
             stages[asked] = stage
     return stages, refused

@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from pruning_mechanism import Reduction, align, load, prune, reduce
+from pruning_mechanism import Mask, Reduction, align, load, prune, reduce
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.modeling.modeling_composed_clip import (
+    ComposedClipVisionConfig,
+    ComposedClipVisionModel,
+)
 from pruning_mechanism.tower import vision_config
 from tests.conftest import tiny_clip
 from tests.lanes import sweep
-from tests.pruning_mechanism.conftest import random_mask, random_slim_mask
+from tests.pruning_mechanism.conftest import (
+    FAMILIES,
+    random_mask,
+    random_slim_mask,
+    tiny_model,
+)
 
 BATCHES = (1, 2, 5, 32)
 TWO_SIZES = {"resolutions": (8, 16), "resolution_shares": (0.5, 0.5)}
@@ -54,6 +63,28 @@ def pruned():
     return prune(tiny_clip(), random_slim_mask(8))
 
 
+def layer_without_anything() -> Mask:
+    """A mask that leaves the second layer nothing but its biases."""
+    mask = random_mask(3)
+    heads, neurons = mask.heads.clone(), mask.neurons.clone()
+    heads[1] = neurons[1] = False
+    return Mask(heads, neurons)
+
+
+def student(architecture: str, hidden_size: int) -> ComposedClipVisionModel:
+    """What `compress.distill` makes: a timm network with a projection."""
+    torch.manual_seed(0)
+    return ComposedClipVisionModel(
+        ComposedClipVisionConfig(
+            architecture=architecture,
+            arguments={"img_size": 32} if architecture == "test_vit" else {},
+            image_size=32,
+            hidden_size=hidden_size,
+            projection_dim=8,
+        )
+    ).eval()
+
+
 def all_together():
     """What `compress.joint` does to a tower, and ranking."""
     made = reduced(pruned(), layers=2, merged_per_layer=(3, 2, 0))
@@ -80,6 +111,22 @@ MODELS = {
     ),
     "flip, early exit": lambda: reduced(reduced(kept_patches=9, patch_rule="grid"), layers=2),
     "all together": all_together,
+    "no heads, no neurons": lambda: prune(tiny_clip(), layer_without_anything()),
+    "merge, early exit, align": lambda: align(
+        reduced(reduced(merged_per_layer=(3, 2, 1)), layers=2), projection()
+    ),
+    "patch size, flip": lambda: reduced(
+        reduced(patch_size=2), kept_patches=9, patch_rule="saliency"
+    ),
+    "resolution, rank, align": lambda: align(
+        reduced(reduced(image_size=8), ranked_per_layer=(2, 0, 0), ranker="attention"), projection()
+    ),
+    "student, convolutions": lambda: student("test_resnet", 96),
+    "student, transformer": lambda: student("test_vit", 64),
+    **{
+        f"{family}, pruned": lambda family=family: prune(tiny_model(family), random_slim_mask(8))
+        for family in FAMILIES
+    },
 }
 DIRECTORIES = [each for each in os.environ.get("EXPORTED", "").split(":") if each]
 EXPORTS = sweep(MODELS, ("merge once",))

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from pruning_mechanism.runtimes.making import Images
+from pruning_mechanism.tower import vision_config
 from tests.conftest import tiny_clip, tiny_processor
 
 
@@ -20,8 +22,14 @@ def pixels(count: int, seed: int = 0, side: int = 16) -> Tensor:
     return smooth + 0.3 * torch.randn(count, 3, side, side, generator=generator)
 
 
-def images(count: int = 64, seed: int = 0) -> Images:
-    return Images(pixels(count, seed), f"{count} drawn")
+def side_of(model: PreTrainedModel) -> int:
+    """Pixels of a side of a model's images."""
+    return vision_config(model.config).image_size
+
+
+def images(count: int = 64, seed: int = 0, of: PreTrainedModel | None = None) -> Images:
+    side = 16 if of is None else side_of(of)
+    return Images(pixels(count, seed, side), f"{count} drawn")
 
 
 @pytest.fixture(scope="session")
