@@ -1,5 +1,6 @@
 """The one table of runtimes, and how a vision tower gets into one of them."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.exports import (
     RECORD,
     Export,
+    StaleExportError,
     check_fresh,
     place_in,
     read_export,
@@ -115,7 +118,14 @@ def make_runtime(subject: Subject, row: Row, dtype: Dtype) -> Runtime:
     row.check(dtype, subject.device)
     if row.form is None:
         return TorchRuntime(subject.model, dtype, compiled=row.name == "compile")
-    return row.form.open(exported(subject, row.form, dtype), dtype)
+    directory = exported(subject, row.form, dtype)
+    try:
+        return row.form.open(directory, dtype)
+    except Exception as error:  # whatever a program may raise that can't load its own graph
+        raise TowerError(
+            f"{row.name} refuses the export in {directory} ({first_line(error)}): export it anew "
+            "with the versions installed here, or load it with runtime 'torch'"
+        ) from error
 
 
 def exported(subject: Subject, form: Format, dtype: Dtype) -> Path:
@@ -128,12 +138,25 @@ def exported(subject: Subject, form: Format, dtype: Dtype) -> Path:
     name = f"runtimes/{form.name}-{kept}-{versions}-{digest[:32]}"
     check_exportable(form, kept, 0)
     try:
-        return kept_directory(name, lambda place: make_export(subject.model, form, kept, place))
+        place = kept_directory(name, lambda place: make_export(subject.model, form, kept, place))
+        if _damaged(place, digest):  # since it was kept: made anew
+            shutil.rmtree(place)
+            kept_directory(name, lambda place: make_export(subject.model, form, kept, place))
+        return place
     except (OSError, RuntimeError) as error:
         raise TowerError(
             f"the graph for runtime {form.runtime!r} can't be kept in the cache ({error}): set "
             "XDG_CACHE_HOME to a directory that can be written, or export it beside the weights"
         ) from error
+
+
+def _damaged(directory: Path, digest: str) -> bool:
+    """Whether an export isn't what was written of the tower that has this digest."""
+    try:
+        check_fresh(directory, read_export(directory), digest)
+    except TowerError:
+        return True
+    return False
 
 
 def lying(subject: Subject, form: Format, dtype: Dtype, digest: str) -> tuple[Path, Export] | None:
@@ -150,6 +173,11 @@ def lying(subject: Subject, form: Format, dtype: Dtype, digest: str) -> tuple[Pa
         directory = place_in(subject.place, form.name, kind)
         if (directory / RECORD).is_file():
             export = read_export(directory)
+            if (export.format, export.dtype) != (form.name, kind):
+                raise StaleExportError(
+                    f"{directory} holds an export to {export.format} in {export.dtype}: it belongs "
+                    f"into {place_in(subject.place, export.format, export.dtype)}"
+                )
             check_fresh(directory, export, digest)
             return directory, export
     return None
