@@ -18,10 +18,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from corpora.decoding.bare import Bare, bare
 from corpora.decoding.colours import rgb
+from corpora.decoding.jpeg.small import small_jpeg
 from corpora.decoding.orientation import TURNS, in_exif, upright
 from corpora.decoding.raw import RAW_SUFFIXES, is_raw, raw_is_read, raw_preview
 from corpora.decoding.reads import Reads, Tally
-from corpora.decoding.sizes import divisor_of, draft
+from corpora.decoding.sizes import LARGE, divisor_of, draft
 from corpora.decoding.sources import Source, naming, stream_of, suffix_of
 from corpora.decoding.thumbnails import embeds_any, thumbnail_of
 from corpora.decoding.watching import opening
@@ -47,7 +48,6 @@ FORMATS = (
 )
 INSTALL_HEIF = "pip install 'clip-cascade[heif]'"
 
-_LARGE = 4_000_000  # pixels; pictures above are decoded one at a time
 _ONE_AT_A_TIME = threading.Lock()
 _MAX_REREAD = 256_000_000  # bytes of a file that is read once more without its metadata
 _HEIF_BRANDS = frozenset(
@@ -68,6 +68,14 @@ class _Asked:
         if self.reads != "thumbnail" or self.at_least is None:
             return None
         return thumbnail_of(image, stream, self.at_least, self.tally)
+
+    def small(self, stream: BinaryIO) -> PIL.Image.Image | None:
+        """The picture in a small JPEG file, if a decoder of these is installed."""
+        embedded = self.reads == "thumbnail" and self.at_least is not None
+        picture = small_jpeg(stream, self.at_least, embedded)
+        if picture is not None and embedded and self.tally is not None:
+            self.tally.add("absent")
+        return picture
 
 
 @opening
@@ -134,6 +142,9 @@ def any_has_thumbnail(images: Iterable[Source], most: int = 256) -> bool:
 
 def _decoded(stream: BinaryIO, asked: _Asked) -> PIL.Image.Image:
     """The picture in a file; if its metadata is in the way, without that."""
+    small = asked.small(stream)
+    if small is not None:
+        return small
     try:
         with _opened(stream) as image:
             return asked.embedded(image, stream) or _whole(image, asked.at_least)
@@ -226,7 +237,7 @@ def _whole(image: PIL.Image.Image, at_least: int | None) -> PIL.Image.Image:
             f"has {stored / 1e6:,.0f} million pixels; at most {bound / 1e6:,.0f} are decoded of a "
             f"{image.format} file"
         )
-    with _ONE_AT_A_TIME if image.width * image.height > _LARGE else nullcontext():
+    with _ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
         picture = rgb(upright(_loaded(image)))
         divisor = divisor_of(picture.size, at_least)
         return picture.reduce(divisor) if divisor > 1 else picture

@@ -2,6 +2,9 @@
 
 import PIL.Image
 
+LARGE = 4_000_000
+"""Pixels of a picture above which it is decoded alone, and decoding takes all the time."""
+
 
 def divisor_of(size: tuple[int, int], at_least: int | None) -> int:
     """The power of two by which a picture can be divided and its shorter edge still suffice."""

@@ -9,7 +9,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -24,8 +24,13 @@ from corpora.problems import CorpusError
 
 _logger = logging.getLogger(__name__)
 _HELD_PIXELS = 8_000_000  # of decoded pictures that wait for a processor that is called as a whole
+_CACHED_PIXELS = 1 << 18
+"""Of small pictures that are opened one after the other, then prepared: a core that changes between
+the two for each loses as long as preparing takes. More pixels would no longer be in its cache."""
 _TRIED = ((37, 53), (301, 200), (90, 90))
 """Heights and widths of the pictures on which steps must agree with their processor."""
+
+_Part: TypeAlias = tuple[list[int], Tensor]  # places among the images, and what is made of these
 
 Opener = Callable[..., PIL.Image.Image]
 """(image, at_least) → upright RGB: opens one of the images, of whatever type these are, with at
@@ -89,10 +94,9 @@ class Preparer:
         self._proportions = Proportions.of(self.processor)
         self._steps: Steps | None = None
         try:
-            self._steps = steps_of(self.processor)
-            _check_agree(self._steps, self.processor)
+            self._steps = _agreeing(self.processor)
         except NoStepsError as reason:
-            self._steps, self.fallback = None, str(reason)
+            self.fallback = str(reason)
             _logger.warning("images take several times as long to prepare as they need: %s", reason)
 
     @classmethod
@@ -126,8 +130,7 @@ class Preparer:
         pictures = (self._proportions.shortened(opened(image, at_least)) for image in images)
         parts = self._by_steps(pictures) if self._steps else self._whole(pictures)
         levels: Tensor | None = None
-        start = 0
-        for part in parts:
+        for places, part in parts:
             if levels is None:
                 if len(part) == len(images) and part.is_contiguous():
                     return part
@@ -136,8 +139,7 @@ class Preparer:
                 sizes = (tuple(levels.shape[2:]), tuple(part.shape[2:]))
                 raise ValueError(f"the image processor makes images of different sizes: {sizes}")
             # by numpy, which copies in this thread alone: torch's threads belong to the tower
-            levels.numpy()[start : start + len(part)] = part.numpy()
-            start += len(part)
+            levels.numpy()[places] = part.numpy()
         return torch.zeros(0, 3, 0, 0) if levels is None else levels
 
     def finished(self, levels: Tensor) -> Tensor:
@@ -146,32 +148,42 @@ class Preparer:
             return levels
         return self._steps.finished(levels)
 
-    def _by_steps(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[Tensor]:
+    def _by_steps(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[_Part]:
+        """Levels of pictures, those of one size together, and the places of these."""
         assert self._steps is not None
-        for picture in pictures:
-            try:
-                yield self._steps.levels(picture)[None]
-            except (MemoryError, RuntimeError) as error:  # what torch raises where memory ends
-                raise _unprepared([picture], error) from error
+        start = 0
+        for group in _groups(pictures, _CACHED_PIXELS):
+            places: dict[tuple[int, int], list[int]] = {}
+            for place, picture in enumerate(group):
+                places.setdefault(picture.size, []).append(place)
+            for alike in places.values():
+                some = [group[place] for place in alike]
+                try:
+                    yield [start + place for place in alike], self._steps.levels(some)
+                except (MemoryError, RuntimeError) as error:  # what torch raises where memory ends
+                    raise _unprepared(some, error) from error
+            start += len(group)
 
-    def _whole(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[Tensor]:
-        for group in _groups(pictures):
+    def _whole(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[_Part]:
+        start = 0
+        for group in _groups(pictures, _HELD_PIXELS):
             try:
-                yield _alone(self.processor, group)
+                yield list(range(start, start + len(group))), _alone(self.processor, group)
             except (MemoryError, RuntimeError) as error:
                 raise _unprepared(group, error) from error
+            start += len(group)
 
 
 _MADE: "weakref.WeakKeyDictionary[Preparing, tuple[str, Preparer]]" = weakref.WeakKeyDictionary()
 
 
-def _groups(pictures: Iterable[PIL.Image.Image]) -> Iterator[list[PIL.Image.Image]]:
-    """The opened images in order, in lists of at most about `_HELD_PIXELS`."""
+def _groups(pictures: Iterable[PIL.Image.Image], most: int) -> Iterator[list[PIL.Image.Image]]:
+    """The opened images in order, in lists of at most so many pixels, or of one image."""
     group: list[PIL.Image.Image] = []
     held = 0
     for picture in pictures:
         area = picture.width * picture.height
-        if group and held + area > _HELD_PIXELS:
+        if group and held + area > most:
             yield group
             group, held = [], 0
         group.append(picture)
@@ -186,6 +198,19 @@ def _alone(processor: Preparing, group: Sequence[PIL.Image.Image]) -> Tensor:
     return values
 
 
+def _agreeing(processor: Preparing) -> Steps:
+    """The fastest steps that give what the processor gives; raises `NoStepsError` if none do."""
+    reason = NoStepsError("no steps are known")
+    for steps in steps_of(processor):
+        try:
+            _check_agree(steps, processor)
+        except NoStepsError as error:
+            reason = error
+        else:
+            return steps
+    raise reason
+
+
 def _check_agree(steps: Steps, processor: Preparing) -> None:
     """Raise `NoStepsError` unless the steps give what the processor gives.
 
@@ -195,12 +220,13 @@ def _check_agree(steps: Steps, processor: Preparing) -> None:
     name = type(processor).__name__
     for shape in _TRIED:
         picture = PIL.Image.fromarray(dice.integers(0, 256, (*shape, 3), dtype=np.uint8))
+        pictures = [picture, picture.transpose(PIL.Image.Transpose.ROTATE_180)]
         try:
-            expected = _alone(processor, [picture])
+            expected = _alone(processor, pictures)
         except Exception as error:  # so does every other picture, and that is said then
             raise NoStepsError(f"{name} fails on a picture: {error}") from error
         try:
-            found = steps.finished(steps.levels(picture)[None])
+            found = steps.finished(steps.levels(pictures))
         except NoStepsError:
             raise
         except Exception as error:  # of a release whose steps are called in another way

@@ -14,20 +14,29 @@ uint8: its *levels*. The results are the processor's bit for bit:
   up.
 """
 
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.dlpack import from_dlpack
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import SizeDict, get_image_size_for_max_height_width
 
 _PART = 1 << 20
-_COPIED = 1 << 16  # pixels
 """Bytes of a picture that is resampled in parts: what a core's cache holds."""
+_COPIED = 1 << 16  # pixels
+_SIZES = 1024  # of pictures whose targets are remembered
+_MODES = {
+    int(PIL.Image.Resampling.BILINEAR): "bilinear",
+    int(PIL.Image.Resampling.BICUBIC): "bicubic",
+}
+"""What torch resamples in uint8 itself, by Pillow's names."""
 _AROUND = (
     *("__call__", "preprocess", "_preprocess_image_like_inputs", "_prepare_image_like_inputs"),
     *("_preprocess", "process_image", "convert_to_rgb", "resize", "center_crop", "pad"),
@@ -39,8 +48,8 @@ _AROUND = (
 class Steps(Protocol):
     """The steps of one processor. Any thread may call them."""
 
-    def levels(self, image: PIL.Image.Image) -> Tensor:
-        """A picture resized and cropped, uint8 [3, height, width]."""
+    def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
+        """Pictures of one size resized and cropped, uint8 [n, 3, height, width]."""
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
@@ -50,18 +59,23 @@ class NoStepsError(Exception):
     """Why a processor must be called as a whole."""
 
 
-def steps_of(processor: Any) -> Steps:
-    """The steps of an image processor of transformers.
+def steps_of(processor: Any) -> Iterator[Steps]:
+    """Ways to the steps of an image processor of transformers, the fastest first; at least one.
 
     Raises:
         NoStepsError: it does more than its backend's steps, or nothing is known of it.
     """
-    for backend, kind in ((TorchvisionBackend, TorchvisionSteps), (PilBackend, PillowSteps)):
-        if isinstance(processor, backend):
-            _check_only_steps(processor, backend)
-            steps: Steps = kind(processor)
-            return steps
-    raise NoStepsError(f"{type(processor).__name__} is of no kind whose steps are known")
+    if isinstance(processor, TorchvisionBackend):
+        _check_only_steps(processor, TorchvisionBackend)
+        mode = DirectSteps.mode_of(processor)
+        if mode is not None:
+            yield DirectSteps(processor, mode)
+        yield TorchvisionSteps(processor)
+    elif isinstance(processor, PilBackend):
+        _check_only_steps(processor, PilBackend)
+        yield PillowSteps(processor)
+    else:
+        raise NoStepsError(f"{type(processor).__name__} is of no kind whose steps are known")
 
 
 def _check_only_steps(processor: Any, backend: type) -> None:
@@ -84,18 +98,20 @@ class TorchvisionSteps:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
+        self._target = lru_cache(_SIZES)(partial(_target, processor.size))
         # Where torch has no such kernel it resamples in float32 and doesn't round between rows and
         # columns.
         self._in_parts = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
-    def levels(self, image: PIL.Image.Image) -> Tensor:
-        """A picture resized and cropped, uint8 [3, height, width], perhaps a view of it."""
+    def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
+        """Pictures resized and cropped, uint8 [n, 3, height, width], one perhaps a view of it."""
         own = self._processor
-        image = _rgb(image, own)
-        pixels = self._resized(image) if own.do_resize else _whole(image)
-        if own.do_center_crop:
-            pixels = own.center_crop(pixels, own.crop_size)
-        return pixels[:3]
+        made = []
+        for image in images:
+            image = _rgb(image, own)
+            pixels = self._resized(image) if own.do_resize else _whole(image)
+            made.append((self._cropped(pixels) if own.do_center_crop else pixels)[:3])
+        return made[0][None] if len(made) == 1 else torch.stack(made)
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
@@ -111,7 +127,7 @@ class TorchvisionSteps:
         return pixels
 
     def _resized(self, image: PIL.Image.Image) -> Tensor:
-        height, width = _target(self._processor.size, image)
+        height, width = self._target(image.height, image.width)
         pixels = _view(image)
         if pixels is not None:
             return self._resampled(pixels, height, width)
@@ -133,12 +149,75 @@ class TorchvisionSteps:
         resampled: Tensor = own.resize(image=pixels, size=size, resample=own.resample)
         return resampled
 
+    def _cropped(self, pixels: Tensor) -> Tensor:
+        cropped: Tensor = self._processor.center_crop(pixels, self._processor.crop_size)
+        return cropped
+
+
+class DirectSteps(TorchvisionSteps):
+    """The same by one call of torch for each, where the backend's ways come down to that.
+
+    Between a backend's step and torch lie some ten functions, which together take several times as
+    long as resampling a small picture; so does torch's own call, if there is one for each picture.
+    """
+
+    def __init__(self, processor: Any, mode: str) -> None:
+        super().__init__(processor)
+        self._mode = mode
+        crop = processor.crop_size if processor.do_center_crop else None
+        self._crop = (crop.height, crop.width) if crop and crop.height and crop.width else None
+
+    @staticmethod
+    def mode_of(processor: Any) -> str | None:
+        """What torch calls a processor's resampling; None where torch has no kernel for uint8."""
+        kernels = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        mode = "bilinear" if processor.resample is None else _MODES.get(processor.resample)
+        return mode if kernels else None
+
+    def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
+        """Pictures of one size resized and cropped; small ones all at once."""
+        own, first = self._processor, images[0]
+        small = first.width * first.height < _COPIED
+        if not (small and len(images) > 1 and own.do_resize and all(map(_is_plain, images))):
+            return super().levels(images)
+        shape = first.height, first.width
+        pixels = np.empty((len(images), *shape, 3), dtype=np.uint8)
+        for place, image in enumerate(images):
+            pixels[place] = np.asarray(image)
+        resampled = self._interpolated(
+            torch.from_numpy(pixels).movedim(-1, 1), self._target(*shape)
+        )
+        return self._cropped(resampled) if own.do_center_crop else resampled
+
+    def _resampled(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        # Of channels side by side torch makes such again, without a copy, if it can tell that they
+        # are: by the stride of a batch, which of a batch of one picture may be any.
+        batch = pixels.as_strided((1, *pixels.shape), (pixels.numel(), *pixels.stride()))
+        return self._interpolated(batch, (height, width))[0]
+
+    def _interpolated(self, batch: Tensor, shape: tuple[int, int]) -> Tensor:
+        if batch.shape[2:] == shape:
+            return batch
+        resampled: Tensor = interpolate(
+            batch, shape, mode=self._mode, align_corners=False, antialias=True
+        )
+        return resampled
+
+    def _cropped(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        if self._crop is None or self._crop[0] > height or self._crop[1] > width:
+            return super()._cropped(pixels)
+        down, across = self._crop
+        top, left = (height - down) // 2, (width - across) // 2
+        return pixels[..., top : top + down, left : left + across]
+
 
 class PillowSteps:
     """Those of a processor of the Pillow backend, which resamples by Pillow, a little otherwise."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
+        self._target = lru_cache(_SIZES)(partial(_target, processor.size))
         every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
         if processor.do_rescale:
             every = processor.rescale(every, processor.rescale_factor)
@@ -146,19 +225,22 @@ class PillowSteps:
             every = processor.normalize(every, processor.image_mean, processor.image_std)
         self._table = torch.from_numpy(np.ascontiguousarray(every).reshape(3, 256))
 
-    def levels(self, image: PIL.Image.Image) -> Tensor:
-        """A picture resized and cropped, uint8 [3, height, width]."""
+    def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
+        """Pictures of one size resized and cropped, uint8 [n, 3, height, width]."""
+        return torch.from_numpy(np.stack([self._levels(image) for image in images]))
+
+    def _levels(self, image: PIL.Image.Image) -> np.ndarray:
         own = self._processor
         image = _rgb(image, own)
         if own.do_resize:
-            height, width = _target(own.size, image)
+            height, width = self._target(image.height, image.width)
             # None is bilinear to the backend, which for Pillow is another
             resample = PIL.Image.Resampling.BILINEAR if own.resample is None else own.resample
             image = image.resize((width, height), resample=resample)
         pixels = np.array(image).transpose(2, 0, 1)
         if own.do_center_crop:
             pixels = own.center_crop(pixels, own.crop_size)
-        return torch.from_numpy(pixels)
+        return pixels
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
@@ -174,17 +256,22 @@ class PillowSteps:
         return pixels
 
 
+def _is_plain(image: PIL.Image.Image) -> bool:
+    """Whether a processor begins with a picture as it is."""
+    return image.mode == "RGB" and image.info.get("transparency") is None
+
+
 def _rgb(image: PIL.Image.Image, processor: Any) -> PIL.Image.Image:
     """A picture as its processor begins with it: one with a transparent colour on white."""
-    if image.mode == "RGB" and image.info.get("transparency") is None:
+    if _is_plain(image):
         return image
     pixels = processor.process_image(image, do_convert_rgb=processor.do_convert_rgb)
     return PIL.Image.fromarray(np.ascontiguousarray(np.moveaxis(np.asarray(pixels), 0, -1)))
 
 
-def _target(size: Any, image: PIL.Image.Image) -> tuple[int, int]:
-    """The (height, width) that a backend resizes a picture to, by the transformers' own rules."""
-    shape = (image.height, image.width)
+def _target(size: Any, height: int, width: int) -> tuple[int, int]:
+    """The (height, width) that a backend resizes this one to, by the transformers' own rules."""
+    shape = height, width
     found: tuple[int, int]
     if size.shortest_edge and size.longest_edge:
         found = get_size_with_aspect_ratio(shape, size.shortest_edge, size.longest_edge)

@@ -10,7 +10,15 @@ import torch
 from evaluation.measuring.values import Machine
 from pruning_mechanism.costs.processor import processor_name
 
-PACKAGES = ("torch", "torchvision", "transformers", "torch-pruning", "datasets", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "torch-pruning",
+    "datasets",
+    "pillow",
+    "simplejpeg",
+)
 
 
 def this_machine(device: str | torch.device, dtype: torch.dtype) -> Machine:

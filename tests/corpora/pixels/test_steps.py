@@ -122,6 +122,47 @@ def test_pixels_are_the_processor_s_bit_for_bit(family, backend):
             assert preparer.levels(some, as_given).dtype == torch.uint8
 
 
+@pytest.mark.parametrize("backend", [CLIPImageProcessor, CLIPImageProcessorPil])
+def test_pictures_of_one_size_are_prepared_together_and_keep_their_places(backend):
+    sizes = [(30, 40), (63, 63), (30, 40), (700, 300), (63, 63), (30, 40), (24, 24), (30, 40)] * 3
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    images[2].info["transparency"] = (1, 2, 3)
+    processor = backend(**SMALL)
+    expected = alone(processor, images)
+    assert torch.equal(pixel_values(processor, images, as_given), expected)
+
+
+def test_pictures_are_opened_before_they_are_prepared_while_they_are_few_and_small(monkeypatch):
+    done = []
+    preparer = Preparer(CLIPImageProcessor(**SMALL))
+    by_steps = preparer._steps.levels
+    monkeypatch.setattr(
+        preparer._steps, "levels", lambda some: done.append(len(some)) or by_steps(some)
+    )
+    sizes = [(400, 400)] * 3 + [(600, 500), (40, 40), (40, 40), (40, 50)]
+    preparer.levels(sizes, lambda size, at_least: done.append("open") or picture(*size))
+    assert done == ["open", "open", 1, "open", 1, "open", 1, "open", 1, "open", "open", 2, 1]
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="torch resamples uint8 otherwise here",
+)
+def test_one_call_of_torch_is_all_that_a_step_is_or_the_step_is_called(monkeypatch):
+    images = [picture(40, 30), picture(40, 30, 1)]
+    expected = alone(CLIPImageProcessor(**SMALL), images)
+    direct = Preparer(CLIPImageProcessor(**SMALL))
+    assert isinstance(direct._steps, steps_module.DirectSteps)
+    once = steps_module.DirectSteps._interpolated
+    monkeypatch.setattr(
+        steps_module.DirectSteps, "_interpolated", lambda *given: once(*given).flip(-1)
+    )
+    preparer = Preparer(CLIPImageProcessor(**SMALL))  # as if torchvision did something else now
+    assert type(preparer._steps) is steps_module.TorchvisionSteps
+    assert preparer.fallback is None
+    assert torch.equal(preparer.finished(preparer.levels(images, as_given)), expected)
+
+
 def test_a_picture_whose_memory_is_in_several_pieces_is_resampled_in_parts(monkeypatch):
     large = picture(2600, 1700, 2)
     assert steps_module._view(large) is None

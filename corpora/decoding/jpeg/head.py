@@ -1,0 +1,88 @@
+"""What a JPEG file says of itself before its picture begins: its size, how it is turned.
+
+Only files of the ordinary kinds are read here, so that whoever knows a head knows what any decoder
+makes of the file; of all others nothing is said (ITU-T T.81, Annex B).
+"""
+
+from dataclasses import dataclass
+
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_START_OF_SCAN = 0xDA
+_TABLES = 0xDB
+_FRAMES = {0xC0, 0xC1, 0xC2}  # of Huffman-coded pictures: baseline, extended, progressive
+_PASSED = {0xC4, 0xDD, 0xFE}  # Huffman tables, restart intervals, comments
+_APPLICATIONS = range(0xE0, 0xF0)
+_WHOLE = {0xE0: (b"JFIF", 14), 0xEE: (b"Adobe", 12)}
+"""Segments that say how colours are stored, and how long they must be to say it."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A file's size in pixels, its metadata, and whether these name further pictures (MPF)."""
+
+    size: tuple[int, int]
+    exif: bytes | None
+    xmp: bytes | None
+    indexed: bool
+
+
+def head_of(content: bytes) -> Head | None:
+    """The head of a JPEG file of 8 bits in grey or three colours; None of any other.
+
+    Args:
+        content: the file, or as much of its beginning as is there.
+    """
+    size, found, indexed, at = None, {_EXIF: b"", _XMP: b""}, False, 2
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == _START_OF_SCAN:
+            exif, xmp = found[_EXIF] or None, found[_XMP] or None
+            return None if size is None else Head(size, exif, xmp, indexed)
+        body = content[at + 4 : end]
+        if end < at + 4 or end > len(content):
+            return None
+        if marker in _FRAMES and size is None:
+            size = _size(body)
+            if size is None:
+                return None
+        elif marker in _APPLICATIONS:
+            if not _is_whole(marker, body) or _kept(marker, body, found):
+                return None
+            indexed = indexed or (marker == 0xE2 and body.startswith(b"MPF\0"))
+        elif marker not in _PASSED and not (marker == _TABLES and _are_tables(body)):
+            return None
+        at = end
+    return None
+
+
+def _size(body: bytes) -> tuple[int, int] | None:
+    """Width and height that a frame gives; None if it isn't of 8 bits in one or three layers."""
+    if len(body) < 6 or body[0] != 8 or body[5] not in (1, 3) or len(body) != 6 + 3 * body[5]:
+        return None
+    height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+    return (width, height) if width and height else None
+
+
+def _are_tables(body: bytes) -> bool:
+    """Whether a segment holds quantisation tables, the last one to its end."""
+    at = 0
+    while at < len(body):
+        at += 1 + (64 if body[at] < 16 else 128)
+    return at == len(body)
+
+
+def _is_whole(marker: int, body: bytes) -> bool:
+    name, length = _WHOLE.get(marker, (b"", 0))
+    return not body.startswith(name) or len(body) >= length
+
+
+def _kept(marker: int, body: bytes, found: dict[bytes, bytes]) -> bool:
+    """Keep EXIF or XMP; True if there was one already: several together say one thing."""
+    if marker == 0xE1:
+        for name in found:
+            if body.startswith(name):
+                if found[name]:
+                    return True
+                found[name] = body
+    return False
