@@ -9,12 +9,12 @@ uint8: its *levels*. The results are the processor's bit for bit:
 - torch's uint8 resampling gives the same integers for channels that lie apart, as the processor
   arranges them, and for channels side by side, as decoders leave them. It goes along rows first and
   rounds, so rows may also be taken in parts.
-- Rescaling and normalising depend on a pixel's level and channel alone. The torchvision backend's
-  own step is called on a whole batch; what Pillow's backend makes of each of 256 levels is looked
-  up.
+- Rescaling and normalising depend on a pixel's level and channel alone, so what the processor's own
+  step makes of each of 256 levels is looked up: as fast as the step itself, and in one thread. The
+  threads that torch would wake for it then wait a while for more, on cores that decoding could use.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
@@ -69,13 +69,22 @@ def steps_of(processor: Any) -> Iterator[Steps]:
         _check_only_steps(processor, TorchvisionBackend)
         mode = DirectSteps.mode_of(processor)
         if mode is not None:
-            yield DirectSteps(processor, mode)
-        yield TorchvisionSteps(processor)
+            yield _made(DirectSteps, processor, mode)
+        yield _made(TorchvisionSteps, processor)
     elif isinstance(processor, PilBackend):
         _check_only_steps(processor, PilBackend)
-        yield PillowSteps(processor)
+        yield _made(PillowSteps, processor)
     else:
         raise NoStepsError(f"{type(processor).__name__} is of no kind whose steps are known")
+
+
+def _made(kind: Callable[..., Steps], processor: Any, *settings: str) -> Steps:
+    """Steps of a kind; raises `NoStepsError` if a step fails already on all levels."""
+    try:
+        return kind(processor, *settings)
+    except Exception as error:  # of settings that don't fit, or of a release with other steps
+        name = type(processor).__name__
+        raise NoStepsError(f"the steps of {name} can't be called alone: {error}") from error
 
 
 def _check_only_steps(processor: Any, backend: type) -> None:
@@ -102,6 +111,8 @@ class TorchvisionSteps:
         # Where torch has no such kernel it resamples in float32 and doesn't round between rows and
         # columns.
         self._in_parts = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        every = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
+        self._table = self._rescaled(every).reshape(3, 256)
 
     def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
         """Pictures resized and cropped, uint8 [n, 3, height, width], one perhaps a view of it."""
@@ -111,10 +122,17 @@ class TorchvisionSteps:
             image = _rgb(image, own)
             pixels = self._resized(image) if own.do_resize else _whole(image)
             made.append((self._cropped(pixels) if own.do_center_crop else pixels)[:3])
-        return made[0][None] if len(made) == 1 else torch.stack(made)
+        if len(made) == 1:
+            return made[0][None]
+        return torch.from_numpy(np.stack([pixels.numpy() for pixels in made]))
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
+        if levels.device.type == "cpu":
+            return _looked_up(self._table, levels)
+        return self._rescaled(levels)
+
+    def _rescaled(self, levels: Tensor) -> Tensor:
         own = self._processor
         pixels: Tensor = own.rescale_and_normalize(
             levels,
@@ -249,11 +267,16 @@ class PillowSteps:
                 row[levels[:, at].int()] for at, row in enumerate(self._table.to(levels.device))
             ]
             return torch.stack(looked_up, 1)
-        pixels = self._table.new_empty(levels.shape)
-        for image, made in zip(levels.numpy(), pixels.numpy(), strict=True):
-            for at, row in enumerate(self._table.numpy()):  # in a quarter of torch's time
-                row.take(image[at], out=made[at], mode="clip")
-        return pixels
+        return _looked_up(self._table, levels)
+
+
+def _looked_up(table: Tensor, levels: Tensor) -> Tensor:
+    """What a table [3, 256] has for levels [n, 3, height, width], on the CPU, in this thread."""
+    pixels = table.new_empty(levels.shape)
+    for image, made in zip(levels.numpy(), pixels.numpy(), strict=True):
+        for at, row in enumerate(table.numpy()):  # in a quarter of torch's time
+            row.take(image[at], out=made[at], mode="clip")
+    return pixels
 
 
 def _is_plain(image: PIL.Image.Image) -> bool:

@@ -1,7 +1,9 @@
 """Steps give what their processor gives, bit for bit, or aren't used and it is said why."""
 
 import copy
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from transformers.models.chinese_clip.image_processing_pil_chinese_clip import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from corpora import CorpusError
 from corpora.pixels import LONG, Preparer, pixel_values
+from corpora.pixels import ahead as ahead_module
 from corpora.pixels import steps as steps_module
 from tests.lanes import THOROUGH
 
@@ -239,6 +243,42 @@ def test_a_processor_that_does_more_is_called_as_a_whole_and_says_so(reason):
     images = [picture(40, 30), picture(30, 50, 1)]
     expected = alone(processor, images)
     assert torch.equal(pixel_values(processor, images, as_given), expected)
+
+
+def test_settings_that_fit_no_picture_are_said_where_a_picture_is_prepared():
+    processor = CLIPImageProcessor(**SMALL, image_mean=[0.1, 0.2], image_std=[1.0, 1.0])
+    assert "can't be called alone" in Preparer.of(processor).fallback
+    with pytest.raises((CorpusError, ValueError)):
+        pixel_values(processor, [picture(40, 30)], as_given)
+
+
+def threads_started(work):
+    """How many new threads some work leaves beside the one that it was done in."""
+
+    def counted():
+        torch.set_num_threads(2)
+        before = set(os.listdir("/proc/self/task"))
+        work()
+        return len(set(os.listdir("/proc/self/task")) - before)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(counted).result()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads can't be counted here")
+def test_preparing_wakes_no_threads_of_torch():
+    """They would wait for more to do on cores where others decode."""
+    before = torch.get_num_threads()
+    images = [picture(200, 210, seed) for seed in range(8)]
+    parts = [torch.zeros(8, 3, 224, 224, dtype=torch.uint8)] * 2
+    preparer = Preparer.of(CLIPImageProcessor())
+    try:
+        if threads_started(lambda: torch.ones(1 << 20).sqrt()) != 1:
+            pytest.skip("this torch starts no threads of its own")
+        assert threads_started(lambda: preparer.finished(preparer.levels(images, as_given))) == 0
+        assert threads_started(lambda: ahead_module._joined(parts)) == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_changed_settings_are_followed():
