@@ -15,11 +15,11 @@ from compress.budgets.settings import Setting
 from compress.choices import Align
 from compress.command import run_command
 from compress.errors import UserError
-from compress.options import OutputOptions, TokenOptions
+from compress.options import AlignedTokenOptions, OutputOptions
 
 
 @dataclass(frozen=True)
-class AlignCommandOptions(TokenOptions, OutputOptions):
+class AlignCommandOptions(AlignedTokenOptions, OutputOptions):
     """Align a first stage to the full tower's embeddings by ridge regression, in closed form.
 
     Example: python -m compress.align --model results/recover-mac-0.3

@@ -16,6 +16,7 @@ DEMO_MODEL = str(Path(__file__).resolve().parents[1] / "demo" / "clip-scenes")
 DEMO_FIRST_STAGE = f"{DEMO_MODEL}-first"
 
 Align = Literal["none", "ridge"]
+AlignTokens = Literal["all", "class"]
 Allocation = Literal["curves", "scores", "uniform"]
 ObjectiveName = Literal["contrastive", "embedding"]
 PatchRule = Literal["grid", "random", "saliency"]
@@ -83,7 +84,8 @@ class Finish:
     """What is done to what a rule makes, and with which calibration images.
 
     `repair` goes over towers that lost units, on the first `repair_samples` images; `align` over
-    the projection, with `align_features` random features (None: four times the hidden size).
+    the projection, with `align_features` random features (None: four times the hidden size), read
+    off `align_tokens` (None: as before, of all tokens where there was no alignment).
     `settings` are the command's options, for the record.
     """
 
@@ -91,6 +93,7 @@ class Finish:
     repair_samples: int = 1024
     align: Align = "none"
     align_features: int | None = None
+    align_tokens: AlignTokens | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 

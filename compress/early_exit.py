@@ -16,13 +16,14 @@ from typing import Annotated, ClassVar
 from commands.flags import Count, Share, by_default
 from commands.run import main_of
 from compress.budgets.budgets import MacBudget
+from compress.choices import AlignTokens
 from compress.command import run_command
 from compress.errors import UserError
-from compress.options import OutputOptions, TokenOptions
+from compress.options import AlignedTokenOptions, OutputOptions
 
 
 @dataclass(frozen=True)
-class ExitOptions(TokenOptions):
+class ExitOptions(AlignedTokenOptions):
     """After which layer the embedding is read off."""
 
     layer: Annotated[tuple[Count, ...], by_default("4")] = ()
@@ -70,7 +71,10 @@ def rule(options: ExitOptions) -> Rule:
         if options.align == "none":
             return Step(made, source.processor)
         every = tuple(asked_for.values())
-        pooled = source.cache.once(("exits", every), lambda: _read_off(source, every))
+        tokens = options.align_tokens
+        pooled = source.cache.once(
+            ("exits", every, tokens), lambda: _read_off(source, every, tokens)
+        )
         embeddings = _own_embeddings(source, pooled[max(pooled)])
         return Step(made, source.processor, pooled=pooled[reduction.layers], embeddings=embeddings)
 
@@ -85,12 +89,14 @@ def _exit(config: Config, asked: float | MacBudget) -> Reduction:
 
 
 @torch.no_grad()
-def _read_off(source: Source, every: Sequence[float | MacBudget]) -> dict[int, Tensor]:
-    """What is read off all calibration images, float32 [n, 2d] each, in one pass.
+def _read_off(
+    source: Source, every: Sequence[float | MacBudget], tokens: AlignTokens | None
+) -> dict[int, Tensor]:
+    """What is read off all calibration images, float32 [n, r] each, in one pass.
 
     By number of layers: those of all that can be met, and the whole tower.
     """
-    tower, config = Tower.of(pooled_only(source.model)), source.model.config
+    tower, config = Tower.of(pooled_only(source.model, tokens)), source.model.config
     found: dict[int, list[Tensor]] = {len(tower.layers): []}
     for asked in every:
         with suppress(UserError, TowerError):  # where that can't be met, nothing is made
@@ -105,7 +111,7 @@ def _read_off(source: Source, every: Sequence[float | MacBudget]) -> dict[int, T
 
 @torch.no_grad()
 def _own_embeddings(source: Source, top: Tensor) -> Tensor | None:
-    """The full tower's embeddings, by what was read off after the last layer [n, 2d].
+    """The full tower's embeddings, by what was read off after the last layer [n, r].
 
     None if the source isn't its own full tower. Not in the cache: other rules don't come by them so
     cheaply.

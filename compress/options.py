@@ -29,6 +29,7 @@ from compress.choices import (
     LEAST_IMAGES,
     USUAL_STRUCTURES,
     Align,
+    AlignTokens,
     Allocation,
     Checkpoints,
     Finish,
@@ -146,6 +147,25 @@ class TokenOptions(FullTowerOptions):
 
 
 @dataclass(frozen=True)
+class AlignedTokenOptions(TokenOptions):
+    """Which first stage to make cheaper, and what its alignment reads."""
+
+    align_tokens: AlignTokens | None = None
+    """what the alignment reads: with the class token alone the last layer costs next to nothing
+    (default: as --model does, all where it isn't aligned)"""
+
+    unread: ClassVar = (
+        *TokenOptions.unread,
+        Unread(("align_tokens",), lambda options: options.align == "none", "--align none"),
+    )
+
+    @property
+    def finish(self) -> Finish:
+        """What is done to what the rule makes."""
+        return replace(super().finish, align_tokens=self.align_tokens)
+
+
+@dataclass(frozen=True)
 class RepairOptions(ReadingOptions):
     """Which tower to prune, how to repair it, and what to calibrate it on."""
 
@@ -198,7 +218,11 @@ class TowerOptions(RepairOptions, FullTowerOptions):
         if self.align != "none" and self.tower != "vision":
             raise UserError(f"--align {self.align} is for vision towers: --tower vision")
         return Finish(
-            self.repair, self.repair_samples, self.align, self.align_features, published(self)
+            self.repair,
+            self.repair_samples,
+            self.align,
+            self.align_features,
+            settings=published(self),
         )
 
     def check(self) -> None:

@@ -24,7 +24,7 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
-from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection, Alignment
 from pruning_mechanism.modeling.consistency import IMAGE_SIZES, SIZES
 from pruning_mechanism.modeling.modeling_composed_clip import ComposedClipVisionModel
 from pruning_mechanism.modeling.patch_size import CoarserPatches
@@ -172,12 +172,18 @@ def align(
     """
     check_alignable(model.config)
     own, whole_tower = tower_config(model.config, "vision"), not layered(model)
-    features = 0 if projection.random is None else projection.random.out_features
-    inputs = projection.linear.in_features - features
-    read = own.hidden_size if whole_tower else 2 * own.hidden_size
-    if inputs != read:
-        what = "the encoder's features" if whole_tower else "class token and mean of the patches"
-        raise TowerError(f"the projection takes {inputs} dimensions, but {what} have {read}")
+    features, inputs = projection.random_features, projection.inputs
+    can_be_read = {own.hidden_size: "class"}
+    if not whole_tower:
+        can_be_read[2 * own.hidden_size] = "all"
+    if inputs not in can_be_read:
+        what = (
+            f"the encoder's features have {own.hidden_size}"
+            if whole_tower
+            else f"class token and mean of the patches have {2 * own.hidden_size}, the class token "
+            f"alone {own.hidden_size}"
+        )
+        raise TowerError(f"the projection takes {inputs} dimensions, but {what}")
     changed = _copied(model, share)
     changed.visual_projection = copy.deepcopy(projection).to(changed.device, changed.dtype)
     whole, outputs = model.config is not own, projection.out_features
@@ -189,7 +195,10 @@ def align(
     entries = (
         {"random_features": features, "projected": True}
         if whole_tower
-        else {"aligned_features": features}
+        else {
+            "aligned_features": features,
+            "aligned_tokens": None if can_be_read[inputs] == "all" else can_be_read[inputs],
+        }
     )
     # a tower alone may embed into the space of another
     return rebuilt(changed, entries if whole else entries | {"projection_dim": outputs})
@@ -215,15 +224,31 @@ def vision_alone(model: PreTrainedModel) -> PreTrainedModel:
     return made
 
 
-def pooled_only(model: PreTrainedModel) -> PreTrainedModel:
+def pooled_only(model: PreTrainedModel, tokens: str | None = None) -> PreTrainedModel:
     """A new model that gives what a projection reads in place of embeddings.
 
-    That is [class token, mean of patches] [b, 2d], or the features [b, d] of an encoder taken as a
-    whole. What an alignment is solved from; `model` may have been aligned before. Both share their
-    tensors.
+    That is [class token, mean of patches] [b, 2d], the class token [b, d] or the features [b, d] of
+    an encoder taken as a whole. What an alignment is solved from; `model` may have been aligned
+    before. Both share their tensors.
+
+    Args:
+        model: a whole model or a vision tower.
+        tokens: "all", or "class" for the class token alone; by default what an aligned projection
+            of the model reads, and all where it has none.
+
+    Raises:
+        TowerError: it has no class token.
     """
     own = tower_config(model.config, "vision")
-    inputs = 2 * own.hidden_size if layered(model) else own.hidden_size
+    if tokens and not layered(model):
+        raise TowerError(
+            f"a {model.config.model_type!r} encoder is taken as a whole: an alignment reads its "
+            "features, not tokens"
+        )
+    tokens = tokens or getattr(own, "aligned_tokens", None) or "all"
+    inputs = own.hidden_size
+    if layered(model):
+        inputs = Alignment(0, tokens).read(own.hidden_size)
     made = align(model, AlignedProjection(inputs, 0, tower_of(model).dimension), share=True)
     made.visual_projection = nn.Identity()
     return made

@@ -20,7 +20,8 @@ from pruning_mechanism.families import (
     parts_of,
     tower_config,
 )
-from pruning_mechanism.modeling.pruned_layers import FamilyModule
+from pruning_mechanism.modeling.class_token import class_token_after, class_token_suffices
+from pruning_mechanism.modeling.pruned_layers import FamilyModule, is_watched
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
 from pruning_mechanism.protocols import Config, EncoderLayer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
@@ -150,7 +151,10 @@ class Tower:
         return embeddings
 
     def embeddings(self, inputs: Inputs) -> Tensor:
-        """The embeddings [b, e], not normalised, by the family's own forward pass."""
+        """The embeddings [b, e], not normalised, by the family's own forward pass.
+
+        Where they are read off the class token, the last vision layer computes nothing else.
+        """
         if self.kind == "text":
             tokens = _of_text(inputs)
             given = {"input_ids": tokens["input_ids"]}
@@ -158,8 +162,24 @@ class Tower:
                 given["attention_mask"] = tokens["attention_mask"]
             pooled: Tensor = self.root(**given, return_dict=True).pooler_output
         else:
-            pooled = self.root(pixel_values=inputs, return_dict=True).pooler_output
+            pooled = self._read_off(inputs)
         return self.final(pooled) if self.parts.projection else pooled
+
+    def _read_off(self, pixels: Inputs) -> Tensor:
+        """What is read off images, [b, r]; as a whole where hooks see what the tower gives."""
+        root = self.root
+        if not is_watched(root, root.encoder):
+            if isinstance(root, ReducedTower):
+                return root.read_off(pixels)
+            if self.parts.pooling == "first" and class_token_suffices(self.layers[-1]):
+                hidden = self.embed(pixels)
+                for layer in self.layers[:-1]:
+                    hidden = layer(hidden, None)
+                own = class_token_after(self.layers[-1], hidden)
+                alone: Tensor = getattr(root, self.parts.post_norm)(own)
+                return alone
+        pooled: Tensor = root(pixel_values=pixels, return_dict=True).pooler_output
+        return pooled
 
     def valid(self, inputs: Inputs) -> Tensor | None:
         """Which tokens can reach the embedding, bool[b, n]; None: all of them.

@@ -116,7 +116,7 @@ def _aligned(
     pooled, wanted = step.pooled, step.embeddings
     if pooled is None:
         images = replace(source.calibration, processor=step.processor)
-        pooled = pooled_features(model, images, progress)
+        pooled = pooled_features(model, images, progress, finish.align_tokens)
     if wanted is None:
         wanted = source.full_embeddings()
     return align_features(model, pooled, wanted, finish.align_features, source.sampling.seed)

@@ -3,11 +3,12 @@
 Stands after every rule that leaves out tokens or layers, and may stand after pruning. What the
 tower still computes is read off as well as it can be: from [class token, mean of the patch tokens,
 each standing for as many patches as its size says], each layer-normalised, and random features of
-these, by ridge regression in closed form. Images only.
+these, by ridge regression in closed form; or from the class token alone, for which alone the last
+layer is then computed. Images only.
 
     min ‖Y - Z̃W‖² + λ‖W - W₀‖²,    Z̃ = [Z, GELU(ZR + r)], all standardised,
 
-the intercept free. Y [n, e] are the full tower's embeddings, Z [n, 2d] the features, and W₀ is
+the intercept free. Y [n, e] are the full tower's embeddings, Z [n, r] the features, and W₀ is
 either the projection that is replaced or 0. Which of the two, and which λ, is decided by the
 leave-one-out error (`pruning_mechanism.ridge`): features are standardised and drawn by all images,
 all else is solved without the one left out. The projection stays as it is unless the gain is surely
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compress.calibrating.calibration import Calibration
-from compress.choices import LEAST_IMAGES
+from compress.choices import LEAST_IMAGES, AlignTokens
 from compress.errors import UserError, not_finite
-from pruning_mechanism import Tower, TowerError, align, pooled_only, tower_of
+from pruning_mechanism import Tower, TowerError, align, layered, pooled_only, tower_of
+from pruning_mechanism.families import tower_config
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.ridge import Ridge, deviations, ridge
 
@@ -38,23 +40,27 @@ FEATURES_OF_HIDDEN = 4
 
 @torch.no_grad()
 def pooled_features(
-    model: PreTrainedModel, calibration: Calibration, progress: str | None = None
+    model: PreTrainedModel,
+    calibration: Calibration,
+    progress: str | None = None,
+    tokens: AlignTokens | None = None,
 ) -> Tensor:
     """What a projection reads off images, float32 [n, r]: [class token, mean of patches], r = 2d.
 
-    Or the features of an encoder that is taken as a whole.
+    Or the class token alone, r = d, as `tokens` and `pooled_only` say; or the features of an
+    encoder that is taken as a whole.
 
     Raises:
         TowerError: the tower has no class token.
     """
-    reader = tower_of(pooled_only(model))
+    reader = tower_of(pooled_only(model, tokens))
     return torch.cat(
         [reader.embeddings(batch.pixels).float().cpu() for batch in calibration.batches(progress)]
     )
 
 
 def pooled_after(tower: Tower, hidden: Tensor, layers: Collection[int]) -> dict[int, Tensor]:
-    """What can be read off one batch after each of these numbers of layers, float32 [b, 2d] each.
+    """What can be read off one batch after each of these numbers of layers, float32 [b, r] each.
 
     The tower goes up once, as far as the last of them.
 
@@ -87,7 +93,7 @@ def align_features(
     Args:
         model: the first stage's, of a family whose vision tower has a class token; it stays as it
             is.
-        pooled: what it reads off images, [n, 2d], from `pooled_features`; n at least
+        pooled: what it reads off images, [n, r], from `pooled_features`; n at least
             `LEAST_IMAGES`.
         targets: the full tower's embeddings of these, [n, e].
         features: random ones; by default four times the hidden size, or as many as there are.
@@ -105,7 +111,10 @@ def align_features(
     if not pooled.isfinite().all() or not targets.isfinite().all():
         raise not_finite("the projection")
     pooled, targets = pooled.double(), targets.double()
-    projection = _projection(tower_of(model).final, pooled, targets.shape[1], features, seed)
+    final = tower_of(model).final
+    if features is None:
+        features = getattr(final, "random_features", 0) or _usual_features(model, pooled)
+    projection = _projection(final, pooled, targets.shape[1], features, seed)
     read = projection.features(pooled)
     mean, random = read.mean(0), deviations(read[:, pooled.shape[1] :]) / RANDOM_SCALE
     deviation = torch.cat([deviations(pooled), random])
@@ -140,12 +149,20 @@ def notes_of(alignment: Ridge, images: int) -> tuple[str, ...]:
     )
 
 
+def _usual_features(model: PreTrainedModel, pooled: Tensor) -> int:
+    """How many random features a tower gets that has none, of what is read off it [n, r]."""
+    if layered(model):
+        return FEATURES_OF_HIDDEN * tower_config(model.config, "vision").hidden_size
+    return FEATURES_OF_HIDDEN * pooled.shape[1] // 2
+
+
 def _projection(
-    own: nn.Module, pooled: Tensor, outputs: int, features: int | None, seed: int
+    own: nn.Module, pooled: Tensor, outputs: int, features: int, seed: int
 ) -> AlignedProjection:
     """The projection that a tower has, in the form of an aligned one, float64.
 
-    Random features that it has already stay, unless another number of them is asked for.
+    Random features that it has already stay, unless another number of them is asked for, or of
+    something else. So does what it makes of the class token, if that is read alone from now on.
 
     Raises:
         TowerError: the tower's embedding comes out of something else.
@@ -157,14 +174,12 @@ def _projection(
     if not isinstance(linear, nn.Linear):
         raise TowerError(f"a {type(own).__name__} is no projection that can be aligned")
     inputs = pooled.shape[1]
-    if features is None:
-        features = known.out_features if known else FEATURES_OF_HIDDEN * inputs // 2
     made = AlignedProjection(inputs, features, outputs).double()
     made.linear.weight.zero_()
     made.linear.bias.zero_()
-    columns = min(linear.in_features, inputs)
+    columns = min(own.inputs if isinstance(own, AlignedProjection) else linear.in_features, inputs)
     if made.random is not None:
-        if known is not None and known.out_features == features:
+        if known is not None and known.weight.shape == made.random.weight.shape:
             made.random.load_state_dict({k: value.cpu() for k, value in known.state_dict().items()})
             columns = linear.in_features
         else:

@@ -1,7 +1,7 @@
 """An aligned projection: the embedding is read off the class token and the mean of the patches.
 
-Part of every checkpoint. `compress.align` solves it in closed form, so that a smaller tower's
-embeddings are as close as they can be to those of the full tower.
+Or off the class token alone. Part of every checkpoint. `compress.align` solves it in closed form,
+so that a smaller tower's embeddings are as close as they can be to those of the full tower.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .checks import check_range
+from .checks import check_choice, check_range
 from .pruned_layers import FamilyModule, vision_tower
 from .token_rule import TokenRule, TowerSizes
 
+ALIGNED_TOKENS = ("all", "class")
+"""What `aligned_tokens` may be; the first if nothing is said."""
+
 
 class AlignedProjection(nn.Module):
-    """[class token, mean of patches] [b, 2d] → embeddings [b, e].
+    """[class token, mean of patches] [b, 2d], or the class token [b, d] → embeddings [b, e].
 
     Linear in these and in random features of them, GELU(R · + r), where there are some (random
     features: Rahimi and Recht 2008).
@@ -28,8 +31,18 @@ class AlignedProjection(nn.Module):
         self.linear = nn.Linear(inputs + features, outputs)
         self.out_features = outputs
 
+    @property
+    def random_features(self) -> int:
+        """How many random features there are."""
+        return 0 if self.random is None else self.random.out_features
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers it takes of each image: 2d, or d."""
+        return self.linear.in_features - self.random_features
+
     def features(self, pooled: Tensor) -> Tensor:
-        """What the embedding is linear in, [b, 2d + features], for [b, 2d]."""
+        """What the embedding is linear in, [b, r + features], for what is read off [b, r]."""
         if self.random is None:
             return pooled
         return torch.cat([pooled, nn.functional.gelu(self.random(pooled))], dim=-1)
@@ -44,10 +57,12 @@ class AlignedProjection(nn.Module):
 class Alignment(TokenRule):
     """Project by an `AlignedProjection` with `aligned_features` random features.
 
-    No setting of `Reduction` asks for it: `align` takes the projection itself.
+    It reads `aligned_tokens`: all, or the class token alone, for which alone the last layer is
+    then computed. No setting of `Reduction` asks for it: `align` takes the projection itself.
     """
 
     aligned_features: int | None = None
+    aligned_tokens: str | None = None
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
@@ -55,23 +70,39 @@ class Alignment(TokenRule):
         return ()
 
     def check(self, config: TowerSizes, beside: Sequence[TokenRule]) -> None:
-        """Refuse a number of random features below 0."""
+        """Refuse a number of random features below 0, and unknown tokens to read."""
+        check_choice("aligned_tokens", self.aligned_tokens, ALIGNED_TOKENS)
+        if self.aligned_features is None:
+            raise ValueError("aligned_tokens is of aligned_features; nothing is aligned")
         check_range("aligned_features", self.aligned_features, 0)
 
     def final_macs(self, hidden: int, outputs: int) -> int | None:
         """Those of the random features and of what is linear in them."""
-        inputs, features = 2 * hidden, self.aligned_features or 0
+        inputs, features = self.read(hidden), self.aligned_features or 0
         return inputs * features + (inputs + features) * outputs
 
     def build(self, model: FamilyModule) -> None:
         """Put an `AlignedProjection` in place of the linear one."""
         config, own = vision_tower(model).config, model.visual_projection
         model.visual_projection = AlignedProjection(
-            2 * config.hidden_size, self.aligned_features or 0, own.out_features
+            self.read(config.hidden_size), self.aligned_features or 0, own.out_features
         )
 
+    def read(self, hidden: int) -> int:
+        """How many numbers the projection reads off a stream that is `hidden` wide."""
+        return 2 * hidden if self.reads_patches() else hidden
+
+    def reads_patches(self) -> bool:
+        """Unless it reads the class token alone."""
+        return self.aligned_tokens != "class"
+
     def pool(self, root: FamilyModule, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
-        """The class token and the mean of the patches by their sizes, both normed: [b, 2d]."""
+        """The class token and the mean of the patches by their sizes, both normed: [b, 2d].
+
+        Or the class token alone, [b, d].
+        """
+        if not self.reads_patches():
+            return None
         normed = root.post_layernorm(hidden)
         patches = normed[:, 1:]
         if sizes is None:

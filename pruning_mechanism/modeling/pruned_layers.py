@@ -146,11 +146,11 @@ class PrunedMLP:
             and not _is_traced()
             and type(self.fc1) is nn.Linear
             and hidden_states.shape[:-1].numel() >= LARGE_BATCH
-            and not _watched(self.fc1, self.activation_fn)
+            and not is_watched(self.fc1, self.activation_fn)
         )
 
 
-def _watched(*modules: nn.Module) -> bool:
+def is_watched(*modules: nn.Module) -> bool:
     """Whether hooks, or a forward method put in its place, see what one of the modules gives."""
     everywhere = nn.modules.module
     return bool(everywhere._global_forward_pre_hooks or everywhere._global_forward_hooks) or any(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .class_token import class_token_after, class_token_suffices
 from .pruned_layers import FamilyModule, mixed, vision_tower
 from .reduced_layers import ReducedLayers, as_asked, selected
 from .reduced_text import reduce_text_tower
@@ -140,10 +141,34 @@ class ReducedTower(ReducedLayers):
                 f"{list(pixel_values.shape[-2:])}"
             )
 
-    def _pooled(self, pixel_values: Tensor) -> Tensor:
+    def read_off(self, pixel_values: Tensor) -> Tensor:
+        """The `pooler_output` of `forward` alone [b, r]: its last layer computes no more than that.
+
+        Hooks on this tower don't see it.
+
+        Raises:
+            ValueError: as in `forward`.
+        """
+        sized = next((rule for rule in self.rules if rule.sides()), None)
+        if sized is None:
+            return self._pooled(pixel_values, False)
+        self._check_size(pixel_values, [side for side, _ in sized.sides()], False)
+        return sized.at_own_sizes(pixel_values, self._pooled)
+
+    def _pooled(self, pixel_values: Tensor, interpolate_pos_encoding: bool = True) -> Tensor:
         """What is read off images of one size, of any size."""
-        states, sizes = self._states(pixel_values, True)
-        return self.pool(states[-1], sizes)
+        hidden: Tensor = self.pre_layrnorm(self.embeddings(pixel_values, interpolate_pos_encoding))
+        sizes: Tensor | None = None
+        *before, last = range(len(self.encoder.layers))
+        for index in before:
+            hidden, sizes = self.through(index, hidden, sizes)
+        layer, tokens = self.encoder.layers[last], hidden.shape[1]
+        if any(
+            rule.reads_patches() or rule.left(last, tokens) != tokens for rule in self.rules
+        ) or not class_token_suffices(layer):
+            return self.pool(*self.through(last, hidden, sizes))
+        own = class_token_after(layer, hidden, self.bias(hidden, sizes))
+        return self.pool(own[:, None])
 
     def _forward(
         self,

@@ -172,8 +172,18 @@ class TokenRule:
         raise NotImplementedError(f"{type(self).__name__} leaves fewer tokens, but has no change")
 
     def pool(self, root: FamilyModule, hidden: Tensor, sizes: Tensor | None) -> Tensor | None:
-        """What the projection gets of the last stream [b, n, d]; None: the class token, normed."""
+        """What the projection gets of the last stream [b, n, d]; None: the class token, normed.
+
+        Where `reads_patches` says no, the stream may be the class token's alone, [b, 1, d].
+        """
         return None
+
+    def reads_patches(self) -> bool:
+        """Whether `pool` reads more of the last stream than the class token.
+
+        Where no rule does, the last layer is computed for the class token alone (`class_token`).
+        """
+        return type(self).pool is not TokenRule.pool
 
 
 def known_sizes(sizes: Tensor | None, hidden: Tensor) -> Tensor:
