@@ -197,6 +197,7 @@ def test_flags_that_exclude_each_other_are_refused(name, line):
             for name in ("flip", "merge", "rank", "resolution", "early_exit")
             for flag in ("--align-features", "--target")
         ),
+        ("compress.early_exit", "--align none --align-tokens class", "--align-tokens"),
         ("evaluation.masking", "--align none --align-features 4", "--align-features"),
         ("evaluation.latency", "--datasets cifar10", "--datasets"),
         ("evaluation.latency", "--score zero-shot --corpus coco", "--corpus"),

@@ -160,6 +160,24 @@ def test_a_chain_is_one_checkpoint_that_knows_its_base(command, clip_directory):
     assert len(read_keys(third)) == 16
 
 
+def test_an_alignment_reads_the_class_token_alone_until_told_otherwise(command, clip_directory):
+    ended = command("exit", "--layer", "2", "--align-tokens", "class", output="ended")
+    reduced = command("merge", "--r", "2", model=ended, output="merged")
+    wide = command("align", "--align-tokens", "all", model=reduced, output="wide")
+    narrow = command("align", "--align-tokens", "class", model=wide, output="narrow")
+    hidden = load(clip_directory).config.vision_config.hidden_size
+    for directory, tokens, inputs in (
+        (ended, "class", hidden),
+        (reduced, "class", hidden),
+        (wide, None, 2 * hidden),
+        (narrow, "class", hidden),
+    ):
+        model = load(directory)
+        own, projection = model.config.vision_config, model.visual_projection
+        assert (own.aligned_tokens, projection.inputs) == (tokens, inputs)
+        assert own.aligned_features == projection.random_features == 4 * hidden
+
+
 def test_without_alignment_the_projection_stays(command, clip_directory):
     directory = command("exit", "--layer", "2", "--align", "none")
     projections = [load(each).visual_projection.weight for each in (directory, clip_directory)]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
-from compress import flip, heal, recover
+from compress import align, flip, heal, recover
 from compress.command import run_command
 from compress.training.engine import last_whole
 from corpora import load_corpus, open_image
@@ -26,6 +26,7 @@ COMMANDS = {
     "heal": (heal.main, heal.HealOptions, ()),
     "recover": (recover.main, recover.RecoverOptions, ("--allocate", "uniform")),
     "flip": (flip.main, flip.FlipOptions, ()),
+    "align": (align.main, align.AlignCommandOptions, ("--align-tokens", "class")),
 }
 
 
@@ -195,6 +196,18 @@ def test_what_is_healed_is_pruned_again_and_the_projection_is_solved_for(
     assert record(three)["chain"] == ["recover MAC 0.6", "heal steps 4", "recover MAC 0.3"]
     assert record(tmp_path / "out")["align"] == "ridge"
     assert record(three)["mac_fraction"] <= 0.3
+
+
+def test_what_reads_the_class_token_alone_learns_to_do_so_better(
+    clip_directory, damaged, hundred, tmp_path
+):
+    narrow = tmp_path / "narrow"
+    run(line(damaged, hundred, narrow), "align")
+    run(healing(narrow, hundred, tmp_path, "--target", clip_directory))
+    model = load(tmp_path / "out")
+    assert model.visual_projection.inputs == model.config.vision_config.hidden_size
+    before = closeness(narrow, clip_directory, hundred)
+    assert closeness(tmp_path / "out", clip_directory, hundred) > before
 
 
 def test_the_full_tower_itself_has_nothing_to_learn(clip_directory, hundred, tmp_path, capsys):

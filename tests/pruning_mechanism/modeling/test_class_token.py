@@ -30,6 +30,7 @@ from tests.pruning_mechanism.conftest import (
     tiny_inputs,
     tiny_model,
 )
+from tests.pruning_mechanism.test_sentence_transformers import student
 
 PIXELS = tiny_inputs("vision")
 WITH_CLASS_TOKEN = [name for name in FAMILIES if name != "siglip"]
@@ -226,6 +227,11 @@ def test_a_projection_of_the_class_token_is_the_same_from_disk(tmp_path):
     wide = align(again, AlignedProjection(32, 0, 8))
     assert wide.config.vision_config.aligned_tokens is None
     assert image_embeddings(pooled_only(wide), PIXELS).shape == (3, 32)
+
+
+def test_an_encoder_taken_as_a_whole_has_no_tokens_to_choose():
+    with pytest.raises(TowerError, match="an alignment reads its features, not tokens"):
+        pooled_only(student(), "class")
 
 
 def test_a_projection_of_another_size_is_refused():
