@@ -123,6 +123,7 @@ def together(
     encoders = [clock.encoder for clock in clocks]
     full = None if ending.is_reference else ending.full.basis(options.seconds)
     full_encoder = None if ending.is_reference else ending.full.encoder
+    alone = speedup_interval(timings, options.f), speedup_interval(encoders, options.f)
     return Together(
         found=result(answers, search.answers, search.bootstrap),
         reached=reached,
@@ -131,24 +132,35 @@ def together(
         query_speedup=query_speedup(
             [timing.median for timing in timings], m, None if full is None else full.median
         ),
-        last=(
-            None
-            if ending.is_reference
-            else Last(
-                label=last.label,
-                reads=last.stage.reads,
-                runtime=last.stage.runs_in.runtime,
-                dtype=last.stage.runs_in.dtype,
-                encoder_seconds=last.clock.encoder,
-                end_to_end_seconds=last.clock.end_to_end,
-                alone=result(last.answers, search.answers, search.bootstrap),
-                one_minus_cosine=_apart(last.known.images, search),
-                agreement=search.bootstrap.interval(overlap(last.answers.top, answers.top)),
-                lifetime_speedup=speedup_interval(timings, options.f),
-                encoder_speedup=speedup_interval(encoders, options.f),
-                thumbnails_given=last.given.long_side,
-            )
-        ),
+        last=None if ending.is_reference else _told(last, answers, alone, search),
+    )
+
+
+def _told(
+    last: LastStage, answers: Answers, speedups: tuple[Interval, Interval], search: Search
+) -> Last:
+    """What a row says of its last stage.
+
+    Args:
+        last: it, which isn't the reference.
+        answers: of the cascade that it ends.
+        speedups: that cascade's, end to end or as asked for and of encoders, against the last
+            stage by itself.
+        search: what is searched.
+    """
+    return Last(
+        label=last.label,
+        reads=last.stage.reads,
+        runtime=last.stage.runs_in.runtime,
+        dtype=last.stage.runs_in.dtype,
+        encoder_seconds=last.clock.encoder,
+        end_to_end_seconds=last.clock.end_to_end,
+        alone=result(last.answers, search.answers, search.bootstrap),
+        one_minus_cosine=_apart(last.known.images, search),
+        agreement=search.bootstrap.interval(overlap(last.answers.top, answers.top)),
+        lifetime_speedup=speedups[0],
+        encoder_speedup=speedups[1],
+        thumbnails_given=last.given.long_side,
     )
 
 
