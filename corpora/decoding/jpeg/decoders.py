@@ -1,9 +1,9 @@
 """The decoders that may take a small JPEG file in Pillow's place, and which of them does.
 
 Pillow reads a file's metadata in Python and goes through several layers to its decoder, which for a
-file of 500 pixels takes up to a quarter of the time. A decoder that is called alone is used by itself
-where it is installed, as long as it gives Pillow's own pixels: that is tried once, on files of
-every kind that it would be given, in the libraries that are there.
+file of 500 pixels takes up to a quarter of the time. A decoder that is called alone is used by
+itself where it is installed, as long as it gives Pillow's own pixels: that is tried once, on files
+of every kind that it would be given, in the libraries that are there.
 """
 
 import importlib

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor
 
 from cascade import Stage
 from corpora import CorpusError
+from corpora.decoding import images
 from evaluation.breaking_down.ways import OfStage, Plain
 from pruning_mechanism import TowerError
 
@@ -87,7 +88,7 @@ def test_what_takes_longer_shows_in_its_own_step(clip_directory, photos, kind, s
     place, name = {
         ("plain", "read"): (Path, "read_bytes"),
         ("plain", "decode"): (ImageFile.ImageFile, "load_prepare"),
-        ("stage", "decode"): (ImageFile.ImageFile, "load_prepare"),
+        ("stage", "decode"): (images, "_decoded"),
         ("plain", "prepare"): (of, "processor"),
         ("stage", "prepare"): (of, "pixels"),
         ("plain", "encode"): (getattr(of, "model", None), "get_image_features"),
