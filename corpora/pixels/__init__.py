@@ -15,8 +15,8 @@ doesn't decide the cost:
   have 10⁹.
 
 `proportions` reads from a processor how large a picture it needs; `steps` are its own steps without
-what it does around them; `preparer` is what is called; `ahead` prepares in threads before it is
-asked.
+what it does around them, on a picture's `memory`; `preparer` is what is called; `ahead` prepares in
+threads before it is asked.
 """
 
 from corpora.decoding.reads import ENOUGH, WHOLE

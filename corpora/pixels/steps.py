@@ -23,14 +23,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.dlpack import from_dlpack
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_transforms import get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import SizeDict, get_image_size_for_max_height_width
 
+from corpora.pixels.memory import COPIED, copied, memory, view, whole
+
 _PART = 1 << 20
 """Bytes of a picture that is resampled in parts: what a core's cache holds."""
-_COPIED = 1 << 16  # pixels
 _SIZES = 1024  # of pictures whose targets are remembered
 _MODES = {
     int(PIL.Image.Resampling.BILINEAR): "bilinear",
@@ -120,7 +120,7 @@ class TorchvisionSteps:
         made = []
         for image in images:
             image = _rgb(image, own)
-            pixels = self._resized(image) if own.do_resize else _whole(image)
+            pixels = self._resized(image) if own.do_resize else whole(image)
             made.append((self._cropped(pixels) if own.do_center_crop else pixels)[:3])
         if len(made) == 1:
             return made[0][None]
@@ -146,17 +146,17 @@ class TorchvisionSteps:
 
     def _resized(self, image: PIL.Image.Image) -> Tensor:
         height, width = self._target(image.height, image.width)
-        pixels = _view(image)
+        pixels = view(image)
         if pixels is not None:
             return self._resampled(pixels, height, width)
         if not self._in_parts:
-            return self._resampled(_whole(image), height, width)
+            return self._resampled(whole(image), height, width)
         rows = max(1, _PART // (4 * image.width))
         parts = []
         for top in range(0, image.height, rows):
             part = image.crop((0, top, image.width, min(top + rows, image.height)))
-            pixels = _memory(part)  # of the last, small one too: all have the same channels
-            pixels = _copy(part) if pixels is None else pixels
+            pixels = memory(part)  # of the last, small one too: all have the same channels
+            pixels = copied(part) if pixels is None else pixels
             across = self._resampled(pixels, part.height, width)
             parts.append(across.movedim(0, -1))
         return self._resampled(torch.cat(parts).movedim(-1, 0), height, width)
@@ -195,7 +195,7 @@ class DirectSteps(TorchvisionSteps):
     def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
         """Pictures of one size resized and cropped; small ones all at once."""
         own, first = self._processor, images[0]
-        small = first.width * first.height < _COPIED
+        small = first.width * first.height < COPIED
         if not (small and len(images) > 1 and own.do_resize and all(map(_is_plain, images))):
             return super().levels(images)
         shape = first.height, first.width
@@ -311,35 +311,3 @@ def _target(size: Any, height: int, width: int) -> tuple[int, int]:
     else:
         raise NoStepsError(f"it resizes to {size}, which its backend doesn't know")
     return found
-
-
-def _view(image: PIL.Image.Image) -> Tensor | None:
-    """A picture's pixels, uint8 [3 or 4, height, width], where they are in one piece."""
-    if image.width * image.height < _COPIED:
-        return _copy(image)
-    return _memory(image)
-
-
-def _whole(image: PIL.Image.Image) -> Tensor:
-    """A picture's pixels, uint8 [3 or 4, height, width], copied if need be."""
-    pixels = _view(image)
-    return _copy(image) if pixels is None else pixels
-
-
-def _memory(image: PIL.Image.Image) -> Tensor | None:
-    """A picture's own memory, uint8 [4, height, width] with channels side by side.
-
-    None if it isn't in one piece, as above 4 megapixels. The fourth channel means nothing.
-    """
-    import pyarrow  # here, since it takes longer to import than to copy many small pictures
-
-    try:
-        memory = pyarrow.array(image)
-    except ValueError:
-        return None
-    pixels: Tensor = from_dlpack(memory.flatten())
-    return pixels.view(image.height, image.width, -1).movedim(-1, 0)
-
-
-def _copy(image: PIL.Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).movedim(-1, 0)

@@ -24,6 +24,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from corpora import CorpusError
 from corpora.pixels import LONG, Preparer, pixel_values
 from corpora.pixels import ahead as ahead_module
+from corpora.pixels import memory as memory_module
 from corpora.pixels import steps as steps_module
 from tests.lanes import THOROUGH
 
@@ -169,7 +170,7 @@ def test_one_call_of_torch_is_all_that_a_step_is_or_the_step_is_called(monkeypat
 
 def test_a_picture_whose_memory_is_in_several_pieces_is_resampled_in_parts(monkeypatch):
     large = picture(2600, 1700, 2)
-    assert steps_module._view(large) is None
+    assert memory_module.view(large) is None
     processor = CLIPImageProcessor(**SMALL)
     expected = alone(processor, [large])
     assert torch.equal(pixel_values(processor, [large], as_given), expected)
@@ -181,7 +182,7 @@ def test_a_picture_whose_memory_is_in_several_pieces_is_resampled_in_parts(monke
 def test_a_view_of_a_picture_outlives_it():
     image = picture(400, 300)
     expected = torch.from_numpy(np.array(image)).movedim(-1, 0)
-    view = steps_module._view(image)
+    view = memory_module.view(image)
     del image
     assert torch.equal(view[:3], expected)
 
