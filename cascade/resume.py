@@ -180,7 +180,7 @@ def _check(stage: Stage, first: Stage) -> None:
         if encoder.computes is not None:
             raise TowerError(
                 f"a stage that resumes or is resumed is computed by torch in its own type, not by "
-                f"{encoder.computes}: load it without runtime= and dtype="
+                f"{encoder.computes}: load it with runtime='torch', without dtype="
             )
         if parts_of(encoder.model.config, "vision").pooling != "first":
             raise TowerError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pruning_mechanism import TowerError
+from pruning_mechanism import TowerError, read_record
 from pruning_mechanism.checkpoints.from_open_clip.converting import directory_of
 from pruning_mechanism.encoding import tower_of
 from pruning_mechanism.runtimes import (
@@ -69,6 +69,27 @@ class Asked:
             return InRuntime(*choose_runtime(subject, self.dtype, batch_size))
         runtime = make_runtime(subject, RUNTIMES[self.runtime], self.dtype or "float32")
         return InRuntime(runtime, RuntimeChoice(runtime.name, runtime.dtype))
+
+
+def asked_of(
+    path: str | Path, runtime: str | None, dtype: str | None, device: str, attention: str | None
+) -> Asked:
+    """What is asked for, or else what the record in a checkpoint's directory says.
+
+    An attention asks for torch, which alone has several. The other arguments, and errors, are those
+    of `check_running`.
+    """
+    if runtime is None and attention is None:
+        record = read_record(directory_of(path))
+        if record is not None and (record.runtime, record.dtype) != ("torch", None):
+            try:
+                return check_running(record.runtime, dtype or record.dtype, device, None)
+            except TowerError as error:
+                raise TowerError(
+                    f"{path} was made to run in {record.runtime}, {record.dtype or 'float32'}, "
+                    f"which can't be done here: {error}; or load it with runtime='torch'"
+                ) from error
+    return check_running(runtime or "torch", dtype, device, attention)
 
 
 def check_running(runtime: str, dtype: str | None, device: str, attention: str | None) -> Asked:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cascade.fingerprints import computed_in, described, fingerprint
 from cascade.images import ImageSource, UnreadableImage, open_image
 from cascade.reading import reads_of
-from cascade.running import InRuntime, check_running, running
+from cascade.running import InRuntime, asked_of, running
 from corpora import CorpusError
 from corpora.decoding.reads import Reads, Tally, known
 from corpora.pixels import Preparer, edge_taken
@@ -170,7 +170,7 @@ class Stage:
         attention: str | None = None,
         without_texts: bool = False,
         reads: Reads | None = None,
-        runtime: str = "torch",
+        runtime: str | None = None,
         dtype: str | None = None,
     ) -> "Stage":
         """Load a checkpoint.
@@ -192,7 +192,8 @@ class Stage:
                 the checkpoint's directory says, in full where there is none.
             runtime: what computes the vision tower: "torch", "compile" (torch.compile),
                 "onnxruntime", "openvino", or "auto", the one that a measurement finds fastest on
-                this machine. Texts are always torch's.
+                this machine. Texts are always torch's. None: as the record in the checkpoint's
+                directory says, torch where there is none or an attention is asked for.
             dtype: what it computes in: "float32", "bfloat16" or "int8"; None: what torch would,
                 float32 on a CPU, and under "auto" bfloat16 too where it keeps embeddings. In
                 float32 the stage has the same name in every runtime; in another type its
@@ -207,7 +208,7 @@ class Stage:
             ValueError: `batch_size` isn't positive, or there is no such way to read.
         """
         check_attention(attention)
-        asked = check_running(runtime, dtype, device, attention)
+        asked = asked_of(path, runtime, dtype, device, attention)
         reads = reads_of(path) if reads is None else known(reads)
         model = load(path, device=device, exact=asked.exact)
         processor = load_processor(path)

@@ -51,7 +51,7 @@ class Towers:
 
     def lending(self, path: str) -> Stage:
         """A stage whose text tower alone is asked, so that its vision tower needs no runtime."""
-        return Stage.load(path, self.device, self.batch_size)
+        return Stage.load(path, self.device, self.batch_size, runtime="torch")
 
     @property
     def _usual(self) -> str | None:

@@ -55,6 +55,29 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Deployment:
+    """What a result is to run in, and so what its seconds are measured in.
+
+    Attributes:
+        runtime: as `Stage.load` names it.
+        dtype: what it computes in; None: what the runtime would by itself.
+    """
+
+    runtime: str = "torch"
+    dtype: Literal["float32", "bfloat16", "int8"] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a result runs as it is loaded."""
+        return self.runtime == "torch" and self.dtype is None
+
+    @property
+    def says(self) -> str:
+        """In words."""
+        return self.runtime if self.dtype is None else f"{self.runtime} {self.dtype}"
+
+
+@dataclass(frozen=True)
 class Checkpoints:
     """Which checkpoints to open: directories or hub names.
 

@@ -105,8 +105,7 @@ def rule(options: CombinationOptions) -> Rule:
         made, own = found.best.model, found.source
         return Step(made, own.processor, source=own, notes=found.notes, files=found.write)
 
-    of_seconds = FileBudget if options.files else SecondBudget
-    budgets: Iterable[Budget] = map(of_seconds, options.latency_constraint)
+    budgets: Iterable[Budget] = options.seconds(FileBudget if options.files else SecondBudget)
     if not options.latency_constraint:
         budgets = map(MacBudget, options.mac_constraint or USUAL_MACS)
     return Rule("joint", by_setting(budgets), step, check, Needs.of("ridge"))
@@ -142,7 +141,8 @@ def _sources(source: Source, smaller: Mapping[Setting, Rule]) -> Mapping[Setting
 def _from_pixels(source: Source, search: Search) -> Found:
     """The combinations that promised most, made and measured; seconds are those of encoders."""
     if isinstance(search.budget, SecondBudget):
-        return within(source, full_tower(source), search.budget.share, search)
+        full = full_tower(source, search.budget)
+        return within(source, full, search.budget.share, search)
     prices = MacPrices.under(source.model.config, search.budget.share)
     return Found(source, best_combinations(source, prices, search.thoroughness, search.label))
 

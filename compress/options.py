@@ -32,6 +32,7 @@ from compress.choices import (
     AlignTokens,
     Allocation,
     Checkpoints,
+    Deployment,
     Finish,
     Repair,
     Sampling,
@@ -232,13 +233,41 @@ class TowerOptions(RepairOptions, FullTowerOptions):
 
 
 @dataclass(frozen=True)
-class SpendingOptions(RepairOptions):
+class LatencyOptions(SourceOptions):
+    """A budget of seconds, and what these are measured in."""
+
+    latency_constraint: tuple[Share, ...] = ()
+    """instead of MACs: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+    runtime: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
+    """what the result will run in: seconds of both towers are measured in it"""
+    dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    """what it will compute in there (default: what the runtime does by itself)"""
+
+    unread: ClassVar[tuple[Unread, ...]] = (
+        Unread(
+            ("runtime", "dtype"),
+            lambda options: not options.latency_constraint,
+            "no latency constraint",
+        ),
+    )
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the result is to run in."""
+        return Deployment(self.runtime, self.dtype)
+
+    def seconds(self, kind: type[SecondBudget] = SecondBudget) -> tuple[SecondBudget, ...]:
+        """The budgets of seconds that are asked for."""
+        shares = dict.fromkeys(self.latency_constraint)
+        return tuple(kind(share, self.deployment) for share in shares)
+
+
+@dataclass(frozen=True)
+class SpendingOptions(LatencyOptions, RepairOptions):
     """How much of the tower may be kept, and how that is spread over its layers."""
 
     mac_constraint: Annotated[tuple[Share, ...], by_default("0.5")] = ()
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share one scoring"""
-    latency_constraint: tuple[Share, ...] = ()
-    """instead of MACs: measured seconds of the whole tower / the dense one's, in (0, 1]"""
     heads: tuple[NumberFromZero, ...] = ()
     """instead of MACs: how many heads of the tower go; every neuron stays"""
     allocate: Allocation | None = None
@@ -255,6 +284,7 @@ class SpendingOptions(RepairOptions):
     )
     unread: ClassVar[tuple[Unread, ...]] = (
         *RepairOptions.unread,
+        *LatencyOptions.unread,
         Unread(
             ("curve_samples", "round_to"),
             lambda options: options.allocation != "curves",
@@ -307,7 +337,7 @@ class SpendingOptions(RepairOptions):
                 raise UserError(
                     "--latency-constraint takes --allocate curves or uniform, not scores"
                 )
-            return tuple(map(SecondBudget, dict.fromkeys(self.latency_constraint)))
+            return self.seconds()
         if self.heads:
             return tuple(map(HeadBudget, dict.fromkeys(self.heads)))
         return tuple(map(MacBudget, dict.fromkeys(self.mac_constraint or USUAL_MACS)))
@@ -341,13 +371,11 @@ class BudgetOptions(SpendingOptions, TowerOptions):
 
 
 @dataclass(frozen=True)
-class CombinationOptions(TokenOptions):
+class CombinationOptions(LatencyOptions, TokenOptions):
     """What the joint rule may take away, and how thoroughly it looks."""
 
     mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
     """kept MACs / dense MACs of the encoder layers, in (0, 1]; several share all measurements"""
-    latency_constraint: tuple[Share, ...] = ()
-    """instead: measured seconds of the whole tower / the dense one's, in (0, 1]"""
     files: tuple[Place, ...] = ()
     """directories, files, patterns as 'DIR/*.jpg': photos on which seconds count from the file on,
     opening included; the full tower's are read in full"""
@@ -376,6 +404,7 @@ class CombinationOptions(TokenOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
     unread: ClassVar[tuple[Unread, ...]] = (
         *FullTowerOptions.unread,
+        *LatencyOptions.unread,
         Unread(("files",), lambda options: not options.latency_constraint, "no latency constraint"),
         Unread(
             ("files_sample", "resolutions", "patch_sizes"),

@@ -3,6 +3,7 @@
 Between the rules and the floor of all command lines (`commands`).
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from transformers import PreTrainedModel
 
 from commands.inputs import inputs_of
 from commands.published import published_name
+from commands.screen import printable
 from commands.writing.results import Closing, Outputs, result_directories
 from commands.writing.results import Setting as Named
+from compress.budgets.budgets import SecondBudget
 from compress.budgets.settings import Setting
+from compress.calibrating.deploying import check_deployment
 from compress.choices import DEMO_MODEL, towers_called
 from compress.errors import UserError
 from compress.making.make import Result, make, share_of, write
@@ -25,6 +29,7 @@ from compress.training.processes import is_first
 from corpora import CorpusError
 from pruning_mechanism import Shape, TowerError, TowerKind, layered, macs, parameters
 from pruning_mechanism.families import tower_config
+from pruning_mechanism.runtimes import RUNTIMES
 
 MENDABLE = (UserError, TowerError, CorpusError)
 """What the libraries raise where a user of a command can do something about it."""
@@ -53,6 +58,9 @@ def run_rule(
     outputs = Outputs(directories, options.overwrite, inputs_of(options), MENDABLE)
     if is_first():
         outputs.check()
+    for asked in rule.asked.values():
+        if isinstance(asked, SecondBudget):
+            check_deployment(asked.deployment, options.device)
     finish = options.finish
     needs = rule.needs | Needs.of(finish.align)
     source = opened() if opened else open_source(options.checkpoints, options.sampling, needs)
@@ -69,7 +77,8 @@ def run_rule(
     def made(asked: Named, directory: Path) -> Closing:
         result = make(source, rule, settings[asked], finish)
         write(result, source, directory)
-        return Closing(result.compression.notes, summary(source, result), result.step.obsolete)
+        closing = [*summary(source, result), *running(result, directories[asked], options)]
+        return Closing(result.compression.notes, closing, result.step.obsolete)
 
     outputs.write(source.calibration.unreadable, made)
 
@@ -118,6 +127,24 @@ def summary(source: Source, result: Result) -> list[RenderableType]:
         f"{found.before:.4g} before the alignment, {found.after:.4g} after it, "
         f"{found.left_out:.4g} on images left out",
     ]
+
+
+def running(result: Result, place: Path, options: FullTowerOptions) -> list[RenderableType]:
+    """How a result is run in what it was made to run in, if torch alone isn't that."""
+    record = result.compression
+    form = RUNTIMES[record.runtime].form
+    if record.runtime == "torch" and record.dtype is None:
+        return []
+    says = f"Stage.load({str(place)!r}) runs it in {record.runtime}, {record.dtype or 'float32'}"
+    if form is None:
+        return [printable(says)]
+    export = f"python -m compress.export {shlex.quote(str(place))} --to {form.name}"
+    if record.dtype == "int8":
+        images = f"--corpus {shlex.quote(options.corpus)}"
+        if options.corpus_dir is not None:
+            images += f" --corpus-dir {shlex.quote(str(options.corpus_dir))}"
+        return [printable(f"{says}, once it is calibrated: {export} --dtype int8 {images}")]
+    return [printable(f"{says}, and keeps its graph in the cache; beside the weights: {export}")]
 
 
 def _layers(model: PreTrainedModel, kind: TowerKind) -> tuple[str, str, str, str]:

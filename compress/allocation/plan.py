@@ -23,7 +23,7 @@ from compress.errors import UserError
 from compress.solving.head_dims import Rotated, rotate_tower, turn
 from pruning_mechanism import Mask, Tower
 from pruning_mechanism.costs.latency import LatencyTable
-from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.deployed.seconds import measure
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def plan_of(
     """
     table = None
     if isinstance(budget, SecondBudget):
-        size = spending.batch_size
-        table = subject.once(("latency", size), lambda: measure(subject.deployed(), size))
+        size, tower = spending.batch_size, subject.deployed(budget.deployment)
+        key = ("latency", size, budget.deployment)
+        table = subject.once(key, lambda: measure(tower, size))
         if spending.allocate == "scores":
             raise UserError("a budget in seconds is allocated by curves or uniform, not by scores")
     prices = prices_of(budget, subject.model.config, subject.kind, table)

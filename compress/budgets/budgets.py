@@ -1,10 +1,11 @@
 """Budgets: what a smaller tower may spend, in MACs, in measured seconds or in heads."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.budgets.settings import Setting
+from compress.choices import Deployment
 from compress.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ class MacBudget:
 
 @dataclass(frozen=True)
 class SecondBudget:
-    """A share of the dense tower's measured seconds, in (0, 1].
+    """A share of the dense tower's measured seconds, in (0, 1]; both run in one `deployment`.
 
     Raises:
         UserError: the share is out of this range.
     """
 
     share: float
+    deployment: Deployment = field(default_factory=Deployment)
 
     def __post_init__(self) -> None:
         check_share(self.share, "latency")

@@ -11,18 +11,20 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
 
 from compress.budgets.prices import Costs, Sizes, head_macs
 from pruning_mechanism import Reduction, Shape, reduce
 from pruning_mechanism.costs.latency import LatencyTable
-from pruning_mechanism.costs.latency_measurement import measure, seconds_of_merging
+from pruning_mechanism.deployed.seconds import measure, seconds_of_merging
+from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.protocols import Config
 
 Seconds = TypeVar("Seconds", float, npt.NDArray[np.float64])
 
 SHARES = (0.25, 0.5, 1.0)
-"""Shares of the patches at which seconds are measured; between them they are taken as linear."""
+"""Shares of the patches at which seconds are measured; between them they are taken as linear.
+
+Where a graph must be made of every size, at the first and the last of them."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,17 @@ class SecondPrices:
     budget: float = 0.0
 
     @classmethod
-    def measured(cls, model: PreTrainedModel, batch_size: int) -> "SecondPrices":
-        """Measure a dense tower, with all its patches and with few of them, on this machine."""
-        patches = int(Shape.of(model.config).tokens) - 1
+    def measured(cls, tower: Deployed, batch_size: int) -> "SecondPrices":
+        """Measure a dense tower, with all its patches and with few of them, on this machine.
+
+        Raises:
+            TowerError: the tower can't be put where it is to run.
+        """
+        patches = int(Shape.of(tower.model.config).tokens) - 1
+        shares = SHARES if tower.in_torch else (SHARES[0], SHARES[-1])
         towers = [
-            reduce(model, Reduction(kept_patches=max(1, round(share * patches))))
-            for share in SHARES
+            tower.like(reduce(tower.model, Reduction(kept_patches=max(1, round(share * patches)))))
+            for share in shares
         ]
         return cls(
             tuple(measure(tower, batch_size, progress="seconds") for tower in towers),

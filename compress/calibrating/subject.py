@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache, Value
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.deploying import deployed
 from compress.calibrating.moments import Moments, dense_moments
 from compress.calibrating.token_weights import TokenWeights, token_weights
+from compress.choices import Deployment
 from pruning_mechanism import Mask, Tower, TowerKind
-from pruning_mechanism.checkpoints.checkpoint import in_dtype
+from pruning_mechanism.deployed.tower import Deployed
 
 WEIGHT_SAMPLES = 256
 """Calibration images that token weights are averaged over."""
@@ -48,9 +50,9 @@ class Subject:
         """Which of the model's towers it is."""
         return self.tower.kind
 
-    def deployed(self) -> PreTrainedModel:
-        """The model in the type that results are computed in: what seconds are measured of."""
-        return in_dtype(self.model, self.deployed_dtype or self.model.dtype)
+    def deployed(self, deployment: Deployment) -> Deployed:
+        """The tower where results will run: what seconds are measured of."""
+        return deployed(self.model, deployment, self.deployed_dtype)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, made at the first call under this key for this tower."""

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress.allocation.plan import Plan
+from compress.budgets.budgets import SecondBudget
 from compress.budgets.settings import Setting
 from compress.choices import Finish, towers_called
 from compress.errors import UserError
@@ -138,6 +139,8 @@ def _record(
     """The record, but for its seconds and notes."""
     costs = [macs(model, kind) for kind in source.kinds]
     aligned = bool(step.cuts) and finish.align != "none"
+    asked = rule.asked[setting]
+    runs_in = asked.deployment if isinstance(asked, SecondBudget) else source.deployment
     done = (f"{rule.name} {setting.label}", *((f"align {finish.align}",) if aligned else ()))
     return Compression(
         rule=f"{rule.name}+aligned" if aligned else rule.name,
@@ -156,6 +159,8 @@ def _record(
         tower=towers_called(source.kinds),
         align=finish.align,
         reads=source.calibration.reads,
+        runtime=runs_in.runtime,
+        dtype=runs_in.dtype,
         chain=(*source.chain, *done),
         unreadable_images=source.calibration.unreadable,
         settings={**finish.settings, **source.settings},

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 
 from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration
+from compress.calibrating.deploying import deployed
 from compress.calibrating.device import check_device
 from compress.calibrating.drawing import check_enough, drawn
 from compress.calibrating.subject import Subject
-from compress.choices import LEAST_IMAGES, Align, Checkpoints, Sampling
+from compress.choices import LEAST_IMAGES, Align, Checkpoints, Deployment, Sampling
 from compress.errors import UserError
 from compress.making.checkpoints import find_base, remember
 from compress.making.keys import read_keys
@@ -32,9 +33,11 @@ from pruning_mechanism import (
     layered,
     vision_alone,
 )
-from pruning_mechanism.checkpoints.checkpoint import computed_dtype, in_dtype
+from pruning_mechanism.checkpoints.checkpoint import computed_dtype
 from pruning_mechanism.checkpoints.opened import Checkpoint
+from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.protocols import Processor
+from pruning_mechanism.runtimes import DTYPES, RUNTIMES
 from pruning_mechanism.widening import widened
 
 FULL_FINGERPRINT = "target_fingerprint"
@@ -85,7 +88,7 @@ class Source:
     checkpoint that everything is made from, `chain` what has been done to it before, `seen` the
     images that was calibrated on. `settings` and `notes` are for the record of what is made, which
     is stored in `stored_dtype`, as the checkpoint is, and computed in `deployed_dtype` once it is
-    loaded; None: as the model is.
+    loaded; None: as the model is. `deployment` is what the checkpoint was made to run in.
     """
 
     path: str
@@ -105,10 +108,11 @@ class Source:
     notes: tuple[str, ...] = ()
     stored_dtype: torch.dtype | None = None
     deployed_dtype: torch.dtype | None = None
+    deployment: Deployment = field(default_factory=Deployment)
 
-    def deployed(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A model in the type that results are computed in: what seconds are measured of."""
-        return in_dtype(model, self.deployed_dtype or model.dtype)
+    def deployed(self, model: PreTrainedModel, deployment: Deployment) -> Deployed:
+        """A model where results will run: what seconds are measured of."""
+        return deployed(model, deployment, self.deployed_dtype)
 
     def full_embeddings(self) -> Tensor:
         """The full tower's embeddings of the calibration images, float32 [n, e], computed once."""
@@ -171,7 +175,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
     cache, record, stored = Cache(), own.record, own.stored_dtype
     sampling = replace(sampling, reads=sampling.reads or read_by(record, own.path))
     calibration = drawn(sampling, processor, lent, needs.images, full.processor)
-    deployed = computed_dtype(stored, sampling.device)
+    in_use = computed_dtype(stored, sampling.device)
     base = record.base_fingerprint if record else own.fingerprint
     settings: dict[str, str] = {}
     notes: tuple[str, ...] = ()
@@ -190,7 +194,7 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         processor,
         full,
         checkpoints.towers,
-        tuple(_subject(tower, texts, calibration, cache, deployed) for tower in towers),
+        tuple(_subject(tower, texts, calibration, cache, in_use) for tower in towers),
         calibration,
         sampling,
         cache,
@@ -201,7 +205,8 @@ def open_source(checkpoints: Checkpoints, sampling: Sampling, needs: Needs) -> S
         settings,
         notes,
         stored,
-        deployed,
+        in_use,
+        Deployment() if record is None else runs_by(record, own.path),
     )
 
 
@@ -217,6 +222,22 @@ def read_by(record: Compression | None, path: str) -> Reads:
         raise UserError(f"the record of {path} can't be followed: {error}") from error
 
 
+def runs_by(record: Compression, path: str) -> Deployment:
+    """What the tower on record was made to run in.
+
+    Raises:
+        UserError: the record names what isn't known here.
+    """
+    known_runtime = record.runtime in RUNTIMES
+    dtype = next((kind for kind in DTYPES if kind == record.dtype), None)
+    if not known_runtime or dtype != record.dtype:
+        raise UserError(
+            f"the record of {path} can't be followed: it was made to run in {record.runtime!r}, "
+            f"{record.dtype!r}; runtimes are {', '.join(RUNTIMES)}, types {', '.join(DTYPES)}"
+        )
+    return Deployment(record.runtime, dtype)
+
+
 def simulated(calibration: Calibration) -> str:
     """What the record says where thumbnails were made for the calibration."""
     return (
@@ -230,14 +251,14 @@ def _subject(
     texts: PreTrainedModel | None,
     calibration: Calibration,
     cache: Cache,
-    deployed: torch.dtype,
+    in_use: torch.dtype,
 ) -> Subject:
     """A tower as rules score it: a pruned one with its dense widths again."""
     alive = None
     if is_pruned(tower.model, tower.kind):
         wide = widened(tower.model, tower.kind)
         tower, alive = Tower.of(wide.model, tower.kind), wide.alive
-    return Subject(tower, calibration, texts, alive, cache, deployed_dtype=deployed)
+    return Subject(tower, calibration, texts, alive, cache, deployed_dtype=in_use)
 
 
 def check_text_model(text_model: str | None, model: PreTrainedModel, path: str) -> None:

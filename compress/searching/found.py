@@ -11,7 +11,7 @@ from typing import Any
 
 from compress.budgets.budgets import MacBudget, SecondBudget
 from compress.budgets.token_prices import SecondPrices
-from compress.choices import Thoroughness
+from compress.choices import Deployment, Thoroughness
 from compress.making.source import Source
 from compress.searching.combinations import Tried
 from compress.searching.ways import Opened, Way
@@ -61,8 +61,8 @@ class Found:
     """The combinations of a source that were tried under one constraint.
 
     Under a latency constraint `seconds` are what they were chosen by, and `share` is the best
-    one's measured seconds / the dense tower's, encoders alone. Where those of opening files count
-    as well, `chosen` says how files are read, and what that takes.
+    one's measured seconds / the dense tower's, encoders alone, both in the `deployment`. Where
+    those of opening files count as well, `chosen` says how files are read, and what that takes.
     """
 
     source: Source
@@ -70,6 +70,7 @@ class Found:
     seconds: SecondPrices | None = None
     share: float | None = None
     chosen: Chosen | None = None
+    deployment: Deployment = field(default_factory=Deployment)
 
     @property
     def best(self) -> Tried:
@@ -83,7 +84,8 @@ class Found:
         if share is None:
             return (says,)
         if self.chosen is None:
-            return says, f"took {share:.3f} of the full tower's seconds here, from pixels on"
+            place = "" if self.deployment.plain else f" in {self.deployment.says}"
+            return says, f"took {share:.3f} of the full tower's seconds here{place}, from pixels on"
         return says, *self.chosen.notes(share)
 
     def write(self, directory: Path) -> None:

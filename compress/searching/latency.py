@@ -4,6 +4,7 @@ Prices add up what parts take one at a time; what a finished tower takes is meas
 corrected by it.
 """
 
+from compress.budgets.budgets import SecondBudget
 from compress.budgets.token_prices import SecondPrices
 from compress.errors import UserError
 from compress.making.source import Source
@@ -11,7 +12,7 @@ from compress.searching.combinations import best_combinations
 from compress.searching.found import Found, Search
 from compress.searching.ways import FullTower
 from pruning_mechanism import is_smaller
-from pruning_mechanism.costs.latency_measurement import measured_share
+from pruning_mechanism.deployed.seconds import measured_share
 
 CORRECTIONS = 5
 """Times that a latency constraint is corrected by what the finished tower took."""
@@ -21,12 +22,17 @@ LEFT = 0.95
 """Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
 
-def full_tower(source: Source) -> FullTower:
-    """The tower that a latency constraint is a share of, as it is deployed."""
-    model, processor = source.model, source.processor
-    if is_smaller(model):  # its patches are coarser
-        model, processor = source.full.tower.model, source.full.processor
-    return FullTower(source.deployed(model), processor, source.sampling.batch_size)
+def full_tower(source: Source, budget: SecondBudget) -> FullTower:
+    """The tower that a latency constraint is a share of, where the result will run as well."""
+
+    def made() -> FullTower:
+        model, processor = source.model, source.processor
+        if is_smaller(model):  # its patches are coarser
+            model, processor = source.full.tower.model, source.full.processor
+        tower = source.deployed(model, budget.deployment)
+        return FullTower(tower, processor, source.sampling.batch_size, budget.deployment)
+
+    return source.cache.once(("full tower", budget.deployment), made)
 
 
 def within(source: Source, full: FullTower, asked: float, search: Search) -> Found:
@@ -35,23 +41,19 @@ def within(source: Source, full: FullTower, asked: float, search: Search) -> Fou
     Raises:
         UserError: there is none.
     """
-    size, dense = full.batch_size, source.deployed(source.model)
-    known = source.cache.shared
-    measured = known.once(
-        ("seconds", size, source.chain), lambda: SecondPrices.measured(dense, size)
-    )
+    size, dense = full.batch_size, source.deployed(source.model, full.deployment)
+    known, key = source.cache.shared, (full.batch_size, source.chain, full.deployment)
+    measured = known.once(("seconds", *key), lambda: SecondPrices.measured(dense, size))
     best, share_asked = None, asked
     if is_smaller(source.model):  # it takes less time already
-        own = known.once(
-            ("share", size, source.chain), lambda: measured_share(dense, full.model, size)
-        )
+        own = known.once(("share", *key), lambda: measured_share(dense, full.tower, size))
         share_asked = min(1.0, asked / own)
     for _ in range(CORRECTIONS):
         prices = measured.under(share_asked)
         tried = best_combinations(source, prices, search.thoroughness, search.label)
-        made = source.deployed(Found(source, tried).best.model)
-        share = measured_share(made, full.model, size)
-        found = Found(source, tried, measured, share)
+        made = source.deployed(Found(source, tried).best.model, full.deployment)
+        share = measured_share(made, full.tower, size)
+        found = Found(source, tried, measured, share, deployment=full.deployment)
         if share <= asked and (best is None or found.best.lost < best.best.lost):
             best = found
         if best and (share >= LEFT * asked or share_asked == 1.0):

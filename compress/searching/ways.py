@@ -8,17 +8,16 @@ small an image, is spent from the same budget.
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from compress.budgets.opening import Outlay
 from compress.budgets.settings import Setting
+from compress.choices import Deployment
 from compress.errors import UserError
 from corpora import CorpusError
 from corpora.decoding.images import open_image
@@ -26,8 +25,8 @@ from corpora.decoding.reads import READS, Outcome, Reads, Tally
 from corpora.pixels import pixel_values
 from corpora.readers.places import Sample
 from pruning_mechanism.costs.clock import in_turn
-from pruning_mechanism.costs.conditions import noise_pixels, settle_memory
-from pruning_mechanism.encoding import image_embeddings
+from pruning_mechanism.costs.conditions import settle_memory
+from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.protocols import Processor
 
 GROUPS = 8
@@ -58,11 +57,12 @@ class Way:
 
 @dataclass(frozen=True)
 class FullTower:
-    """The full tower as it is deployed, and what prepares its images."""
+    """The full tower where it will run, and what prepares its images."""
 
-    model: PreTrainedModel
+    tower: Deployed
     processor: Processor
     batch_size: int
+    deployment: Deployment = field(default_factory=Deployment)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Opened:
         full_opening: for the full tower, in full.
         full_encoding: of an image, from pixels to the full tower's embedding.
         thumbnails: what came of looking for one, by the ways that do.
+        deployment: what images were encoded in.
     """
 
     files: int
@@ -99,6 +100,7 @@ class Opened:
     full_opening: Mean
     full_encoding: Mean
     thumbnails: Mapping[Way, Mapping[Outcome, int]]
+    deployment: Deployment = field(default_factory=Deployment)
 
     def outlay(self, way: Way) -> Outlay:
         """What a way takes beside the full tower."""
@@ -110,6 +112,7 @@ class Opened:
         """What a record says of a way, given the share of the full encoder's seconds spent."""
         outlay = self.outlay(way)
         encoding = of_encoder * outlay.full_encoding
+        place = "" if self.deployment.plain else f" in {self.deployment.says}"
         unreadable = f", {len(self.unreadable)} more can't be opened" if self.unreadable else ""
         found = ", ".join(
             f"{count} {outcome}" for outcome, count in self.thumbnails.get(way, {}).items()
@@ -117,7 +120,7 @@ class Opened:
         return (
             f"took {outlay.share(of_encoder):.3f} of the full tower's seconds here, from file to "
             f"embedding: {self.opening[way].says} to open and prepare an image (reads {way.says}) "
-            f"and {_ms(encoding)} to encode it, where the full tower takes "
+            f"and {_ms(encoding)} to encode it{place}, where the full tower takes "
             f"{self.full_opening.says} and {_ms(outlay.full_encoding)}",
             f"measured on {self.files} of {self.among:,} files, which the system had in memory"
             f"{unreadable}{f'; thumbnails: {found}' if found else ''}",
@@ -132,11 +135,11 @@ class Opened:
             "opening": {way.says: asdict(mean) for way, mean in self.opening.items()},
             "full_opening": asdict(self.full_opening),
             "full_encoding": asdict(self.full_encoding),
+            "runs_in": asdict(self.deployment),
             "thumbnails": {way.says: dict(found) for way, found in self.thumbnails.items()},
         }
 
 
-@torch.inference_mode()
 def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Opened:
     """Open and prepare a sample of files by all ways, and encode by the full tower, in turn.
 
@@ -154,8 +157,8 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
         for way, processor in ways.items()
         if way.reads == "thumbnail"
     }
-    device = next(full.model.parameters()).device
-    noise = noise_pixels(full.model, full.batch_size)
+    device, noise = full.tower.device, full.tower.noise(full.batch_size)
+    encode = partial(full.tower.embed, noise)
     of_full = (way for way, own in ways.items() if way.reads == "full" and own is full.processor)
     in_full: Way | str = next(of_full, "opening")  # one of the ways may be the full tower's as well
 
@@ -172,7 +175,7 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
         }
         if in_full == "opening":
             works["opening"] = partial(pixels, part.tolist(), full.processor, "full")
-        works["encoding"] = partial(image_embeddings, full.model, noise)
+        works["encoding"] = encode
         for name, turns in in_turn(works, REPETITIONS, device).items():
             images = full.batch_size if name == "encoding" else len(part)
             seconds[name].append(float(np.median(turns)) / images)
@@ -186,6 +189,7 @@ def opened(sample: Sample, ways: Mapping[Way, Processor], full: FullTower) -> Op
         means[in_full],
         means["encoding"],
         thumbnails,
+        full.deployment,
     )
 
 

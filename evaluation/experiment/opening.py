@@ -198,5 +198,6 @@ def _fits(made: KeptStage, tower: Stage, options: RunningOptions) -> bool:
     if recorded:
         return True
     with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
-        return Stage.load(made.directory, options.device).text_name == tower.text_name
+        own = Stage.load(made.directory, options.device, runtime="torch")
+        return own.text_name == tower.text_name
     return recorded is None

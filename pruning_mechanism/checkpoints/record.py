@@ -34,8 +34,9 @@ class Compression:
     both, the sums for one image and one text as long as the context. `align` says how the
     projection was aligned to the full tower's embeddings, `chain` all that was done to the base,
     this rule included. `reads` says how much of a file it was made to read, "full", "scaled" or
-    "thumbnail", which a stage of it does unless told otherwise. `settings` are the command's flags,
-    `notes` what didn't go as planned.
+    "thumbnail", and `runtime` and `dtype` what it was made to run in, as `Stage.load` names them
+    (`dtype` None: what the runtime does by itself), which a stage of it does unless told otherwise.
+    `settings` are the command's flags, `notes` what didn't go as planned.
     """
 
     rule: str
@@ -54,6 +55,8 @@ class Compression:
     tower: str = "vision"
     align: str = "none"
     reads: str = "full"
+    runtime: str = "torch"
+    dtype: str | None = None
     chain: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -18,7 +18,8 @@ from pruning_mechanism.tower import vision_config
 class Conditions:
     """What a table was measured on, as far as seconds depend on it.
 
-    `processor` names the CPU or GPU, `threads` are those torch computes with on the CPU.
+    `processor` names the CPU or GPU, `threads` are those torch computes with on the CPU, and
+    `runtime` is the program that ran the tower.
     """
 
     processor: str
@@ -31,6 +32,7 @@ class Conditions:
     head_dim: int
     torch: str
     repetitions: int
+    runtime: str = "torch"
 
 
 def noise_pixels(model: PreTrainedModel, batch_size: int) -> Tensor:

@@ -44,12 +44,12 @@ class LatencyTable:
         layers: number of layers.
         outside: seconds of all but the sublayers: patch embedding, outer norms, projection.
         heads: seconds of one attention sublayer with 0, 1, …, H heads.
-        widths: the numbers of neurons that were measured, ascending from 0 to all, F.
+        widths: the numbers of neurons whose seconds are known, ascending from 0 to all, F.
         neurons: seconds of one MLP sublayer for each of `widths`.
         noise: relative standard error of these entries, the median one.
         conditions: what it was measured on.
-        head_sizes: the sizes of queries and keys, and of values, that were measured, ascending to
-            the dense one; none if no other was.
+        head_sizes: the sizes of queries and keys, and of values, whose seconds are known, ascending
+            to the dense one; none if no other's are.
         sized: seconds of one attention sublayer with all H heads whose queries and keys have the
             size of that row and whose values have that of the column.
         wholes: pairs of the sum of a tower's parts and the measured seconds of the whole tower,
@@ -212,10 +212,13 @@ class LatencyTable:
         The smallest power of two up to `step` of which no multiple is slower than the line through
         the multiples of `step` by more than noise: the `penalty` of it and of every larger one is
         at most 1 + `TOLERANCE`. Anything finer loses to its neighbours, anything coarser only takes
-        freedom from the allocation. A table too noisy to tell gives a coarse multiple: an MLP of
-        32 neurons fewer than were best loses less than one whose width the hardware dislikes.
+        freedom from the allocation. A table too noisy to tell gives a coarse multiple, as does one
+        of multiples of `step` alone: an MLP of 32 neurons fewer than were best loses less than one
+        whose width the hardware dislikes.
         """
         chosen = self.step
+        if all(width % self.step == 0 for width in self.widths):
+            return chosen
         while chosen > 1 and self.penalty[chosen // 2] <= 1 + TOLERANCE:
             chosen //= 2
         return chosen

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
-from pruning_mechanism.costs.clock import in_turn, seconds_of, synchronise
+from pruning_mechanism.costs.clock import seconds_of, synchronise
 from pruning_mechanism.costs.conditions import (
     Conditions,
     conditions_of,
@@ -76,7 +76,7 @@ def measure(
     if device is not None and torch.empty(0, device=device).device != here:  # "cuda" is "cuda:0"
         model = copy.deepcopy(model)
         model.to(device)  # type: ignore[arg-type]  # to mypy what wraps it is no method
-    layers, heads, neurons = _dense_shape(model)
+    layers, heads, neurons = dense_shape(model)
     masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
     towers = [model, *(prune(model, mask) for mask in masks)]
     wholes = {
@@ -95,28 +95,6 @@ def measure(
         for tower in towers:
             now.add_parts(tower, pixels)
     return seconds.table(layers, conditions_of(model, batch_size, repetitions))
-
-
-@torch.inference_mode()
-def measured_share(
-    smaller: PreTrainedModel, dense: PreTrainedModel, batch_size: int = 32, repetitions: int = 7
-) -> float:
-    """Seconds of one vision tower / those of another, in turn, whole batches; the median ratio.
-
-    Args:
-        smaller: the one that is to be cheaper.
-        dense: the one that it is compared with, on the same device.
-        batch_size: images in a batch.
-        repetitions: timed turns, after one untimed.
-    """
-    towers = {"smaller": smaller, "dense": dense}
-    works = {
-        name: partial(image_embeddings, model, noise_pixels(model, batch_size))
-        for name, model in towers.items()
-    }
-    settle_memory()
-    seconds = in_turn(works, repetitions, next(dense.parameters()).device)
-    return float(np.median(np.divide(seconds["smaller"], seconds["dense"])))
 
 
 @torch.inference_mode()
@@ -236,7 +214,7 @@ def _size_of(part: Sublayer) -> Attention:
     return Attention(part.units, queries // part.units, part.unit_width)
 
 
-def _dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+def dense_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     """Layers, heads and neurons of a tower whose layers are all alike.
 
     Raises:

@@ -63,13 +63,14 @@ def uniform_counts(heads: int, neurons: int) -> list[tuple[int, int]]:
     return sorted(set(counts) - {(heads, neurons)})
 
 
-def uniform_mask(layers: int, units: tuple[int, int], kept: tuple[int, int]) -> Mask:
-    """A mask whose layers all keep the same number of heads and neurons, the first ones.
+def uniform_mask(layers: int, units: Sequence[int], kept: Sequence[int]) -> Mask:
+    """A mask whose layers all keep the same, the first ones.
 
     Args:
         layers: number of layers.
-        units: heads and neurons of a dense layer.
-        kept: heads and neurons that stay.
+        units: heads and neurons of a dense layer, and dimensions of its queries and keys, and of
+            its values, if these aren't all to stay.
+        kept: those that stay.
     """
     return Mask(
         *(_first(np.full(layers, count), of) for count, of in zip(kept, units, strict=True))

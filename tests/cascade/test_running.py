@@ -1,7 +1,9 @@
 """A stage computed by another runtime: the same embeddings, and a name that says if they aren't."""
 
+import json
 import shutil
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pruning_mechanism.runtimes.formats import FORMATS
 from pruning_mechanism.runtimes.making import make_export
 from pruning_mechanism.runtimes.needs import bfloat16_problem
 from tests.conftest import tiny_clip, tiny_processor
+from tests.pruning_mechanism.checkpoints.test_record import RECORD as RECORD_OF_ONE
 
 pytest.importorskip("onnxruntime")
 NATIVE = bfloat16_problem("cpu") is None
@@ -178,6 +181,58 @@ def test_a_missing_runtime_is_said_with_its_line(exported, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(TowerError, match=r"needs onnxruntime: pip install 'clip-cascade\[onnx\]'"):
         Stage.load(exported, runtime="onnxruntime")
+
+
+@pytest.fixture
+def made_for(exported, tmp_path):
+    """A copy of a checkpoint whose record says what it was made to run in."""
+
+    def made(runtime: str, dtype: str | None) -> Path:
+        directory = Path(shutil.copytree(exported, tmp_path / f"{runtime}-{dtype}"))
+        own = replace(RECORD_OF_ONE, runtime=runtime, dtype=dtype)
+        (directory / "compression.json").write_text(json.dumps(asdict(own)))
+        return directory
+
+    return made
+
+
+def test_a_stage_runs_in_what_its_record_says_unless_told_otherwise(made_for, plain, pictures):
+    directory = made_for("onnxruntime", "float32")
+    stage = Stage.load(directory, batch_size=2)
+    assert (stage.runs_in.runtime, stage.runs_in.dtype) == ("onnxruntime", "float32")
+    wanted = plain.encode_images(pictures)
+    torch.testing.assert_close(stage.encode_images(pictures), wanted, atol=1e-5, rtol=0)
+    for told in ({"runtime": "torch"}, {"attention": "eager"}):
+        assert Stage.load(directory, **told).runs_in.runtime == "torch"
+    assert Towers().lending(str(directory)).runs_in.runtime == "torch"
+
+
+@natively
+def test_a_type_on_record_is_computed_in(made_for, plain):
+    stage = Stage.load(made_for("torch", "bfloat16"))
+    assert (stage.runs_in.runtime, stage.runs_in.dtype) == ("torch", "bfloat16")
+    assert stage.name != plain.name
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (
+            ("openvino", None),
+            r"openvino, float32, .*'clip-cascade\[openvino\]'; or load",
+        ),
+        (("tensorrt", None), "runtime is one of 'torch'.*load it with runtime='torch'"),
+        (("torch", "int4"), "dtype is one of float32.*load it with runtime='torch'"),
+    ],
+)
+def test_a_record_that_cannot_be_followed_is_said_with_what_to_do(
+    made_for, monkeypatch, place, said
+):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    directory = made_for(*place)
+    with pytest.raises(TowerError, match=said):
+        Stage.load(directory)
+    assert Stage.load(directory, runtime="torch").runs_in.dtype == "float32"
 
 
 def test_auto_measures_once_and_says_why(exported, plain, pictures, monkeypatch):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress import flip, joint
+from compress import align, flip, joint
 from compress.budgets import token_prices
 from compress.budgets.token_prices import MacPrices, SecondPrices
 from compress.choices import Thoroughness
@@ -21,7 +22,8 @@ from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.costs.latency import Conditions, LatencyTable
-from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.deployed.seconds import measure
+from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.encoding import image_embeddings
 from tests.compress.same_function import CHANGES
 from tests.compress.solving.test_alignment import calibration
@@ -49,7 +51,7 @@ def command(clip_directory, folder, tmp_path):
 def seconds(least_directory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_prices, "measure", functools.partial(measure, repetitions=1))
-        return SecondPrices.measured(load(least_directory), batch_size=8)
+        return SecondPrices.measured(Deployed(load(least_directory)), batch_size=8)
 
 
 def given_seconds() -> SecondPrices:
@@ -172,6 +174,106 @@ def test_a_latency_constraint_that_no_correction_meets_is_refused(within_half, c
     with pytest.raises(SystemExit):
         within_half()
     assert "still took 0.510 of the dense" in capsys.readouterr().err.splitlines()[-1]
+
+
+def seconds_in(runtime: str) -> SecondPrices:
+    """Seconds of the tower of `least_directory`, where torch alone merges at no price."""
+    merging = (0.0, 0.0, 0.0) if runtime == "torch" else (100.0, 200.0, 300.0)
+    return replace(given_seconds(), merging=merging)
+
+
+@pytest.fixture
+def in_runtime(command, least_directory, monkeypatch):
+    """Runs the command under a latency constraint, in a runtime whose seconds are given."""
+    pytest.importorskip("onnxruntime")
+    places = []
+
+    def measured(tower, _size):
+        places.append((tower.runtime, tower.dtype))
+        return seconds_in(tower.runtime)
+
+    def share(smaller, full, _size):
+        places.extend((each.runtime, each.dtype) for each in (smaller, full))
+        return 0.48
+
+    monkeypatch.setattr(SecondPrices, "measured", measured)
+    monkeypatch.setattr(latency, "measured_share", share)
+    monkeypatch.setattr(combinations, "MERGED", {"constant": (0.75,)})
+    flags = ("--latency-constraint", "0.5", "--exits", "4", "--structures", "heads,neurons")
+
+    def run(*place):
+        return command(*flags, *place, "--overwrite", model=least_directory), places
+
+    return run
+
+
+def test_where_merging_costs_more_another_tower_is_chosen(in_runtime):
+    merged = {}
+    for runtime in ("torch", "onnxruntime"):
+        directory, places = in_runtime("--runtime", runtime)
+        assert set(places) == {(runtime, None)}  # the full tower's seconds too
+        places.clear()
+        tried = read(directory, "joint.json")["tried"]
+        merged[runtime] = [any(each["merged_per_layer"]) for each in tried]
+    assert True in merged["torch"]
+    assert merged["onnxruntime"] == [False]  # merging alone would take more than there is
+
+
+def test_what_a_tower_was_made_to_run_in_is_on_record_and_stays_there(
+    in_runtime, capsys, tmp_path, folder
+):
+    directory, _ = in_runtime("--runtime", "onnxruntime", "--dtype", "float32")
+    record = read(directory, "compression.json")
+    assert (record["runtime"], record["dtype"]) == ("onnxruntime", "float32")
+    note = "took 0.480 of the full tower's seconds here in onnxruntime float32, from pixels on"
+    assert note in record["notes"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "runs it in onnxruntime, float32" in said
+    assert "python -m compress.export" in said
+    place = tmp_path / "aligned"
+    run_command(
+        align.main,
+        align.AlignCommandOptions,
+        "compress.align",
+        f"--model {directory} --corpus folder --corpus-dir {folder} --samples 8 --align none "
+        f"--reads thumbnail --output {place}".split(),
+    )
+    after = read(place, "compression.json")
+    assert (after["runtime"], after["dtype"]) == ("onnxruntime", "float32")
+
+
+def test_of_int8_the_command_that_calibrates_it_is_said(in_runtime, capsys, folder):
+    pytest.importorskip("nncf")
+    directory, places = in_runtime("--runtime", "onnxruntime", "--dtype", "int8")
+    assert set(places) == {("onnxruntime", "int8")}
+    said = "".join(capsys.readouterr().out.split())
+    for part in (str(directory), "--dtype int8 --corpus folder --corpus-dir", str(folder)):
+        assert "".join(part.split()) in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--latency-constraint", "0.5", "--runtime", "openvino"), "clip-cascade[openvino]"),
+        (
+            ("--latency-constraint", "0.5", "--runtime", "onnxruntime", "--dtype", "bfloat16"),
+            "not in bfloat16, which torch, compile",
+        ),
+        (("--latency-constraint", "0.5", "--dtype", "int8"), "not in int8, which onnxruntime"),
+        (("--mac-constraint", "0.5", "--runtime", "compile"), "no latency constraint"),
+        (("--mac-constraint", "0.5", "--dtype", "bfloat16"), "no latency constraint"),
+    ],
+)
+def test_a_runtime_that_is_not_to_be_had_is_refused_before_any_work(
+    command, capsys, monkeypatch, flags, said
+):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("compress.rule_command.open_source", None)
+    with pytest.raises(SystemExit) as ending:
+        command(*flags)
+    assert ending.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_tower_that_is_smaller_already_is_refused(command, clip_directory, folder, tmp_path):

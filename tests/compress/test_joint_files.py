@@ -22,6 +22,7 @@ from corpora.decoding.simulating import with_thumbnail
 from corpora.pixels import edge_taken
 from corpora.readers.places import sample_of
 from pruning_mechanism import load, load_processor
+from pruning_mechanism.deployed.tower import Deployed
 from tests.compress.test_joint import SMALL, given_seconds, read
 
 FULL, SCALED, THUMBNAIL = (Way(reads) for reads in ("full", "scaled", "thumbnail"))
@@ -121,7 +122,7 @@ def test_a_way_that_is_asked_for_is_searched_even_where_no_file_has_a_thumbnail(
 
 def test_files_that_can_be_opened_are_measured_and_others_are_told(photos, least_directory):
     processor = load_processor(least_directory)
-    full = FullTower(load(least_directory), processor, 8)
+    full = FullTower(Deployed(load(least_directory)), processor, 8)
     sample = sample_of([str(photos)], 10, 0)
     found = opened(sample, dict.fromkeys([FULL, THUMBNAIL], processor), full)
     assert (found.files, found.among) == (4, 5)

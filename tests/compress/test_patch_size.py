@@ -15,7 +15,7 @@ from compress.calibrating.moments import Moments
 from compress.patch_size import patches, solve
 from compress.searching import combinations, latency
 from pruning_mechanism import Reduction, Tower, load, load_processor, macs, reduce
-from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.deployed.seconds import measure
 from tests.conftest import tiny_clip
 
 SMALL = ("--curve-samples", "8", "--samples", "16")
@@ -146,7 +146,7 @@ def test_joint_counts_seconds_of_the_full_tower_that_it_stands_before(
     compared = []
 
     def measured(smaller, full, _size):
-        compared.append(full.config.vision_config.patch_size)
+        compared.append(full.model.config.vision_config.patch_size)
         return next(shares)
 
     monkeypatch.setattr(combinations, "MERGED", {})

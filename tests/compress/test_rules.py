@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from compress import fisher, recover, sensitivity
-from compress.choices import Checkpoints, Sampling
+from compress.choices import Checkpoints, Deployment, Sampling
 from compress.command import run_command
 from compress.making.keys import read_keys
 from compress.making.source import Needs, open_source
@@ -134,7 +134,8 @@ def test_seconds_are_measured_in_what_the_result_is_computed_in(
     source = open_source(Checkpoints(str(half_directory)), sampling, Needs())
     (subject,) = source.subjects
     assert source.model.dtype == subject.model.dtype == torch.float32
-    assert subject.deployed().dtype == source.deployed(source.model).dtype == torch.float16
+    places = subject.deployed(Deployment()), source.deployed(source.model, Deployment())
+    assert [place.model.dtype for place in places] == [torch.float16] * 2
     assert subject.model.dtype == torch.float32  # left as it was
 
 

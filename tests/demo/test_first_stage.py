@@ -18,7 +18,7 @@ from evaluation.experiment.first_stages import belongs_to
 from evaluation.retrieval import agreement
 from pruning_mechanism import Mask, image_embeddings, load, prune, read_record
 from pruning_mechanism.checkpoints.checkpoint import fingerprint
-from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.deployed.seconds import measure
 from tests.conftest import tiny_clip
 from tests.docs.markdown import ROOT
 

@@ -1,0 +1,272 @@
+"""Latency tables of towers that run as one graph: seconds of sublayers by differences of towers.
+
+Where torch runs a tower, a clock is read after every sublayer (`costs.latency_measurement`). A
+graph in another program, or a compiled one, fuses what it likes and shows one number. So towers of
+few layers are made whose layers are all alike, with all or few heads and neurons, or with none, and
+the parts are found whose sums come closest to what these towers take (least squares, no part below
+zero). Making a graph takes seconds, so few sizes are made, and seconds lie on lines: what a
+sublayer takes for itself, and what each of its units adds. Whole towers correct the sums, as in
+every latency table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Generic, NamedTuple
+
+import numpy as np
+from scipy.optimize import nnls
+from tqdm import tqdm
+
+from pruning_mechanism.cost import Shape
+from pruning_mechanism.costs.clock import Name, in_turn
+from pruning_mechanism.costs.conditions import Conditions, conditions_of, settle_memory
+from pruning_mechanism.costs.latency import LatencyTable, largest_step
+from pruning_mechanism.costs.latency_measurement import dense_shape
+from pruning_mechanism.costs.latency_sizes import measured_head_sizes, uniform_mask
+from pruning_mechanism.deployed.tower import Deployed
+from pruning_mechanism.reduction import Reduction, reduce
+from pruning_mechanism.surgery import prune
+
+BLOCK = 2
+"""Layers of the small towers."""
+FEW = 1 / 4
+"""The smaller share of heads and of neurons that is measured."""
+LEAST = 1e-6
+"""Share of the dense tower's seconds that a sublayer takes at least: differences are noisy."""
+
+Shares = Mapping["Size | None", float]
+"""Median seconds of towers / those of the whole dense one in the same turn, whose key is None."""
+
+
+class Size(NamedTuple):
+    """What each layer of a small tower keeps."""
+
+    heads: int
+    neurons: int
+    query_key_size: int
+    value_size: int
+
+
+class Sizes(NamedTuple):
+    """The sizes that are measured: `dense` and `few` of both, and heads of few dimensions."""
+
+    dense: Size
+    few: Size
+    narrow: int
+
+    @classmethod
+    def of(cls, heads: int, neurons: int, head_dim: int) -> "Sizes":
+        """Those of a tower with so many heads, of so many dimensions, and neurons in each layer."""
+        step = largest_step(neurons)
+        return cls(
+            Size(heads, neurons, head_dim, head_dim),
+            Size(
+                max(1, round(FEW * heads)),
+                max(1, round(FEW * neurons / step)) * step,
+                head_dim,
+                head_dim,
+            ),
+            measured_head_sizes(head_dim)[0],
+        )
+
+    @property
+    def nothing(self) -> Size:
+        """A layer without heads and neurons."""
+        return self.dense._replace(heads=0, neurons=0)
+
+    @property
+    def measured(self) -> tuple[Size, ...]:
+        """All sizes that towers are made of, each once."""
+        dense, few, narrow = self
+        alone = dense._replace(neurons=0)
+        found = (
+            self.nothing, dense, few, alone, few._replace(neurons=0),
+            alone._replace(query_key_size=narrow), alone._replace(value_size=narrow),
+            alone._replace(query_key_size=narrow, value_size=narrow),
+        )  # fmt: skip
+        return tuple(dict.fromkeys(found))
+
+
+def measure_blocks(
+    tower: Deployed, batch_size: int = 32, repetitions: int = 15, progress: str | None = None
+) -> LatencyTable:
+    """The latency table of a dense tower where it will run.
+
+    Args:
+        tower: dense; it stays as it is.
+        batch_size: images in a batch; the table is true of batches of that size.
+        repetitions: timed turns, after one untimed.
+        progress: the title of bars.
+
+    Raises:
+        TowerError: the tower is pruned already, its layers differ in shape, or it can't be put
+            into the runtime.
+    """
+    layers, heads, neurons = dense_shape(tower.model)
+    sizes = Sizes.of(heads, neurons, Shape.of(tower.model.config).head_dim)
+    small, block = _small(tower, layers)
+    towers: dict[Size | None, Deployed] = {None: tower}
+    for size in sizes.measured:
+        mask = uniform_mask(block, sizes.dense, size)
+        towers[size] = tower.like(prune(small.model, mask))
+    turns = _in_turn(towers, None, batch_size, repetitions, progress)
+    conditions = conditions_of(tower.model, batch_size, repetitions)
+    conditions = replace(conditions, runtime=tower.runtime, dtype=tower.kind)
+    table = table_of(sizes, turns.shares, layers, block, conditions, turns.noise)
+    return table.scaled(turns.seconds)
+
+
+def merging_in_blocks(
+    tower: Deployed, batch_size: int = 32, repetitions: int = 15, progress: str | None = None
+) -> float:
+    """What merging adds to a layer where a tower will run, in seconds per image.
+
+    Each layer merges one pair of tokens; the seconds that fewer tokens save, in proportion, are
+    added again. The arguments are those of `measure_blocks`.
+    """
+    small, block = _small(tower, dense_shape(tower.model)[0])
+    merging = tower.like(reduce(small.model, Reduction(merged_per_layer=(1,) * block)))
+    layerless = uniform_mask(block, dense_shape(small.model)[1:], (0, 0))
+    towers = {"none": small, "merging": merging, "empty": tower.like(prune(small.model, layerless))}
+    turns = _in_turn(towers, "none", batch_size, repetitions, progress)
+    left_out = block**2 / 2 / Shape.of(tower.model.config).tokens  # layers of one token, together
+    saved = (1 - turns.shares["empty"]) / block * left_out
+    return max(0.0, turns.shares["merging"] - 1 + saved) / block * turns.seconds
+
+
+def table_of(
+    sizes: Sizes, shares: Shares, layers: int, block: int, conditions: Conditions, noise: float
+) -> LatencyTable:
+    """The table that towers of few layers make, in shares of the whole dense tower's seconds.
+
+    Args:
+        sizes: that they have.
+        shares: their seconds / the whole dense tower's.
+        layers: of the whole tower.
+        block: layers of theirs.
+        conditions: of the measurement.
+        noise: of the shares.
+    """
+    dense, narrow = sizes.dense, sizes.narrow
+    parts = _solved(sizes, shares, layers, block)
+    numbers, widths = np.arange(dense.heads + 1), _widths(sizes)
+    heads = parts.attention + parts.heads * numbers / dense.heads
+    neurons = parts.mlp + parts.neurons * widths / dense.neurons
+    heads[0] = neurons[0] = 0.0
+    heads, neurons = np.maximum(heads, LEAST), np.maximum(neurons, LEAST)
+    whole = float(heads[-1])
+    keys, values, both = (max(LEAST, whole - saved) for saved in parts.saved)
+    apart = narrow < dense.value_size
+    table = LatencyTable(
+        layers=layers,
+        outside=max(LEAST, parts.outside),
+        heads=tuple(heads.tolist()),
+        widths=tuple(widths.tolist()),
+        neurons=tuple(neurons.tolist()),
+        noise=noise,
+        conditions=conditions,
+        head_sizes=(narrow, dense.value_size) if apart else (dense.value_size,),
+        sized=((both, keys), (values, whole)) if apart else ((whole,),),
+    )
+    table = table.scaled(1 / table.dense)
+    small = (sizes.nothing, sizes.few, dense) if block < layers else (sizes.nothing, sizes.few)
+    towers = {_sum(table, size, block): shares[size] for size in small}
+    wholes = sorted((parts, whole) for parts, whole in towers.items() if parts < 1)
+    return replace(table, wholes=(*wholes, (1.0, 1.0)))
+
+
+class Parts(NamedTuple):
+    """Shares of the dense tower's seconds that the parts of a tower take.
+
+    `outside` is all but the layers; of each layer `attention` and `mlp` are what a sublayer takes
+    for itself, `heads` and `neurons` what all its units add; `saved` is what attention with all
+    heads takes less where their queries and keys, their values, or both have few dimensions.
+    """
+
+    outside: float
+    attention: float
+    heads: float
+    mlp: float
+    neurons: float
+    saved: tuple[float, float, float]
+
+
+def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
+    """The parts whose sums come closest to all towers, in shares of each; none is below zero."""
+    dense = sizes.dense
+
+    def row(size: Size, number: int) -> list[float]:
+        keys, values = (
+            size.query_key_size < dense.query_key_size,
+            size.value_size < dense.value_size,
+        )
+        narrow = (keys and not values, values and not keys, keys and values)
+        return [
+            1.0,
+            number * (size.heads > 0),
+            number * size.heads / dense.heads,
+            number * (size.neurons > 0),
+            number * size.neurons / dense.neurons,
+            *(-number * each for each in narrow),
+        ]
+
+    rows = np.array([row(size or dense, block if size else layers) for size in shares])
+    taken = np.array(list(shares.values()))
+    *parts, keys, values, both = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
+    return Parts(*parts, (keys, values, both))
+
+
+def _sum(table: LatencyTable, size: Size, layers: int) -> float:
+    """What a table says of the parts of so many layers that are all of one size."""
+    attention, mlp = table.attention(size.heads), table.mlp(size.neurons)
+    return float(table.outside + layers * (attention + mlp))
+
+
+def _widths(sizes: Sizes) -> np.ndarray:
+    """No neurons, the fewest that seconds are told of, some, all of them."""
+    dense = sizes.dense.neurons
+    return np.unique([0, largest_step(dense), sizes.few.neurons, dense])
+
+
+def _small(tower: Deployed, layers: int) -> tuple[Deployed, int]:
+    """The tower that ends after a few layers, and how many these are."""
+    block = min(BLOCK, layers)
+    if block == layers:
+        return tower, block
+    return tower.like(reduce(tower.model, Reduction(layers=block), share=True)), block
+
+
+@dataclass(frozen=True)
+class Turns(Generic[Name]):
+    """What towers took in turn.
+
+    Attributes:
+        shares: median seconds / those of one tower in the same turn.
+        seconds: median ones of that tower, per image.
+        noise: the relative standard error of a share, the median one.
+    """
+
+    shares: dict[Name, float]
+    seconds: float
+    noise: float
+
+
+def _in_turn(
+    towers: Mapping[Name, Deployed],
+    whole: Name,
+    batch_size: int,
+    repetitions: int,
+    progress: str | None,
+) -> Turns[Name]:
+    """Time towers in turn, as shares of one of them."""
+    bar = tqdm(towers.items(), desc=progress, unit="graph", disable=progress is None)
+    works = {name: partial(tower.embed, tower.noise(batch_size)) for name, tower in bar}
+    settle_memory()
+    turns = in_turn(works, repetitions, towers[whole].device, progress=progress)
+    shares, errors = {}, []
+    for name, taken in turns.items():
+        low, median, high = np.quantile(np.divide(taken, turns[whole]), (0.25, 0.5, 0.75))
+        shares[name] = float(median)
+        errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(repetitions))
+    return Turns(shares, float(np.median(turns[whole])) / batch_size, float(np.median(errors)))
