@@ -141,7 +141,7 @@ def _sources(source: Source, smaller: Mapping[Setting, Rule]) -> Mapping[Setting
 def _from_pixels(source: Source, search: Search) -> Found:
     """The combinations that promised most, made and measured; seconds are those of encoders."""
     if isinstance(search.budget, SecondBudget):
-        full = full_tower(source, search.budget)
+        full = full_tower(source, search.deployment)
         return within(source, full, search.budget.share, search)
     prices = MacPrices.under(source.model.config, search.budget.share)
     return Found(source, best_combinations(source, prices, search.thoroughness, search.label))

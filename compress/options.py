@@ -234,12 +234,28 @@ class TowerOptions(RepairOptions, FullTowerOptions):
 
 @dataclass(frozen=True)
 class LatencyOptions(SourceOptions):
-    """A budget of seconds, and what these are measured in."""
+    """A budget of seconds."""
 
     latency_constraint: tuple[Share, ...] = ()
     """instead of MACs: measured seconds of the whole tower / the dense one's, in (0, 1]"""
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the result is to run in."""
+        return Deployment()
+
+    def seconds(self, kind: type[SecondBudget] = SecondBudget) -> tuple[SecondBudget, ...]:
+        """The budgets of seconds that are asked for."""
+        shares = dict.fromkeys(self.latency_constraint)
+        return tuple(kind(share, self.deployment) for share in shares)
+
+
+@dataclass(frozen=True)
+class DeployedOptions(LatencyOptions):
+    """What the seconds of a budget are measured in."""
+
     runtime: Literal["torch", "compile", "onnxruntime", "openvino"] = "torch"
-    """what the result will run in: seconds of both towers are measured in it"""
+    """what the result will run in: seconds, the dense tower's too, are measured in it"""
     dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """what it will compute in there (default: what the runtime does by itself)"""
 
@@ -255,11 +271,6 @@ class LatencyOptions(SourceOptions):
     def deployment(self) -> Deployment:
         """What the result is to run in."""
         return Deployment(self.runtime, self.dtype)
-
-    def seconds(self, kind: type[SecondBudget] = SecondBudget) -> tuple[SecondBudget, ...]:
-        """The budgets of seconds that are asked for."""
-        shares = dict.fromkeys(self.latency_constraint)
-        return tuple(kind(share, self.deployment) for share in shares)
 
 
 @dataclass(frozen=True)
@@ -284,7 +295,6 @@ class SpendingOptions(LatencyOptions, RepairOptions):
     )
     unread: ClassVar[tuple[Unread, ...]] = (
         *RepairOptions.unread,
-        *LatencyOptions.unread,
         Unread(
             ("curve_samples", "round_to"),
             lambda options: options.allocation != "curves",
@@ -359,10 +369,14 @@ class SpendingOptions(LatencyOptions, RepairOptions):
 
 
 @dataclass(frozen=True)
-class BudgetOptions(SpendingOptions, TowerOptions):
+class BudgetOptions(DeployedOptions, SpendingOptions, TowerOptions):
     """What a rule takes that prunes heads and neurons under a budget."""
 
-    unread: ClassVar = (*FullTowerOptions.unread, *SpendingOptions.unread)
+    unread: ClassVar = (
+        *FullTowerOptions.unread,
+        *SpendingOptions.unread,
+        *DeployedOptions.unread,
+    )
 
     def check(self) -> None:
         """Raise `UserError` if the budgets don't go with the other options."""
@@ -371,7 +385,7 @@ class BudgetOptions(SpendingOptions, TowerOptions):
 
 
 @dataclass(frozen=True)
-class CombinationOptions(LatencyOptions, TokenOptions):
+class CombinationOptions(DeployedOptions, TokenOptions):
     """What the joint rule may take away, and how thoroughly it looks."""
 
     mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
@@ -404,7 +418,7 @@ class CombinationOptions(LatencyOptions, TokenOptions):
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
     unread: ClassVar[tuple[Unread, ...]] = (
         *FullTowerOptions.unread,
-        *LatencyOptions.unread,
+        *DeployedOptions.unread,
         Unread(("files",), lambda options: not options.latency_constraint, "no latency constraint"),
         Unread(
             ("files_sample", "resolutions", "patch_sizes"),

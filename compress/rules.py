@@ -52,11 +52,13 @@ SAMPLE = (
     "device",
 )
 """Options that every rule takes from an experiment."""
+SECONDS = ("latency_constraint", "runtime", "dtype")
+"""A budget of seconds, and what these are measured in."""
 TOWER = (*SAMPLE, "text_model", "tower", "repair", "repair_samples")
 BUDGET = (
     *TOWER,
     "mac_constraint",
-    "latency_constraint",
+    *SECONDS,
     "allocate",
     "structures",
     "curve_samples",
@@ -133,7 +135,7 @@ RULES: dict[str, Row] = {
     "joint": Row(
         CombinationOptions,
         joint.rule,
-        (*TOKENS, "latency_constraint", "curve_samples"),
+        (*TOKENS, *SECONDS, "curve_samples"),
         {"no_head_dims": ("structures", USUAL_STRUCTURES)},
     ),
 }

@@ -33,7 +33,7 @@ def from_files(
         UserError: no way leaves a tower enough.
     """
     source = sources[None]
-    full = full_tower(source, search.budget)
+    full = full_tower(source, search.deployment)
     ways = {
         Way(read, images): smaller.processor
         for images, smaller in sources.items()

@@ -30,6 +30,11 @@ class Search:
         """How messages call it."""
         return self.budget.setting.label
 
+    @property
+    def deployment(self) -> Deployment:
+        """What seconds are those of."""
+        return self.budget.deployment if isinstance(self.budget, SecondBudget) else Deployment()
+
 
 @dataclass(frozen=True)
 class Chosen:

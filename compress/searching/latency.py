@@ -4,8 +4,8 @@ Prices add up what parts take one at a time; what a finished tower takes is meas
 corrected by it.
 """
 
-from compress.budgets.budgets import SecondBudget
 from compress.budgets.token_prices import SecondPrices
+from compress.choices import Deployment
 from compress.errors import UserError
 from compress.making.source import Source
 from compress.searching.combinations import best_combinations
@@ -22,17 +22,17 @@ LEFT = 0.95
 """Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
 
-def full_tower(source: Source, budget: SecondBudget) -> FullTower:
+def full_tower(source: Source, deployment: Deployment) -> FullTower:
     """The tower that a latency constraint is a share of, where the result will run as well."""
 
     def made() -> FullTower:
         model, processor = source.model, source.processor
         if is_smaller(model):  # its patches are coarser
             model, processor = source.full.tower.model, source.full.processor
-        tower = source.deployed(model, budget.deployment)
-        return FullTower(tower, processor, source.sampling.batch_size, budget.deployment)
+        tower = source.deployed(model, deployment)
+        return FullTower(tower, processor, source.sampling.batch_size, deployment)
 
-    return source.cache.once(("full tower", budget.deployment), made)
+    return source.cache.once(("full tower", deployment), made)
 
 
 def within(source: Source, full: FullTower, asked: float, search: Search) -> Found:

@@ -39,7 +39,7 @@ def parse_method(name: str, given: SourceOptions, rules: Mapping[str, Row] = RUL
         words.remove("heads")
         chosen |= {"heads": values["heads"], "mac_constraint": ()}
     if chosen.get("latency_constraint"):
-        chosen["mac_constraint"] = ()
+        chosen |= {"mac_constraint": (), **_deployment(name, values)}
     for word in words:
         if word not in row.words:
             raise UserError(f"--methods {name}: {word!r} is none of {', '.join(row.words)}")
@@ -79,6 +79,22 @@ def _reads(own: FullTowerOptions, name: str, options: SpendingOptions) -> bool:
         and getattr(own, name) == getattr(options, name)
         and not unread_of(own, [name])
     )
+
+
+def _deployment(name: str, given: Mapping[str, object]) -> Mapping[str, object]:
+    """What a rule's seconds are measured in: what the experiment runs its first stages in.
+
+    Raises:
+        UserError: that is found out only once there is a first stage.
+    """
+    runtime, dtype = given.get("runtime", "torch"), given.get("dtype")
+    if runtime == "auto":
+        raise UserError(
+            f"--methods {name}: seconds are measured before there is a tower to choose a runtime "
+            "for: name one beside --latency-constraint, as in --runtime openvino"
+        )
+    as_loaded = runtime == "torch" and dtype == "float32"  # which torch runs in its own type
+    return {"runtime": runtime, "dtype": None if as_loaded else dtype}
 
 
 def _has(options: SourceOptions, name: str) -> bool:

@@ -189,7 +189,7 @@ class Parts(NamedTuple):
     heads: float
     mlp: float
     neurons: float
-    saved: tuple[float, float, float]
+    saved: tuple[float, ...]
 
 
 def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
@@ -213,8 +213,9 @@ def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
 
     rows = np.array([row(size or dense, block if size else layers) for size in shares])
     taken = np.array(list(shares.values()))
-    *parts, keys, values, both = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
-    return Parts(*parts, (keys, values, both))
+    solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
+    outside, attention, heads, mlp, neurons, *saved = solved
+    return Parts(outside, attention, heads, mlp, neurons, tuple(saved))
 
 
 def _sum(table: LatencyTable, size: Size, layers: int) -> float:

@@ -150,3 +150,24 @@ def test_a_rule_that_knows_no_seconds_is_refused_beside_a_latency_constraint():
     with pytest.raises(UserError, match="flip takes a --mac-constraint, not a --latency"):
         parse_method("flip", given)
     assert parse_method("recover", given).settings[0].label == "latency 0.5"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ("torch", None)),
+        ({"dtype": "bfloat16"}, ("torch", "bfloat16")),
+        ({"runtime": "openvino"}, ("openvino", "float32")),
+    ],
+)
+@pytest.mark.parametrize("name", ["recover", "joint"])
+def test_seconds_are_measured_in_what_first_stages_run_in(name, given, found):
+    method = parse_method(name, CascadeOptions(latency_constraint=(0.5,), **given))
+    (asked,) = method.rule.asked.values()
+    assert (asked.deployment.runtime, asked.deployment.dtype) == found
+
+
+def test_seconds_of_a_runtime_that_is_yet_to_be_chosen_are_refused():
+    given = CascadeOptions(latency_constraint=(0.5,), runtime="auto")
+    with pytest.raises(UserError, match="name one beside --latency-constraint"):
+        parse_method("recover", given)
