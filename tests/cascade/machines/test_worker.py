@@ -20,6 +20,7 @@ from pruning_mechanism.runtimes.needs import bfloat16_problem
 from tests.cascade.known import Known
 from tests.cascade.photos.conftest import encoded, packed, painted
 from tests.conftest import tiny_clip, tiny_processor
+from tests.lanes import thorough_only
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,7 @@ def test_a_stage_without_a_checkpoint_is_refused_before_any_worker_starts():
         Job.of(collection, 32, "cpu", 1)
 
 
+@thorough_only  # an export takes seconds
 def test_a_worker_computes_in_the_runtime_that_the_command_names(places, stages):
     pytest.importorskip("onnxruntime")
     changes = changes_of(places / "photos" / "0.png")
