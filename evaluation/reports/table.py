@@ -281,7 +281,8 @@ def _caption(report: Report) -> str:
     notes = [f"f measured: {reached.pop()}"] if len(reached) == 1 else []
     if skipped := len(report.skipped):
         notes.append(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped")
-    if given := {row.thumbnails_given for row in report.rows} - {None}:
+    stages = [stage for stage in _stages(report) if not isinstance(stage, Middle)]
+    if given := {stage.thumbnails_given for stage in stages} - {None}:
         sizes = ", ".join(map(str, sorted(given, key=lambda pixels: pixels or 0)))
         notes.append(f"files have no thumbnails and were given some, {sizes} pixels long")
     seconds = f"seconds {report.seconds_of} on {report.machine.summary}"

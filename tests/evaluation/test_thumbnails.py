@@ -53,7 +53,7 @@ def test_a_report_says_what_its_stages_read_and_what_files_were_given(reading):
     assert row.one_minus_cosine > 1e-3  # it wasn't measured on what the full tower reads
     shown = table.markdown(reading)
     assert "| method | constraint | reads |" in shown
-    assert "| thumbnail (given) |" in shown
+    assert "| thumbnail (given) → full |" in shown
     assert "files have no thumbnails and were given some, 11 pixels long" in str(
         table.terminal(reading).caption
     )
