@@ -3,7 +3,7 @@
 Each benchmark runs a tower whose predicted share of the dense seconds is given, in turn with the
 dense tower, and puts predicted and measured seconds into `extra_info`; `drift` is what the dense
 tower takes now over what it took when the table was made, so it tells a wrong table from a machine
-that has changed its pace.
+that has changed its pace. LATENCY_RUNTIME and LATENCY_DTYPE name what towers run in.
 """
 
 import os
@@ -14,13 +14,17 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from pruning_mechanism import Mask, image_embeddings, load, prune
+from pruning_mechanism import Mask, load, prune
 from pruning_mechanism.costs.latency import LatencyTable
-from pruning_mechanism.costs.latency_measurement import measure
+from pruning_mechanism.deployed.seconds import measure
+from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.modeling.pruned_layers import activate_in_place
+from pruning_mechanism.runtimes import DTYPES
 from tests.benchmarks.conftest import LAYERS, against
 
 BATCH = int(os.environ.get("LATENCY_BATCH", "16"))
+RUNTIME = os.environ.get("LATENCY_RUNTIME", "torch")
+DTYPE = next((kind for kind in DTYPES if kind == os.environ.get("LATENCY_DTYPE")), None)
 REPETITIONS = int(os.environ.get("LATENCY_REPETITIONS", "7"))
 
 
@@ -38,7 +42,7 @@ def tower(request) -> CLIPModel:
 
 @pytest.fixture(scope="module")
 def table(tower) -> LatencyTable:
-    return measure(tower, BATCH, repetitions=REPETITIONS)
+    return measure(Deployed(tower, RUNTIME, DTYPE), BATCH, repetitions=REPETITIONS)
 
 
 def uneven_mask(table: LatencyTable, share: float, multiple: int, seed: int) -> Mask:
@@ -66,18 +70,19 @@ def test_predicted_against_measured_seconds(benchmark, tower, table, share, widt
     mask = uneven_mask(table, share, multiple, seed=int(100 * share))
     vision = tower.config.vision_config
     pixels = torch.randn(BATCH, 3, vision.image_size, vision.image_size)
-    smaller = prune(tower, mask)
+    whole = Deployed(tower, RUNTIME, DTYPE)
+    encode, encode_smaller = whole.embed, whole.like(prune(tower, mask)).embed
 
-    @torch.inference_mode()
-    def encode(model):
-        return image_embeddings(model, pixels)
-
-    turns = against(benchmark, lambda: encode(tower), lambda: encode(smaller), rounds=REPETITIONS)
+    turns = against(
+        benchmark, lambda: encode(pixels), lambda: encode_smaller(pixels), rounds=REPETITIONS
+    )
     dense = statistics.median(turns) / BATCH
     measured = benchmark.stats.stats.median / BATCH
     predicted = table.tower(mask.heads.sum(1).tolist(), mask.neurons.sum(1).tolist())
     drift = dense / table.dense
     benchmark.extra_info |= {
+        "runtime": RUNTIME,
+        "dtype": table.conditions.dtype,
         "threads": torch.get_num_threads(),
         "batch": BATCH,
         "multiple": multiple,
@@ -94,7 +99,9 @@ def test_predicted_against_measured_seconds(benchmark, tower, table, share, widt
 
 def test_measuring_a_table(benchmark, tower):
     table = benchmark.pedantic(
-        lambda: measure(tower, BATCH, repetitions=REPETITIONS), rounds=1, iterations=1
+        lambda: measure(Deployed(tower, RUNTIME, DTYPE), BATCH, repetitions=REPETITIONS),
+        rounds=1,
+        iterations=1,
     )
     benchmark.extra_info |= {
         "threads": table.conditions.threads,
