@@ -8,6 +8,7 @@ looks the same for every family and for images and texts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -162,10 +163,10 @@ class Tower:
                 given["attention_mask"] = tokens["attention_mask"]
             pooled: Tensor = self.root(**given, return_dict=True).pooler_output
         else:
-            pooled = self._read_off(inputs)
+            pooled = self._read_off(cast("Tensor", inputs))
         return self.final(pooled) if self.parts.projection else pooled
 
-    def _read_off(self, pixels: Inputs) -> Tensor:
+    def _read_off(self, pixels: Tensor) -> Tensor:
         """What is read off images, [b, r]; as a whole where hooks see what the tower gives."""
         root = self.root
         if not is_watched(root, root.encoder):
