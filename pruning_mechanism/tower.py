@@ -22,7 +22,7 @@ from pruning_mechanism.families import (
     tower_config,
 )
 from pruning_mechanism.modeling.class_token import class_token_after, class_token_suffices
-from pruning_mechanism.modeling.pruned_layers import FamilyModule, is_watched
+from pruning_mechanism.modeling.pruned_layers import FamilyModule, PrunedAttention, is_watched
 from pruning_mechanism.modeling.reduced_tower import ReducedTower
 from pruning_mechanism.protocols import Config, EncoderLayer, TowerConfig, VisionConfig
 from pruning_mechanism.sublayer import Sublayer
@@ -154,7 +154,7 @@ class Tower:
     def embeddings(self, inputs: Inputs) -> Tensor:
         """The embeddings [b, e], not normalised, by the family's own forward pass.
 
-        Where they are read off the class token, the last vision layer computes nothing else.
+        Where a smaller tower's are read off the class token, its last layer computes nothing else.
         """
         if self.kind == "text":
             tokens = _of_text(inputs)
@@ -167,12 +167,16 @@ class Tower:
         return self.final(pooled) if self.parts.projection else pooled
 
     def _read_off(self, pixels: Tensor) -> Tensor:
-        """What is read off images, [b, r]; as a whole where hooks see what the tower gives."""
+        """What is read off images, [b, r]; as a whole where hooks see what the tower gives.
+
+        Plain towers stay transformers' to the last bit.
+        """
         root = self.root
         if not is_watched(root, root.encoder):
             if isinstance(root, ReducedTower):
                 return root.read_off(pixels)
-            if self.parts.pooling == "first" and class_token_suffices(self.layers[-1]):
+            pruned = isinstance(self.layers[-1].self_attn, PrunedAttention)
+            if self.parts.pooling == "first" and pruned and class_token_suffices(self.layers[-1]):
                 hidden = self.embed(pixels)
                 for layer in self.layers[:-1]:
                     hidden = layer(hidden, None)
