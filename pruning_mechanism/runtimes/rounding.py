@@ -90,7 +90,8 @@ class _Seen:
         weight, bias = self.module.weight, self.module.bias
         if isinstance(self.module, nn.Conv2d):  # the channels of a picture are alike
             read = _grid(inputs, self.low.min(), self.high.max())
-            return self.module._conv_forward(read, _by_output(weight), bias)
+            given: Tensor = self.module._conv_forward(read, _by_output(weight), bias)
+            return given
         peaks = torch.maximum(self.low.abs(), self.high.abs()).clamp(min=TINY)
         sizes = weight.abs().amax(0).clamp(min=TINY)
         scales = peaks**SMOOTHING / sizes ** (1 - SMOOTHING)
@@ -159,7 +160,7 @@ def _harm(
     for batch in pixels.split(TOGETHER):
         embeddings = normalize(embedder(batch), dim=-1)
         drawn = torch.randn(embeddings.shape, generator=generator)
-        (embeddings * drawn).sum().backward()  # type: ignore[no-untyped-call]
+        (embeddings * drawn).sum().backward()
     for hook in hooks:
         hook.remove()
 
