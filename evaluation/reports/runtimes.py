@@ -150,8 +150,7 @@ def markdown(report: Runtimes) -> str:
 def caption(report: Runtimes) -> str:
     """What was measured on what, a line each."""
     lines = [
-        f"runtimes of a tower timed in turn, batches of {report.batch}, on "
-        f"{report.machine.summary}",
+        f"runtimes of a tower timed in turn, batches of {report.batch}, on {report.machine.cpu}",
         f"{report.images:,} images of {report.searched}, {report.queries:,} queries; agreement@10 "
         "and cosine with the same tower in torch, float32",
         "images/s/core: encoder alone",

@@ -76,7 +76,7 @@ class _Seen:
         def add(gradient: Tensor) -> None:
             self.harm += (gradient * change).flatten(1).sum(1).square().sum().item() / 2
 
-        made.register_hook(add)
+        made.register_hook(add)  # type: ignore[no-untyped-call]
         return made
 
     def _channels(self, inputs: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def _harm(
     for batch in pixels.split(TOGETHER):
         embeddings = normalize(embedder(batch), dim=-1)
         drawn = torch.randn(embeddings.shape, generator=generator)
-        (embeddings * drawn).sum().backward()
+        torch.autograd.backward((embeddings * drawn).sum())
     for hook in hooks:
         hook.remove()
 
