@@ -76,7 +76,7 @@ class _Seen:
         def add(gradient: Tensor) -> None:
             self.harm += (gradient * change).flatten(1).sum(1).square().sum().item() / 2
 
-        made.register_hook(add)  # type: ignore[no-untyped-call]
+        made.register_hook(add)
         return made
 
     def _channels(self, inputs: Tensor) -> Tensor:
