@@ -53,8 +53,8 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import numpy as np
 
-from evaluation.reports import equal_time_table
-from evaluation.reports.equal_time import Comparison, Line, Measure
+from evaluation.reports.equal_time import table as equal_time_table
+from evaluation.reports.equal_time.report import Comparison, Line, Measure
 
 SAME = (*(field.name for field in fields(Searched)), "seconds_basis")
 """Fields in which reports that are compared agree."""

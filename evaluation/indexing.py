@@ -94,8 +94,8 @@ from commands.writing.outputs import finished_directory
 from evaluation.growing.alone import rates_of, sampled_rows
 from evaluation.growing.looking import Asking, IndexingError, looked
 from evaluation.measuring.machine import this_machine, versions
-from evaluation.reports import indexing_table
-from evaluation.reports.indexing import FILE, Indexing, Look
+from evaluation.reports.indexing import table as indexing_table
+from evaluation.reports.indexing.report import FILE, Indexing, Look
 
 COLLECTION = "photos.cascade"
 

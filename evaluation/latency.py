@@ -126,8 +126,8 @@ from evaluation.comparing.models import Compared, open_models
 from evaluation.comparing.scores import Measure, Naming, Retrieval, Unscored
 from evaluation.experiment.search import file_contents, readable
 from evaluation.measuring.machine import this_machine, versions
-from evaluation.reports import latency_table
-from evaluation.reports.latency import FILE, Latency, ModelRow
+from evaluation.reports.latency import table as latency_table
+from evaluation.reports.latency.report import FILE, Latency, ModelRow
 from evaluation.reports.record import write_text
 from pruning_mechanism import macs
 

@@ -54,8 +54,9 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 import numpy as np
 from scipy import stats
 
-from evaluation.reports import record, seeds_table
-from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
+from evaluation.reports import record
+from evaluation.reports.seeds import table as seeds_table
+from evaluation.reports.seeds.report import SeedsReport, SeedsRow, Spread
 
 SAME = tuple(field.name for field in fields(Searched))
 """Fields in which reports of one experiment agree."""

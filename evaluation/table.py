@@ -17,8 +17,9 @@ from commands.run import main_of
 from commands.screen import printable
 from commands.writing.files import check_files, write_files
 from evaluation.command import run_command
-from evaluation.reports import blocks_forms, blocks_values
-from evaluation.reports.blocks import blocks_of
+from evaluation.reports.blocks import forms as blocks_forms
+from evaluation.reports.blocks import values as blocks_values
+from evaluation.reports.blocks.block import blocks_of
 from evaluation.reports.report import names_of, open_report
 
 Format = Literal["markdown", "latex", "csv"]

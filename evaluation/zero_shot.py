@@ -84,9 +84,9 @@ from evaluation.classifying.data_sets import Wanted, open_data_sets
 from evaluation.classifying.measure import costs, refuse_seen, task_results
 from evaluation.classifying.stages import load_stages
 from evaluation.measuring.machine import this_machine, versions
-from evaluation.reports import zero_shot_table
 from evaluation.reports.record import write_text
-from evaluation.reports.zero_shot import FILE, ZeroShot
+from evaluation.reports.zero_shot import table as zero_shot_table
+from evaluation.reports.zero_shot.report import FILE, ZeroShot
 
 
 def main(options: ZeroShotOptions) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from commands.flags import ConfigOption, ReadPath, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
-from evaluation.reports.indexing import Indexing, open_indexing
+from evaluation.reports.indexing.report import Indexing, open_indexing
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from commands.flags import ConfigOption, Count, ReadPath, WrittenPath
 from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
-from evaluation.reports.latency import Latency, Scored, open_latency
+from evaluation.reports.latency.report import Latency, Scored, open_latency
 from evaluation.reports.table import magnitude
 from figures.milliseconds import Seconds, Sides, View, texts_of
 

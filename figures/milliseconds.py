@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.measuring.values import Interval, Timing
-from evaluation.reports.latency import Latency, ModelRow, Side
+from evaluation.reports.latency.report import Latency, ModelRow, Side
 
 Sides = Literal["image", "image + text"]
 Seconds = Literal["encoder", "end to end"]

@@ -17,7 +17,7 @@ from commands.run import main_of
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
 from evaluation.reports.row import FULL_TOWER
-from evaluation.reports.zero_shot import TaskResult, ZeroShot, open_zero_shot
+from evaluation.reports.zero_shot.report import TaskResult, ZeroShot, open_zero_shot
 
 
 @dataclass(frozen=True)

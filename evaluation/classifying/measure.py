@@ -29,7 +29,7 @@ from evaluation.experiment.first_stages import refuse_overlap
 from evaluation.experiment.search import file_contents
 from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.measuring.clock import encoding, stage_timings
-from evaluation.reports.zero_shot import Accuracy, Confused, StageCost, TaskResult
+from evaluation.reports.zero_shot.report import Accuracy, Confused, StageCost, TaskResult
 from evaluation.retrieval import hits
 from pruning_mechanism import macs, parameters
 

@@ -5,7 +5,7 @@ from itertools import cycle, islice
 
 from evaluation.comparing.models import Compared
 from evaluation.measuring.clock import StageTiming, Work, encoding, reading, work_timings
-from evaluation.reports.latency import Side, Timed
+from evaluation.reports.latency.report import Side, Timed
 from pruning_mechanism import parameters
 
 

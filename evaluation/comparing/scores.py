@@ -23,7 +23,7 @@ from evaluation.experiment.quality import Queries
 from evaluation.experiment.search import text_embeddings_of
 from evaluation.measuring.bootstrap import Bootstrap
 from evaluation.measuring.values import Interval
-from evaluation.reports.latency import Scored
+from evaluation.reports.latency.report import Scored
 from evaluation.retrieval import hits, ranks_from_embeddings
 
 _TEXTS_TIMED = 4096

@@ -14,7 +14,7 @@ from cascade.photos.reading import read
 from cascade.stage import Prepared, Stage
 from cascade.storing.rows import ImageRow
 from corpora.pixels.ahead import TOGETHER, ahead
-from evaluation.reports.indexing import Rates
+from evaluation.reports.indexing.report import Rates
 
 _TURNS = 3
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from cascade.collection import Collection
-from evaluation.reports.indexing import Look
+from evaluation.reports.indexing.report import Look
 
 _POLL = 0.2
 """Seconds from one look at the process to the next, and until there is something to search."""

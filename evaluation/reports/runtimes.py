@@ -1,7 +1,7 @@
 """Towers in several runtimes: seconds, and how much of embeddings and results each keeps.
 
-Data alone, as `evaluation.reports.latency`: no module that this one imports needs torch. Cosines
-and agreement are with the same tower in torch, float32.
+Data alone, as `evaluation.reports.latency.report`: no module that this one imports needs torch.
+Cosines and agreement are with the same tower in torch, float32.
 """
 
 from collections.abc import Iterator
@@ -116,12 +116,12 @@ class Runtimes:
             raise RecordError("a report of runtimes has torch in float32 for each of its towers")
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all; errors as of `evaluation.reports.latency`."""
+        """Write as JSON, whole or not at all; errors as of `evaluation.reports.latency.report`."""
         record.save(self, path, "report of runtimes")
 
     @classmethod
     def load(cls, path: str | Path) -> "Runtimes":
-        """Read what `save` wrote; errors as of `evaluation.reports.latency`."""
+        """Read what `save` wrote; errors as of `evaluation.reports.latency.report`."""
         return record.read(cls, path, SCHEMA, "report of runtimes")
 
 

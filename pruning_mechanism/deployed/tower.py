@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 from pruning_mechanism.checkpoints.checkpoint import in_dtype
 from pruning_mechanism.costs.conditions import noise_pixels
 from pruning_mechanism.encoding import image_embeddings
-from pruning_mechanism.runtimes import closing
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
 from pruning_mechanism.runtimes.in_torch import TORCH_DTYPES, TorchRuntime
-from pruning_mechanism.runtimes.quantising import close, quantise
+from pruning_mechanism.runtimes.int8 import closing
+from pruning_mechanism.runtimes.int8.quantising import close, quantise
 from pruning_mechanism.runtimes.runtime import Dtype, Runtime
 from pruning_mechanism.runtimes.table import RUNTIMES, check_known
 

@@ -9,11 +9,13 @@ from transformers import PreTrainedModel
 
 from pruning_mechanism.encoding import image_embeddings
 from pruning_mechanism.families import TowerError
-from pruning_mechanism.runtimes import closing
 from pruning_mechanism.runtimes.exports import Export, digests, tower_digest
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
 from pruning_mechanism.runtimes.in_torch import Embedder
+from pruning_mechanism.runtimes.int8 import closing
+from pruning_mechanism.runtimes.int8.quantising import close, quantise
+from pruning_mechanism.runtimes.int8.rounding import SEEN, left_in_float, rounding_harm
 from pruning_mechanism.runtimes.parity import (
     SAME,
     Parity,
@@ -21,8 +23,6 @@ from pruning_mechanism.runtimes.parity import (
     embedded,
     noise_parity,
 )
-from pruning_mechanism.runtimes.quantising import close, quantise
-from pruning_mechanism.runtimes.rounding import SEEN, left_in_float, rounding_harm
 from pruning_mechanism.runtimes.runtime import Dtype
 
 LEAST_IMAGES = 8

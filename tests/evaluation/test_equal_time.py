@@ -12,7 +12,7 @@ from commands.writing.belongings import files_in
 from evaluation.command import run_command
 from evaluation.equal_time import EqualTimeOptions, between, compared, main
 from evaluation.measuring.values import Interval, Timing
-from evaluation.reports import equal_time_table
+from evaluation.reports.equal_time import table as equal_time_table
 from evaluation.reports.record import RecordError
 
 

@@ -8,7 +8,7 @@ from cascade.terminal.command import run_command
 from evaluation.growing.alone import rates_of, sampled_rows
 from evaluation.growing.looking import Asking, IndexingError, looked
 from evaluation.indexing import COLLECTION, IndexingOptions, main
-from evaluation.reports.indexing import FILE, Indexing
+from evaluation.reports.indexing.report import FILE, Indexing
 from tests.cascade.photos.conftest import painted
 from tests.conftest import tiny_clip, tiny_processor
 

@@ -12,11 +12,11 @@ from cascade import Stage
 from compress.command import run_command
 from corpora import load_corpus
 from evaluation.latency import LatencyOptions, main
-from evaluation.reports import latency_table
-from evaluation.reports.latency import Latency
+from evaluation.reports.latency import table as latency_table
+from evaluation.reports.latency.report import Latency
 from evaluation.reports.record import RecordError
 from evaluation.reports.table import with_interval
-from evaluation.reports.zero_shot import ZeroShot
+from evaluation.reports.zero_shot.report import ZeroShot
 from evaluation.retrieval import ranks_from_embeddings, recall_of
 from evaluation.zero_shot import ZeroShotOptions
 from evaluation.zero_shot import main as zero_shot

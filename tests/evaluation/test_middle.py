@@ -13,8 +13,9 @@ from corpora import load_corpus
 from evaluation.cascade import CascadeOptions, main
 from evaluation.equal_time import compared
 from evaluation.masking import MaskingExperimentOptions
-from evaluation.reports import equal_time_table, table
+from evaluation.reports import table
 from evaluation.reports.conclusion import conclusion
+from evaluation.reports.equal_time import table as equal_time_table
 from evaluation.reports.report import Report
 from pruning_mechanism import Mask, prune, save
 from tests.conftest import tiny_clip, tiny_processor

@@ -12,10 +12,10 @@ from scipy import stats
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval
-from evaluation.reports import seeds_table
 from evaluation.reports.record import RecordError, restored
 from evaluation.reports.row import FULL_TOWER, constraint_of
-from evaluation.reports.seeds import SeedsReport
+from evaluation.reports.seeds import table as seeds_table
+from evaluation.reports.seeds.report import SeedsReport
 from evaluation.seeds import SeedsOptions, main, spread, summed_up
 
 DROPS = {"fisher+rescale": (20.0, 24.0, 16.0), "recover": (5.0, 8.0, 4.0)}

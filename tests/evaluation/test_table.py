@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval, Timing
-from evaluation.reports import blocks_forms, blocks_values
-from evaluation.reports.blocks import blocks_of
+from evaluation.reports.blocks import forms as blocks_forms
+from evaluation.reports.blocks import values as blocks_values
+from evaluation.reports.blocks.block import blocks_of
 from evaluation.reports.record import RecordError
 from evaluation.reports.row import Last, Middle
 from evaluation.table import TableOptions, main

@@ -13,9 +13,9 @@ from transformers import CLIPVisionModelWithProjection
 from cascade import Stage
 from compress.choices import DEMO_FIRST_STAGE, DEMO_MODEL
 from compress.command import run_command
-from evaluation.reports import zero_shot_table
 from evaluation.reports.record import RecordError
-from evaluation.reports.zero_shot import ZeroShot
+from evaluation.reports.zero_shot import table as zero_shot_table
+from evaluation.reports.zero_shot.report import ZeroShot
 from evaluation.zero_shot import ZeroShotOptions, main
 from tests.conftest import COLOURS, tiny_clip, tiny_processor
 

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Machine
-from evaluation.reports.indexing import Indexing, Look, Rates
+from evaluation.reports.indexing.report import Indexing, Look, Rates
 from evaluation.reports.record import RecordError
 from figures.indexing import IndexingFigureOptions, draw, main
 

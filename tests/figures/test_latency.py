@@ -9,7 +9,7 @@ from PIL import Image
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Interval, Machine, Timing
-from evaluation.reports.latency import Latency, ModelRow, Scored, Side, Timed
+from evaluation.reports.latency.report import Latency, ModelRow, Scored, Side, Timed
 from figures.latency import LatencyFigureOptions, draw, main
 from figures.milliseconds import View
 from figures.style import series_style

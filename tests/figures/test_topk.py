@@ -7,7 +7,7 @@ from PIL import Image
 
 from evaluation.command import run_command
 from evaluation.measuring.values import Machine, Timing
-from evaluation.reports.zero_shot import Accuracy, StageCost, TaskResult, ZeroShot
+from evaluation.reports.zero_shot.report import Accuracy, StageCost, TaskResult, ZeroShot
 from figures.style import INK, series_style
 from figures.topk import TopkOptions, draw, main
 from tests.figures.conftest import around, both

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from evaluation.reports.row import FULL_TOWER
 from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits, with_interval
-from evaluation.reports.zero_shot import Accuracy, StageCost, ZeroShot
+from evaluation.reports.zero_shot.report import Accuracy, StageCost, ZeroShot
 
 BESIDE = (1, 5)
 """The k of the second table."""

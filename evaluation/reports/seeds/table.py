@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluation.reports.seeds import SeedsReport, SeedsRow, Spread
+from evaluation.reports.seeds.report import SeedsReport, SeedsRow, Spread
 from evaluation.reports.table import NOTHING, github_table
 
 

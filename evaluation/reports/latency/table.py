@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from evaluation.measuring.values import Timing
-from evaluation.reports.latency import Latency, ModelRow, Side
+from evaluation.reports.latency.report import Latency, ModelRow, Side
 from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits, with_interval
 
 TITLE = "latency of models: milliseconds for one image or text"

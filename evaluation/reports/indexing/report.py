@@ -1,6 +1,6 @@
 """The report of a run that was searched while it indexed.
 
-Data alone, as `evaluation.reports.report`; `evaluation.reports.indexing_table` and
+Data alone, as `evaluation.reports.report`; `evaluation.reports.indexing.table` and
 `figures.indexing` are made from it. Agreements are in percent, times in seconds.
 """
 

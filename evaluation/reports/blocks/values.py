@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from evaluation.measuring.values import Interval
-from evaluation.reports.blocks import Block, Line
+from evaluation.reports.blocks.block import Block, Line
 from evaluation.reports.report import handed_on
 from evaluation.reports.row import ARROW
 

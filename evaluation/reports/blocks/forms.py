@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from evaluation.reports.blocks import Block, Line
+from evaluation.reports.blocks.block import Block, Line
 from evaluation.reports.report import handed_on
 from evaluation.reports.row import ARROW, Middle, Row
 from evaluation.reports.table import NOTHING, github_table, magnitude, three_digits

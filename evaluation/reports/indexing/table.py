@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from evaluation.reports.indexing import Indexing, Look
+from evaluation.reports.indexing.report import Indexing, Look
 from evaluation.reports.table import github_table
 
 _SHOWN = 12

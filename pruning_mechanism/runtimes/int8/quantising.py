@@ -16,10 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from pruning_mechanism.families import TowerError
-from pruning_mechanism.runtimes.closing import Closing
 from pruning_mechanism.runtimes.graph import INPUT, OUTPUT, quiet
+from pruning_mechanism.runtimes.int8.closing import Closing
+from pruning_mechanism.runtimes.int8.rounding import SMOOTHING
 from pruning_mechanism.runtimes.parity import batches
-from pruning_mechanism.runtimes.rounding import SMOOTHING
 from pruning_mechanism.runtimes.unreported import unreported
 
 CALIBRATION = 256

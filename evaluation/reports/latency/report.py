@@ -1,6 +1,6 @@
 """The latency table of models: parameters, MACs, seconds of both sides, and a score beside them.
 
-Data alone, as `evaluation.reports.report`: the table (`evaluation.reports.latency_table`) and
+Data alone, as `evaluation.reports.report`: the table (`evaluation.reports.latency.table`) and
 `figures.latency` are made from it. Scores are in percent, times in seconds for one input. No module
 that this one imports needs torch.
 """

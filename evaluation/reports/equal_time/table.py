@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.reports.equal_time import Comparison, Line
+from evaluation.reports.equal_time.report import Comparison, Line
 from evaluation.reports.table import NOTHING, github_table
 
 Cell = TypeVar("Cell", str, Text)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from pruning_mechanism import image_embeddings
-from pruning_mechanism.runtimes import rounding
 from pruning_mechanism.runtimes.in_torch import Embedder
-from pruning_mechanism.runtimes.rounding import Product, left_in_float, rounding_harm
+from pruning_mechanism.runtimes.int8 import rounding
+from pruning_mechanism.runtimes.int8.rounding import Product, left_in_float, rounding_harm
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.runtimes.conftest import pixels
 from tests.pruning_mechanism.test_export import MODELS, one_layer

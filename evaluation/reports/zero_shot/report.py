@@ -1,6 +1,6 @@
 """The report of zero-shot classification: what stages classify right, alone and in a cascade.
 
-Data alone, as `evaluation.reports.report`: tables (`evaluation.reports.zero_shot_table`) and
+Data alone, as `evaluation.reports.report`: tables (`evaluation.reports.zero_shot.table`) and
 `figures.topk` are made from it. Accuracies are in percent, times in seconds. No module that this
 one imports needs torch.
 """

@@ -1,0 +1,1 @@
+"""Tables of a paper: blocks of rows, the forms that they are written in, and their values."""

@@ -1,0 +1,1 @@
+"""First stages at equal measured time, of many reports, and their table."""

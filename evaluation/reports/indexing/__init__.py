@@ -1,0 +1,1 @@
+"""The report of `evaluation.indexing`, and its table."""

@@ -1,0 +1,1 @@
+"""The report of `evaluation.latency`, and its table."""

@@ -1,0 +1,1 @@
+"""The reports of several seeds together, and their table."""

@@ -1,0 +1,1 @@
+"""The report of `evaluation.zero_shot`, and its table."""
