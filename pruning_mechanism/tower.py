@@ -169,14 +169,14 @@ class Tower:
     def _read_off(self, pixels: Tensor) -> Tensor:
         """What is read off images, [b, r]; as a whole where hooks see what the tower gives.
 
-        Plain towers stay transformers' to the last bit.
+        Towers that lack nothing stay transformers' to the last bit.
         """
         root = self.root
         if not is_watched(root, root.encoder):
             if isinstance(root, ReducedTower):
                 return root.read_off(pixels)
-            pruned = isinstance(self.layers[-1].self_attn, PrunedAttention)
-            if self.parts.pooling == "first" and pruned and class_token_suffices(self.layers[-1]):
+            smaller = any(_is_narrower(layer, self.config) for layer in self.layers)
+            if self.parts.pooling == "first" and smaller and class_token_suffices(self.layers[-1]):
                 hidden = self.embed(pixels)
                 for layer in self.layers[:-1]:
                     hidden = layer(hidden, None)
@@ -216,6 +216,16 @@ class Tower:
         if self.parts.pooling == "end or highest" and end == 2:
             return tokens.argmax(1)
         return tokens.eq(end).int().argmax(1)
+
+
+def _is_narrower(layer: EncoderLayer, config: TowerConfig) -> bool:
+    """Whether a layer was pruned, and has less than a dense one of its tower."""
+    attention = layer.self_attn
+    if not isinstance(attention, PrunedAttention):
+        return False
+    sizes = attention.q_proj.out_features, attention.v_proj.out_features
+    neurons = layer.mlp.fc1.out_features
+    return min(sizes) < config.hidden_size or neurons < config.intermediate_size
 
 
 def _of_text(inputs: Inputs | None) -> Mapping[str, Tensor]:

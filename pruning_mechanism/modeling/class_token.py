@@ -50,15 +50,17 @@ def class_token_after(layer: FamilyModule, hidden: Tensor, bias: Tensor | None =
 
 def _attended(attention: FamilyModule, normed: Tensor, bias: Tensor | None) -> Tensor:
     """What attention adds to the class token, [b, d], of the tokens that it is given [b, n, d]."""
-    heads, width = attention.num_heads, normed.shape[-1]
+    heads, hidden = attention.num_heads, normed.shape[-1]
     if not heads:
         alone: Tensor = attention.out_proj.bias
         return alone.expand(len(normed), -1)
     keys, values = (
-        projection.weight.reshape(heads, -1, width)
+        projection.weight.reshape(heads, -1, hidden)
         for projection in (attention.k_proj, attention.v_proj)
     )
-    queries = (attention.q_proj(normed[:, 0]) * attention.scale).unflatten(-1, (heads, -1))
+    # -1 for the batch: a graph traced on one image takes a number for a fixed one
+    width = attention.q_proj.out_features // heads
+    queries = (attention.q_proj(normed[:, 0]) * attention.scale).reshape(-1, heads, width)
     logits = torch.einsum("bhk,hkd->bhd", queries, keys) @ normed.transpose(1, 2)
     if attention.k_proj.bias is not None:  # the same for all tokens: kept for its gradient's sake
         own = (queries * attention.k_proj.bias.unflatten(0, (heads, -1))).sum(-1)
@@ -66,7 +68,8 @@ def _attended(attention: FamilyModule, normed: Tensor, bias: Tensor | None) -> T
     if bias is not None:
         logits = logits + bias[:, 0]
     shares = logits.softmax(-1, dtype=torch.float32).to(normed.dtype)
-    context = torch.einsum("bhd,hkd->bhk", shares @ normed, values).flatten(1)
+    context = torch.einsum("bhd,hkd->bhk", shares @ normed, values)
+    context = context.reshape(-1, attention.v_proj.out_features)
     if attention.v_proj.bias is not None:
         context = context + attention.v_proj.bias
     output: Tensor = attention.out_proj(context)
