@@ -7,16 +7,13 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from pruning_mechanism import WIDTHS
-from pruning_mechanism.checkpoints.identity import PROVENANCE, add_weights
-from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
+from pruning_mechanism.checkpoints.identity import add_weights, computed
 from pruning_mechanism.protocols import Config
 from pruning_mechanism.runtimes import Runtime
 
@@ -64,13 +61,7 @@ def fingerprint(towers: Sequence[nn.Module], config: Config, preparation: dict[s
     In hexadecimal, the same in every process and on every device.
     """
     digest = hashlib.sha256()
-    shape = {name: value for name, value in config.to_dict().items() if name not in PROVENANCE}
-    # an unpruned tower of a model whose other tower was pruned is what it was before
-    rules = (field.name for kind in (FewerTokens, FewerTextTokens) for field in fields(kind))
-    unset = (*WIDTHS, *rules)
-    shape = {name: value for name, value in shape.items() if name not in unset or value is not None}
-    shape["model_type"] = shape["model_type"].removeprefix("pruned_")
-    for described in (shape, preparation):
+    for described in (computed(config), preparation):
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for tower in towers:
         add_weights(digest, tower)

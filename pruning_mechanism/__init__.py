@@ -14,7 +14,7 @@ from pruning_mechanism.encoding import (
     tokenise,
     tower_of,
 )
-from pruning_mechanism.families import WIDTHS, Family, TowerError, TowerKind
+from pruning_mechanism.families import Family, TowerError, TowerKind
 from pruning_mechanism.mask import Mask
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.token_rule import Change, TokenRule, Tokens
@@ -38,7 +38,6 @@ from pruning_mechanism.tower import Tower, embed, project, sublayers
 register()
 
 __all__ = [
-    "WIDTHS",
     "AlignedProjection",
     "Change",
     "Compression",

@@ -6,10 +6,16 @@ Stands under `checkpoint`.
 import functools
 import hashlib
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+
+from pruning_mechanism.modeling.pruned_layers import PrunedWidths
+from pruning_mechanism.modeling.token_rules import FewerTextTokens, FewerTokens
+from pruning_mechanism.protocols import Config
 
 PROVENANCE = (
     "_commit_hash",
@@ -21,6 +27,23 @@ PROVENANCE = (
     "transformers_version",
 )
 """Entries of a configuration that say where a tower came from rather than what it computes."""
+_OWN = (PrunedWidths, FewerTokens, FewerTextTokens)
+
+
+def computed(config: Config) -> dict[str, Any]:
+    """The entries of a configuration that say what a tower computes.
+
+    What can be done to a tower and wasn't is left out, so a tower is the same to a version that
+    knows more of it, and the one that was not pruned is what it was before.
+    """
+    unset = {field.name for kind in _OWN for field in fields(kind)}
+    entries = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in PROVENANCE and (name not in unset or value is not None)
+    }
+    entries["model_type"] = entries["model_type"].removeprefix("pruned_")
+    return entries
 
 
 def weights_fingerprint(directory: str | Path) -> str:

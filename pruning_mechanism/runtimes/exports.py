@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from pruning_mechanism.checkpoints.identity import PROVENANCE, files_fingerprint, weights_digest
+from pruning_mechanism.checkpoints.identity import computed, files_fingerprint, weights_digest
 from pruning_mechanism.checkpoints.record import read_fields
 from pruning_mechanism.encoding import tower_of
 from pruning_mechanism.families import TowerError
@@ -76,8 +76,8 @@ def tower_digest(model: PreTrainedModel) -> str:
     Loaded in float32, a checkpoint has the same on every machine.
     """
     tower = tower_of(model)
-    entries = {k: v for k, v in tower.config.to_dict().items() if k not in PROVENANCE}
-    shape = hashlib.sha256(json.dumps(entries, sort_keys=True, default=str).encode())
+    entries = json.dumps(computed(tower.config), sort_keys=True, default=str)
+    shape = hashlib.sha256(entries.encode())
     return hashlib.sha256(
         f"{shape.hexdigest()} {weights_digest(tower.modules)}".encode()
     ).hexdigest()
