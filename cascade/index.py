@@ -286,9 +286,10 @@ def _say(
 
 def _read(done: Upkeep, collection: Collection, options: IndexOptions) -> str:
     """How photos were opened for the first stage, and how much of them was read."""
-    reads = collection.record.stages[0].reads
-    way = "in full" if reads == "full" else "scaled"
-    counted = ((done.by_thumbnail, "by thumbnail"), (done.opened - done.by_thumbnail, way))
+    # of a file that was read whole it isn't known here whether its thumbnail was decoded
+    ways = {"full": "in full", "scaled": "scaled", "thumbnail": "whole"}
+    way = ways[collection.record.stages[0].reads]
+    counted = ((done.by_thumbnail, "by thumbnail alone"), (done.opened - done.by_thumbnail, way))
     said = f"opened {', '.join(f'{number:,} {how}' for number, how in counted if number)}"
     if options.ray is not None:  # workers read them
         return said

@@ -340,7 +340,7 @@ def test_the_command_says_how_photos_were_opened_and_what_was_read(tmp_path, pho
     read = 4 * MOST + sizes["bare.jpg"] + sizes["small.jpg"]
     said = " ".join(capsys.readouterr().out.split())
     assert (
-        f"opened 4 by thumbnail, 2 scaled; read {read / 1e6:,.1f} MB of "
+        f"opened 4 by thumbnail alone, 2 whole; read {read / 1e6:,.1f} MB of "
         f"{sum(sizes.values()) / 1e6:,.1f} MB"
     ) in said
     main(IndexOptions(photos=(str(photos),), into=tmp_path / "a.cascade"))
