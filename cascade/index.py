@@ -291,7 +291,7 @@ def _read(done: Upkeep, collection: Collection, options: IndexOptions) -> str:
     way = ways[collection.record.stages[0].reads]
     counted = ((done.by_thumbnail, "by thumbnail alone"), (done.opened - done.by_thumbnail, way))
     said = f"opened {', '.join(f'{number:,} {how}' for number, how in counted if number)}"
-    if options.ray is not None:  # workers read them
+    if options.ray is not None or not done.size:  # workers read them, or a data set's library
         return said
     return f"{said}; read {done.nbytes / 1e6:,.1f} MB of {done.size / 1e6:,.1f} MB"
 

@@ -46,7 +46,8 @@ class Upkeep:
         vanished: photos that were there when they were found and gone when they were to be read.
         opened: photos that were opened for the first stage.
         by_thumbnail: of these, those that it saw by their thumbnails, with no more of them read.
-        size: bytes of the files that had to be opened, for the first stage or to compare them.
+        size: bytes of the files that had to be opened, for the first stage or to compare them. What
+            a data set holds itself is in no file of its own, and isn't counted.
         nbytes: of these, the bytes that this process has read.
     """
 
@@ -140,7 +141,8 @@ class _Run:
             self.done.kinds[kind] += 1
             self.done.found += kind is not Kind.GONE
             again = self.retry and kind is Kind.UNCHANGED and row.reason is not None
-            if again or kind not in (Kind.UNCHANGED, Kind.GONE):
+            read = again or kind not in (Kind.UNCHANGED, Kind.GONE)
+            if read and row.modified is not None:  # else in a data set, whose library reads it
                 self.done.size += row.size or 0
             if kind is Kind.MOVED and change.before is not None:
                 self.moved[change.before.key] = row

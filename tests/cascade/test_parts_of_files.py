@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -272,6 +273,24 @@ def test_a_worker_reads_and_answers_as_a_collection_does_itself(tmp_path, photos
         assert sum(is_of_ends(row.digest) for row in fed.rows()) == 4
         ours, theirs = (each.cascade.catalogue.contents.rows for each in (alone, fed))
         assert torch.equal(ours.embeddings, theirs.embeddings)
+
+
+def test_of_a_data_set_that_holds_its_images_no_bytes_are_counted(
+    stages, photos, tmp_path, monkeypatch
+):
+    """Its own library reads them: "0 of so many" would be said else."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"image": datasets.Image()})
+    directory = tmp_path / "set"
+    directory.mkdir()
+    images = {"image": [{"bytes": BARE, "path": None}]}
+    table = datasets.Dataset.from_dict(images, features=features)
+    table.to_parquet(directory / "train.parquet")
+    with Collection.in_memory(stages, m=[3]) as collection:
+        done = ran(collection, f"hub:{directory}")
+        assert (done.opened, done.size, done.nbytes) == (1, 0, 0)
+        done = ran(collection, f"hub:{directory}", photos / "bare.jpg")
+        assert (done.opened, done.size, done.nbytes) == (1, len(BARE), len(BARE))
 
 
 def test_what_cannot_be_decoded_is_read_whole_and_not_tried_again(stages, photos):
