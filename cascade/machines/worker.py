@@ -23,6 +23,7 @@ from cascade.collecting.record import StageRecord
 from cascade.collecting.rounding import rounded
 from cascade.collection import Collection
 from cascade.images import ImageSource
+from cascade.mapped import MappedStage
 from cascade.photos.changes import Change
 from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
@@ -167,7 +168,7 @@ class Worker:
             said = " ".join(str(error).split())
             raise CollectionError(f"the worker on {machine} can't begin: {said}") from error
         self._job = job
-        self._first = first if isinstance(first, Stage) else None
+        self._first = first if isinstance(first, Stage | MappedStage) else None
         self._cascade = Cascade(rounded(stages, job.precision), batch_size=job.batch_size)
         return machine
 

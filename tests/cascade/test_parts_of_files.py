@@ -15,10 +15,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 from cascade import Collection, Stage
+from cascade.collecting.recalling import recorded
 from cascade.collecting.refining import Budget
 from cascade.machines.joining import join
 from cascade.machines.worker import Job, Worker, probes_of
-from cascade.mapped import Map, MappedStage
+from cascade.mapped import Map, MappedStage, save_maps
 from cascade.photos.changes import Change, Kind
 from cascade.photos.finding import Photos
 from cascade.photos.identity import HEAD, LEAST, TAIL, is_of_ends
@@ -28,6 +29,7 @@ from cascade.serving.routes.images import places_of
 from cascade.serving.work import RefusedError
 from cascade.terminal.refining import stale_thumbnails
 from cascade.upkeep import bring_up_to_date
+from corpora.decoding.images import kinds_read
 from corpora.decoding.simulating import as_thumbnail, exif_block, with_thumbnail
 from corpora.decoding.watching import watched
 from tests.cascade.test_upkeep import Counting
@@ -273,6 +275,36 @@ def test_a_worker_reads_and_answers_as_a_collection_does_itself(tmp_path, photos
         assert sum(is_of_ends(row.digest) for row in fed.rows()) == 4
         ours, theirs = (each.cascade.catalogue.contents.rows for each in (alone, fed))
         assert torch.equal(ours.embeddings, theirs.embeddings)
+
+
+def test_a_worker_reads_for_a_mapped_stage_what_the_one_behind_it_reads(tmp_path, photos):
+    for seed, name in enumerate(("full", "first")):
+        tiny_clip(seed).save_pretrained(tmp_path / name)
+        tiny_processor().save_pretrained(tmp_path / name)
+    full = Stage.load(tmp_path / "full")
+    first = Stage.load(tmp_path / "first", reads="thumbnail")
+    through = Map(torch.eye(first.dimension), torch.zeros(first.dimension))
+    save_maps([through], tmp_path / "maps.safetensors")
+    mapped = MappedStage(first, through, full)
+    known = replace(
+        recorded(first),
+        name=mapped.name,
+        text_name=mapped.text_name,
+        texts=str(tmp_path / "full"),
+        maps="maps.safetensors",
+    )
+    changes = [Change(Kind.NEW, row) for row in Photos.at([str(photos)])]
+    worker = Worker()
+    job = Job((known,), "float16", 16, "cpu", 1, str(tmp_path), kinds_read())
+    worker.begin(job, probes_of(changes))
+    with (
+        Collection.in_memory([mapped, full], m=[3], batch_size=16) as alone,
+        Collection.in_memory([mapped, full], m=[3], batch_size=16) as fed,
+    ):
+        ran(alone, photos)
+        fed.add(worker.encode(changes).additions())
+        assert list(fed.rows()) == list(alone.rows())
+        assert sum(is_of_ends(row.digest) for row in fed.rows()) == 4
 
 
 def test_of_a_data_set_that_holds_its_images_no_bytes_are_counted(
