@@ -80,8 +80,9 @@ class Collection:
         auto: whether each query has as many as it needs.
         path: the directory; None: in memory.
         own_m: whether it keeps to an m that it was opened with, whatever is planned meanwhile.
-        thumbnails: what later stages found that opened photos whose thumbnails the first has read:
-            how many show the same ("used"), and how many another picture ("stale").
+        thumbnails: what later stages found that opened photos of which the first has read the
+            thumbnail alone: how many show the same ("used"), and how many another picture
+            ("stale").
     """
 
     def __init__(

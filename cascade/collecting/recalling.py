@@ -49,8 +49,8 @@ def check_same(records: Sequence[StageRecord], stages: Sequence[Encoder], where:
     """Refuse stages that a collection wasn't made with.
 
     Raises:
-        CollectionError: there are more or fewer, one has other weights or preprocessing, or is
-            computed in another type than float32, which embeddings of float32 aren't mixed with.
+        CollectionError: there are more or fewer, or one has other weights or preprocessing, or is
+            computed in another type.
     """
     if len(records) != len(stages):
         raise CollectionError(f"{where} was made with {len(records)} stages, not {len(stages)}")
