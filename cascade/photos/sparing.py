@@ -59,7 +59,7 @@ class Spared(io.RawIOBase):
             found = os.fstat(self._file.fileno())
             self.row = replace(row, size=found.st_size, modified=found.st_mtime_ns, digest=None)
             self._path, self._size, self._at = path, found.st_size, 0
-            self._blocks: dict[int, bytes] = {}
+            self._blocks: dict[int, bytes | memoryview] = {}
             self._failed: OSError | None = None
             _advise(self._file, "POSIX_FADV_RANDOM")
             self._is_jpeg = self.read(len(_JPEG)) == _JPEG
@@ -71,7 +71,12 @@ class Spared(io.RawIOBase):
     def source(self) -> ImageSource:
         """What is decoded: of a JPEG file this, of others all bytes."""
         self.seek(0)
-        return {"path": self._path, "bytes": self if self._is_jpeg else self.read()}
+        if self._is_jpeg:
+            return {"path": self._path, "bytes": self}
+        content = self.read()
+        held = memoryview(content)  # in place of the blocks, so that it isn't held twice
+        self._blocks = {number: held[number * HEAD :][:HEAD] for number in self._blocks}
+        return {"path": self._path, "bytes": content}
 
     def known(self, by_thumbnail: bool) -> ImageRow:
         """The row with its digest, once the picture was decoded or couldn't be.
@@ -86,7 +91,7 @@ class Spared(io.RawIOBase):
             if self._failed is not None:
                 raise self._failed
             if by_thumbnail and self._is_jpeg and self._size > LEAST:
-                digest = of_ends(self._block(0), self._tail(), self._size)
+                digest = of_ends(bytes(self._block(0)), self._tail(), self._size)
             else:
                 self.seek(0)
                 digest = digest_of(cast(BinaryIO, self))
@@ -133,7 +138,7 @@ class Spared(io.RawIOBase):
         self._blocks = {}
         super().close()
 
-    def _block(self, number: int) -> bytes:
+    def _block(self, number: int) -> bytes | memoryview:
         """A block of the file, read if it wasn't."""
         if number not in self._blocks:
             if number == 1:  # more than the head is needed: perhaps all of it

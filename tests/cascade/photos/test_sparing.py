@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,20 @@ def test_what_is_no_jpeg_file_is_read_whole_and_known_whole(tmp_path):
     with opened(other, Counted(other)) as file:
         assert file.source["bytes"] == other.read_bytes()
         assert file.known(by_thumbnail=True) == read(row_of_file(str(other))).row
+
+
+def test_what_is_read_whole_is_held_once(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + bytes(20 * LEAST))
+    row = row_of_file(str(path))
+    tracemalloc.start()
+    try:
+        with spared(row) as file:
+            content = file.source["bytes"]
+            assert tracemalloc.get_traced_memory()[0] < 1.2 * len(content)
+            assert file.known(by_thumbnail=False) == read(row).row
+    finally:
+        tracemalloc.stop()
 
 
 def test_small_and_huge_files_and_those_in_archives_are_read_whole(path):
