@@ -4,11 +4,13 @@ Where torch runs a tower, a clock is read after every sublayer (`costs.latency_m
 graph in another program, or a compiled one, fuses what it likes and shows one number. So towers of
 few layers are made whose layers are all alike, with all or few heads and neurons, or with none, and
 the parts are found whose sums come closest to what these towers take (least squares, no part below
-zero). Making a graph takes seconds, so few sizes are made, and seconds lie on lines: what a
-sublayer takes for itself, and what each of its units adds. Whole towers correct the sums, as in
-every latency table.
+zero). Their last layer is computed for all tokens, as a table counts it: of two layers, one for the
+class token alone would be half of all. Making a graph takes seconds, so few sizes are made, and
+seconds lie on lines: what a sublayer takes for itself, and what each of its units adds. Whole
+towers correct the sums, as in every latency table.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +29,7 @@ from pruning_mechanism.costs.latency_sizes import measured_head_sizes, uniform_m
 from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
+from pruning_mechanism.tower import Tower
 
 BLOCK = 2
 """Layers of the small towers."""
@@ -106,10 +109,10 @@ def measure_blocks(
     layers, heads, neurons = dense_shape(tower.model)
     sizes = Sizes.of(heads, neurons, Shape.of(tower.model.config).head_dim)
     small, block = _small(tower, layers)
-    towers: dict[Size | None, Deployed] = {None: tower}
+    towers: dict[Size | None, Deployed] = {None: _in_full(tower)}
     for size in sizes.measured:
         mask = uniform_mask(block, sizes.dense, size)
-        towers[size] = tower.like(prune(small.model, mask))
+        towers[size] = _in_full(tower.like(prune(small.model, mask)))
     turns = _in_turn(towers, None, batch_size, repetitions, progress)
     conditions = conditions_of(tower.model, batch_size, repetitions)
     conditions = replace(conditions, runtime=tower.runtime, dtype=tower.kind)
@@ -129,6 +132,7 @@ def merging_in_blocks(
     merging = tower.like(reduce(small.model, Reduction(merged_per_layer=(1,) * block)))
     layerless = uniform_mask(block, dense_shape(small.model)[1:], (0, 0))
     towers = {"none": small, "merging": merging, "empty": tower.like(prune(small.model, layerless))}
+    towers = {name: _in_full(each) for name, each in towers.items()}
     turns = _in_turn(towers, "none", batch_size, repetitions, progress)
     left_out = block**2 / 2 / Shape.of(tower.model.config).tokens  # layers of one token, together
     saved = (1 - turns.shares["empty"]) / block * left_out
@@ -236,6 +240,18 @@ def _small(tower: Deployed, layers: int) -> tuple[Deployed, int]:
     if block == layers:
         return tower, block
     return tower.like(reduce(tower.model, Reduction(layers=block), share=True)), block
+
+
+def _in_full(tower: Deployed) -> Deployed:
+    """The same tower, its last layer computed for all tokens: it is watched; tensors are shared."""
+    shared = {id(part): part for part in (*tower.model.parameters(), *tower.model.buffers())}
+    model = copy.deepcopy(tower.model, shared)
+    Tower.of(model).root.encoder.layers[-1].register_forward_hook(_seen)
+    return tower.like(model)
+
+
+def _seen(*_: object) -> None:
+    """A forward hook that changes nothing."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pruning_mechanism.deployed.tower import Deployed, check_deployable
 from tests.conftest import tiny_clip
 from tests.lanes import examples, sweep, thorough_only
 from tests.pruning_mechanism.costs.test_latency import CONDITIONS
+from tests.pruning_mechanism.modeling.test_class_token import Flops
 
 SIZES = Sizes.of(12, 3072, 64)
 LAYERS, BLOCK = 12, 2
@@ -116,6 +117,26 @@ def test_noise_makes_no_part_negative_and_no_size_cheaper_than_a_smaller_one(noi
     assert table.dense == pytest.approx(1.0)
     assert 0 < table.budget(0.3) <= 1.0
     assert table.preferred_multiple == 64  # what was not measured is not trusted
+
+
+@pytest.mark.parametrize("measured", [measure_blocks, merging_in_blocks])
+def test_the_last_layer_of_small_towers_counts_in_full(measured, counting, monkeypatch):
+    """A clock that sets no hooks, as that of seconds, says what one says that watches all."""
+    tower = Deployed(tiny_clip(num_hidden_layers=4), dtype="float32")
+    seen = measured(tower, batch_size=2)
+
+    def unseen(work) -> float:
+        with sdpa_kernel(SDPBackend.MATH), Flops() as counted:
+            work()
+        return float(counted.total)
+
+    monkeypatch.setitem(globals(), "operations", unseen)
+    found = measured(tower, batch_size=2)
+    if measured is measure_blocks:
+        found, seen = (
+            np.array([table.outside, *table.heads, *table.neurons]) for table in (found, seen)
+        )
+    np.testing.assert_allclose(found, seen)
 
 
 @pytest.mark.parametrize("place", ["whole", "kept patches"])
