@@ -1,10 +1,11 @@
 """Makes an export: tower → ONNX graph → a program's own form, compared with torch at once."""
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from pruning_mechanism.encoding import image_embeddings
@@ -12,9 +13,8 @@ from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.exports import Export, digests, tower_digest
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
-from pruning_mechanism.runtimes.in_torch import Embedder
 from pruning_mechanism.runtimes.int8 import closing
-from pruning_mechanism.runtimes.int8.quantising import close, quantise
+from pruning_mechanism.runtimes.int8.quantising import close, modules_in, quantise
 from pruning_mechanism.runtimes.int8.rounding import SEEN, left_in_float, rounding_harm
 from pruning_mechanism.runtimes.parity import (
     SAME,
@@ -103,7 +103,7 @@ def _quantised(
     """
     before, own = closing.split(model)
     write_onnx(before, graph)
-    left = _left_in_float(model, before, pixels)
+    left = _left_in_float(model, modules_in(graph), pixels)
     quantise(graph, pixels, left)
     form.write(graph, directory)  # it runs as it will, so that its own rounding is put right too
     features = embedded(form.open(directory, "int8").embed, pixels)
@@ -119,14 +119,18 @@ def _quantised(
     ), tuple(left)
 
 
-def _left_in_float(model: PreTrainedModel, before: PreTrainedModel, pixels: Tensor) -> list[str]:
-    """Modules whose products int8 harms too much, by name; the last linear map is none of them."""
-    products = dict(Embedder(before).named_modules())
-    harmed = [
-        product
-        for product in rounding_harm(model, pixels[:SEEN])
-        if isinstance(products.get(product.name), nn.Linear | nn.Conv2d)
-    ]
+def _left_in_float(model: PreTrainedModel, known: Collection[str], pixels: Tensor) -> list[str]:
+    """Modules whose products int8 harms too much, by name, of those that the graph knows.
+
+    Those without the last linear map, which stays in float32 anyway.
+
+    Raises:
+        TowerError: the graph knows none.
+    """
+    products = rounding_harm(model, pixels[:SEEN])
+    harmed = [product for product in products if product.name in known]
+    if not harmed:
+        raise TowerError("the graph of this tower doesn't tell where any module is computed")
     return [product.name for product in left_in_float(harmed)]
 
 

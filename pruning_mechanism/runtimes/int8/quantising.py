@@ -9,6 +9,7 @@ found anew for every batch. `making` then solves the last linear map anew, in fl
 
 import ast
 import logging
+from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -64,19 +65,35 @@ def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     _write(made, graph)
 
 
+def modules_in(graph: Path) -> frozenset[str]:
+    """The modules of an `Embedder` whose products an ONNX graph computes as they do.
+
+    Of a last layer that is computed for the class token alone, keys and values aren't among them.
+    """
+    import onnx
+
+    return frozenset(_products(onnx.load(graph, load_external_data=False)))
+
+
 def _products_of(model: Any, modules: Collection[str]) -> list[str]:
     """The names of the nodes that are the products of modules."""
-    nodes: dict[str, list[str]] = {name: [] for name in modules}
+    nodes = _products(model)
+    if unknown := [name for name in modules if name not in nodes]:
+        raise TowerError(f"the graph of this tower doesn't tell where {unknown[0]} is computed")
+    return [node for name in modules for node in nodes[name]]
+
+
+def _products(model: Any) -> dict[str, list[str]]:
+    """The names of the nodes that are products, by the module that they stand in."""
+    nodes: dict[str, list[str]] = defaultdict(list)
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "Gemm", "Conv"):
             continue
         said = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "[]")
         scopes = ast.literal_eval(said)  # the last is the call itself, within its module
-        if len(scopes) > 1 and scopes[-2] in nodes:
+        if len(scopes) > 1:
             nodes[scopes[-2]].append(node.name)
-    if unknown := [name for name, found in nodes.items() if not found]:
-        raise TowerError(f"the graph of this tower doesn't tell where {unknown[0]} is computed")
-    return [name for found in nodes.values() for name in found]
+    return nodes
 
 
 def close(graph: Path, closing: Closing) -> None:

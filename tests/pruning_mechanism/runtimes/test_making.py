@@ -18,6 +18,10 @@ from pruning_mechanism.runtimes.exports import (
     tower_digest,
 )
 from pruning_mechanism.runtimes.formats import FORMATS
+from pruning_mechanism.runtimes.graph import write_onnx
+from pruning_mechanism.runtimes.int8 import rounding
+from pruning_mechanism.runtimes.int8.closing import split
+from pruning_mechanism.runtimes.int8.quantising import modules_in
 from pruning_mechanism.runtimes.making import check_exportable, make_export
 from pruning_mechanism.runtimes.needs import bfloat16_problem, installed
 from tests.conftest import tiny_clip
@@ -157,6 +161,32 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch):
     assert not installed("openvino")
     with pytest.raises(TowerError, match=r"pip install 'clip-cascade\[openvino\]'"):
         check_exportable(FORMATS["openvino"], "float32", 0)
+
+
+def test_what_the_graph_computes_otherwise_is_no_product_to_leave_in_float32(tmp_path):
+    """A last layer for the class token alone has no products of keys and values."""
+    pytest.importorskip("onnxscript")
+    model, layer = reduce(tiny_clip(), Reduction(layers=1)), "model.vision_model.encoder.layers.0"
+    before, _ = split(model)
+    write_onnx(before, tmp_path / "model.onnx")
+    known = modules_in(tmp_path / "model.onnx")
+    attention = {f"{layer}.self_attn.{name}_proj" for name in ("q", "k", "v", "out")}
+    assert attention & known == {f"{layer}.self_attn.q_proj", f"{layer}.self_attn.out_proj"}
+    assert {f"{layer}.mlp.fc1", f"{layer}.mlp.fc2"} < known
+    assert "model.vision_model.embeddings.patch_embedding" in known
+    assert "model.visual_projection" not in known
+
+
+def test_a_tower_that_reads_the_class_token_alone_is_exported_whatever_int8_harms(
+    tmp_path, monkeypatch
+):
+    needs("openvino", "int8")
+    monkeypatch.setattr(rounding, "HARM", -1.0)
+    monkeypatch.setattr(rounding, "MOST", 2.0)
+    model = reduce(tiny_clip(), Reduction(layers=1))
+    export = make_export(model, FORMATS["openvino"], "int8", tmp_path, images(16))
+    assert "model.vision_model.encoder.layers.0.mlp.fc1" in export.left
+    assert export.images_cosine > 0.99
 
 
 @pytest.mark.parametrize("form", sweep(FORMATS, ["onnx"]) if THOROUGH else ["openvino"])
