@@ -52,13 +52,20 @@ class Settings:
         """What tells a stage with these settings from others; "" as it is stored."""
         return " ".join(value for _, value in self.given)
 
-    def check(self, device: str, runtime: str = "torch", attention: str | None = None) -> None:
+    def check(
+        self,
+        device: str,
+        runtime: str = "torch",
+        attention: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         """Refuse what no stage can be loaded with on a device, before anything is.
 
         Args:
             device: where it is to run.
             runtime: what computes it where nothing is said.
             attention: how it is to attend, as `Stage.load` takes it.
+            dtype: what it computes in where nothing is said.
 
         Raises:
             SettingsError: there is no such way to read, runtime or type, or it isn't installed.
@@ -66,7 +73,8 @@ class Settings:
         given = dict(self.given)
         try:
             known(given.get("reads", "full"))
-            check_running(given.get("runtime", runtime), given.get("dtype"), device, attention)
+            runs_in = given.get("runtime", runtime), given.get("dtype", dtype)
+            check_running(*runs_in, device, attention)
         except (TowerError, ValueError) as error:
             raise SettingsError(f"{self.label}: {error}" if self.label else str(error)) from error
 
@@ -107,5 +115,6 @@ def loadings(texts: Sequence[str], towers: Towers, attention: str | None) -> tup
     """
     several = [Settings.of(text) for text in texts]
     for settings in several:
-        settings.check(towers.device, towers.runtime, attention)
+        dtype = next(iter(towers.dtypes), None)
+        settings.check(towers.device, towers.runtime, attention, dtype)
     return tuple(settings.loading(towers) for settings in several)

@@ -15,7 +15,7 @@ from evaluation.experiment.opening import as_run
 from evaluation.reports import table
 from evaluation.reports.report import Report
 from pruning_mechanism import Mask, prune, save
-from pruning_mechanism.runtimes import RuntimeChoice
+from pruning_mechanism.runtimes import RuntimeChoice, needs
 from tests.conftest import tiny_clip, tiny_processor
 
 M = 10
@@ -177,6 +177,15 @@ def test_what_has_no_export_is_said_before_anything_is_made(folder, tmp_path, ca
     with pytest.raises(SystemExit):
         run("no-such-model", folder, tmp_path / "out", "--first-as", "runtime=openvino,dtype=int8")
     assert "int8 needs an export" in capsys.readouterr().err
+
+
+def test_a_type_that_this_machine_lacks_is_said_before_anything_is_made(
+    folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(needs, "_cpu_has_bfloat16", lambda: False)
+    with pytest.raises(SystemExit):
+        run("no-such-model", folder, tmp_path / "out", "--dtype", "bfloat16")
+    assert "no products in bfloat16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
