@@ -150,11 +150,17 @@ class PrunedMLP:
         )
 
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether hooks, or a forward method put in its place, see what one of the modules gives."""
+    """Whether hooks, or a forward method put in its place, see what one of the modules gives.
+
+    Or the gradient that comes back to it.
+    """
     everywhere = nn.modules.module
-    return bool(everywhere._global_forward_pre_hooks or everywhere._global_forward_hooks) or any(
-        module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+    return any(getattr(everywhere, f"_global{kind}") for kind in _HOOKS) or any(
+        "forward" in vars(module) or any(getattr(module, kind) for kind in _HOOKS)
         for module in modules
     )
 

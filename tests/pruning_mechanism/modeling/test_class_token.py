@@ -167,6 +167,15 @@ def test_hooks_on_the_last_layer_see_every_token(place):
     assert [tuple(shape[:2]) for shape in seen] == [(3, 17)]
 
 
+@pytest.mark.parametrize("place", ["self_attn", "self_attn.k_proj", ""])
+def test_hooks_on_the_last_layer_see_the_gradient_of_every_token(place):
+    model, seen = ended(), []
+    module = Tower.of(model).layers[-1].get_submodule(place)
+    with module.register_full_backward_hook(lambda _, __, given: seen.append(given[0].shape)):
+        image_embeddings(model, PIXELS).sum().backward()
+    assert [tuple(shape[:2]) for shape in seen] == [(3, 17)]
+
+
 @torch.no_grad()
 def test_hooks_on_the_tower_see_its_output():
     model, seen = ended(), []
