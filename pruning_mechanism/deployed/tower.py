@@ -1,7 +1,8 @@
 """A vision tower in the runtime and the type that it will run in, made to be timed.
 
 Above `runtimes`. What is made here is gone once it is timed, so no export is kept; and int8 is
-calibrated on noise, since what it rounds to changes nothing in its seconds.
+calibrated on noise, since what it rounds to changes nothing in its seconds. What an export leaves
+in float32 (`int8.rounding`) is in int8 here: noise can't say which products those would be.
 """
 
 import tempfile
