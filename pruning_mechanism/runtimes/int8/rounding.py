@@ -13,10 +13,12 @@ float32 costs next to nothing.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import conv2d, linear, normalize
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pruning_mechanism.runtimes.in_torch import Embedder
@@ -49,11 +51,15 @@ class Product:
 
 @dataclass
 class _Seen:
-    """A module as images pass through it: least and largest input by channel [c], and its work."""
+    """A module as images pass through it: least and largest input by channel [c], and its work.
+
+    `watched`: whether the ranges are there.
+    """
 
     module: nn.Linear | nn.Conv2d
     low: Tensor = field(init=False)
     high: Tensor = field(init=False)
+    watched: bool = False
     macs: int = 0
     harm: float = 0.0
 
@@ -61,10 +67,9 @@ class _Seen:
         """A forward hook that finds ranges."""
         inputs = self._channels(given[0].detach())
         low, high = inputs.amin(0), inputs.amax(0)
-        if self.macs:
+        if self.watched:
             low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        self.low, self.high = low, high
-        self.macs += made.numel() * self.module.weight[0].numel()
+        self.low, self.high, self.watched = low, high, True
 
     def round(self, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
         """A forward hook that sums up harm once the gradient comes back."""
@@ -97,6 +102,26 @@ class _Seen:
         scales = peaks**SMOOTHING / sizes ** (1 - SMOOTHING)
         low, high = (self.low / scales).min(), (self.high / scales).max()
         return linear(_grid(inputs / scales, low, high), _by_output(weight * scales), bias)
+
+
+class _Work(TorchFunctionMode):
+    """Counts multiply–accumulates of modules without hooks, which would change what is computed.
+
+    Of a last layer for the class token alone, they would see one for all tokens.
+    """
+
+    def __init__(self, seen: Iterable[_Seen]) -> None:
+        super().__init__()
+        self._by_weight = {id(each.module.weight): each for each in seen}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Let a function run; count it if it is a module's product."""
+        made = func(*args, **(kwargs or {}))
+        if func in (linear, conv2d) and (each := self._by_weight.get(id(args[1]))):
+            each.macs += made.numel() * each.module.weight[0].numel()
+        return made
 
 
 def _grid(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -134,6 +159,7 @@ def rounding_harm(model: PreTrainedModel, pixels: Tensor, seed: int = 0) -> list
     }
     try:
         _ranges(embedder, seen.values(), pixels)
+        _count(embedder, seen.values(), pixels)
         used = {name: each for name, each in seen.items() if each.macs}
         _harm(embedder, used.values(), pixels, torch.Generator().manual_seed(seed))
     finally:
@@ -150,6 +176,13 @@ def _ranges(embedder: Embedder, seen: Iterable[_Seen], pixels: Tensor) -> None:
         embedder(batch)
     for hook in hooks:
         hook.remove()
+
+
+@torch.enable_grad()  # in inference pruned MLPs may compute with a wider copy of a weight
+def _count(embedder: Embedder, seen: Iterable[_Seen], pixels: Tensor) -> None:
+    with _Work(seen):
+        for batch in pixels.split(TOGETHER):
+            embedder(batch)
 
 
 @torch.enable_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_mechanism import image_embeddings
+from pruning_mechanism import Reduction, image_embeddings, reduce
 from pruning_mechanism.runtimes.in_torch import Embedder
 from pruning_mechanism.runtimes.int8 import rounding
 from pruning_mechanism.runtimes.int8.rounding import Product, left_in_float, rounding_harm
@@ -55,6 +55,15 @@ def test_work_is_counted_as_it_is_done():
     module = Embedder(model).get_submodule(PATCHES)
     assert macs[PATCHES] == 16 * module.weight.numel()  # 16 pixels, patches of 4
     assert macs["model.visual_projection"] == model.visual_projection.weight.numel()
+
+
+def test_a_last_layer_for_the_class_token_alone_is_work_for_one_token():
+    model = reduce(tiny_clip().eval(), Reduction(layers=1))
+    macs = {product.name: product.macs for product in rounding_harm(model, pixels(3))}
+    layer = "model.vision_model.encoder.layers.0"
+    assert macs[f"{layer}.mlp.fc1"] == model.vision_model.encoder.layers[0].mlp.fc1.weight.numel()
+    assert f"{layer}.self_attn.q_proj" in macs
+    assert f"{layer}.self_attn.k_proj" not in macs
 
 
 def test_the_model_is_left_as_it_was():
