@@ -137,7 +137,9 @@ def test_files_that_can_be_opened_are_measured_and_others_are_told(photos, least
 
 
 def test_where_decoding_takes_nearly_all_seconds_the_tower_reads_thumbnails(command, photos):
-    directory = command("--latency-constraint", "0.3", "--files", str(photos))
+    # reading thumbnails, of which one file has none, takes 0.18 of the seconds, scaled 0.55: a busy
+    # machine's clock has said 0.31 for the former
+    directory = command("--latency-constraint", "0.45", "--files", str(photos))
     record, found = read(directory, "compression.json"), read(directory, "joint.json")
     assert record["reads"] == found["way"] == "thumbnail"
     assert "opening files takes" in found["other_ways"]["full"]
