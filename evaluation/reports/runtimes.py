@@ -6,7 +6,7 @@ Cosines and agreement are with the same tower in torch, float32.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -76,7 +76,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Runtimes:
+class Runtimes(record.Saved):
     """One run.
 
     Attributes:
@@ -109,20 +109,14 @@ class Runtimes:
     date: str
     schema: int = SCHEMA
 
+    called: ClassVar = "report of runtimes"
+    version: ClassVar = SCHEMA
+
     def __post_init__(self) -> None:
         """Refuse a report without what all others are compared with."""
         measured = {(row.tower, row.threads) for row in self.rows}
         if not measured or measured - set(_references(self.rows)):
             raise RecordError("a report of runtimes has torch in float32 for each of its towers")
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all; errors as of `evaluation.reports.latency.report`."""
-        record.save(self, path, "report of runtimes")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Runtimes":
-        """Read what `save` wrote; errors as of `evaluation.reports.latency.report`."""
-        return record.read(cls, path, SCHEMA, "report of runtimes")
 
 
 def _references(rows: tuple[RuntimeRow, ...]) -> dict[tuple[str, int], RuntimeRow]:
