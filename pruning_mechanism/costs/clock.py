@@ -5,9 +5,10 @@ contenders alike.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -59,3 +60,18 @@ def in_turn(
             if turn >= warmup:
                 seconds[name].append(taken)
     return seconds
+
+
+def noise_of(turns: Iterable[Sequence[float] | np.ndarray]) -> float:
+    """The relative standard error of a median over turns; of all that were timed, the median.
+
+    Args:
+        turns: of each that was timed its seconds, or shares of seconds, turn by turn.
+    """
+    errors = []
+    for taken in turns:
+        low, median, high = np.quantile(taken, (0.25, 0.5, 0.75))
+        # quartiles of a normal distribution are 1.35 deviations apart; the median of n
+        # has 1.25 times the standard error of the mean
+        errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(np.size(taken)))
+    return float(np.median(errors))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
-from pruning_mechanism.costs.clock import seconds_of, synchronise
+from pruning_mechanism.costs.clock import noise_of, seconds_of, synchronise
 from pruning_mechanism.costs.conditions import (
     Conditions,
     conditions_of,
@@ -178,7 +178,7 @@ class Seconds:
             heads=tuple(per_image(attention[dense._replace(heads=number)]) for number in numbers),
             widths=tuple(sorted(neurons)),
             neurons=tuple(per_image(neurons[width]) for width in sorted(neurons)),
-            noise=self._noise(),
+            noise=noise_of((*self.attention.values(), *self.mlps.values())),
             conditions=conditions,
             head_sizes=tuple(sizes),
             sized=tuple(
@@ -194,16 +194,6 @@ class Seconds:
         }
         wholes = ((parts, float(shares[parts] * table.dense)) for parts in sorted(shares))
         return replace(table, wholes=tuple(wholes))
-
-    def _noise(self) -> float:
-        """The relative standard error of a size's median seconds; of all sizes, the median."""
-        errors = []
-        for seconds in (*self.attention.values(), *self.mlps.values()):
-            low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
-            # quartiles of a normal distribution are 1.35 deviations apart; the median of n
-            # has 1.25 times the standard error of the mean
-            errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(len(seconds)))
-        return float(np.median(errors))
 
 
 def _size_of(part: Sublayer) -> Attention:

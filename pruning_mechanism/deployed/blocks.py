@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 from tqdm import tqdm
 
 from pruning_mechanism.cost import Shape
-from pruning_mechanism.costs.clock import Name, in_turn
+from pruning_mechanism.costs.clock import Name, in_turn, noise_of
 from pruning_mechanism.costs.conditions import Conditions, conditions_of, settle_memory
 from pruning_mechanism.costs.latency import LatencyTable, largest_step
 from pruning_mechanism.costs.latency_measurement import dense_shape
@@ -281,9 +281,6 @@ def _in_turn(
     works = {name: partial(tower.embed, tower.noise(batch_size)) for name, tower in bar}
     settle_memory()
     turns = in_turn(works, repetitions, towers[whole].device, progress=progress)
-    shares, errors = {}, []
-    for name, taken in turns.items():
-        low, median, high = np.quantile(np.divide(taken, turns[whole]), (0.25, 0.5, 0.75))
-        shares[name] = float(median)
-        errors.append(1.25 * (high - low) / 1.35 / median / np.sqrt(repetitions))
-    return Turns(shares, float(np.median(turns[whole])) / batch_size, float(np.median(errors)))
+    ratios = {name: np.divide(taken, turns[whole]) for name, taken in turns.items()}
+    shares = {name: float(np.median(ratio)) for name, ratio in ratios.items()}
+    return Turns(shares, float(np.median(turns[whole])) / batch_size, noise_of(ratios.values()))
