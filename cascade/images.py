@@ -1,7 +1,7 @@
 """Opening images: whatever a caller has (file, bytes, picture, or a way to get one) to RGB."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 import corpora
+from corpora.decoding.jpeg.whole import JpegFile, read_jpeg
 from corpora.decoding.reads import Reads, Tally
 from corpora.decoding.thumbnails import shows_same
 
@@ -75,23 +76,48 @@ def open_image(
     """
     comparing: SeenByThumbnail | None = None
     try:
-        while callable(source) and not isinstance(source, Image.Image):
-            if isinstance(source, SeenByThumbnail) and reads != "thumbnail":
-                comparing = source
-            source = source()
+        for given in _given(source):
+            if isinstance(given, SeenByThumbnail) and reads != "thumbnail":
+                comparing = given
     except Exception as error:  # of any kind: only this one image is lost
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"cannot read an image: {reason}") from error
-    if not isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike | dict):
+    if not isinstance(given, Image.Image | bytes | bytearray | str | os.PathLike | dict):
         raise TypeError(
             "an image is a PIL.Image, a path, the bytes of a file, or a function that returns "
-            f"one of these, not a {type(source).__name__}"
+            f"one of these, not a {type(given).__name__}"
         )
     try:
-        content = bytes(source) if isinstance(source, bytearray) else source
+        content = bytes(given) if isinstance(given, bytearray) else given
         picture = corpora.open_image(content, at_least, reads, tally)
     except corpora.CorpusError as error:
         raise UnreadableImage(f"cannot read the image {error}") from error
     if comparing is not None:
         comparing.compare(picture)
     return picture
+
+
+def jpeg_file(source: ImageSource) -> JpegFile | None:
+    """A JPEG file that can be decoded elsewhere than on the CPU; None: `open_image` is to open it.
+
+    That is so of all that is wrong, which it says, and of what is compared with its thumbnail.
+
+    Args:
+        source: what to read.
+    """
+    try:
+        for given in _given(source):
+            if isinstance(given, SeenByThumbnail):
+                return None
+    except Exception:  # whatever the function raises that was to give the image
+        return None
+    content = bytes(given) if isinstance(given, bytearray) else given
+    return read_jpeg(content) if isinstance(content, bytes | str | Path | dict) else None
+
+
+def _given(source: ImageSource) -> Iterator[ImageSource]:
+    """A source, and while it is a function what it gives; the last one is none."""
+    yield source
+    while callable(source) and not isinstance(source, Image.Image):
+        source = source()
+        yield source

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cascade.images import ImageSource
-from cascade.stage import Encoder, Prepared, Stage
+from cascade.preparing import Prepared
+from cascade.stage import Encoder, Stage
 from corpora.decoding.reads import Reads
 
 _IMAGES_AT_ONCE = 1 << 16

@@ -4,11 +4,9 @@ Between the checkpoint and the cascade. `Stage` runs a checkpoint; a `Cascade` t
 has the four members of `Encoder`.
 """
 
-import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cascade.fingerprints import computed_in, described, fingerprint
-from cascade.images import ImageSource, UnreadableImage, open_image
+from cascade.images import ImageSource
+from cascade.preparing import Preparation, Prepared
 from cascade.reading import reads_of
 from cascade.running import InRuntime, asked_of, running
-from corpora import CorpusError
 from corpora.decoding.reads import Reads, Tally, known
-from corpora.pixels import Preparer, edge_taken
-from corpora.pixels.ahead import TOGETHER, batches_ahead
+from corpora.pixels.ahead import TOGETHER
 from pruning_mechanism import (
     TowerError,
     check_belongs,
@@ -36,7 +33,7 @@ from pruning_mechanism import (
 )
 from pruning_mechanism.attention import check_attention, choose_attention
 from pruning_mechanism.costs.conditions import settle_memory
-from pruning_mechanism.protocols import ImageProcessor, Processor
+from pruning_mechanism.protocols import Processor
 
 
 class Encoder(Protocol):
@@ -61,30 +58,6 @@ class Encoder(Protocol):
         """L2-normalised float32 [n, d] on the CPU."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An image that is decoded and prepared already; a stage takes it in an image's place.
-
-    One that prepares images in another way opens `source`.
-
-    Attributes:
-        levels: [1, 3, height, width] on the CPU, ready but for the last step: uint8 where the
-            processor's steps are known.
-        preparation: how it was prepared.
-        source: the image itself.
-        by_thumbnail: whether it was the thumbnail that was decoded.
-    """
-
-    levels: Tensor
-    preparation: str
-    source: ImageSource
-    by_thumbnail: bool = False
-
-    def __call__(self) -> ImageSource:
-        """The image itself."""
-        return self.source
-
-
 class NoTextTowerError(TowerError):
     """A vision tower alone, to which no text tower is lent."""
 
@@ -97,8 +70,8 @@ class Stage:
         batch_size: images or texts that pass through a tower at once.
         attention: the implementation of the vision tower's attention, with the measured seconds if
             it was chosen by them.
-        reads: how much of a file is read.
-        tally: what came of looking for thumbnails, if these are read.
+        preparation: opens and prepares images; what of it is said beside the stage's name are
+            `reads` and `tally`.
         runs_in: what computes the vision tower, and in which type, with the measured seconds if it
             was chosen by them.
     """
@@ -139,10 +112,8 @@ class Stage:
             raise _no_text_tower()
         self.model = model.eval()
         self.batch_size = batch_size
-        self.reads = known(reads)
-        self.tally = Tally()
         of_images: Any = getattr(processor, "image_processor", processor)
-        self._image_processor: ImageProcessor = of_images
+        self.preparation = Preparation(of_images, reads, self.device)
         self._tokenizer: PreTrainedTokenizerBase | None = getattr(processor, "tokenizer", None)
         self._text_problem = getattr(processor, "problem", None)
         self._texts = texts
@@ -258,18 +229,32 @@ class Stage:
         return [getattr(self.model, name) for name in names]
 
     @property
+    def reads(self) -> Reads:
+        """How much of a file is read."""
+        return self.preparation.reads
+
+    @property
+    def tally(self) -> Tally:
+        """What came of looking for thumbnails, if these are read."""
+        return self.preparation.tally
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """How images are prepared for the tower: the image processor's settings, and what is read.
 
         What is read in full isn't said, so that the names of such stages are what they were.
         """
-        settings: dict[str, Any] = self._image_processor.to_dict()
-        return settings if self.reads == "full" else {**settings, "reads": self.reads}
+        return self.preparation.settings
 
     @property
     def edge(self) -> int | None:
         """Pixels of a picture's shorter edge that the tower is given; None: all of them."""
-        return edge_taken(self._image_processor)
+        return self.preparation.edge
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the image processor is called as a whole, slowly; None: its steps alone are."""
+        return self.preparation.fallback
 
     @property
     def dimension(self) -> int:
@@ -306,9 +291,8 @@ class Stage:
         Raises:
             UnreadableImage: one of the images can't be decoded.
         """
-        with closing(batches_ahead(batches, self._levels)) as ready:
-            for levels in ready:
-                yield self.encode_pixels(self._preparer.finished(self._sent(levels)))
+        with closing(self.preparation.batches(batches, self.device)) as ready:
+            yield from map(self.encode_pixels, ready)
 
     def batches(self, images: Sequence[ImageSource]) -> Generator[Tensor, None, None]:
         """What `pixels` gives, batch by batch on the stage's device, made ahead of its turn.
@@ -324,12 +308,10 @@ class Stage:
         # there is nothing to do ahead for what is prepared, or for a handful
         opened = sum(not isinstance(image, Prepared) for image in images)
         threads = 1 if opened <= TOGETHER else None
-        with closing(batches_ahead(parts, self._levels, threads)) as ready:
-            for levels in ready:
-                yield self._preparer.finished(self._sent(levels))
+        yield from self.preparation.batches(parts, self.device, threads)
 
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
-        """Decode and prepare images: float32 [n, 3, height, width] on the CPU.
+        """Decode and prepare images: float32 [n, 3, height, width] on the stage's device.
 
         Only a few full pictures are held at once, and large files are decoded at reduced size;
         see `corpora.pixels`. What is `Prepared` in the same way is taken as it is.
@@ -337,12 +319,7 @@ class Stage:
         Raises:
             UnreadableImage: one of them can't be decoded or prepared.
         """
-        return self._preparer.finished(self._levels(images))
-
-    @property
-    def fallback(self) -> str | None:
-        """Why the image processor is called as a whole, slowly; None: its steps alone are."""
-        return self._preparer.fallback
+        return self.preparation.pixels(images, self.device)
 
     def prepare(self, image: ImageSource, source: "ImageSource | None" = None) -> Prepared:
         """Decode and prepare an image ahead of its turn; any thread may.
@@ -354,45 +331,7 @@ class Stage:
         Raises:
             UnreadableImage: it can't be decoded or prepared.
         """
-        kept = image if source is None else source
-        seen = Tally()  # of this image alone
-        try:
-            levels = self._levels([image], seen)
-        finally:
-            self.tally.take(seen)
-        return Prepared(levels, self._preparation, kept, "used" in seen.counts)
-
-    def _levels(self, images: Sequence[ImageSource], tally: Tally | None = None) -> Tensor:
-        """Images opened and prepared up to the last step, by now or now: [n, 3, height, width]."""
-        if any(isinstance(image, Prepared) for image in images):
-            return torch.cat([self._prepared(image) for image in images])
-        try:
-            opener = partial(open_image, tally=self.tally if tally is None else tally)
-            return self._preparer.levels(images, opener, self.reads)
-        except UnreadableImage:
-            raise
-        except CorpusError as error:
-            raise UnreadableImage(f"cannot read the image: {error}") from error
-
-    def _prepared(self, image: ImageSource) -> Tensor:
-        """The levels of one image, prepared now or before."""
-        if isinstance(image, Prepared) and image.preparation == self._preparation:
-            return image.levels
-        return self._levels([image() if isinstance(image, Prepared) else image])
-
-    def _sent(self, levels: Tensor) -> Tensor:
-        """Levels on the stage's device: a quarter of the bytes that they become there."""
-        if self.device.type == "cuda":  # from pinned memory, so that nothing waits for the copy
-            return levels.pin_memory().to(self.device, non_blocking=True)
-        return levels.to(self.device)
-
-    @property
-    def _preparer(self) -> Preparer:
-        return Preparer.of(self._image_processor)
-
-    @cached_property
-    def _preparation(self) -> str:
-        return json.dumps(self.preprocessing, sort_keys=True, default=str)
+        return self.preparation.prepare(image, source)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from corpora.decoding.simulating import usual_long_side, with_thumbnail
 from corpora.decoding.sources import content_of
 from corpora.pixels import Preparer, edge_taken
 from corpora.pixels.ahead import InTurn
+from corpora.pixels.on_device import sent
 from pruning_mechanism import TowerKind, check_belongs, load_processor, tokenise
 from pruning_mechanism.protocols import Processor
 from pruning_mechanism.tower import Inputs
@@ -197,7 +198,7 @@ class Calibration:
         return self._preparer.levels(images, reads=self.reads)
 
     def _finished(self, levels: Tensor) -> Tensor:
-        return self._preparer.finished(levels.to(self.device))
+        return self._preparer.finished(sent(levels, self.device))
 
     @property
     def _preparer(self) -> Preparer:

@@ -64,6 +64,29 @@ def file_of(descriptor: int) -> BinaryIO:
     return io.BufferedReader(_Counted(descriptor), _BUFFER)
 
 
+@contextmanager
+def counted(images: int = 0) -> Iterator[None]:
+    """Counts the seconds within the context as opening, and so many images opened by it.
+
+    What lies within another such context, in the same thread, counts there alone.
+    """
+    if not _watched or getattr(_within, "opening", False):
+        yield
+        return
+    _within.opening = True
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        _add(images=images, seconds=time.perf_counter() - begun)
+        _within.opening = False
+
+
+def is_watched() -> bool:
+    """Whether anybody watches: what would take time to be counted right can be left out."""
+    return bool(_watched)
+
+
 def opening(
     open_image: Callable[Arguments, Opened],
 ) -> Callable[Arguments, Opened]:
@@ -71,15 +94,8 @@ def opening(
 
     @functools.wraps(open_image)
     def timed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Opened:
-        if not _watched or getattr(_within, "opening", False):
+        with counted(images=1):
             return open_image(*args, **kwargs)
-        _within.opening = True
-        begun = time.perf_counter()
-        try:
-            return open_image(*args, **kwargs)
-        finally:
-            _add(images=1, seconds=time.perf_counter() - begun)
-            _within.opening = False
 
     return timed
 

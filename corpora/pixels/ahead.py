@@ -38,7 +38,8 @@ def ahead(
     the rest is dropped. The items themselves are taken in the thread that asks.
 
     Args:
-        items: taken one by one, at most `waiting` more than were asked for.
+        items: taken one by one, at most `waiting` more than were asked for. What taking one raises
+            ends the iteration when its turn comes too.
         prepare: called in a thread, for several items at once. What it raises ends the iteration
             when its item's turn comes.
         threads: how many prepare.
@@ -49,14 +50,28 @@ def ahead(
     queue: deque[Future[_Outcomes[Prepared]]] = deque()
     source = iter(items)
     try:
-        while some := list(itertools.islice(source, together)):
-            queue.append(pool.submit(_Outcomes.of, prepare, some))
-            if len(queue) * together >= waiting:
+        ending: Exception | None = None
+        while ending is None:
+            some, ending = _taken(source, together)
+            if some:
+                queue.append(pool.submit(_Outcomes.of, prepare, some))
+            while queue and (ending is not None or len(queue) * together >= waiting):
                 yield from queue.popleft().result()
-        while queue:
-            yield from queue.popleft().result()
+        if not isinstance(ending, StopIteration):
+            raise ending
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _taken(source: Iterator[Item], most: int) -> tuple[list[Item], Exception | None]:
+    """At most so many of the next items, and what came instead of one more."""
+    some: list[Item] = []
+    try:
+        while len(some) < most:
+            some.append(next(source))
+    except Exception as error:  # StopIteration at the end
+        return some, error
+    return some, None
 
 
 @dataclass(frozen=True)
@@ -84,24 +99,39 @@ class _Outcomes(Generic[Prepared]):
             raise self.error
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of a batch of images [n, 3, height, width] on the CPU, one after the other.
+
+    Raises:
+        ValueError: they are of different sizes.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    sizes = sorted({tuple(part.shape[2:]) for part in parts})
+    if len(sizes) > 1:
+        raise ValueError(f"the image processor makes images of different sizes: {sizes[:2]}")
+    # by numpy, which copies in this thread alone: torch's would wait for more, on cores in use
+    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
+
+
 def batches_ahead(
     batches: Iterable[Sequence[Item]],
-    prepare: Callable[[Sequence[Item]], Tensor],
+    prepare: Callable[[Sequence[Item]], Prepared],
+    join: Callable[[Sequence[Prepared]], Prepared],
     threads: int | None = None,
-) -> Generator[Tensor, None, None]:
+) -> Generator[Prepared, None, None]:
     """What is made of batches of images, in their order, while those before are worked on.
 
     A batch is prepared in parts of `TOGETHER` images by several threads, at most `WAITING` images
-    before they are asked for. An error ends the iteration at its batch's turn.
+    before they are asked for, or a part for each thread and two more. An error ends the iteration
+    at its batch's turn.
 
     Args:
         batches: of images; taken in the thread that asks.
-        prepare: images → [n, …] on the CPU, called for several parts at once.
+        prepare: images → what is made of them, called for several parts at once.
+        join: makes one of the parts of a batch, as `joined` does.
         threads: by default as many as torch computes with. One: nothing is done ahead, and all of
             it in the thread that asks, so that who gives torch one core uses one.
-
-    Raises:
-        ValueError: parts of a batch come out in different sizes.
     """
     threads = torch.get_num_threads() if threads is None else threads
     if threads == 1:
@@ -115,9 +145,10 @@ def batches_ahead(
             counts.append(len(starts))
             yield from (batch[start : start + TOGETHER] for start in starts)
 
-    with closing(ahead(parts(), prepare, threads, WAITING // TOGETHER)) as ready:
+    waiting = max(WAITING // TOGETHER, threads + 2)  # so that no thread has nothing to do
+    with closing(ahead(parts(), prepare, threads, waiting)) as ready:
         for part in ready:
-            yield _joined([part, *itertools.islice(ready, counts.popleft() - 1)])
+            yield join([part, *itertools.islice(ready, counts.popleft() - 1)])
 
 
 class InTurn(Generic[Item]):
@@ -151,7 +182,7 @@ class InTurn(Generic[Item]):
         if self._ready is None or place != self._next:
             self._stop()
             rest = map(self._images, self._batches[place:])
-            self._ready = batches_ahead(rest, self._prepare)
+            self._ready = batches_ahead(rest, self._prepare, joined)
         self._next = place + 1
         return next(self._ready)
 
@@ -164,13 +195,3 @@ class InTurn(Generic[Item]):
         if self._ready is not None:
             self._ready.close()
             self._ready = None
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    sizes = sorted({tuple(part.shape[2:]) for part in parts})
-    if len(sizes) > 1:
-        raise ValueError(f"the image processor makes images of different sizes: {sizes[:2]}")
-    # by numpy, which copies in this thread alone: torch's would wait for more, on cores in use
-    return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))

@@ -148,6 +148,31 @@ class Preparer:
             return levels
         return self._steps.finished(levels)
 
+    @property
+    def on_devices(self) -> bool:
+        """Whether decoded pictures on a device are prepared there: see `of_pixels`."""
+        return self._steps is not None and self._steps.on_devices
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Decoded pictures of one size resized and cropped, on their device.
+
+        Args:
+            pixels: uint8 [n, 3, height, width].
+
+        Returns:
+            uint8 [n, 3, height, width].
+
+        Raises:
+            CorpusError: there is no memory for it.
+            NoStepsError: this processor prepares on the CPU alone: see `on_devices`.
+        """
+        if self._steps is None:
+            raise NoStepsError(self.fallback)
+        try:
+            return self._steps.of_pixels(pixels)
+        except (MemoryError, RuntimeError) as error:  # what torch raises where memory ends
+            raise _unprepared([(pixels.shape[3], pixels.shape[2])], error) from error
+
     def _by_steps(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[_Part]:
         """Levels of pictures, those of one size together, and the places of these."""
         assert self._steps is not None
@@ -161,7 +186,7 @@ class Preparer:
                 try:
                     yield [start + place for place in alike], self._steps.levels(some)
                 except (MemoryError, RuntimeError) as error:  # what torch raises where memory ends
-                    raise _unprepared(some, error) from error
+                    raise _unprepared([image.size for image in some], error) from error
             start += len(group)
 
     def _whole(self, pictures: Iterable[PIL.Image.Image]) -> Iterator[_Part]:
@@ -170,7 +195,7 @@ class Preparer:
             try:
                 yield list(range(start, start + len(group))), _alone(self.processor, group)
             except (MemoryError, RuntimeError) as error:
-                raise _unprepared(group, error) from error
+                raise _unprepared([image.size for image in group], error) from error
             start += len(group)
 
 
@@ -235,7 +260,7 @@ def _check_agree(steps: Steps, processor: Preparing) -> None:
             raise NoStepsError(f"{name} does more than its steps")
 
 
-def _unprepared(group: Sequence[PIL.Image.Image], error: BaseException) -> CorpusError:
-    sizes = " ".join(f"{image.width} x {image.height}" for image in group[:3])
+def _unprepared(sizes: Sequence[tuple[int, int]], error: BaseException) -> CorpusError:
+    said = " ".join(f"{width} x {height}" for width, height in sizes[:3])
     reason = " ".join(str(error).split())[:200]
-    return CorpusError(f"an image of {sizes} pixels can't be prepared ({reason})")
+    return CorpusError(f"an image of {said} pixels can't be prepared ({reason})")

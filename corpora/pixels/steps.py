@@ -46,10 +46,23 @@ _AROUND = (
 
 
 class Steps(Protocol):
-    """The steps of one processor. Any thread may call them."""
+    """The steps of one processor. Any thread may call them.
+
+    Attributes:
+        on_devices: whether they take decoded pictures on any device, and not Pillow's alone.
+    """
+
+    on_devices: bool
 
     def levels(self, images: Sequence[PIL.Image.Image]) -> Tensor:
         """Pictures of one size resized and cropped, uint8 [n, 3, height, width]."""
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Decoded pictures of one size, uint8 [n, 3, height, width], as `levels` has them.
+
+        On their device. A GPU resamples in float32 and rounds once, so that levels differ by 1 of
+        255, seldom by 2, from a CPU's. Raises `NoStepsError` unless they are taken `on_devices`.
+        """
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
@@ -105,6 +118,8 @@ def _check_only_steps(processor: Any, backend: type) -> None:
 class TorchvisionSteps:
     """Those of a processor of the torchvision backend, which resamples by torch."""
 
+    on_devices = True
+
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._target = lru_cache(_SIZES)(partial(_target, processor.size))
@@ -125,6 +140,12 @@ class TorchvisionSteps:
         if len(made) == 1:
             return made[0][None]
         return torch.from_numpy(np.stack([pixels.numpy() for pixels in made]))
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Decoded pictures as `levels` has them, on their device."""
+        if self._processor.do_resize:
+            pixels = self._resampled_together(pixels, *self._target(*pixels.shape[2:]))
+        return self._cropped(pixels) if self._processor.do_center_crop else pixels
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
@@ -166,6 +187,9 @@ class TorchvisionSteps:
         size = SizeDict(height=height, width=width)
         resampled: Tensor = own.resize(image=pixels, size=size, resample=own.resample)
         return resampled
+
+    def _resampled_together(self, batch: Tensor, height: int, width: int) -> Tensor:
+        return self._resampled(batch, height, width)
 
     def _cropped(self, pixels: Tensor) -> Tensor:
         cropped: Tensor = self._processor.center_crop(pixels, self._processor.crop_size)
@@ -213,13 +237,21 @@ class DirectSteps(TorchvisionSteps):
         batch = pixels.as_strided((1, *pixels.shape), (pixels.numel(), *pixels.stride()))
         return self._interpolated(batch, (height, width))[0]
 
+    def _resampled_together(self, batch: Tensor, height: int, width: int) -> Tensor:
+        return self._interpolated(batch, (height, width))
+
     def _interpolated(self, batch: Tensor, shape: tuple[int, int]) -> Tensor:
         if batch.shape[2:] == shape:
             return batch
+        own = batch.device.type == "cpu"  # elsewhere torch has no kernel for uint8
         resampled: Tensor = interpolate(
-            batch, shape, mode=self._mode, align_corners=False, antialias=True
+            batch if own else batch.float(),
+            shape,
+            mode=self._mode,
+            align_corners=False,
+            antialias=True,
         )
-        return resampled
+        return resampled if own else resampled.round_().clamp_(0, 255).to(torch.uint8)
 
     def _cropped(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
@@ -232,6 +264,8 @@ class DirectSteps(TorchvisionSteps):
 
 class PillowSteps:
     """Those of a processor of the Pillow backend, which resamples by Pillow, a little otherwise."""
+
+    on_devices = False
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -259,6 +293,10 @@ class PillowSteps:
         if own.do_center_crop:
             pixels = own.center_crop(pixels, own.crop_size)
         return pixels
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Raises `NoStepsError`."""
+        raise NoStepsError("Pillow resamples pictures of its own")
 
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""

@@ -45,7 +45,10 @@ class Contender:
         if self.role == "plain":
             return Plain(self.path, device, batch_size)
         given: dict[str, Any] = dict(self.settings.given)
+        given.pop("jpeg", None)
         stage = Stage.load(self.path, device, batch_size, without_texts=True, **given)
+        if self.settings.decodes_on_cpu:
+            stage.preparation.decoder = None
         return OfStage(stage)
 
 

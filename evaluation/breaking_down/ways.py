@@ -54,7 +54,7 @@ class Way(Protocol):
         """The type that the tower computes in."""
 
     def steps(self, files: Sequence[Path]) -> Steps:
-        """Open and prepare files one by one, then encode them in batches."""
+        """Open and prepare files one after the other, then encode them in batches."""
 
     def whole(self, files: Sequence[Path]) -> Tensor:
         """Embed files as a user would: L2-normalised float32 [n, d] on the CPU."""
@@ -79,7 +79,8 @@ class OfStage:
                 prepares one in several threads: then nobody can say what opening takes.
         """
         with watched() as opening:
-            pixels, before = _timed(lambda: [self.stage.pixels([file]) for file in files])
+            batches = list(_batches(files, self.stage.batch_size))
+            pixels, before = _timed(lambda: [self.stage.pixels(batch) for batch in batches])
         if opening.images < len(files) or opening.seconds > before:
             raise RuntimeError(
                 f"{opening.images} openings of {len(files)} images took {opening.seconds:.3g} of "
@@ -177,7 +178,7 @@ def _encoding(
     encode: Callable[[Tensor], Tensor],
     device: torch.device,
 ) -> float:
-    """Seconds of encoding prepared images, each [1, 3, height, width], in batches."""
+    """Seconds of encoding prepared images, [n, 3, height, width] each, in batches."""
     batches = torch.cat(list(pixels)).split(batch_size)
     return sum(seconds_of(partial(encode, batch), device) for batch in batches)
 

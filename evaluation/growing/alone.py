@@ -11,7 +11,8 @@ from functools import partial
 from cascade.images import UnreadableImage
 from cascade.photos.finding import Photos
 from cascade.photos.reading import read
-from cascade.stage import Prepared, Stage
+from cascade.preparing import Prepared
+from cascade.stage import Stage
 from cascade.storing.rows import ImageRow
 from corpora.pixels.ahead import TOGETHER, ahead
 from evaluation.reports.indexing.report import Rates

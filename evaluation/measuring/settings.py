@@ -8,11 +8,13 @@ from cascade import Stage
 from cascade.running import check_running
 from cascade.towers import Towers
 from corpora.decoding.reads import Reads, known
+from corpora.pixels.on_device import DeviceDecoder
 from pruning_mechanism import TowerError
 
 STORED = "stored"
 """A stage as its checkpoint says."""
-NAMES = ("reads", "runtime", "dtype")
+NAMES = ("reads", "runtime", "dtype", "jpeg")
+"""The last is where JPEG files are decoded, "cpu" or "gpu"; by itself a GPU decodes its own."""
 
 
 class SettingsError(ValueError):
@@ -50,7 +52,14 @@ class Settings:
     @property
     def label(self) -> str:
         """What tells a stage with these settings from others; "" as it is stored."""
-        return " ".join(value for _, value in self.given)
+        return " ".join(
+            f"JPEG by {value.upper()}" if name == "jpeg" else value for name, value in self.given
+        )
+
+    @property
+    def decodes_on_cpu(self) -> bool:
+        """Whether JPEG files are decoded on the CPU wherever the stage is."""
+        return ("jpeg", "cpu") in self.given
 
     def check(
         self,
@@ -68,10 +77,12 @@ class Settings:
             dtype: what it computes in where nothing is said.
 
         Raises:
-            SettingsError: there is no such way to read, runtime or type, or it isn't installed.
+            SettingsError: there is no such way to read, runtime or type, it isn't installed, or
+                the device decodes no JPEG files.
         """
         given = dict(self.given)
         try:
+            _check_decodes(given.get("jpeg", "cpu"), device)
             known(given.get("reads", "full"))
             runs_in = given.get("runtime", runtime), given.get("dtype", dtype)
             check_running(*runs_in, device, attention)
@@ -85,7 +96,9 @@ class Settings:
         if "dtype" in given:
             towers = replace(towers, dtypes=(given["dtype"],))
         towers = replace(towers, runtime=given.get("runtime", towers.runtime))
-        return Loading(towers, None if reads is None else known(reads), self.label)
+        return Loading(
+            towers, None if reads is None else known(reads), self.label, self.decodes_on_cpu
+        )
 
 
 @dataclass(frozen=True)
@@ -96,15 +109,27 @@ class Loading:
         towers: where and how it runs.
         reads: how much of a file it reads; None: as its checkpoint says.
         label: what tells it from the same stage loaded otherwise; "" where nothing has to.
+        decodes_on_cpu: whether JPEG files are decoded on the CPU wherever the stage is.
     """
 
     towers: Towers
     reads: Reads | None = None
     label: str = ""
+    decodes_on_cpu: bool = False
 
     def load(self, path: str, **how: Any) -> Stage:
         """The stage; arguments and errors are those of `Stage.load`."""
-        return self.towers.load(path, reads=self.reads, **how)
+        stage = self.towers.load(path, reads=self.reads, **how)
+        if self.decodes_on_cpu:
+            stage.preparation.decoder = None
+        return stage
+
+
+def _check_decodes(by: str, device: str) -> None:
+    if by not in ("cpu", "gpu"):
+        raise ValueError(f"jpeg is cpu or gpu, not {by!r}")
+    if by == "gpu" and (device == "cpu" or DeviceDecoder.on(device) is None):
+        raise ValueError(f"{device} decodes no JPEG files here: leave jpeg=gpu out")
 
 
 def loadings(texts: Sequence[str], towers: Towers, attention: str | None) -> tuple[Loading, ...]:

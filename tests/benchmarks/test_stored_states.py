@@ -32,7 +32,7 @@ def stages():
         first = Stage.load(EXIT)
     else:
         model = reduce(full.model, Reduction(layers=4))
-        first = Stage(model, full._image_processor, texts=full)
+        first = Stage(model, full.preparation.processor, texts=full)
     return [first, ResumedStage(full, first)]
 
 

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 
 from cascade import lifetime_speedup
+from cascade.towers import Towers
 from compress.command import run_command
 from corpora.photographs.camera import Camera
 from corpora.photographs.making import photograph
 from evaluation.breakdown import BreakdownOptions, main
+from evaluation.breaking_down.contending import Contender
 from evaluation.breaking_down.files import Wanted, chosen
 from evaluation.breaking_down.timing import on_cores
-from evaluation.measuring.settings import Settings, SettingsError
+from evaluation.measuring.settings import Settings, SettingsError, loadings
 from evaluation.reports.breakdown.report import FILE, Breakdown, open_breakdown
 from tests.conftest import tiny_clip, tiny_processor
 
@@ -176,12 +178,26 @@ def test_settings_are_read():
     found = Settings.of("dtype=int8,reads=thumbnail")
     assert found.given == (("reads", "thumbnail"), ("dtype", "int8"))
     assert found.label == "thumbnail int8"
+    assert Settings.of("jpeg=cpu").label == "JPEG by CPU"
+    assert Settings.of("jpeg=cpu").decodes_on_cpu
+    Settings.of("jpeg=cpu").check("cpu")
 
 
-@pytest.mark.parametrize("text", ["reads=half", "runtime=abacus", "dtype=float8"])
+@pytest.mark.parametrize("text", ["reads=half", "runtime=abacus", "dtype=float8", "jpeg=gpu"])
 def test_settings_that_no_stage_has_are_refused_before_the_work(text):
     with pytest.raises(SettingsError, match=text.partition("=")[2]):
         Settings.of(text).check("cpu")
+
+
+def test_a_stage_decodes_where_settings_say(clip_directory):
+    stages = [
+        Contender("full tower", str(clip_directory), Settings.of(text)).open("cpu", 2).stage
+        for text in ("stored", "jpeg=cpu")
+    ]
+    assert [stage.preparation.decoder for stage in stages] == [None, None]  # a CPU has no other
+    (loading,) = loadings(["jpeg=cpu"], Towers(), None)
+    assert loading.decodes_on_cpu
+    assert loading.load(str(clip_directory)).preparation.decoder is None
 
 
 @pytest.mark.parametrize("text", ["", "reads", "reads=", "=x", "colour=red", "dtype=a,dtype=b"])

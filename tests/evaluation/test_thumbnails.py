@@ -121,6 +121,6 @@ def test_a_stage_of_smaller_images_meets_the_thumbnails_of_its_full_tower(folder
     corpus = load_corpus("folder", folder, "train")
     assert Giving.to(small, corpus).long_side == 6
     assert Giving.to(small, corpus, full).long_side == 11
-    sample = Calibration.draw(corpus, 2, 0, small._image_processor)
+    sample = Calibration.draw(corpus, 2, 0, small.preparation.processor)
     assert sample.reading("thumbnail").long_side == 6
-    assert sample.reading("thumbnail", full._image_processor).long_side == 11
+    assert sample.reading("thumbnail", full.preparation.processor).long_side == 11

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _START_OF_SCAN = 0xDA
 _TABLES = 0xDB
-_FRAMES = {0xC0, 0xC1, 0xC2}  # of Huffman-coded pictures: baseline, extended, progressive
+_PROGRESSIVE = 0xC2
+_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # of Huffman-coded pictures: baseline, extended, progressive
 _PASSED = {0xC4, 0xDD, 0xFE}  # Huffman tables, restart intervals, comments
 _APPLICATIONS = range(0xE0, 0xF0)
 _WHOLE = {0xE0: (b"JFIF", 14), 0xEE: (b"Adobe", 12)}
@@ -17,13 +18,44 @@ _WHOLE = {0xE0: (b"JFIF", 14), 0xEE: (b"Adobe", 12)}
 
 
 @dataclass(frozen=True)
-class Head:
-    """A file's size in pixels, its metadata, and whether these name further pictures (MPF)."""
+class Frame:
+    """What a file's frame says of its picture.
+
+    Attributes:
+        size: width and height in pixels.
+        layers: the name and the sampling factors of each: one of grey, three of colours.
+        progressive: whether the picture comes in several scans, each of which refines it.
+    """
 
     size: tuple[int, int]
+    layers: tuple[tuple[int, int], ...]
+    progressive: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a file says before its picture.
+
+    Attributes:
+        frame: of the picture.
+        exif: its EXIF block, None if there is none.
+        xmp: its XMP block, likewise.
+        indexed: whether it names further pictures (MPF).
+        adobe: the transform that an Adobe segment gives for the colours; None: there is none.
+        scan: where the first scan begins, in bytes.
+    """
+
+    frame: Frame
     exif: bytes | None
     xmp: bytes | None
     indexed: bool
+    adobe: int | None
+    scan: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.frame.size
 
 
 def head_of(content: bytes) -> Head | None:
@@ -32,36 +64,41 @@ def head_of(content: bytes) -> Head | None:
     Args:
         content: the file, or as much of its beginning as is there.
     """
-    size, found, indexed, at = None, {_EXIF: b"", _XMP: b""}, False, 2
+    frame, found, indexed, adobe, at = None, {_EXIF: b"", _XMP: b""}, False, None, 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == _START_OF_SCAN:
             exif, xmp = found[_EXIF] or None, found[_XMP] or None
-            return None if size is None else Head(size, exif, xmp, indexed)
+            return None if frame is None else Head(frame, exif, xmp, indexed, adobe, at)
         body = content[at + 4 : end]
         if end < at + 4 or end > len(content):
             return None
-        if marker in _FRAMES and size is None:
-            size = _size(body)
-            if size is None:
+        if marker in _FRAMES and frame is None:
+            frame = _frame(marker, body)
+            if frame is None:
                 return None
         elif marker in _APPLICATIONS:
             if not _is_whole(marker, body) or _kept(marker, body, found):
                 return None
             indexed = indexed or (marker == 0xE2 and body.startswith(b"MPF\0"))
+            if marker == 0xEE and body.startswith(b"Adobe"):
+                adobe = body[11]
         elif marker not in _PASSED and not (marker == _TABLES and _are_tables(body)):
             return None
         at = end
     return None
 
 
-def _size(body: bytes) -> tuple[int, int] | None:
-    """Width and height that a frame gives; None if it isn't of 8 bits in one or three layers."""
+def _frame(marker: int, body: bytes) -> Frame | None:
+    """What a frame says; None if it isn't of 8 bits in one or three layers."""
     if len(body) < 6 or body[0] != 8 or body[5] not in (1, 3) or len(body) != 6 + 3 * body[5]:
         return None
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-    return (width, height) if width and height else None
+    if not (width and height):
+        return None
+    layers = tuple((body[at], body[at + 1]) for at in range(6, len(body), 3))
+    return Frame((width, height), layers, marker == _PROGRESSIVE)
 
 
 def _are_tables(body: bytes) -> bool:

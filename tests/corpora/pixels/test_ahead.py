@@ -6,7 +6,19 @@ import time
 import pytest
 import torch
 
-from corpora.pixels.ahead import TOGETHER, WAITING, InTurn, ahead, batches_ahead
+from corpora.pixels.ahead import TOGETHER, WAITING, InTurn, ahead, batches_ahead, joined
+
+
+def test_what_taking_an_item_raises_comes_after_what_was_taken_before():
+    def items():
+        yield from range(5)
+        raise OSError("the disk is gone")
+
+    for together in (1, 3):
+        running = ahead(items(), lambda item: item, threads=2, waiting=2, together=together)
+        assert [next(running) for _ in range(5)] == list(range(5))
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(running)
 
 
 def test_items_come_in_order_with_what_was_made_of_each():
@@ -88,7 +100,7 @@ def levels(images):
 @pytest.mark.parametrize("sizes", [[], [1], [TOGETHER], [3, 20, 0, 9], [5 * WAITING, 1, 64]])
 def test_batches_come_whole_and_in_order(sizes, threads):
     batches = [[place] * size for place, size in enumerate(sizes)]
-    found = list(batches_ahead(iter(batches), levels, threads))
+    found = list(batches_ahead(iter(batches), levels, joined, threads))
     assert [batch.flatten().tolist() for batch in found] == batches
     assert not threads_left()
 
@@ -100,7 +112,7 @@ def test_a_thread_of_torch_prepares_nothing_ahead():
         asked.append((images, threading.current_thread()))
         return levels(images)
 
-    running = batches_ahead([[1], [2]], prepare, 1)
+    running = batches_ahead([[1], [2]], prepare, joined, 1)
     next(running)
     assert asked == [([1], threading.main_thread())]
 
@@ -113,7 +125,9 @@ def test_while_a_batch_is_worked_on_the_next_are_prepared_and_no_more():
             taken.append(place)
             yield [place] * 32
 
-    running = batches_ahead(batches(), lambda images: prepared.append(0) or levels(images), 2)
+    running = batches_ahead(
+        batches(), lambda images: prepared.append(0) or levels(images), joined, 2
+    )
     next(running)
     deadline = time.monotonic() + 20
     while len(prepared) < (WAITING + 32) // TOGETHER - 1 and time.monotonic() < deadline:
@@ -132,7 +146,7 @@ def test_a_batch_that_fails_ends_it_in_its_turn():
 
     got = []
     with pytest.raises(OSError, match="no image"):
-        got.extend(batches_ahead([[0] * 9, [1], [2] * 20, [3]], prepare, 2))
+        got.extend(batches_ahead([[0] * 9, [1], [2] * 20, [3]], prepare, joined, 2))
     assert len(got) == 2
     assert not threads_left()
 
@@ -142,7 +156,7 @@ def test_parts_of_different_sizes_are_an_error_that_names_them():
         return torch.zeros(len(images), 3, images[0], 4)
 
     with pytest.raises(ValueError, match="different sizes"):
-        list(batches_ahead([[5] * TOGETHER + [6]], prepare, 2))
+        list(batches_ahead([[5] * TOGETHER + [6]], prepare, joined, 2))
 
 
 def test_only_a_pass_that_asks_prepares_anything_and_in_any_order():

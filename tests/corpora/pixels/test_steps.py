@@ -277,7 +277,7 @@ def test_preparing_wakes_no_threads_of_torch():
         if threads_started(lambda: torch.ones(1 << 20).sqrt()) != 1:
             pytest.skip("this torch starts no threads of its own")
         assert threads_started(lambda: preparer.finished(preparer.levels(images, as_given))) == 0
-        assert threads_started(lambda: ahead_module._joined(parts)) == 0
+        assert threads_started(lambda: ahead_module.joined(parts)) == 0
     finally:
         torch.set_num_threads(before)
 

@@ -1,0 +1,97 @@
+"""A JPEG file read as a whole and checked, for a decoder that takes many files at a time.
+
+Such a decoder, on a GPU, says nothing of a file that is cut off: where its data end it leaves what
+another file left there. So whether a file goes on to its end is seen here, from its markers alone.
+Whatever isn't an ordinary file is left to `images.open_image`, which says what is wrong with it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from corpora.decoding.jpeg.head import Frame, Head, head_of
+from corpora.decoding.orientation import in_exif, in_xmp
+from corpora.decoding.raw import RAW_SUFFIXES
+from corpora.decoding.sources import Source, naming, stream_of, suffix_of
+from corpora.decoding.watching import counted
+from corpora.problems import CorpusError
+
+MAX_PIXELS = 64_000_000
+"""Of a picture that is decoded as a whole on a device."""
+_MAX_BYTES = 64_000_000
+_START = b"\xff\xd8\xff"
+_HEAD = 1 << 16
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # that is no restart, nor among the data
+_END = 0xD9
+_BETWEEN_SCANS = frozenset({0xC4, 0xDA, 0xDD})  # Huffman tables, scans, restart intervals
+_COLOURS = (1, 2, 3)  # what layers are called where they are luminance and two of colour
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """A whole JPEG file.
+
+    Attributes:
+        content: its bytes, to the end of its picture.
+        frame: of its picture.
+        orientation: as its metadata give it, 1 to 8: how the decoded picture is to be turned.
+    """
+
+    content: bytes
+    frame: Frame
+    orientation: int
+
+
+def read_jpeg(source: Source) -> JpegFile | None:
+    """Read a JPEG file; None if it isn't one that a decoder on a device gives right.
+
+    None too of whatever can't be read: `images.open_image` says why.
+
+    Args:
+        source: as `images.open_image` takes it, but not decoded.
+    """
+    if suffix_of(source) in RAW_SUFFIXES:
+        return None
+    try:
+        with counted(), naming(source), stream_of(source) as stream:
+            content = stream.read(_HEAD)
+            if not content.startswith(_START):
+                return None
+            head = head_of(content)
+            if head is None or not _fits(head):
+                return None
+            content += stream.read(_MAX_BYTES - len(content))
+    except CorpusError:
+        return None
+    end = end_of(content, head)
+    if end is None:
+        return None
+    turned = in_exif(head.exif) or in_xmp(head.xmp) or 1
+    return JpegFile(content[:end], head.frame, turned)
+
+
+def _fits(head: Head) -> bool:
+    """Whether a picture is of a size to be decoded as a whole, in the usual colours."""
+    width, height = head.size
+    named = tuple(name for name, _ in head.frame.layers)
+    usual = len(named) == 1 or (named == _COLOURS and head.adobe != 0)
+    return usual and width * height <= MAX_PIXELS
+
+
+def end_of(content: bytes, head: Head) -> int | None:
+    """Where a file's picture ends; None if the file ends before, or holds what is no picture.
+
+    Args:
+        content: the file.
+        head: of the file.
+    """
+    at, marker = head.scan, 0xDA
+    while marker != _END:
+        if marker not in _BETWEEN_SCANS or at + 4 > len(content):
+            return None
+        if marker == 0xDA and at > head.scan and not head.frame.progressive:
+            return None  # layers in scans of their own, which not every decoder takes
+        found = _MARKER.search(content, at + 2 + int.from_bytes(content[at + 2 : at + 4], "big"))
+        if found is None:
+            return None
+        at, marker = found.start(), found[0][1]
+    return at + 2
