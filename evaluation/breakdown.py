@@ -107,6 +107,7 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 
 import datetime
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -183,15 +184,16 @@ def _on(
     threads: int, asked: dict[str, Contender], files: Sequence[Path], options: BreakdownOptions
 ) -> list[Way]:
     """The rows of all contenders on so many cores."""
-    try:
-        with on_cores(threads):
-            opened = {
-                name: contender.open(options.device, options.batch_size)
-                for name, contender in asked.items()
-            }
-            found = measured(opened, files, options.repetitions, options.device)
-    except ValueError as error:
-        raise UserError(f"--threads {threads}: {error}") from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(on_cores(threads))
+        except ValueError as error:
+            raise UserError(f"--threads {threads}: {error}") from error
+        opened = {
+            name: contender.open(options.device, options.batch_size)
+            for name, contender in asked.items()
+        }
+        found = measured(opened, files, options.repetitions, options.device)
     timed = {name: Timed(asked[name], opened[name], found[name]) for name in asked}
     return rows_of(timed, options.f, threads)
 
