@@ -19,6 +19,7 @@ from pruning_mechanism.runtimes import (
     Runtime,
     RuntimeChoice,
     Subject,
+    check_chosen,
     check_known,
     choose_runtime,
     make_runtime,
@@ -68,7 +69,7 @@ class Asked:
         if self.runtime == AUTO:
             return InRuntime(*choose_runtime(subject, self.dtype, batch_size))
         runtime = make_runtime(subject, RUNTIMES[self.runtime], self.dtype or "float32")
-        return InRuntime(runtime, RuntimeChoice(runtime.name, runtime.dtype))
+        return InRuntime(runtime, RuntimeChoice.of(runtime))
 
 
 def asked_of(
@@ -100,12 +101,15 @@ def check_running(runtime: str, dtype: str | None, device: str, attention: str |
             for that the runtime doesn't read.
     """
     check_known(runtime, dtype, device)
+    kind = next((kind for kind in DTYPES if kind == dtype), None)
+    if runtime == AUTO and kind is not None:
+        check_chosen(kind, device)
     if attention is not None and (runtime != "torch" or dtype not in (None, "float32")):
         raise TowerError(
             f"attention={attention!r} is of towers that torch computes in their own type, not of "
             f"runtime={runtime!r}, dtype={dtype!r}: leave one out"
         )
-    return Asked(runtime, next((kind for kind in DTYPES if kind == dtype), None))
+    return Asked(runtime, kind)
 
 
 def running(model: PreTrainedModel, found: InRuntime | None) -> RuntimeChoice:

@@ -165,9 +165,10 @@ class Stage:
                 "onnxruntime", "openvino", or "auto", the one that a measurement finds fastest on
                 this machine. Texts are always torch's. None: as the record in the checkpoint's
                 directory says, torch where there is none or an attention is asked for.
-            dtype: what it computes in: "float32", "bfloat16" or "int8"; None: what torch would,
-                float32 on a CPU, and under "auto" bfloat16 too where it keeps embeddings. In
-                float32 the stage has the same name in every runtime; in another type its
+            dtype: what it computes in: "float32", "float16", "bfloat16", "float8" or "int8"; None:
+                what torch would, float32 on a CPU and on a GPU what is stored, and under "auto"
+                bfloat16, and on a GPU float16, too where they keep embeddings. In float32 the
+                stage has the same name in every runtime; in another type that is asked for its
                 embeddings, and so its name, are others.
 
         Raises:
@@ -191,7 +192,7 @@ class Stage:
         """Fingerprint of all that image embeddings depend on: vision tower and preprocessing.
 
         SHA-256 in hexadecimal, the same in every process, on every device and in every runtime
-        that computes in float32; another one in bfloat16 or int8.
+        that computes in float32; another one where another type was asked for.
         """
         tower = tower_of(self.model)
         own = fingerprint(tower.modules, tower.config, self.preprocessing)

@@ -6,7 +6,7 @@ from typing import Literal
 from commands.flags import ConfigOption
 
 RuntimeName = Literal["torch", "compile", "onnxruntime", "openvino", "auto"]
-DtypeName = Literal["float32", "bfloat16", "int8"]
+DtypeName = Literal["float32", "float16", "bfloat16", "float8", "int8"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,17 @@ memory holds one of them; its runtimes take turns.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from commands.flags import Checkpoint, ConfigOption, Count, ReadPath, Unread, WrittenPath
+from commands.flags import (
+    Checkpoint,
+    ConfigOption,
+    Count,
+    ReadPath,
+    Unread,
+    WrittenPath,
+    by_default,
+)
 from commands.inputs import inputs_of
 from commands.published import published_command, published_corpus, published_name
 from commands.run import main_of
@@ -24,6 +32,7 @@ from compress.errors import UserError
 USUAL = (
     "torch", "torch:bfloat16", "onnxruntime", "openvino", "openvino:bfloat16",
 )  # fmt: skip
+ON_GPU = ("torch", "torch:float16", "torch:bfloat16", "compile:bfloat16", "compile:float8")
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,17 @@ class RuntimesOptions(ConfigOption):
     full: Checkpoint | None = None
     """whole CLIP whose texts search, and whose results are compared with too (default: each of
     --models by its own texts)"""
-    runtimes: tuple[str, ...] = USUAL
-    """each a runtime of Stage.load, with a type after a colon if it isn't float32; int8 needs an
-    export (compress.export)"""
+    runtimes: Annotated[tuple[str, ...], by_default("the usual ones of the device")] = ()
+    """each a runtime of Stage.load, with a type after a colon if it isn't float32; int8 on a CPU
+    needs an export (compress.export)"""
+    device: str = "cpu"
+    """where the towers run: cpu, cuda"""
     batch: Count = 16
     """images embedded at once"""
     threads: tuple[Count, ...] = ()
     """threads of the CPU, one or several numbers of them (default: as many as cores)"""
+    kernels: bool = False
+    """say too what the encoder's time goes to, and how much it computes a second"""
     corpus: str = "scenes"
     """to search: scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: ReadPath | None = None
@@ -67,7 +80,7 @@ class RuntimesOptions(ConfigOption):
         super().check()
         for flag, named in (
             ("models", tuple(map(published_name, self.models))),
-            ("runtimes", tuple(map(_full_name, self.runtimes))),
+            ("runtimes", self.asked),
             ("threads", self.threads),
         ):
             twice = [name for name in named if named.count(name) > 1]
@@ -78,55 +91,36 @@ class RuntimesOptions(ConfigOption):
         if self.images < TOP:
             raise UserError(f"--images {self.images}: agreement@{TOP} takes {TOP} at least")
 
-
-def _full_name(asked: str) -> str:
-    """A runtime with its type: "torch" is "torch:float32"."""
-    runtime, _, dtype = asked.partition(":")
-    return f"{runtime}:{dtype or 'float32'}"
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Runtimes with their types: "torch" is "torch:float32"."""
+        named = self.runtimes or (USUAL if self.device == "cpu" else ON_GPU)
+        parts = [name.partition(":") for name in named]
+        return tuple(f"{runtime}:{dtype or 'float32'}" for runtime, _, dtype in parts)
 
 
 TOP = 10
 """Results that are compared."""
-CANDIDATES = 50
-"""Candidates that a first stage hands to the full tower, where the cascade is counted."""
-
 if __name__ == "__main__":  # here, since help needs nothing of what follows
     run_command(main_of("evaluation.runtimes"), RuntimesOptions, "evaluation.runtimes")
 
 import datetime
-from collections.abc import Mapping
 
 import torch
-from datasets import Dataset
-from torch import Tensor
 
-from cascade import Stage
-from cascade.reading import reads_of
-from cascade.running import check_running
+from compress.calibrating.device import check_device
 from corpora import load_corpus
-from evaluation.experiment.quality import Queries
-from evaluation.experiment.search import (
-    embeddings_of,
-    file_contents,
-    image_batches,
-    readable,
-    text_embeddings_of,
-)
-from evaluation.measuring.clock import StageTiming, encoding, stage_timings
+from evaluation.in_runtimes.contending import Contenders, timed
+from evaluation.in_runtimes.searching import Searched, kept
 from evaluation.measuring.machine import this_machine, versions
 from evaluation.reports import runtimes as reports
 from evaluation.reports.record import write_text
-from evaluation.reports.runtimes import FILE, REFERENCE, Kept, Refusal, RuntimeRow, Runtimes
-from evaluation.retrieval import agreement
-from pruning_mechanism import TowerError, load, load_processor
-from pruning_mechanism.costs.conditions import noise_pixels
-from pruning_mechanism.runtimes.parity import compared
-
-TORCH = ":".join(REFERENCE)
+from evaluation.reports.runtimes import FILE, Kept, Refusal, RuntimeRow, Runtimes
 
 
 def main(options: RuntimesOptions) -> None:
     """Time and compare, and write report.json and report.md."""
+    check_device(options.device)
     before = torch.get_num_threads()
     try:
         with finished_directory(options.output, options.overwrite, inputs_of(options)) as directory:
@@ -139,50 +133,29 @@ def main(options: RuntimesOptions) -> None:
     console().print(f"wrote {printable(options.output)}", soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class _Searched:
-    """What is searched: images, the queries, and the full tower if there is one.
-
-    `texts` [q, d] are the queries by the full tower, `wanted` [N, d] its embeddings of the images.
-    """
-
-    corpus: Dataset
-    queries: Queries
-    full: Stage | None
-    texts: Tensor | None
-    wanted: Tensor | None
-
-    @classmethod
-    def of(cls, options: RuntimesOptions) -> "_Searched":
-        """What options name."""
-        corpus, _ = readable(
-            load_corpus(options.corpus, options.corpus_dir, options.split), options.images
-        )
-        if len(corpus) < TOP:
-            raise UserError(f"{len(corpus)} readable images: agreement@{TOP} takes {TOP} at least")
-        queries = Queries.of(corpus)
-        if options.full is None:
-            return cls(corpus, queries, None, None, None)
-        full = Stage.load(options.full, batch_size=options.batch)
-        texts = text_embeddings_of(full, queries.texts)
-        return cls(corpus, queries, full, texts, embeddings_of(full, corpus, "full tower"))
-
-
 def _measured(options: RuntimesOptions) -> Runtimes:
     """Everything that the report holds."""
-    searched = _Searched.of(options)
-    threads = options.threads or (torch.get_num_threads(),)
+    corpus = load_corpus(options.corpus, options.corpus_dir, options.split)
+    searched = Searched.of(corpus, options.images, TOP, options.full, options.device, options.batch)
     rows: list[RuntimeRow] = []
     refused: list[Refusal] = []
+    threads = options.threads or (torch.get_num_threads(),)
     for model in options.models:
-        kept: dict[str, Kept] = {}
+        found: dict[str, Kept] = {}
         for count in threads:  # runtimes have as many threads as torch had when they were loaded
             torch.set_num_threads(count)
-            stages, refusals = _stages(options, model, searched.full)
+            contenders = Contenders.of(
+                model,
+                published_name(model),
+                options.asked,
+                options.device,
+                options.batch,
+                searched.full,
+            )
             if count == threads[0]:
-                kept = _kept(stages, searched)
-                refused += refusals
-            rows += _timed(options, published_name(model), stages, kept, searched.corpus)
+                found = kept(contenders.stages, searched, TOP)
+                refused += contenders.refused
+            rows += timed(contenders, found, searched.corpus, options.repetitions, options.kernels)
     return Runtimes(
         command=published_command("evaluation.runtimes", options),
         models=tuple(map(published_name, options.models)),
@@ -193,107 +166,7 @@ def _measured(options: RuntimesOptions) -> Runtimes:
         batch=options.batch,
         rows=tuple(rows),
         refused=tuple(refused),
-        machine=this_machine("cpu", torch.float32),
+        machine=this_machine(options.device, torch.float32),
         versions=versions(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _stages(
-    options: RuntimesOptions, path: str, full: Stage | None
-) -> tuple[dict[str, Stage], list[Refusal]]:
-    """A tower in each runtime, by "runtime:dtype", and what can't be had; torch is first.
-
-    All share one model. Each has embedded a batch of noise: what compiles at the first batch has.
-    """
-    model, processor = load(path, exact=True), load_processor(path)
-    reads, noise = reads_of(path), noise_pixels(model, options.batch)
-    stages: dict[str, Stage] = {}
-    refused = []
-    for asked in dict.fromkeys((TORCH, *map(_full_name, options.runtimes))):
-        runtime, _, dtype = asked.partition(":")
-        try:
-            found = check_running(runtime, dtype, "cpu", None).find(model, path, options.batch)
-            stage = Stage(model, processor, options.batch, full, reads=reads, in_runtime=found)
-            stage.encode_pixels(noise)
-        except TowerError as error:
-            if asked == TORCH:
-                raise
-            refused.append(Refusal(published_name(path), runtime, dtype, str(error)))
-        else:
-            stages[asked] = stage
-    return stages, refused
-
-
-def _kept(stages: Mapping[str, Stage], searched: _Searched) -> dict[str, Kept]:
-    """What each runtime keeps of a tower's embeddings and results."""
-    found = _embedded(stages, searched.corpus)
-    texts = searched.texts
-    if texts is None:
-        texts = text_embeddings_of(stages[TORCH], searched.queries.texts)
-    own = _top(texts, found[TORCH])
-    wanted = None if searched.wanted is None else _top(texts, searched.wanted)
-    kept = {}
-    for name, embeddings in found.items():
-        parity, among = compared(embeddings, found[TORCH]), None
-        top = _top(texts, embeddings)
-        if wanted is not None:
-            many = _top(texts, embeddings, min(CANDIDATES, len(embeddings)))
-            among = 100 * _share(wanted, many)
-        kept[name] = Kept(
-            cosine=parity.cosine,
-            least=parity.least,
-            agreement=agreement(own, top),
-            with_full=None if wanted is None else agreement(wanted, top),
-            in_cascade=among,
-        )
-    return kept
-
-
-def _timed(
-    options: RuntimesOptions,
-    tower: str,
-    stages: Mapping[str, Stage],
-    kept: Mapping[str, Kept],
-    corpus: Dataset,
-) -> list[RuntimeRow]:
-    """Rows of a tower, its runtimes timed in turn on as many threads as torch has."""
-    timings: dict[str, StageTiming] = stage_timings(
-        {name: encoding(stage) for name, stage in stages.items()},
-        file_contents(corpus, options.batch),
-        options.repetitions,
-        "cpu",
-    )
-    return [
-        RuntimeRow(
-            tower=tower,
-            runtime=stage.runs_in.runtime,
-            dtype=stage.runs_in.dtype,
-            threads=torch.get_num_threads(),
-            encoder=timings[name].encoder,
-            end_to_end=timings[name].end_to_end,
-            kept=kept[name],
-        )
-        for name, stage in stages.items()
-    ]
-
-
-def _embedded(stages: Mapping[str, Stage], corpus: Dataset) -> dict[str, Tensor]:
-    """What each runtime makes of all images [N, d], each image being prepared once."""
-    found: dict[str, list[Tensor]] = {name: [] for name in stages}
-    first = next(iter(stages.values()))
-    for images in image_batches(corpus, first.batch_size, "in each runtime"):
-        pixels = first.pixels(images)
-        for name, stage in stages.items():
-            found[name].append(stage.encode_pixels(pixels))
-    return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-def _top(texts: Tensor, images: Tensor, count: int = TOP) -> Tensor:
-    """The places of the images nearest to each text, [q, count]."""
-    return (texts @ images.T).topk(count).indices
-
-
-def _share(wanted: Tensor, found: Tensor) -> float:
-    """The share of wanted places [q, k] that are among those found [q, m]."""
-    return (wanted[:, :, None] == found[:, None]).any(-1).double().mean().item()

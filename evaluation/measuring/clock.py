@@ -82,7 +82,7 @@ def encoding(stage: Stage) -> Contender:
     """A stage that embeds images."""
 
     def work(sources: Sequence[bytes]) -> Work:
-        pixels = stage.pixels(sources)
+        pixels = stage.pixels(sources).to(stage.device)
         return Work(partial(stage.encode_pixels, pixels), partial(stage.encode_images, sources))
 
     return work

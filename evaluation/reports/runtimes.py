@@ -4,14 +4,16 @@ Data alone, as `evaluation.reports.latency.report`: no module that this one impo
 Cosines and agreement are with the same tower in torch, float32.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from evaluation.measuring.values import Machine, Timing
+from evaluation.profiling.groups import Shares
 from evaluation.reports import record
 from evaluation.reports.record import RecordError
 from evaluation.reports.table import NOTHING, github_table, three_digits
@@ -19,6 +21,7 @@ from evaluation.reports.table import NOTHING, github_table, three_digits
 SCHEMA = 2
 FILE = "report.json"
 REFERENCE = ("torch", "float32")
+SHARES = tuple(field.name for field in fields(Shares))
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class RuntimeRow:
         encoder: seconds an image from ready pixels.
         end_to_end: seconds an image from the bytes of the file.
         kept: of embeddings and results.
+        rounded: in 8 bits by torch, products that are.
+        left: in 8 bits by torch, other products of the layers, in bfloat16.
+        teraflops: 10¹² multiplications and additions a second of the encoder, by `macs`.
+        kernels: what the encoder's time goes to; None: it wasn't asked, or nobody knows.
     """
 
     tower: str
@@ -63,6 +70,10 @@ class RuntimeRow:
     encoder: Timing
     end_to_end: Timing
     kept: Kept
+    rounded: int = 0
+    left: int = 0
+    teraflops: float | None = None
+    kernels: Shares | None = None
 
 
 @dataclass(frozen=True)
@@ -124,77 +135,150 @@ def _references(rows: tuple[RuntimeRow, ...]) -> dict[tuple[str, int], RuntimeRo
     return {(row.tower, row.threads): row for row in rows if (row.runtime, row.dtype) == REFERENCE}
 
 
-def terminal(report: Runtimes) -> Table:
-    """The report as a `rich` table."""
-    shown = Table(caption=caption(report), box=SIMPLE_HEAD, show_edge=False)
-    for place, header in enumerate(_headers(report)):
-        shown.add_column(header, justify="right" if place in _numbers(report) else "left")
-    for row in _rows(report):
+def terminal(report: Runtimes) -> Group:
+    """The report as `rich` tables."""
+    return Group(*(_terminal(table) for table in _tables(report)))
+
+
+def _terminal(table: "_Shown") -> Table:
+    shown = Table(caption=table.caption, box=SIMPLE_HEAD, show_edge=False)
+    for place, header in enumerate(table.headers):
+        shown.add_column(header, justify="right" if place in table.numbers else "left")
+    for row in table.rows:
         shown.add_row(*row)
     return shown
 
 
 def markdown(report: Runtimes) -> str:
-    """The report as a GitHub table, with what it was measured on, ending with a newline."""
-    left = tuple(set(range(len(_headers(report)))) - set(_numbers(report)))
-    table = github_table(list(_headers(report)), _rows(report), left)
-    return f"{', '.join(report.models)} in several runtimes\n\n{table}\n{caption(report)}\n"
+    """The report as GitHub tables, with what it was measured on, ending with a newline."""
+    parts = [f"{', '.join(report.models)} in several runtimes\n"]
+    for table in _tables(report):
+        left = tuple(set(range(len(table.headers))) - set(table.numbers))
+        parts.append(f"{github_table(table.headers, table.rows, left)}\n{table.caption}\n")
+    return "\n".join(parts)
 
 
-def caption(report: Runtimes) -> str:
-    """What was measured on what, a line each."""
-    lines = [
-        f"runtimes of a tower timed in turn, batches of {report.batch}, on {report.machine.cpu}",
-        f"{report.images:,} images of {report.searched}, {report.queries:,} queries; agreement@10 "
-        "and cosine with the same tower in torch, float32",
-        "images/s/core: encoder alone",
-    ]
-    if report.full:
-        lines.append(f"cascade: agreement@10 with {report.full} of a cascade that hands it 50")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class _Shown:
+    """A table; `numbers` are the columns that hold some."""
+
+    headers: list[str]
+    rows: list[tuple[str, ...]]
+    numbers: range
+    caption: str
 
 
-def _headers(report: Runtimes) -> tuple[str, ...]:
-    with_full = (f"agreement@10 with {report.full}", "cascade") if report.full else ()
-    return (
-        "tower", "runtime", "dtype", "threads", "ms/image, encoder", "times as fast",
-        "ms/image, from bytes", "images/s/core", "cosine", "least", "agreement@10", *with_full,
-        *(("refused because",) if report.refused else ()),
-    )  # fmt: skip
+def _tables(report: Runtimes) -> list[_Shown]:
+    """Seconds and what is kept; then, if it is known, what the seconds go to."""
+    headers = list(_headers(report))
+    found = [_Shown(headers, list(_rows(report)), _numbers(report), caption(report))]
+    watched = [row for row in report.rows if row.kernels is not None]
+    if watched:
+        headers = ["tower", "runtime", "dtype", "threads", "images/s", "TFLOP/s"]
+        headers += [f"{group} %" for group in SHARES]
+        rows = list(map(_time_spent, watched))
+        found.append(_Shown(headers, rows, range(3, len(headers)), _KERNELS_CAPTION))
+    return found
 
 
-def _numbers(report: Runtimes) -> range:
-    """The columns that hold numbers."""
-    return range(3, len(_headers(report)) - bool(report.refused))
+_KERNELS_CAPTION = """TFLOP/s: twice the tower's MACs by the encoder's seconds
+what the encoder's time goes to: products of matrices, attention, norms and all else that is
+elementwise, copies; idle: no kernel runs"""
 
 
-def _rows(report: Runtimes) -> Iterator[tuple[str, ...]]:
-    usual = _references(report.rows)
-    why = ("",) if report.refused else ()
-    for tower in report.models:
-        for row in (row for row in report.rows if row.tower == tower):
-            reference = usual[tower, row.threads].encoder.median
-            yield (*_measured(row, reference, report.full is not None), *why)
-        for refusal in (refusal for refusal in report.refused if refusal.tower == tower):
-            nothing = [NOTHING] * len(_numbers(report))
-            yield (tower, refusal.runtime, refusal.dtype, *nothing, refusal.why)
-
-
-def _measured(row: RuntimeRow, reference: float, with_full: bool) -> tuple[str, ...]:
-    """What is shown of a row; `reference` are torch's seconds in float32."""
-    kept, seconds = row.kept, row.encoder.median
-    ours = (kept.with_full, kept.in_cascade) if with_full else ()
+def _time_spent(row: RuntimeRow) -> tuple[str, ...]:
+    """What the second table shows of a row."""
+    spent = [getattr(row.kernels, group) for group in SHARES]
     return (
         row.tower,
         row.runtime,
         row.dtype,
         str(row.threads),
-        three_digits(1000 * seconds),
-        f"{reference / seconds:.2f}",
-        three_digits(1000 * row.end_to_end.median),
-        three_digits(1 / seconds / row.threads),
-        f"{kept.cosine:.6f}",
-        f"{kept.least:.5f}",
-        f"{kept.agreement:.1f}",
-        *(NOTHING if share is None else f"{share:.1f}" for share in ours),
+        three_digits(1 / row.encoder.median),
+        NOTHING if row.teraflops is None else three_digits(row.teraflops),
+        *(f"{100 * share:.0f}" for share in spent),
     )
+
+
+def caption(report: Runtimes) -> str:
+    """What was measured on what, a line each."""
+    device, cpu = report.machine.device, report.machine.cpu
+    lines = [
+        f"runtimes of a tower timed in turn, batches of {report.batch}, on "
+        f"{cpu if device == 'cpu' else f'{device}, files read by {cpu}'}",
+        f"{report.images:,} images of {report.searched}, {report.queries:,} queries; agreement@10 "
+        "and cosine with the same tower in torch, float32",
+        "images/s: encoder alone",
+    ]
+    if any(row.rounded for row in report.rows):
+        lines.append("in 8 bits: so many of the products of the layers, the others in bfloat16")
+    if report.full:
+        lines.append(f"cascade: agreement@10 with {report.full} of a cascade that hands it 50")
+    return "\n".join(lines)
+
+
+Cell = Callable[[RuntimeRow, float], str]
+"""Shows something of a row, given torch's seconds an image in float32."""
+
+
+def _columns(report: Runtimes) -> tuple[tuple[str, Cell], ...]:
+    """The columns that hold numbers: header, and what it shows of a row."""
+    by_core = report.machine.device == "cpu"
+    full = report.full
+    eight = any(row.rounded for row in report.rows)
+    return (
+        ("threads", lambda row, _: str(row.threads)),
+        ("ms/image, encoder", lambda row, _: three_digits(1000 * row.encoder.median)),
+        ("times as fast", lambda row, plain: f"{plain / row.encoder.median:.2f}"),
+        ("ms/image, from bytes", lambda row, _: three_digits(1000 * row.end_to_end.median)),
+        ("images/s", lambda row, _: three_digits(1 / row.encoder.median)),
+        *((("images/s/core", _by_core),) if by_core else ()),
+        ("cosine", lambda row, _: f"{row.kept.cosine:.6f}"),
+        ("least", lambda row, _: f"{row.kept.least:.5f}"),
+        ("agreement@10", lambda row, _: f"{row.kept.agreement:.1f}"),
+        *(
+            (
+                (f"agreement@10 with {full}", lambda row, _: _share(row.kept.with_full)),
+                ("cascade", lambda row, _: _share(row.kept.in_cascade)),
+            )
+            if full
+            else ()
+        ),
+        *((("in 8 bits", _in_8_bits),) if eight else ()),
+    )
+
+
+def _by_core(row: RuntimeRow, _: float) -> str:
+    return three_digits(1 / row.encoder.median / row.threads)
+
+
+def _in_8_bits(row: RuntimeRow, _: float) -> str:
+    return f"{row.rounded} of {row.rounded + row.left}" if row.rounded else NOTHING
+
+
+def _share(percent: float | None) -> str:
+    return NOTHING if percent is None else f"{percent:.1f}"
+
+
+def _headers(report: Runtimes) -> tuple[str, ...]:
+    numbers = (header for header, _ in _columns(report))
+    refused = ("refused because",) if report.refused else ()
+    return ("tower", "runtime", "dtype", *numbers, *refused)
+
+
+def _numbers(report: Runtimes) -> range:
+    """The columns that hold numbers."""
+    return range(3, 3 + len(_columns(report)))
+
+
+def _rows(report: Runtimes) -> Iterator[tuple[str, ...]]:
+    usual, columns = _references(report.rows), _columns(report)
+    why = ("",) if report.refused else ()
+    for tower in report.models:
+        for row in (row for row in report.rows if row.tower == tower):
+            plain = usual[tower, row.threads].encoder.median
+            cells = (shown(row, plain) for _, shown in columns)
+            yield (row.tower, row.runtime, row.dtype, *cells, *why)
+        for refusal in (refusal for refusal in report.refused if refusal.tower == tower):
+            nothing = [NOTHING] * len(columns)
+            yield (tower, refusal.runtime, refusal.dtype, *nothing, refusal.why)

@@ -5,7 +5,7 @@ else (`runtime.Runtime`). Those that aren't torch run a graph (`graph`), exporte
 or into the user's cache (`exports`), whose embeddings are compared with torch's (`parity`).
 """
 
-from pruning_mechanism.runtimes.choosing import RuntimeChoice, choose_runtime
+from pruning_mechanism.runtimes.choosing import RuntimeChoice, check_chosen, choose_runtime
 from pruning_mechanism.runtimes.runtime import DTYPES, Dtype, Runtime
 from pruning_mechanism.runtimes.table import (
     AUTO,
@@ -23,6 +23,7 @@ __all__ = [
     "Runtime",
     "RuntimeChoice",
     "Subject",
+    "check_chosen",
     "check_known",
     "choose_runtime",
     "make_runtime",

@@ -1,7 +1,7 @@
 """A vision tower in torch, as it is or compiled."""
 
 import copy
-import shutil
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,10 +11,20 @@ from transformers import PreTrainedModel
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.encoding import image_embeddings, tower_of
 from pruning_mechanism.families import TowerError
+from pruning_mechanism.runtimes.compiling import of_compiler, program_of
+from pruning_mechanism.runtimes.on_gpu.exact import exact_convolutions
+from pruning_mechanism.runtimes.on_gpu.replaying import Replayed
+from pruning_mechanism.runtimes.on_gpu.towers import in_eight_bits
 from pruning_mechanism.runtimes.runtime import Dtype
 
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Those that torch computes towers in here, by their names."""
+TORCH_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8": torch.bfloat16,
+    "int8": torch.bfloat16,
+}
+"""What torch has a tower in, by what it computes in: around products in 8 bits bfloat16."""
 
 
 class Embedder(nn.Module):
@@ -39,28 +49,54 @@ def vision_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 class TorchRuntime:
-    """A tower as torch runs it, on the device that it is on; has the members of `Runtime`."""
+    """A tower as torch runs it, on the device that it is on; has the members of `Runtime`.
 
-    content: str | None = None
+    Any thread may embed. On a GPU a compiled one is replayed as CUDA graphs.
+
+    Attributes:
+        left: in 8 bits, the products of the tower's layers that are in bfloat16, by name.
+        rounded: those in 8 bits.
+    """
 
     def __init__(self, model: PreTrainedModel, dtype: Dtype, compiled: bool = False) -> None:
         """Make a runtime of a model, which is copied if it is in another type.
 
         Args:
             model: on its device.
-            dtype: float32 or bfloat16.
+            dtype: that the device computes in; in 8 bits compiled, or rounding takes longer than
+                it saves.
             compiled: let torch.compile make one program of it for all batch sizes, which takes up
                 to minutes at the first batch.
+
+        Raises:
+            TowerError: no product of the tower can be computed in 8 bits.
         """
         self.name = "compile" if compiled else "torch"
         self.dtype = dtype
-        kind = TORCH_DTYPES[dtype]
+        self.content: str | None = None
+        self.left, self.rounded = tuple[str, ...](), tuple[str, ...]()
         vision = next(tower_of(model).modules[0].parameters())
-        self._embedder: Any = Embedder(model if vision.dtype == kind else vision_in(model, kind))
+        self._device, self._kind = vision.device, TORCH_DTYPES[dtype]
+        if dtype == "float8" or dtype == "int8":
+            made = in_eight_bits(model, vision_in(model, self._kind), dtype)
+            own, self.content = made.model, made.content
+            self.left, self.rounded = made.left, made.rounded
+        else:
+            own = model if vision.dtype == self._kind else vision_in(model, self._kind)
+        self._embedder: Any = Embedder(own)
         self._embedder.eval().requires_grad_(False)
-        self._device, self._kind = vision.device, kind
+        self._replayed: Replayed | None = None
         if compiled:
-            self._embedder = torch.compile(self._embedder, dynamic=True)
+            self._compile()
+
+    def _compile(self) -> None:
+        self._embedder = program_of(self._embedder)
+        if self._device.type == "cuda":
+            self._replayed = Replayed(self._embedder, self._device)
+
+    def _exactly(self) -> AbstractContextManager[None]:
+        exact = self._device.type == "cuda" and self._kind == torch.float32
+        return exact_convolutions() if exact else nullcontext()
 
     @torch.no_grad()  # what inference mode makes, a compiled program may not take again
     def embed(self, pixels: Tensor) -> Tensor:
@@ -69,28 +105,16 @@ class TorchRuntime:
         Raises:
             TowerError: torch.compile can't make a program of the tower.
         """
-        given = pixels.to(self._device, self._kind)
         try:
-            embeddings: Tensor = self._embedder(given)
+            with self._exactly():
+                if self._replayed is not None:
+                    return self._replayed(pixels, self._kind)
+                embeddings: Tensor = self._embedder(pixels.to(self._device, self._kind))
         except RuntimeError as error:
-            if self.name != "compile" or not _of_compiler(error):
+            if self.name != "compile" or not of_compiler(error):
                 raise
             raise TowerError(
                 f"torch.compile can't make a program of this tower ({first_line(error)}): load it "
                 "with another runtime, such as 'torch'"
             ) from error
         return embeddings
-
-
-def _of_compiler(error: RuntimeError) -> bool:
-    """Whether torch.compile raised an error, rather than the program that it made."""
-    from torch._dynamo.exc import TorchDynamoException  # slow to import, and there by now
-
-    return isinstance(error, TorchDynamoException)
-
-
-def compiler_problem() -> str | None:
-    """Why torch.compile can't make programs for the CPU here; None: it can."""
-    if any(map(shutil.which, ("c++", "g++", "clang++", "clang", "gcc"))):
-        return None
-    return "runtime 'compile' needs a C++ compiler, such as g++, which is not installed here"

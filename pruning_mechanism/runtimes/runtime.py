@@ -4,8 +4,11 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-Dtype = Literal["float32", "bfloat16", "int8"]
-"""What a vision tower's products are computed in; what goes in and comes out is float32."""
+Dtype = Literal["float32", "float16", "bfloat16", "float8", "int8"]
+"""What a vision tower's products are computed in; what goes in and comes out is float32.
+
+In float8 (e4m3) and int8 some products are left in a wider type.
+"""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
@@ -16,7 +19,7 @@ class Runtime(Protocol):
         name: as `table` has it.
         dtype: what it computes in.
         content: what identifies its numbers where weights and `dtype` alone don't: the SHA-256 of
-            a quantised graph; None elsewhere.
+            a quantised graph, or of which products are rounded; None elsewhere.
     """
 
     name: str

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from pruning_mechanism.checkpoints.record import first_line
 from pruning_mechanism.families import TowerError
+from pruning_mechanism.runtimes.compiling import compiler_problem
 from pruning_mechanism.runtimes.exports import (
     RECORD,
     Export,
@@ -20,9 +21,9 @@ from pruning_mechanism.runtimes.exports import (
     tower_digest,
 )
 from pruning_mechanism.runtimes.formats import FORMATS, Format
-from pruning_mechanism.runtimes.in_torch import TorchRuntime, compiler_problem
+from pruning_mechanism.runtimes.in_torch import TorchRuntime
 from pruning_mechanism.runtimes.making import check_exportable, make_export
-from pruning_mechanism.runtimes.needs import bfloat16_problem
+from pruning_mechanism.runtimes.needs import type_problem
 from pruning_mechanism.runtimes.runtime import DTYPES, Dtype, Runtime
 from pruning_mechanism.user_cache import kept_directory
 
@@ -62,15 +63,16 @@ class Row:
             self.form.check_runs()
         if self.name == "compile" and kind == "cpu" and (problem := compiler_problem()):
             raise TowerError(problem)
-        if dtype == "bfloat16" and (problem := bfloat16_problem(device)):
+        natively = self.form is None or dtype == "bfloat16"  # graphs in int8 run everywhere
+        if natively and (problem := type_problem(dtype, device)):
             raise TowerError(problem)
 
 
 RUNTIMES: Mapping[str, Row] = {
     row.name: row
     for row in (
-        Row("torch", ("float32", "bfloat16")),
-        Row("compile", ("float32", "bfloat16")),
+        Row("torch", ("float32", "float16", "bfloat16")),
+        Row("compile", ("float32", "float16", "bfloat16", "float8", "int8")),
         *(Row(form.runtime, form.dtypes, form) for form in FORMATS.values()),
     )
 }

@@ -1,9 +1,13 @@
 """The report of runtimes, run whole on a tiny CLIP; nothing is asserted of any seconds."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from cascade import Stage
 from compress.command import run_command
+from compress.errors import UserError
 from corpora import load_corpus
 from evaluation.reports import runtimes as reports
 from evaluation.reports.record import RecordError
@@ -18,7 +22,7 @@ def report(clip_directory, folder, tmp_path_factory) -> Runtimes:
     line = [
         *("--models", clip_directory, "--full", clip_directory, "--output", output),
         *("--corpus", "folder", "--corpus-dir", folder, "--repetitions", 1, "--batch", 4),
-        *("--threads", 1, 2),
+        *("--threads", 1, 2, "--kernels"),
         *("--runtimes", "torch:bfloat16", "torch:int8"),
     ]
     run_command(main, RuntimesOptions, "evaluation.runtimes", [str(each) for each in line])
@@ -61,6 +65,47 @@ def test_cosine_and_agreement_are_those_of_the_stages(report, clip_directory, fo
     tops = [(texts @ images.T).topk(10).indices.tolist() for images in (ours, theirs)]
     shares = [len(set(a) & set(b)) / 10 for a, b in zip(*tops, strict=True)]
     assert row.kept.agreement == pytest.approx(100 * sum(shares) / len(shares), abs=2)
+
+
+def test_seconds_are_shared_out_among_kernels_in_a_table_of_their_own(report):
+    for row in report.rows:
+        assert sum(vars(row.kernels).values()) == pytest.approx(1)
+        assert row.teraflops > 0
+    first, second = reports.markdown(report).split("| tower |")[1:]
+    assert "TFLOP/s" not in first
+    assert second.count("| tiny | torch | float32 |") == 2
+    assert "idle %" in second
+    assert "idle %" not in reports.markdown(unwatched(report))
+
+
+def unwatched(report) -> Runtimes:
+    rows = tuple(replace(row, kernels=None) for row in report.rows)
+    return replace(report, rows=rows)
+
+
+def test_on_a_gpu_cores_do_not_count_and_what_is_in_8_bits_is_said(report):
+    assert "images/s/core" in reports.markdown(report)
+    first, *others = report.rows
+    rows = (first, *(replace(row, dtype="float8", rounded=66, left=6) for row in others[:1]))
+    machine = replace(report.machine, device="cuda (a GPU)")
+    said = reports.markdown(replace(unwatched(report), rows=rows, machine=machine))
+    assert "images/s/core" not in said
+    assert "on cuda (a GPU), files read by" in said
+    assert "| 66 of 72 |" in said
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="the device cuda is not available"):
+        main(RuntimesOptions(device="cuda", output=tmp_path / "out"))
+
+
+def test_each_device_has_its_usual_runtimes():
+    assert "openvino:float32" in RuntimesOptions().asked
+    assert "torch:float16" in RuntimesOptions(device="cuda").asked
+    with pytest.raises(UserError, match="torch:float32 twice"):
+        RuntimesOptions(runtimes=("torch", "torch:float32")).check()
 
 
 def test_a_report_without_torch_is_refused(report):

@@ -1,0 +1,1 @@
+"""A tower in several runtimes: how each is made, timed, and what it finds."""
