@@ -64,8 +64,8 @@ class Searched:
         if full is None:
             return cls(corpus, queries, None, None, None)
         # a GPU computes a checkpoint in what it is stored in, unless it is told otherwise
-        exact = {"runtime": REFERENCE[0], "dtype": REFERENCE[1]} if device != "cpu" else {}
-        stage = Stage.load(full, device=device, batch_size=batch, **exact)
+        runtime, dtype = (None, None) if device == "cpu" else REFERENCE
+        stage = Stage.load(full, device, batch, runtime=runtime, dtype=dtype)
         texts = text_embeddings_of(stage, queries.texts)
         return cls(corpus, queries, stage, texts, embeddings_of(stage, corpus, "full tower"))
 

@@ -48,10 +48,10 @@ class Row:
     def check(self, dtype: Dtype, device: str) -> None:
         """Raise `TowerError` if it can't compute in a type on a device of this machine."""
         if dtype not in self.dtypes:
+            named = " or ".join((", ".join(self.dtypes[:-1]), self.dtypes[-1]))
             others = ", ".join(row.name for row in RUNTIMES.values() if dtype in row.dtypes)
             raise TowerError(
-                f"runtime {self.name!r} computes in {' or '.join(self.dtypes)}, not in {dtype}, "
-                f"which {others} does"
+                f"runtime {self.name!r} computes in {named}, not in {dtype}, which {others} does"
             )
         kind = torch.device(device).type
         if self.form is not None:

@@ -6,7 +6,7 @@ images are needed beforehand, and an embedding doesn't depend on the batch that 
 (Dynamic rounding by token and by channel: arXiv 2206.01861; float8 is e4m3 of arXiv 2209.05433.)
 """
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +63,12 @@ class EightBitLinear(nn.Module):
         """The result [..., out] of hidden states [..., in], both bfloat16."""
         rows = hidden.flatten(0, -2)
         found = self._in_float8(rows) if self.dtype == "float8" else self._in_int8(rows)
-        return found.unflatten(0, hidden.shape[:-1])
+        shaped: Tensor = found.unflatten(0, hidden.shape[:-1])
+        return shaped
 
     def _in_float8(self, rows: Tensor) -> Tensor:
         levels, scales = rounded(rows, "float8")
-        found = torch._scaled_mm(
+        return torch._scaled_mm(
             levels,
             self.levels.t(),
             scale_a=scales,
@@ -76,7 +77,6 @@ class EightBitLinear(nn.Module):
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
         )
-        return cast("Tensor", found)
 
     def _in_int8(self, rows: Tensor) -> Tensor:
         levels, scales = rounded(rows, "int8")
