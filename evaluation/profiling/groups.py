@@ -62,9 +62,8 @@ def shares(kernels: Iterable[Kernel], seconds: float) -> Shares | None:
     """The share of each group in the seconds of a pass; None: no kernel was seen.
 
     Args:
-        kernels: of one pass.
-        seconds: that the pass takes when nobody watches. Should the kernels have taken longer than
-            that, nothing is idle.
+        kernels: of some passes.
+        seconds: that the passes take. Should the kernels have taken longer, nothing is idle.
     """
     taken = dict.fromkeys(GROUPS, 0.0)
     for kernel in kernels:

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from evaluation.profiling.groups import Kernel, Shares, shares
-from pruning_mechanism.costs.clock import synchronise
+from pruning_mechanism.costs.clock import seconds_of
 
 PASSES = 3
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -26,29 +26,36 @@ def kernel_shares(
 
     Args:
         work: a pass.
-        seconds: that it takes, measured without the profiler, which slows launches.
+        seconds: that it takes on a GPU, measured without the profiler, which slows launches but no
+            kernels. A CPU is as slow as the profiler makes it for both.
         device: where it computes.
     """
-    kernels = kernels_of(traced(work, device), device.type == "cuda")
-    return shares((Kernel(each.name, each.seconds / PASSES) for each in kernels), seconds)
+    on_gpu = device.type == "cuda"
+    events, watched = traced(work, device)
+    return shares(kernels_of(events, on_gpu), PASSES * seconds if on_gpu else watched)
 
 
-def traced(work: Callable[[], object], device: torch.device) -> list[dict[str, Any]]:
-    """The events of `PASSES` passes, after one that isn't watched, as Chrome's traces have them."""
-    work()
-    synchronise(device)
+def traced(work: Callable[[], object], device: torch.device) -> tuple[list[dict[str, Any]], float]:
+    """The events of `PASSES` passes as Chrome's traces have them, and the passes' seconds.
+
+    One pass that isn't watched comes before them.
+    """
+
+    def passes() -> None:
+        for _ in range(PASSES):
+            work()
+
+    seconds_of(work, device)
     kinds = [ProfilerActivity.CPU]
     if device.type == "cuda":
         kinds.append(ProfilerActivity.CUDA)
     with profile(activities=kinds) as watched:
-        for _ in range(PASSES):
-            work()
-        synchronise(device)
+        seconds = seconds_of(passes, device)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "trace.json"
         watched.export_chrome_trace(str(file))
         events: list[dict[str, Any]] = json.loads(file.read_text())["traceEvents"]
-    return events
+    return events, seconds
 
 
 def kernels_of(events: Iterable[Mapping[str, Any]], on_gpu: bool) -> list[Kernel]:

@@ -139,6 +139,5 @@ def _filled_up(weights: list[_Weight]) -> list[_Weight]:
 
 def _ends_in_class_token(tower: Tower) -> bool:
     """Whether a tower may compute its last layer for the class token alone."""
-    return isinstance(tower.root, ReducedTower) or any(
-        isinstance(layer.self_attn, PrunedAttention) for layer in tower.layers
-    )
+    pruned = any(isinstance(layer.self_attn, PrunedAttention) for layer in tower.layers)
+    return isinstance(tower.root, ReducedTower) or (pruned and tower.parts.pooling == "first")

@@ -15,10 +15,7 @@ CPU = torch.device("cpu")
 
 def seen(work):
     with torch.no_grad():
-        work()
-        start = time.perf_counter()
-        work()
-        return kernel_shares(work, time.perf_counter() - start, CPU)
+        return kernel_shares(work, 0, CPU)
 
 
 def test_a_tower_of_products_alone_is_products():

@@ -56,6 +56,27 @@ def test_a_processor_without_bfloat16_is_told_of_the_other_types(monkeypatch):
         said(error)
 
 
+def test_a_gpu_is_told_what_it_lacks_for_8_bits(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TowerError, match="sees no NVIDIA GPU here") as error:
+        check_known("compile", "float8", "cuda")
+    said(error)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A GPU")
+    for capability, missing in (((7, 5), ("float8", "int8")), ((8, 0), ("float8",)), ((9, 0), ())):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, own=capability: own)
+        for dtype in ("float8", "int8"):
+            if dtype not in missing:
+                check_known("compile", dtype, "cuda")
+                continue
+            lacks = rf"A GPU has no products in {dtype}.* needs 8\..*use dtype float16"
+            with pytest.raises(TowerError, match=lacks) as error:
+                check_known("compile", dtype, "cuda")
+            said(error)
+    check_known("torch", "float16", "cuda")
+    check_known("torch", "float16", "mps")
+
+
 def test_an_export_that_was_moved_to_the_place_of_another_type_is_refused(subject, tmp_path):
     shutil.copytree(subject.place / "onnx" / "float32", tmp_path / "onnx" / "int8")
     with pytest.raises(StaleExportError, match=r"in float32: it belongs into .*float32") as error:
