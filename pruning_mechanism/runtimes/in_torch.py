@@ -14,7 +14,7 @@ from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.compiling import of_compiler, program_of
 from pruning_mechanism.runtimes.on_gpu.exact import exact_convolutions
 from pruning_mechanism.runtimes.on_gpu.replaying import Replayed
-from pruning_mechanism.runtimes.on_gpu.towers import in_eight_bits
+from pruning_mechanism.runtimes.on_gpu.towers import fill_up, in_eight_bits
 from pruning_mechanism.runtimes.runtime import Dtype
 
 TORCH_DTYPES = {
@@ -83,6 +83,8 @@ class TorchRuntime:
             self.left, self.rounded = made.left, made.rounded
         else:
             own = model if vision.dtype == self._kind else vision_in(model, self._kind)
+            if own is not model and self._device.type == "cuda":
+                fill_up(own)
         self._embedder: Any = Embedder(own)
         self._embedder.eval().requires_grad_(False)
         self._replayed: Replayed | None = None

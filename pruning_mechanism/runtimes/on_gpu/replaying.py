@@ -19,9 +19,9 @@ from pruning_mechanism.runtimes.compiling import of_compiler
 
 LARGEST = 256
 """The largest batch that is recorded: kernels of larger ones take longer than their launches."""
-_WARM_UP = (
-    2  # passes before one is recorded: programs are compiled and workspaces allocated by then
-)
+WARM_UP = 2
+"""Passes before one is recorded: programs are compiled and workspaces allocated by then."""
+_recording = threading.Lock()  # CUDA records one graph of a process at a time
 
 
 def recorded_size(images: int) -> int | None:
@@ -62,6 +62,7 @@ class Replayed:
         self._lock = threading.Lock()
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._beside = torch.cuda.Stream(device)
         self._done = torch.cuda.Event()
         self.problem: str | None = None
 
@@ -106,14 +107,19 @@ class Replayed:
         return self._recorded[kind]
 
     def _record(self, taken: Tensor) -> _Recorded:
-        beside = torch.cuda.Stream()
+        beside = self._beside
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
-            for _ in range(_WARM_UP):
+            for _ in range(WARM_UP):
                 self._program(taken)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # what other threads ask of the GPU meanwhile, such as memory, is none of this graph's
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            _recording,
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
+            ),
+        ):
             given = self._program(taken)
         return _Recorded(graph, taken, given)

@@ -4,7 +4,7 @@ All others are in bfloat16: patch embedding and projection, whose rounding does 
 (`int8.rounding` measures it); narrow products, for which rounding takes longer than it saves; those
 whose widths the GPU doesn't take; and, in a smaller tower, the last layer, which computes the class
 token alone (`modeling.class_token`) only if its projections are plain. The neurons of an MLP, of
-which pruning leaves any number, are filled up with zeros.
+which pruning leaves any number, are filled up with zeros, which helps products in 16 bits too.
 """
 
 import hashlib
@@ -92,6 +92,21 @@ def in_eight_bits(
     return EightBitTower(half, tuple(rounded), left)
 
 
+def fill_up(half: PreTrainedModel) -> None:
+    """Fill up the MLPs of a vision tower with neurons of zeros, in place: it computes the same.
+
+    In 16 bits a GPU's fast kernels want rows that start at multiples of 16 bytes, which rows of any
+    number of neurons don't.
+    """
+    if not layered(half):
+        return
+    for layer in Tower.of(half).layers:
+        maps = (layer.mlp.fc1, layer.mlp.fc2)
+        if layer.mlp.fc1.out_features % MULTIPLE and all(type(each) is nn.Linear for each in maps):
+            weights = _filled_up([_Weight.of(linear) for linear in maps])
+            layer.mlp.fc1, layer.mlp.fc2 = (weight.linear() for weight in weights)
+
+
 @dataclass(frozen=True)
 class _Weight:
     """A linear map's weight [out, in] and bias [out]."""
@@ -104,6 +119,15 @@ class _Weight:
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"a product is an nn.Linear, found {type(linear).__name__}")
         return cls(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+
+    def linear(self) -> nn.Linear:
+        """The linear map."""
+        out_of, into = self.weight.shape
+        made = nn.Linear(into, out_of, bias=self.bias is not None, device="meta")
+        made.weight = nn.Parameter(self.weight, requires_grad=False)
+        if self.bias is not None:
+            made.bias = nn.Parameter(self.bias, requires_grad=False)
+        return made
 
     def fits(self, least: int) -> bool:
         """Whether a GPU computes it in 8 bits, and faster."""

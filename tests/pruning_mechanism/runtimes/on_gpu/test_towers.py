@@ -10,7 +10,7 @@ from pruning_mechanism.modeling.class_token import class_token_suffices
 from pruning_mechanism.runtimes import DTYPES, RuntimeChoice
 from pruning_mechanism.runtimes.in_torch import TorchRuntime, vision_in
 from pruning_mechanism.runtimes.on_gpu.products import EightBitLinear
-from pruning_mechanism.runtimes.on_gpu.towers import in_eight_bits
+from pruning_mechanism.runtimes.on_gpu.towers import fill_up, in_eight_bits
 from pruning_mechanism.tower import Tower
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.runtimes.conftest import pixels
@@ -73,6 +73,20 @@ def test_zeros_add_nothing(uneven):
     with torch.no_grad():
         wanted, found = mlp(given), filled(given.bfloat16()).float()
     assert torch.cosine_similarity(found, wanted).min() > 0.999
+
+
+def test_a_tower_filled_up_with_zeros_computes_the_same(uneven):
+    filled = vision_in(uneven, torch.float64)
+    exact, given = vision_in(uneven, torch.float64), pixels(4).double()
+    fill_up(filled)
+    widths = [layer.mlp.fc1.out_features for layer in Tower.of(filled).layers]
+    assert widths == [80, 64, 96]
+    assert [layer.mlp.fc2.in_features for layer in Tower.of(filled).layers] == widths
+    with torch.no_grad():
+        wanted, found = (image_embeddings(model, given) for model in (exact, filled))
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-10)
+    assert class_token_suffices(Tower.of(filled).layers[-1])
+    assert [layer.mlp.fc1.out_features for layer in Tower.of(uneven).layers] == [77, 50, 96]
 
 
 def test_a_smaller_tower_still_computes_its_last_layer_for_the_class_token_alone(uneven, wide):
