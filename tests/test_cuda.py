@@ -22,6 +22,7 @@ from pruning_mechanism import Mask, load, macs, prune
 from pruning_mechanism.costs.latency_measurement import measure
 from pruning_mechanism.runtimes import RUNTIMES
 from pruning_mechanism.runtimes.in_torch import TorchRuntime
+from pruning_mechanism.runtimes.on_gpu.replaying import Replayed
 from tests.compress.test_unchanged import COMMANDS, compressed
 from tests.conftest import tiny_clip, tiny_processor
 
@@ -188,6 +189,14 @@ def test_recorded_results_are_the_callers_own(wide):
     assert not torch.allclose(runtime.embed(given + 1), kept)
     assert torch.equal(first, kept)
     assert torch.equal(runtime.embed(given), kept)
+
+
+def test_a_program_that_waits_for_the_gpu_says_so_and_runs_as_it_is():
+    replayed = Replayed(lambda batch: batch[:, 0] * float(batch.max()), torch.device("cuda"))
+    with pytest.warns(UserWarning, match="CUDA graph of this tower can't be recorded"):
+        found = replayed(torch.full((3, 2, 4), 2.0), torch.float32)
+    for again in (found, replayed(torch.full((3, 2, 4), 2.0), torch.float32)):
+        assert torch.equal(again.cpu(), torch.full((3, 4), 4.0))
 
 
 def test_a_patch_embedding_in_float32_is_not_rounded_to_tf32(wide, monkeypatch):
