@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import torch
+
 from cascade import Stage
 from cascade.towers import Towers
 from compress.errors import UserError
@@ -198,6 +200,8 @@ def _fits(made: KeptStage, tower: Stage, options: RunningOptions) -> bool:
     if recorded:
         return True
     with suppress(TowerError):  # a vision tower alone, or nothing to tokenise texts with
-        own = Stage.load(made.directory, options.device, runtime="torch")
+        # stored in half precision its texts have another name on a GPU, unless float32 is asked for
+        exact = "float32" if tower.dtype == torch.float32 else None
+        own = Stage.load(made.directory, options.device, runtime="torch", dtype=exact)
         return own.text_name == tower.text_name
     return recorded is None
