@@ -323,11 +323,7 @@ class Stage:
         return self.preparation.pixels(images, self.device)
 
     def prepare(self, image: ImageSource, source: "ImageSource | None" = None) -> Prepared:
-        """Decode and prepare an image ahead of its turn; any thread may.
-
-        Args:
-            image: what to open.
-            source: what to open if it must be prepared in another way; by default the same.
+        """Decode and prepare an image ahead of its turn, as `Preparation.prepare`; any thread may.
 
         Raises:
             UnreadableImage: it can't be decoded or prepared.
