@@ -120,6 +120,19 @@ class Tower:
             found.append(Sublayer(index, "neurons", layer.layer_norm2, mlp, mlp.fc2, 1))
         return found
 
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether smaller towers of this one compute their last layer for the class token alone.
+
+        So they do where their embedding is read off it, unless an alignment reads patches as well.
+        """
+        root = self.root
+        reads_patches = isinstance(root, ReducedTower) and any(
+            rule.reads_patches() for rule in root.rules
+        )
+        first = self.kind == "vision" and self.parts.pooling == "first"
+        return first and not reads_patches and class_token_suffices(self.layers[-1])
+
     def embed(self, inputs: Inputs) -> Tensor:
         """What enters the first layer, [b, n, d]."""
         if self.kind == "text":
@@ -176,7 +189,7 @@ class Tower:
             if isinstance(root, ReducedTower):
                 return root.read_off(pixels)
             smaller = any(_is_narrower(layer, self.config) for layer in self.layers)
-            if self.parts.pooling == "first" and smaller and class_token_suffices(self.layers[-1]):
+            if smaller and self.reads_class_token:
                 hidden = self.embed(pixels)
                 for layer in self.layers[:-1]:
                     hidden = layer(hidden, None)

@@ -3,6 +3,7 @@
 Shared by latency tables and by the choice of an attention implementation.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.processor import processor_name
-from pruning_mechanism.tower import vision_config
+from pruning_mechanism.tower import Tower, vision_config
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ def conditions_of(model: PreTrainedModel, batch_size: int, repetitions: int) -> 
         torch=torch.__version__,
         repetitions=repetitions,
     )
+
+
+def computed_in_full(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model, its last layer computed for all tokens: it is watched; tensors are shared."""
+    shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
+    copied: PreTrainedModel = copy.deepcopy(model, shared)
+    Tower.of(copied).root.encoder.layers[-1].register_forward_hook(_seen)
+    return copied
+
+
+def _seen(*_: object) -> None:
+    """A forward hook that changes nothing."""
 
 
 def settle_memory() -> None:

@@ -4,13 +4,16 @@ A sublayer timed in a loop of its own finds its weights in the cache and is fast
 ever be in a tower. So a few pruned towers are made in which every number of heads, every size of
 heads and every width of a grid has its place in some layer, whole batches pass through them and the
 dense tower in turn, and a clock is read after every sublayer. Whole towers of a few sizes, all
-layers alike, are timed in the same turns.
+layers alike, are timed in the same turns. All are computed for all tokens; where the last layer is
+to be computed for the class token alone, every layer is timed as if it were that one as well, in a
+pass of its own, so that its weights have to come from as far away as they will.
 """
 
 import copy
 import time
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
 
@@ -24,6 +27,7 @@ from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import noise_of, seconds_of, synchronise
 from pruning_mechanism.costs.conditions import (
     Conditions,
+    computed_in_full,
     conditions_of,
     noise_pixels,
     settle_memory,
@@ -35,8 +39,10 @@ from pruning_mechanism.costs.latency_sizes import (
     uniform_counts,
     uniform_mask,
 )
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds
 from pruning_mechanism.encoding import image_embeddings
 from pruning_mechanism.families import TowerError
+from pruning_mechanism.modeling.class_token import class_token_attended, class_token_fed
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.sublayer import Sublayer
 from pruning_mechanism.surgery import prune
@@ -50,6 +56,7 @@ def measure(
     device: str | torch.device | None = None,
     repetitions: int = 7,
     progress: str | None = None,
+    class_token: bool = False,
 ) -> LatencyTable:
     """Measure how long the parts of `model`'s vision tower take on this machine.
 
@@ -65,6 +72,7 @@ def measure(
         device: where to measure; where the model is, if None.
         repetitions: timed turns, after one untimed.
         progress: the title of a bar.
+        class_token: whether smaller towers will compute their last layer for the class token alone.
 
     Raises:
         TowerError: the tower is pruned already, or its layers differ in shape.
@@ -80,9 +88,9 @@ def measure(
     masks = mixed_masks(layers, heads, neurons, Shape.of(model.config).head_dim)
     towers = [model, *(prune(model, mask) for mask in masks)]
     wholes = {
-        counts: prune(model, uniform_mask(layers, (heads, neurons), counts))
+        counts: computed_in_full(prune(model, uniform_mask(layers, (heads, neurons), counts)))
         for counts in uniform_counts(heads, neurons)
-    } | {(heads, neurons): model}
+    } | {(heads, neurons): computed_in_full(model)}
     pixels = noise_pixels(model, batch_size)
     settle_memory()
     seconds = Seconds()
@@ -94,6 +102,8 @@ def measure(
             )
         for tower in towers:
             now.add_parts(tower, pixels)
+            if class_token:
+                now.add_class_token(tower, pixels)
     return seconds.table(layers, conditions_of(model, batch_size, repetitions))
 
 
@@ -134,14 +144,15 @@ def seconds_of_merging(
 class Seconds:
     """Seconds per batch of every pass so far, by part and size.
 
-    `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers.
+    `wholes` are of whole towers, by the numbers of heads and neurons in each of their layers;
+    `parts` of sublayers, `class_token` of those that are computed for the class token alone.
     """
 
     def __init__(self) -> None:
         self.wholes: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
         self.outside: list[float] = []
-        self.attention: defaultdict[Attention, list[float]] = defaultdict(list)
-        self.mlps: defaultdict[int, list[float]] = defaultdict(list)
+        self.parts = Laps()
+        self.class_token = Laps()
 
     def add_parts(self, model: PreTrainedModel, pixels: Tensor) -> None:
         """Time every part of a tower in one pass; what isn't the CPU keeps the time itself."""
@@ -156,11 +167,18 @@ class Seconds:
         marks.add()
         first, *laps, last = marks.laps()
         self.outside.append(first + last)
-        for part, lap in zip(parts, laps, strict=True):
-            if part.kind == "heads":
-                self.attention[_size_of(part)].append(lap)
-            else:
-                self.mlps[part.units].append(lap)
+        self.parts.add(parts, laps)
+
+    def add_class_token(self, model: PreTrainedModel, pixels: Tensor) -> None:
+        """Time every layer of a tower as if it were one for the class token alone."""
+        hidden = embed(model, pixels)
+        marks = _Marks(pixels.device)
+        for layer in Tower.of(model).layers:
+            attended = class_token_attended(layer, hidden)
+            marks.add()
+            class_token_fed(layer, attended)
+            marks.add()
+        self.class_token.add(sublayers(model), marks.laps())
 
     def table(self, layers: int, conditions: Conditions) -> LatencyTable:
         """Median seconds per image; the dense tower's parts add up to what it took as a whole."""
@@ -168,32 +186,58 @@ class Seconds:
         def per_image(batches: list[float]) -> float:
             return float(np.median(batches)) / conditions.batch_size
 
-        attention, neurons = self.attention, self.mlps
-        dense = max(attention)
-        numbers = sorted({size.heads for size in attention})
-        sizes = sorted({size.query_key_size for size in attention})
+        own = self.parts.seconds(per_image)
         table = LatencyTable(
             layers=layers,
             outside=per_image(self.outside),
-            heads=tuple(per_image(attention[dense._replace(heads=number)]) for number in numbers),
-            widths=tuple(sorted(neurons)),
-            neurons=tuple(per_image(neurons[width]) for width in sorted(neurons)),
-            noise=noise_of((*self.attention.values(), *self.mlps.values())),
+            noise=noise_of((*self.parts.attention.values(), *self.parts.mlps.values())),
             conditions=conditions,
-            head_sizes=tuple(sizes),
-            sized=tuple(
-                tuple(per_image(attention[Attention(dense.heads, row, column)]) for column in sizes)
-                for row in sizes
-            ),
+            class_token=self.class_token.seconds(per_image) if self.class_token.mlps else None,
+            **{each.name: getattr(own, each.name) for each in fields(own)},
         )
-        dense_turns = self.wholes[dense.heads, table.widths[-1]]
+        heads, widest = len(table.heads) - 1, table.widths[-1]
+        dense_turns = self.wholes[heads, widest]
         table = table.scaled(per_image(dense_turns) / table.dense)
+        full = replace(table, class_token=None)
         shares = {
-            table.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
+            full.parts([kept] * layers, [width] * layers): np.median(np.divide(turns, dense_turns))
             for (kept, width), turns in self.wholes.items()
         }
         wholes = ((parts, float(shares[parts] * table.dense)) for parts in sorted(shares))
         return replace(table, wholes=tuple(wholes))
+
+
+class Laps:
+    """Seconds per batch of sublayers so far, by size."""
+
+    def __init__(self) -> None:
+        self.attention: defaultdict[Attention, list[float]] = defaultdict(list)
+        self.mlps: defaultdict[int, list[float]] = defaultdict(list)
+
+    def add(self, parts: Sequence[Sublayer], laps: Sequence[float]) -> None:
+        """What each sublayer of a tower took."""
+        for part, lap in zip(parts, laps, strict=True):
+            if part.kind == "heads":
+                self.attention[_size_of(part)].append(lap)
+            else:
+                self.mlps[part.units].append(lap)
+
+    def seconds(self, median: Callable[[list[float]], float]) -> SublayerSeconds:
+        """The median of every size that there is."""
+        attention, neurons = self.attention, self.mlps
+        dense = max(attention)
+        numbers = sorted({size.heads for size in attention})
+        sizes = sorted({size.query_key_size for size in attention})
+        return SublayerSeconds(
+            heads=tuple(median(attention[dense._replace(heads=number)]) for number in numbers),
+            widths=tuple(sorted(neurons)),
+            neurons=tuple(median(neurons[width]) for width in sorted(neurons)),
+            head_sizes=tuple(sizes),
+            sized=tuple(
+                tuple(median(attention[Attention(dense.heads, row, column)]) for column in sizes)
+                for row in sizes
+            ),
+        )
 
 
 def _size_of(part: Sublayer) -> Attention:

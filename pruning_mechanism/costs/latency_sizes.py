@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_mechanism.costs.latency import largest_step
+from pruning_mechanism.costs.sublayer_seconds import largest_step
 from pruning_mechanism.mask import Mask
 
 LINE_WIDTHS = 24

@@ -4,15 +4,15 @@ Where torch runs a tower, a clock is read after every sublayer (`costs.latency_m
 graph in another program, or a compiled one, fuses what it likes and shows one number. So towers of
 few layers are made whose layers are all alike, with all or few heads and neurons, or with none, and
 the parts are found whose sums come closest to what these towers take (least squares, no part below
-zero). Their last layer is computed for all tokens, as a table counts it: of two layers, one for the
-class token alone would be half of all. Making a graph takes seconds, so few sizes are made, and
+zero). Their last layer is computed for all tokens: of two layers, one for the class token alone
+would be half of all. Where smaller towers will compute theirs so, such towers are made as well, and
+have parts of their own for that layer. Making a graph takes seconds, so few sizes are made, and
 seconds lie on lines: what a sublayer takes for itself, and what each of its units adds. Whole
 towers correct the sums, as in every latency table.
 """
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Generic, NamedTuple
 
@@ -22,14 +22,19 @@ from tqdm import tqdm
 
 from pruning_mechanism.cost import Shape
 from pruning_mechanism.costs.clock import Name, in_turn, noise_of
-from pruning_mechanism.costs.conditions import Conditions, conditions_of, settle_memory
-from pruning_mechanism.costs.latency import LatencyTable, largest_step
+from pruning_mechanism.costs.conditions import (
+    Conditions,
+    computed_in_full,
+    conditions_of,
+    settle_memory,
+)
+from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_measurement import dense_shape
 from pruning_mechanism.costs.latency_sizes import measured_head_sizes, uniform_mask
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds, largest_step
 from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.reduction import Reduction, reduce
 from pruning_mechanism.surgery import prune
-from pruning_mechanism.tower import Tower
 
 BLOCK = 2
 """Layers of the small towers."""
@@ -43,12 +48,13 @@ Shares = Mapping["Size | None", float]
 
 
 class Size(NamedTuple):
-    """What each layer of a small tower keeps."""
+    """What each layer of a small tower keeps, and whether its last is for the class token alone."""
 
     heads: int
     neurons: int
     query_key_size: int
     value_size: int
+    class_token: bool = False
 
 
 class Sizes(NamedTuple):
@@ -78,21 +84,30 @@ class Sizes(NamedTuple):
         """A layer without heads and neurons."""
         return self.dense._replace(heads=0, neurons=0)
 
-    @property
-    def measured(self) -> tuple[Size, ...]:
-        """All sizes that towers are made of, each once."""
+    def measured(self, class_token: bool = False) -> tuple[Size, ...]:
+        """All sizes that towers are made of, each once.
+
+        With `class_token` those whose last layer is for the class token alone are among them.
+        """
         dense, few, narrow = self
         alone = dense._replace(neurons=0)
-        found = (
-            self.nothing, dense, few, alone, few._replace(neurons=0),
+        with_units = (
+            dense, few, alone, few._replace(neurons=0),
             alone._replace(query_key_size=narrow), alone._replace(value_size=narrow),
             alone._replace(query_key_size=narrow, value_size=narrow),
         )  # fmt: skip
+        found = [self.nothing, *with_units]
+        if class_token:
+            found += [size._replace(class_token=True) for size in with_units]
         return tuple(dict.fromkeys(found))
 
 
 def measure_blocks(
-    tower: Deployed, batch_size: int = 32, repetitions: int = 15, progress: str | None = None
+    tower: Deployed,
+    batch_size: int = 32,
+    repetitions: int = 15,
+    progress: str | None = None,
+    class_token: bool = False,
 ) -> LatencyTable:
     """The latency table of a dense tower where it will run.
 
@@ -101,6 +116,7 @@ def measure_blocks(
         batch_size: images in a batch; the table is true of batches of that size.
         repetitions: timed turns, after one untimed.
         progress: the title of bars.
+        class_token: whether smaller towers will compute their last layer for the class token alone.
 
     Raises:
         TowerError: the tower is pruned already, its layers differ in shape, or it can't be put
@@ -109,10 +125,12 @@ def measure_blocks(
     layers, heads, neurons = dense_shape(tower.model)
     sizes = Sizes.of(heads, neurons, Shape.of(tower.model.config).head_dim)
     small, block = _small(tower, layers)
+    if class_token:  # an exit reads the class token even where nothing is pruned
+        small = small.like(reduce(small.model, Reduction(layers=block), share=True))
     towers: dict[Size | None, Deployed] = {None: _in_full(tower)}
-    for size in sizes.measured:
-        mask = uniform_mask(block, sizes.dense, size)
-        towers[size] = _in_full(tower.like(prune(small.model, mask)))
+    for size in sizes.measured(class_token):
+        pruned = tower.like(prune(small.model, uniform_mask(block, sizes.dense[:4], size[:4])))
+        towers[size] = pruned if size.class_token else _in_full(pruned)
     turns = _in_turn(towers, None, batch_size, repetitions, progress)
     conditions = conditions_of(tower.model, batch_size, repetitions)
     conditions = replace(conditions, runtime=tower.runtime, dtype=tower.kind)
@@ -152,43 +170,32 @@ def table_of(
         conditions: of the measurement.
         noise: of the shares.
     """
-    dense, narrow = sizes.dense, sizes.narrow
     parts = _solved(sizes, shares, layers, block)
-    numbers, widths = np.arange(dense.heads + 1), _widths(sizes)
-    heads = parts.attention + parts.heads * numbers / dense.heads
-    neurons = parts.mlp + parts.neurons * widths / dense.neurons
-    heads[0] = neurons[0] = 0.0
-    heads, neurons = np.maximum(heads, LEAST), np.maximum(neurons, LEAST)
-    whole = float(heads[-1])
-    keys, values, both = (max(LEAST, whole - saved) for saved in parts.saved)
-    apart = narrow < dense.value_size
+    in_full = _sublayers(sizes, parts.layer)
     table = LatencyTable(
         layers=layers,
         outside=max(LEAST, parts.outside),
-        heads=tuple(heads.tolist()),
-        widths=tuple(widths.tolist()),
-        neurons=tuple(neurons.tolist()),
         noise=noise,
         conditions=conditions,
-        head_sizes=(narrow, dense.value_size) if apart else (dense.value_size,),
-        sized=((both, keys), (values, whole)) if apart else ((whole,),),
+        **{each.name: getattr(in_full, each.name) for each in fields(in_full)},
     )
+    if parts.last is not None:
+        table = replace(table, class_token=_sublayers(sizes, parts.last))
     table = table.scaled(1 / table.dense)
-    small = (sizes.nothing, sizes.few, dense) if block < layers else (sizes.nothing, sizes.few)
+    small = (sizes.nothing, sizes.few, *((sizes.dense,) if block < layers else ()))
     towers = {_sum(table, size, block): shares[size] for size in small}
     wholes = sorted((parts, whole) for parts, whole in towers.items() if parts < 1)
     return replace(table, wholes=(*wholes, (1.0, 1.0)))
 
 
-class Parts(NamedTuple):
-    """Shares of the dense tower's seconds that the parts of a tower take.
+class Layer(NamedTuple):
+    """Shares of the dense tower's seconds that the parts of a layer take.
 
-    `outside` is all but the layers; of each layer `attention` and `mlp` are what a sublayer takes
-    for itself, `heads` and `neurons` what all its units add; `saved` is what attention with all
-    heads takes less where their queries and keys, their values, or both have few dimensions.
+    `attention` and `mlp` are what a sublayer takes for itself, `heads` and `neurons` what all its
+    units add; `saved` is what attention with all heads takes less where their queries and keys,
+    their values, or both have few dimensions.
     """
 
-    outside: float
     attention: float
     heads: float
     mlp: float
@@ -196,18 +203,32 @@ class Parts(NamedTuple):
     saved: tuple[float, ...]
 
 
+class Parts(NamedTuple):
+    """Shares of the dense tower's seconds: of all but the layers, and of a layer.
+
+    `last` is one that is computed for the class token alone, if there are towers with such.
+    """
+
+    outside: float
+    layer: Layer
+    last: Layer | None
+
+
+PARTS_OF_LAYER = 7
+"""What a `Layer` is solved by: four numbers, and what three kinds of narrow heads save."""
+
+
 def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
     """The parts whose sums come closest to all towers, in shares of each; none is below zero."""
     dense = sizes.dense
 
-    def row(size: Size, number: int) -> list[float]:
+    def layer(size: Size, number: int) -> list[float]:
         keys, values = (
             size.query_key_size < dense.query_key_size,
             size.value_size < dense.value_size,
         )
         narrow = (keys and not values, values and not keys, keys and values)
         return [
-            1.0,
             number * (size.heads > 0),
             number * size.heads / dense.heads,
             number * (size.neurons > 0),
@@ -215,11 +236,39 @@ def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
             *(-number * each for each in narrow),
         ]
 
+    def row(size: Size, number: int) -> list[float]:
+        last = int(size.class_token)
+        return [1.0, *layer(size, number - last), *layer(size, last)]
+
     rows = np.array([row(size or dense, block if size else layers) for size in shares])
     taken = np.array(list(shares.values()))
-    solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
-    outside, attention, heads, mlp, neurons, *saved = solved
-    return Parts(outside, attention, heads, mlp, neurons, tuple(saved))
+    outside, *solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
+    in_full, last = (
+        Layer(*found[:4], tuple(found[4:]))
+        for found in (solved[:PARTS_OF_LAYER], solved[PARTS_OF_LAYER:])
+    )
+    known = any(size is not None and size.class_token for size in shares)
+    return Parts(outside, in_full, last if known else None)
+
+
+def _sublayers(sizes: Sizes, layer: Layer) -> SublayerSeconds:
+    """What a layer's parts say of every size of its sublayers, in shares."""
+    dense, narrow = sizes.dense, sizes.narrow
+    numbers, widths = np.arange(dense.heads + 1), _widths(sizes)
+    heads = layer.attention + layer.heads * numbers / dense.heads
+    neurons = layer.mlp + layer.neurons * widths / dense.neurons
+    heads[0] = neurons[0] = 0.0
+    heads, neurons = np.maximum(heads, LEAST), np.maximum(neurons, LEAST)
+    whole = float(heads[-1])
+    keys, values, both = (max(LEAST, whole - saved) for saved in layer.saved)
+    apart = narrow < dense.value_size
+    return SublayerSeconds(
+        heads=tuple(heads.tolist()),
+        widths=tuple(widths.tolist()),
+        neurons=tuple(neurons.tolist()),
+        head_sizes=(narrow, dense.value_size) if apart else (dense.value_size,),
+        sized=((both, keys), (values, whole)) if apart else ((whole,),),
+    )
 
 
 def _sum(table: LatencyTable, size: Size, layers: int) -> float:
@@ -243,15 +292,8 @@ def _small(tower: Deployed, layers: int) -> tuple[Deployed, int]:
 
 
 def _in_full(tower: Deployed) -> Deployed:
-    """The same tower, its last layer computed for all tokens: it is watched; tensors are shared."""
-    shared = {id(part): part for part in (*tower.model.parameters(), *tower.model.buffers())}
-    model = copy.deepcopy(tower.model, shared)
-    Tower.of(model).root.encoder.layers[-1].register_forward_hook(_seen)
-    return tower.like(model)
-
-
-def _seen(*_: object) -> None:
-    """A forward hook that changes nothing."""
+    """The same tower, its last layer computed for all tokens."""
+    return tower.like(computed_in_full(tower.model))
 
 
 @dataclass(frozen=True)

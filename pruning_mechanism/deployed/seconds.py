@@ -19,7 +19,11 @@ SMALL = 3
 
 
 def measure(
-    tower: Deployed, batch_size: int = 32, repetitions: int = 7, progress: str | None = None
+    tower: Deployed,
+    batch_size: int = 32,
+    repetitions: int = 7,
+    progress: str | None = None,
+    class_token: bool = False,
 ) -> LatencyTable:
     """How long the parts of a dense tower take where it will run, on this machine.
 
@@ -28,6 +32,8 @@ def measure(
         batch_size: images in a batch; the table is true of batches of that size.
         repetitions: timed turns, after one untimed.
         progress: the title of a bar.
+        class_token: whether smaller towers will compute their last layer for the class token alone
+            (`Tower.reads_class_token`); what that takes is measured as well.
 
     Raises:
         TowerError: the tower is pruned already, its layers differ in shape, or it can't be put
@@ -35,9 +41,13 @@ def measure(
         ValueError: a count is below 1.
     """
     if not tower.in_torch:
-        return measure_blocks(tower, batch_size, SMALL * repetitions, progress)
+        return measure_blocks(tower, batch_size, SMALL * repetitions, progress, class_token)
     return latency_measurement.measure(
-        tower.in_its_type, batch_size, repetitions=repetitions, progress=progress
+        tower.in_its_type,
+        batch_size,
+        repetitions=repetitions,
+        progress=progress,
+        class_token=class_token,
     )
 
 

@@ -42,8 +42,17 @@ def class_token_after(layer: FamilyModule, hidden: Tensor, bias: Tensor | None =
         hidden: token 0 is the class token.
         bias: what is added to the logits, [b, 1, 1, n].
     """
-    added = _attended(layer.self_attn, layer.layer_norm1(hidden), bias)
-    own = hidden[:, 0] + added
+    return class_token_fed(layer, class_token_attended(layer, hidden, bias))
+
+
+def class_token_attended(layer: FamilyModule, hidden: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The class token [b, d] after the layer's attention alone; arguments as above."""
+    own: Tensor = hidden[:, 0] + _attended(layer.self_attn, layer.layer_norm1(hidden), bias)
+    return own
+
+
+def class_token_fed(layer: FamilyModule, own: Tensor) -> Tensor:
+    """The class token [b, d] after the layer's MLP, given as it was before it."""
     after: Tensor = own + layer.mlp(layer.layer_norm2(own))
     return after
 

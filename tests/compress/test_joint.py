@@ -60,7 +60,15 @@ def given_seconds() -> SecondPrices:
     def table(tokens: int) -> LatencyTable:
         conditions = Conditions("cpu", "cpu", "float32", 1, 8, tokens, 8, 4, torch.__version__, 1)
         heads, neurons = (tuple(tokens * (0.1 + np.arange(size))) for size in (3, 5))
-        return LatencyTable(8, 1.0, heads, tuple(range(5)), neurons, 0.0, conditions)
+        return LatencyTable(
+            layers=8,
+            outside=1.0,
+            heads=heads,
+            widths=tuple(range(5)),
+            neurons=neurons,
+            noise=0.0,
+            conditions=conditions,
+        )
 
     return SecondPrices(tuple(map(table, (2, 3, 5))), (0.1, 0.2, 0.3))
 
@@ -360,7 +368,15 @@ def table(tokens: int, factor: float) -> LatencyTable:
     """Seconds that grow with heads and neurons, all times a factor."""
     conditions = Conditions("cpu", "cpu", "float32", 1, 8, tokens, 16, 4, torch.__version__, 1)
     heads, neurons = (tuple(factor * (1 + np.arange(size))) for size in (5, 25))
-    return LatencyTable(3, factor, heads, tuple(range(25)), neurons, 0.0, conditions)
+    return LatencyTable(
+        layers=3,
+        outside=factor,
+        heads=heads,
+        widths=tuple(range(25)),
+        neurons=neurons,
+        noise=0.0,
+        conditions=conditions,
+    )
 
 
 def test_seconds_lie_between_those_of_the_nearest_numbers_of_tokens(clip):

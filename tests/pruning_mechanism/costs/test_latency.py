@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_mechanism import Mask, TowerError, image_embeddings, macs, prune, sublayers
+from pruning_mechanism import Mask, Tower, TowerError, image_embeddings, macs, prune, sublayers
 from pruning_mechanism.costs import latency_measurement
-from pruning_mechanism.costs.latency import Conditions, LatencyTable, largest_step
+from pruning_mechanism.costs.latency import Conditions, LatencyTable
 from pruning_mechanism.costs.latency_measurement import Seconds, measure
 from pruning_mechanism.costs.latency_sizes import (
     Attention,
@@ -20,6 +20,7 @@ from pruning_mechanism.costs.latency_sizes import (
     measured_widths,
     mixed_masks,
 )
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds, largest_step
 from tests.conftest import tiny_clip
 from tests.lanes import thorough_only
 from tests.pruning_mechanism.conftest import random_mask
@@ -56,6 +57,12 @@ def made_table(dense: int = 1024, **changes) -> LatencyTable:
         conditions=CONDITIONS,
     )
     return replace(table, **changes)
+
+
+def class_token_seconds() -> SublayerSeconds:
+    """A tenth of `made_table`'s."""
+    full = made_table()
+    return SublayerSeconds(heads=full.heads, widths=full.widths, neurons=full.neurons).scaled(0.1)
 
 
 @given(st.lists(st.integers(0, 1024), min_size=1))
@@ -218,8 +225,22 @@ def test_scaling_multiplies_every_prediction():
     assert table.scaled(3).tower(*sizes) == pytest.approx(3 * table.tower(*sizes))
 
 
-def test_saved_and_loaded_a_table_is_the_same(tmp_path):
+def test_a_last_layer_for_the_class_token_alone_has_seconds_of_its_own():
+    full, own = made_table(), class_token_seconds()
+    table = replace(full, class_token=own)
+    heads, neurons = [2, 0, 3], [64, 1024, 512]
+    layers = zip(heads, neurons, (full, full, own), strict=True)
+    expected = 10 + sum(of.attention(h) + of.mlp(n) for h, n, of in layers)
+    assert table.parts(heads, neurons) == pytest.approx(float(expected))
+    assert table.dense == full.dense  # the dense tower is computed for all tokens
+    assert table.least < full.least
+    assert table.scaled(3).tower(heads, neurons) == pytest.approx(3 * table.tower(heads, neurons))
+
+
+@pytest.mark.parametrize("own", [None, "class token"])
+def test_saved_and_loaded_a_table_is_the_same(tmp_path, own):
     table = made_table(head_sizes=(2, 4), sized=((1.4, 2.3), (3.2, 5.0)))
+    table = replace(table, class_token=own and class_token_seconds())
     table.save(tmp_path / "latency.json")
     assert LatencyTable.load(tmp_path / "latency.json") == table
 
@@ -233,6 +254,7 @@ def test_saved_and_loaded_a_table_is_the_same(tmp_path):
         (lambda entries: json.dumps(entries | {"schema": 99}), "has schema 99"),
         (lambda entries: json.dumps(entries | {"colour": "red"}), "not a whole latency table"),
         (lambda entries: json.dumps(entries | {"conditions": {}}), "not a whole latency table"),
+        (lambda entries: json.dumps(entries | {"class_token": {}}), "not a whole latency table"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, change, complaint):
@@ -350,10 +372,38 @@ def test_each_sublayers_seconds_go_to_its_own_size():
         seconds.add_parts(prune(model, mask), torch.randn(1, 3, 16, 16))
     heads, mlps = (
         {size: len(found) for size, found in laps.items()}
-        for laps in (seconds.attention, seconds.mlps)
+        for laps in (seconds.parts.attention, seconds.parts.mlps)
     )
     assert mlps == {24: 2, 7: 1}
     assert heads == {Attention(4, 3, 1): 1, Attention(0, 4, 4): 1, Attention(2, 4, 4): 1}
+
+
+def test_every_layer_is_timed_as_if_it_were_the_last_for_the_class_token(monkeypatch):
+    """What is timed is what a tower that ends there gives: the same numbers."""
+    model, pixels, seen = prune(tiny_clip(), random_mask(3)), torch.randn(2, 3, 16, 16), []
+    fed = latency_measurement.class_token_fed
+    monkeypatch.setattr(
+        latency_measurement,
+        "class_token_fed",
+        lambda layer, own: seen.append(fed(layer, own)) or seen[-1],
+    )
+    seconds = Seconds()
+    with torch.no_grad():
+        seconds.add_class_token(model, pixels)
+        entering = Tower.of(model).embed(pixels)
+        for layer, found in zip(Tower.of(model).layers, seen, strict=True):
+            torch.testing.assert_close(found, layer(entering, None)[:, 0], atol=1e-5, rtol=0)
+    parts, own = sublayers(model), seconds.class_token
+    assert sum(map(len, own.attention.values())) == sum(map(len, own.mlps.values())) == 3
+    assert set(own.mlps) == {part.units for part in parts if part.kind == "neurons"}
+
+
+def test_seconds_of_the_class_token_alone_are_measured_where_they_are_asked_for():
+    model = tiny_clip()
+    assert measure(model, batch_size=1, repetitions=1).class_token is None
+    own = measure(model, batch_size=1, repetitions=1, class_token=True).class_token
+    assert min(*own.heads, *own.neurons, *sum(own.sized, ())) > 0
+    assert (len(own.heads), own.widths[-1], own.head_sizes) == (5, 24, (1, 2, 4))
 
 
 def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower():
@@ -361,8 +411,8 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
     seconds.wholes[1, 1], seconds.outside = [66.0, 1.0, 900.0], [6.0]
     seconds.wholes[0, 0] = [6.6, 0.2, 90.0]  # in turn with these, a tenth
     one = Attention(1, 4, 4)
-    seconds.attention |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
-    seconds.mlps |= {1: [8.0, 8.0], 0: [2.0]}
+    seconds.parts.attention |= {Attention(0, 4, 4): [2.0], one: [4.0, 99.0, 1.0]}
+    seconds.parts.mlps |= {1: [8.0, 8.0], 0: [2.0]}
     table = seconds.table(layers=2, conditions=CONDITIONS)  # of batches of 2 images
     assert table.widths == (0, 1)
     assert table.dense == pytest.approx(33.0)
@@ -378,8 +428,8 @@ def test_a_table_is_made_of_medians_an_image_scaled_to_the_measured_dense_tower(
 def test_noise_is_the_standard_error_of_a_median_in_shares_of_it():
     rng, seconds = np.random.default_rng(0), Seconds()
     for size in range(50):
-        seconds.attention[Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
-        seconds.mlps[size] = list(rng.normal(2, 0.2, 100))
+        seconds.parts.attention[Attention(size, 4, 4)] = list(rng.normal(5, 0.5, 100))
+        seconds.parts.mlps[size] = list(rng.normal(2, 0.2, 100))
     seconds.wholes[49, 49], seconds.outside = [1.0], [1.0]
     medians = np.median(rng.normal(5, 0.5, (1000, 100)), axis=1)
     noise = seconds.table(layers=1, conditions=CONDITIONS).noise

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pruning_mechanism import Mask, Reduction, TowerError, image_embeddings, macs, prune, reduce
+from pruning_mechanism import (
+    Mask,
+    Reduction,
+    Tower,
+    TowerError,
+    image_embeddings,
+    macs,
+    prune,
+    reduce,
+)
+from pruning_mechanism.costs.conditions import computed_in_full
 from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import uniform_mask
 from pruning_mechanism.deployed import blocks
@@ -53,7 +63,7 @@ def counting(monkeypatch):
 
 
 def counted(model, batch_size: int) -> float:
-    tower = Deployed(model)
+    tower = Deployed(model, dtype="float32")
     return operations(lambda: tower.embed(tower.noise(batch_size))) / batch_size
 
 
@@ -70,7 +80,7 @@ def machine(
 
 
 def shares_on(seconds) -> dict[Size | None, float]:
-    return {size: seconds(size) / seconds(None) for size in (None, *SIZES.measured)}
+    return {size: seconds(size) / seconds(None) for size in (None, *SIZES.measured())}
 
 
 def made(shares) -> LatencyTable:
@@ -79,6 +89,7 @@ def made(shares) -> LatencyTable:
 
 def test_a_machine_whose_parts_add_up_is_told_apart_into_them():
     table, whole = made(shares_on(machine)), machine(None)
+    assert table.class_token is None
     assert table.outside * whole == pytest.approx(0.7)
     heads, widths = np.arange(1, 13), np.array([64, 768, 1000, 2048, 3072])
     np.testing.assert_allclose(table.attention(heads) * whole, 0.02 + 0.3 * heads / 12)
@@ -120,17 +131,11 @@ def test_noise_makes_no_part_negative_and_no_size_cheaper_than_a_smaller_one(noi
 
 
 @pytest.mark.parametrize("measured", [measure_blocks, merging_in_blocks])
-def test_the_last_layer_of_small_towers_counts_in_full(measured, counting, monkeypatch):
+def test_the_last_layer_of_small_towers_counts_in_full(measured, counting, request):
     """A clock that sets no hooks, as that of seconds, says what one says that watches all."""
     tower = Deployed(tiny_clip(num_hidden_layers=4), dtype="float32")
     seen = measured(tower, batch_size=2)
-
-    def unseen(work) -> float:
-        with sdpa_kernel(SDPBackend.MATH), Flops() as counted:
-            work()
-        return float(counted.total)
-
-    monkeypatch.setitem(globals(), "operations", unseen)
+    request.getfixturevalue("as_run")
     found = measured(tower, batch_size=2)
     if measured is measure_blocks:
         found, seen = (
@@ -139,25 +144,61 @@ def test_the_last_layer_of_small_towers_counts_in_full(measured, counting, monke
     np.testing.assert_allclose(found, seen)
 
 
-@pytest.mark.parametrize("place", ["whole", "kept patches"])
-def test_the_sum_of_parts_is_what_the_clock_says_of_a_pruned_tower(counting, place):
+@pytest.fixture
+def as_run(monkeypatch):
+    """The clock counts operations and sets no hooks, so towers run as they do elsewhere."""
+
+    def unseen(work) -> float:
+        with sdpa_kernel(SDPBackend.MATH), Flops() as counted:
+            work()
+        return float(counted.total)
+
+    monkeypatch.setitem(globals(), "operations", unseen)
+
+
+def uneven(layers: int, rng) -> Mask:
+    """A mask of uneven heads, neurons and head sizes."""
+    kept = (*rng.integers(0, (5, 25), (layers, 2)).T, *rng.choice([1, 4], (2, layers)))
+    of = zip(kept, (4, 24, 4, 4), strict=True)
+    return Mask(*(torch.arange(units) < torch.from_numpy(counts)[:, None] for counts, units in of))
+
+
+def kept_of(mask: Mask) -> list[list[int]]:
+    return [mask.tensors[name].sum(1).tolist() for name in MASKED]
+
+
+MASKED = ("heads", "neurons", "qk_dims", "value_dims")
+PLACES = {"whole": None, "kept patches": Reduction(kept_patches=5), "exit": Reduction(layers=3)}
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_sum_of_parts_is_what_the_clock_says_of_a_pruned_tower(
+    counting, as_run, place, class_token
+):
+    """With the class token alone in the last layer, or with all tokens: as the tower is read."""
     model = tiny_clip(num_hidden_layers=4)
-    if place == "kept patches":
-        model = reduce(model, Reduction(kept_patches=5))
-    table = measure_blocks(Deployed(model), batch_size=2)
-    assert table.dense == pytest.approx(counted(model, 2))
+    if PLACES[place]:
+        model = reduce(model, PLACES[place])
+    tower = Deployed(model, dtype="float32")
+    table = measure_blocks(tower, batch_size=2, class_token=class_token)
+    assert table.dense == pytest.approx(counted(computed_in_full(model), 2))
     rng = np.random.default_rng(0)
-    for _ in range(4):
-        heads, neurons = rng.integers(0, 5, 4), rng.integers(0, 25, 4)
-        queries, values = rng.choice([1, 4], (2, 4))
-        mask = Mask(
-            torch.arange(4) < torch.from_numpy(heads)[:, None],
-            torch.arange(24) < torch.from_numpy(neurons)[:, None],
-            torch.arange(4) < torch.from_numpy(queries)[:, None],
-            torch.arange(4) < torch.from_numpy(values)[:, None],
-        )
-        predicted = table.tower(heads, neurons, queries, values)
-        assert predicted == pytest.approx(counted(prune(model, mask), 2), rel=1e-3)
+    for _ in range(3):
+        mask = uneven(table.layers, rng)
+        pruned = prune(model, mask)
+        assert Tower.of(pruned).reads_class_token
+        found = counted(pruned if class_token else computed_in_full(pruned), 2)
+        assert table.tower(*kept_of(mask)) == pytest.approx(found, rel=1e-3)
+
+
+def test_what_the_last_layer_costs_is_less_for_the_class_token_alone(counting, as_run):
+    model = tiny_clip(num_hidden_layers=2)  # no more layers than small towers have
+    tower = Deployed(model, dtype="float32")
+    table = measure_blocks(tower, batch_size=2, class_token=True)
+    heads, neurons = range(1, 5), range(1, 25)
+    assert np.all(table.class_token.attention(heads) < table.attention(heads))
+    assert np.all(table.class_token.mlp(neurons) * 16.9 < table.mlp(neurons))  # of 17 tokens
 
 
 def test_merging_takes_what_the_clock_says_beside_what_fewer_tokens_save(counting):
