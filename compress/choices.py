@@ -126,7 +126,8 @@ class Spending:
 
     `structures` may go; curves are measured on `curve_samples` images, heads are turned by
     `turn_samples`. An MLP keeps a multiple of `round_to` neurons, None being what the hardware
-    prefers under a budget in seconds, which are those of `batch_size` images.
+    prefers under a budget in seconds, which are those of `batch_size` images. With `aligned` the
+    embedding is read off all tokens at last, as an alignment does, not off the class token alone.
     """
 
     allocate: Allocation = "curves"
@@ -135,6 +136,7 @@ class Spending:
     turn_samples: int = 1024
     round_to: int | None = None
     batch_size: int = 32
+    aligned: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ from compress.making.source import Needs, Source
 from compress.rule_command import run_rule
 from compress.searching.combinations import best_combinations, exits_tried
 from compress.searching.files import from_files
-from compress.searching.found import Found, Search
+from compress.searching.found import Found
 from compress.searching.latency import full_tower, within
+from compress.searching.search import Search
 from corpora.decoding.reads import READS
 from corpora.readers.places import Sample, sample_of
 from pruning_mechanism import has_all_layers
@@ -98,12 +99,14 @@ def rule(options: CombinationOptions) -> Rule:
     def step(source: Source, budget: MacBudget | SecondBudget) -> Step:
         if isinstance(budget, FileBudget):
             reads = (options.reads,) if options.reads else READS
-            search = Search(budget, thoroughness, forgetting=not several)
+            search = Search(budget, thoroughness, options.finish, forgetting=not several)
             found = from_files(_sources(source, smaller), search, sample(), reads)
         else:
-            found = _from_pixels(source, Search(budget, thoroughness))
+            found = _from_pixels(source, Search(budget, thoroughness, options.finish))
         made, own = found.best.model, found.source
-        return Step(made, own.processor, source=own, notes=found.notes, files=found.write)
+        return Step(
+            made, own.processor, source=own, timed=True, notes=found.notes, files=found.write
+        )
 
     budgets: Iterable[Budget] = options.seconds(FileBudget if options.files else SecondBudget)
     if not options.latency_constraint:
@@ -144,7 +147,7 @@ def _from_pixels(source: Source, search: Search) -> Found:
         full = full_tower(source, search.deployment)
         return within(source, full, search.budget.share, search)
     prices = MacPrices.under(source.model.config, search.budget.share)
-    return Found(source, best_combinations(source, prices, search.thoroughness, search.label))
+    return Found(source, best_combinations(source, prices, search))
 
 
 def main(options: JointOptions) -> None:

@@ -378,6 +378,11 @@ class BudgetOptions(DeployedOptions, SpendingOptions, TowerOptions):
         *DeployedOptions.unread,
     )
 
+    @property
+    def spending(self) -> Spending:
+        """How the budget is spread over the layers."""
+        return replace(super().spending, aligned=self.align != "none")
+
     def check(self) -> None:
         """Raise `UserError` if the budgets don't go with the other options."""
         super().check()
@@ -385,7 +390,7 @@ class BudgetOptions(DeployedOptions, SpendingOptions, TowerOptions):
 
 
 @dataclass(frozen=True)
-class CombinationOptions(DeployedOptions, TokenOptions):
+class CombinationOptions(DeployedOptions, AlignedTokenOptions):
     """What the joint rule may take away, and how thoroughly it looks."""
 
     mac_constraint: Annotated[tuple[Share, ...], by_default("0.07")] = ()
@@ -417,7 +422,7 @@ class CombinationOptions(DeployedOptions, TokenOptions):
 
     exclusive: ClassVar = (("mac_constraint", "latency_constraint"),)
     unread: ClassVar[tuple[Unread, ...]] = (
-        *FullTowerOptions.unread,
+        *AlignedTokenOptions.unread,
         *DeployedOptions.unread,
         Unread(("files",), lambda options: not options.latency_constraint, "no latency constraint"),
         Unread(

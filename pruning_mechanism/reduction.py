@@ -239,19 +239,24 @@ def pooled_only(model: PreTrainedModel, tokens: str | None = None) -> PreTrained
     Raises:
         TowerError: it has no class token.
     """
-    own = tower_config(model.config, "vision")
     if tokens and not layered(model):
         raise TowerError(
             f"a {model.config.model_type!r} encoder is taken as a whole: an alignment reads its "
             "features, not tokens"
         )
-    tokens = tokens or getattr(own, "aligned_tokens", None) or "all"
-    inputs = own.hidden_size
-    if layered(model):
-        inputs = Alignment(0, tokens).read(own.hidden_size)
+    inputs = inputs_read(model, tokens)
     made = align(model, AlignedProjection(inputs, 0, tower_of(model).dimension), share=True)
     made.visual_projection = nn.Identity()
     return made
+
+
+def inputs_read(model: PreTrainedModel, tokens: str | None = None) -> int:
+    """How many numbers an alignment of a model reads off an image; `tokens` as in `pooled_only`."""
+    own = tower_config(model.config, "vision")
+    if not layered(model):
+        return own.hidden_size
+    tokens = tokens or getattr(own, "aligned_tokens", None) or "all"
+    return Alignment(0, tokens).read(own.hidden_size)
 
 
 def reduced_shape(config: Config, reduction: Reduction) -> Shape:

@@ -239,12 +239,12 @@ def uniform(importance: Importance, prices: Prices) -> Mask:
 
     The share of the heads is that of the budget, rounded down; neurons take what they leave.
     """
-    layers = len(importance.heads)
-    budget = prices.budget // layers
+    layers, budget = len(importance.heads), prices.budget
+    every = prices.everywhere(layers)
     heads = prices.share_of(len(prices.heads) - 1)
-    while heads and prices.heads[heads] + prices.neurons[0] > budget:  # seconds of no unit at all
+    while heads and every.heads[heads] + every.neurons[0] > budget:  # seconds of no unit at all
         heads -= 1
-    neurons = int(np.flatnonzero(prices.neurons <= budget - prices.heads[heads])[-1])
+    neurons = int(np.flatnonzero(every.neurons <= budget - every.heads[heads])[-1])
     return Mask(
         best_units(importance.heads, [heads] * layers),
         best_units(importance.neurons, [neurons] * layers),

@@ -47,6 +47,15 @@ class Plan:
     table: LatencyTable | None = None
     turned: PreTrainedModel | None = None
 
+    @property
+    def predicted(self) -> float | None:
+        """The share of the dense tower's seconds that the table says, if there is one."""
+        if self.table is None:
+            return None
+        mask = self.mask.tensors
+        names = [name for name in ("heads", "neurons", "qk_dims", "value_dims") if name in mask]
+        return self.table.tower(*(mask[name].sum(1).tolist() for name in names)) / self.table.dense
+
 
 class Select(Protocol):
     """A rule's own choice of units: its public `select`."""
@@ -80,9 +89,7 @@ def plan_of(
     """
     table = None
     if isinstance(budget, SecondBudget):
-        size, tower = spending.batch_size, subject.deployed(budget.deployment)
-        key = ("latency", size, budget.deployment)
-        table = subject.once(key, lambda: measure(tower, size))
+        table = _measured(subject, budget, spending)
         if spending.allocate == "scores":
             raise UserError("a budget in seconds is allocated by curves or uniform, not by scores")
     prices = prices_of(budget, subject.model.config, subject.kind, table)
@@ -95,6 +102,14 @@ def plan_of(
     curves = Curves(measured, round_to, spending.structures)
     mask = select(scored.importance, prices, allocate="curves", curves=curves)
     return Plan(mask, measured, table, start.turned)
+
+
+def _measured(subject: Subject, budget: SecondBudget, spending: Spending) -> LatencyTable:
+    """What the parts of a tower take where the result will run, measured once."""
+    size, tower = spending.batch_size, subject.deployed(budget.deployment)
+    alone = subject.tower.reads_class_token and not spending.aligned
+    key = ("latency", size, budget.deployment, alone)
+    return subject.once(key, lambda: measure(tower, size, class_token=alone))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ heads, counted in whole units, so that sums are exact.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias
 
@@ -23,6 +23,7 @@ from compress.budgets.budgets import (
 from compress.errors import UserError
 from pruning_mechanism import Mask, Shape, TowerKind
 from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds
 from pruning_mechanism.protocols import Config
 
 LATENCY_STEPS = 20_000
@@ -45,20 +46,46 @@ class SizePrices(Protocol):
 
 
 @dataclass(frozen=True)
-class Prices:
-    """What one layer's attention costs with 0, 1, … heads, and its MLP with 0, 1, … neurons.
+class LayerPrices:
+    """What a layer's attention costs with 0, 1, … heads, and its MLP with 0, 1, … neurons.
 
-    `heads` [H + 1] and `neurons` [F + 1] are int64, as is `budget`, what all layers may cost
-    together to keep the `constraint`. MACs never fall as sizes rise; seconds do where the hardware
-    likes the larger width better. `sized` gives the costs of attention at arrays of numbers of
-    heads, of sizes of their queries and keys and of their values; None: heads have one size only.
+    `heads` [H + 1] and `neurons` [F + 1] are int64. MACs never fall as sizes rise; seconds do where
+    the hardware likes the larger width better. `sized` gives the costs of attention at arrays of
+    numbers of heads, of sizes of their queries and keys and of their values; None: heads have one
+    size only.
     """
 
     heads: Sizes
     neurons: Sizes
+    sized: Callable[[Sizes, Sizes, Sizes], Costs] | None = field(default=None, kw_only=True)
+
+    def of_sublayer(self, kind: str, units: Sizes, *dims: Sizes) -> Costs:
+        """What a sublayer of that kind costs at these sizes, arrays of equal length.
+
+        `dims` are the query-key and the value sizes of its heads, if they are not the dense ones.
+
+        Raises:
+            ValueError: there are `dims`, but heads have one size only.
+        """
+        if not dims:
+            return (self.heads if kind == "heads" else self.neurons)[units]
+        if self.sized is None:
+            raise ValueError("under these prices heads have one size only")
+        return self.sized(units, *dims)
+
+
+@dataclass(frozen=True)
+class Prices(LayerPrices):
+    """What the layers of a tower cost, all the same, but for a last one that is computed otherwise.
+
+    `budget` is what all layers may cost together to keep the `constraint`. `last` are the prices of
+    the uppermost layer, whose number is `last_layer`, if they are others.
+    """
+
     budget: int
     constraint: float
-    sized: Callable[[Sizes, Sizes, Sizes], Costs] | None = None
+    last: LayerPrices | None = None
+    last_layer: int = -1
 
     @classmethod
     def in_macs(
@@ -82,14 +109,15 @@ class Prices:
             np.arange(dense.neurons[0] + 1) * _whole(shape.neuron_macs()),
             dense.budget(mac_constraint),
             share,
-            lambda heads, *sizes: heads * head_macs(shape, *sizes),
+            sized=lambda heads, *sizes: heads * head_macs(shape, *sizes),
         )
 
     @classmethod
     def in_seconds(cls, config: Config, table: LatencyTable, latency_constraint: float) -> "Prices":
         """In measured seconds, counted in `LATENCY_STEPS` of the dense tower's.
 
-        What no layer can save, the patch embedding and the like, is taken off the budget.
+        What no layer can save, the patch embedding and the like, is taken off the budget. Where the
+        table knows what the last layer takes for the class token alone, that is its price.
 
         Raises:
             UserError: the constraint is outside (0, 1], or not even an empty tower meets it.
@@ -102,20 +130,19 @@ class Prices:
             )
         shape = Shape.of(config, dense=True)
         unit = table.dense / LATENCY_STEPS
-
-        def steps(seconds: npt.NDArray[np.float64]) -> Sizes:
-            return np.ceil(seconds / unit).astype(np.int64)
-
-        heads = steps(table.attention(np.arange(shape.heads[0] + 1)))
-        neurons = steps(table.mlp(np.arange(shape.neurons[0] + 1)))
+        layer = _in_steps(table, shape, unit)
+        own = table.class_token and _in_steps(table.class_token, shape, unit)
         budget = int((table.budget(latency_constraint) - table.outside) / unit)
-        least = int(len(shape.heads) * (heads[0] + neurons[0]))  # rounding up must not forbid it
+        layers = [layer] * (table.layers - 1) + [own or layer]
+        least = sum(int(each.heads[0] + each.neurons[0]) for each in layers)
         return cls(
-            heads,
-            neurons,
-            max(budget, least),
+            layer.heads,
+            layer.neurons,
+            max(budget, least),  # rounding up must not forbid it
             latency_constraint,
-            lambda heads, *sizes: steps(table.attention(heads, *sizes)),
+            own,
+            table.layers - 1,
+            sized=layer.sized,
         )
 
     @classmethod
@@ -137,20 +164,32 @@ class Prices:
         return int(Fraction(repr(float(self.constraint))) * units)
 
     def of(self, kind: str, units: Sizes, *dims: Sizes, layer: int = 0) -> Costs:
-        """What a sublayer of that kind costs at these sizes, arrays of equal length.
+        """What a layer's sublayer of that kind costs at these sizes, as in `of_sublayer`."""
+        return self.of_layer(layer).of_sublayer(kind, units, *dims)
 
-        `dims` are the query-key and the value sizes of its heads, if they are not the dense ones.
-        All layers cost the same.
+    def of_layer(self, layer: int) -> LayerPrices:
+        """The prices of a layer, counted from 0."""
+        return self if self.last is None or layer != self.last_layer else self.last
 
-        Raises:
-            ValueError: there are `dims`, but heads have one size only.
-        """
-        del layer
-        if not dims:
-            return (self.heads if kind == "heads" else self.neurons)[units]
-        if self.sized is None:
-            raise ValueError("under these prices heads have one size only")
-        return self.sized(units, *dims)
+    def everywhere(self, layers: int) -> LayerPrices:
+        """What so many layers cost together that all keep the same."""
+        every = [self.of_layer(layer) for layer in range(layers)]
+        heads = sum((each.heads for each in every), np.zeros_like(self.heads))
+        neurons = sum((each.neurons for each in every), np.zeros_like(self.neurons))
+        return LayerPrices(heads, neurons)
+
+
+def _in_steps(table: SublayerSeconds, shape: Shape, unit: float) -> LayerPrices:
+    """Seconds of sublayers in whole units."""
+
+    def steps(seconds: npt.NDArray[np.float64]) -> Sizes:
+        return np.ceil(seconds / unit).astype(np.int64)
+
+    return LayerPrices(
+        steps(table.attention(np.arange(shape.heads[0] + 1))),
+        steps(table.mlp(np.arange(shape.neurons[0] + 1))),
+        sized=lambda heads, *sizes: steps(table.attention(heads, *sizes)),
+    )
 
 
 def head_macs(shape: Shape, query_key_sizes: Sizes, value_sizes: Sizes, layer: int = 0) -> Costs:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from compress.budgets.prices import Costs, Sizes, head_macs
 from pruning_mechanism import Reduction, Shape, reduce
 from pruning_mechanism.costs.latency import LatencyTable
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds
 from pruning_mechanism.deployed.seconds import measure, seconds_of_merging
 from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.protocols import Config
@@ -28,7 +29,7 @@ Where a graph must be made of every size, at the first and the last of them."""
 
 
 @dataclass(frozen=True)
-class LayerPrices:
+class TokenPrices:
     """What each layer's attention and MLP cost, instead of `Prices`.
 
     `cost` gives the costs of a kind of sublayer in a layer at arrays of sizes: of heads and, if
@@ -55,7 +56,7 @@ class MacPrices:
         """Of the dense vision tower of a configuration the share that a MAC constraint says."""
         return cls(Shape.of(config, dense=True).budget(mac_constraint))
 
-    def of_shape(self, shape: Shape) -> LayerPrices:
+    def of_shape(self, shape: Shape) -> TokenPrices:
         """Prices where so many tokens enter each layer as in `shape`."""
 
         def cost(kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
@@ -65,7 +66,7 @@ class MacPrices:
             kept = units * head_macs(shape, query_key, value, layer)
             return np.where(units > 0, kept, shape.without_heads_macs(layer))
 
-        return LayerPrices(cost, self.budget)
+        return TokenPrices(cost, self.budget)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,16 @@ class SecondPrices:
     budget: float = 0.0
 
     @classmethod
-    def measured(cls, tower: Deployed, batch_size: int) -> "SecondPrices":
+    def measured(
+        cls, tower: Deployed, batch_size: int, class_token: bool = False
+    ) -> "SecondPrices":
         """Measure a dense tower, with all its patches and with few of them, on this machine.
+
+        Args:
+            tower: dense.
+            batch_size: images in a batch.
+            class_token: whether smaller towers will be read off the class token alone, for which
+                alone their last layer is then computed.
 
         Raises:
             TowerError: the tower can't be put where it is to run.
@@ -94,7 +103,10 @@ class SecondPrices:
             for share in shares
         ]
         return cls(
-            tuple(measure(tower, batch_size, progress="seconds") for tower in towers),
+            tuple(
+                measure(tower, batch_size, progress="seconds", class_token=class_token)
+                for tower in towers
+            ),
             tuple(seconds_of_merging(tower, batch_size, progress="merging") for tower in towers),
         )
 
@@ -102,10 +114,12 @@ class SecondPrices:
         """The same seconds with the budget that a latency constraint says."""
         return replace(self, budget=self.tables[-1].budget(latency_constraint))
 
-    def of_shape(self, shape: Shape) -> LayerPrices:
+    def of_shape(self, shape: Shape) -> TokenPrices:
         """Prices where so many tokens enter each layer as in `shape`.
 
         What no size can save, the patch embedding, merging and the like, is taken off the budget.
+        The last layer costs what it takes for the class token alone, where the tables know that and
+        none of its tokens merge.
         """
         counts = [table.conditions.tokens for table in self.tables]
         merging = sum(
@@ -114,14 +128,20 @@ class SecondPrices:
             if tokens.matched
         )
 
+        last = len(shape.layer_tokens) - 1
+
+        def tables(layer: int) -> list[SublayerSeconds]:
+            alone = layer == last and not shape.layer_tokens[layer].matched
+            return [(table.class_token if alone else None) or table for table in self.tables]
+
         def cost(kind: str, units: Sizes, *dims: Sizes, layer: int) -> Costs:
             tokens = shape.layer_tokens[layer]
             if kind == "neurons":
-                return _between(counts, [table.mlp(units) for table in self.tables], tokens.mlp)
-            seconds = [table.attention(units, *dims) for table in self.tables]
+                return _between(counts, [of.mlp(units) for of in tables(layer)], tokens.mlp)
+            seconds = [of.attention(units, *dims) for of in tables(layer)]
             return _between(counts, seconds, tokens.attention)
 
-        return LayerPrices(cost, self.budget - self.tables[-1].outside - merging)
+        return TokenPrices(cost, self.budget - self.tables[-1].outside - merging)
 
 
 def _between(counts: Sequence[float], seconds: Sequence[Seconds], tokens: float) -> Seconds:

@@ -19,6 +19,7 @@ from compress.errors import UserError
 from compress.making.keys import write_keys
 from compress.making.rule import Cut, Rule, Step
 from compress.making.source import Source
+from compress.making.timing import step_of
 from compress.solving.alignment import align_features, notes_of, pooled_features
 from compress.solving.repair import SublayerRepair, repair_tower
 from pruning_mechanism import (
@@ -78,7 +79,7 @@ def make(source: Source, rule: Rule, setting: Setting, finish: Finish) -> Result
     source.cache.bill.open()
     title = f"{rule.name} {setting.label}"
     try:
-        step = rule.step(source, rule.asked[setting])
+        step = step_of(source, rule, rule.asked[setting], finish)
     except TowerError as error:
         raise UserError(f"{title}: {error}") from error
     source = step.source or source

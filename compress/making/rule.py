@@ -36,7 +36,8 @@ class Step:
     off the calibration images, float32 [n, 2d], and `embeddings` the full tower's of these, float32
     [n, e], where the rule came to know them on its way. `source` is what it was made of, where that
     isn't what the rule was given: one that reads less of each file. `settled` says that the
-    projection is better left as it is, whatever is asked for afterwards. `notes` are for the reader
+    projection is better left as it is, whatever is asked for afterwards; `timed` that a budget of
+    seconds has been corrected by what the model takes. `notes` are for the reader
     of the record; `files` writes what else belongs beside the model. `obsolete` are directories
     that nothing needs any more once the result is written.
     """
@@ -48,6 +49,7 @@ class Step:
     embeddings: Tensor | None = None
     source: Source | None = None
     settled: bool = False
+    timed: bool = False
     notes: tuple[str, ...] = ()
     files: Callable[[Path], None] | None = None
     obsolete: tuple[Path, ...] = ()

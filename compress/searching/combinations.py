@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from compress.allocation.allocate import Curve, by_curves
 from compress.allocation.plan import Plan
 from compress.budgets.schedules import spread
-from compress.budgets.token_prices import LayerPrices, MacPrices, SecondPrices
+from compress.budgets.token_prices import MacPrices, SecondPrices, TokenPrices
 from compress.calibrating.importance import Importance
 from compress.choices import Finish, Schedule, Thoroughness
 from compress.errors import UserError
@@ -24,6 +24,7 @@ from compress.making.pruning import cut
 from compress.making.rule import Cut
 from compress.making.source import Source
 from compress.searching.exits import ExitTower, Merged, ReadOff, exit_tower, linear_loss, read_off
+from compress.searching.search import Search
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, reduce, reduced_shape
 from pruning_mechanism.families import tower_config
@@ -81,8 +82,13 @@ class Tried:
     lost: float
 
 
+def least_lost(tried: Sequence[Tried]) -> Tried:
+    """The one that loses least."""
+    return min(tried, key=lambda combination: combination.lost)
+
+
 def best_combinations(
-    source: Source, prices: MacPrices | SecondPrices, thoroughness: Thoroughness, label: str
+    source: Source, prices: MacPrices | SecondPrices, search: Search
 ) -> list[Tried]:
     """Make the most promising combinations under these prices, best promise first.
 
@@ -91,34 +97,32 @@ def best_combinations(
     Raises:
         UserError: none keeps the constraint.
     """
-    found = sorted(
-        _candidates(source, prices, thoroughness), key=lambda candidate: candidate.promised
-    )
+    found = sorted(_candidates(source, prices, search), key=lambda candidate: candidate.promised)
     if not found:
         raise UserError(
-            f"{label}: no combination of exit, merging and pruning of this tower is so "
+            f"{search.label}: no combination of exit, merging and pruning of this tower is so "
             "cheap; allow more structures or earlier exits"
         )
-    chosen = found[: thoroughness.tries]
+    chosen = found[: search.thoroughness.tries]
     if all(any(candidate.schedule) for candidate in chosen):
         chosen += [candidate for candidate in found if not any(candidate.schedule)][:1]
-    return [_made(source, candidate, thoroughness) for candidate in chosen]
+    return [_made(source, candidate, search) for candidate in chosen]
 
 
 def _candidates(
-    source: Source, prices: MacPrices | SecondPrices, thoroughness: Thoroughness
+    source: Source, prices: MacPrices | SecondPrices, search: Search
 ) -> Iterator[Candidate]:
     """For each exit, from the deepest, and each schedule the sizes of least promised loss.
 
     An exit that loses more by itself than the best combination so far is passed over, and none of
     its curves are measured.
     """
-    config = source.model.config
-    reads, least = _reads(source, thoroughness), inf
+    config, thoroughness = source.model.config, search.thoroughness
+    reads, least = _reads(source, search), inf
     for layers in exits_tried(config, thoroughness)[::-1]:
         if min(reading.losses[layers] for reading in reads) >= least:
             continue
-        exit_at = _exit(source, layers, thoroughness)
+        exit_at = _exit(source, layers, search)
         start = exit_at.start(thoroughness.spending)
         curves = [*start.curves, *start.dims]
         for reading in tqdm(reads, desc=f"sizes, exit {layers}", unit="schedule"):
@@ -130,16 +134,17 @@ def _candidates(
                 yield Candidate(layers, reading.schedule[:layers], mask, promised)
 
 
-def _reads(source: Source, thoroughness: Thoroughness) -> list[ReadOff]:
+def _reads(source: Source, search: Search) -> list[ReadOff]:
     """What exits and merging lose by themselves, measured once for all constraints."""
+    thoroughness, tokens = search.thoroughness, search.finish.align_tokens
 
     def read() -> list[ReadOff]:
         images = source.calibration.first(thoroughness.search_samples)
         config, embeddings = source.model.config, source.full_embeddings()[: len(images)]
         exits, schedules = exits_tried(config, thoroughness), merging_schedules(config)
-        return read_off(source.model, exits, schedules, images, embeddings)
+        return read_off(source.model, exits, schedules, images, embeddings, tokens)
 
-    key = ("read off", thoroughness.search_samples, thoroughness.exits)
+    key = ("read off", thoroughness.search_samples, thoroughness.exits, tokens)
     return source.cache.once(key, read)
 
 
@@ -166,13 +171,13 @@ def exits_tried(config: Config, thoroughness: Thoroughness) -> list[int]:
     return sorted(set(thoroughness.exits or sixths))
 
 
-def _exit(source: Source, layers: int, thoroughness: Thoroughness) -> ExitTower:
+def _exit(source: Source, layers: int, search: Search) -> ExitTower:
     """An exit, scored once for all budgets and structures."""
-    pooled = _reads(source, thoroughness)[0].pooled[layers]
+    pooled = _reads(source, search)[0].pooled[layers]
     embeddings = source.full_embeddings()[: len(pooled)]
-    images = source.calibration.first(thoroughness.score_samples)
+    images = source.calibration.first(search.thoroughness.score_samples)
     return source.cache.once(
-        ("exit", layers, len(pooled), len(images)),
+        ("exit", layers, *pooled.shape, len(images)),
         lambda: exit_tower(source.model, layers, pooled, embeddings, images, source.cache),
     )
 
@@ -189,7 +194,7 @@ def _reduction(config: Config, layers: int, schedule: Merged) -> Reduction:
 def _sizes(
     importance: Importance,
     curves: Sequence[Curve],
-    prices: LayerPrices,
+    prices: TokenPrices,
     thoroughness: Thoroughness,
 ) -> Mask | None:
     """The sizes of least loss; None where the budget can't be met."""
@@ -209,14 +214,15 @@ def _lost(curves: Sequence[Curve], mask: Mask) -> float:
     return sum(map(at, curves))
 
 
-def _made(source: Source, candidate: Candidate, thoroughness: Thoroughness) -> Tried:
+def _made(source: Source, candidate: Candidate, search: Search) -> Tried:
     """Prune, repair and merge; judged by its alignment."""
-    tower, title = _exit(source, candidate.exit, thoroughness), f"joint {candidate.says}"
+    thoroughness, tokens = search.thoroughness, search.finish.align_tokens
+    tower, title = _exit(source, candidate.exit, search), f"joint {candidate.says}"
     plan = Plan(candidate.mask, turned=tower.start(thoroughness.spending).turned)
     made = cut(tower.subject, plan)
     finish = Finish("reconstruct", thoroughness.score_samples)
     repaired(made, Cut(tower.subject, plan), finish, f"{title}: repair")
     made = reduce(made, _reduction(made.config, candidate.layers, candidate.schedule))
     images = source.calibration.first(thoroughness.search_samples)
-    pooled = pooled_features(made, images, f"{title}: read off")
+    pooled = pooled_features(made, images, f"{title}: read off", tokens)
     return Tried(candidate, made, linear_loss(pooled, source.full_embeddings()[: len(images)]))

@@ -17,7 +17,7 @@ from compress.allocation.plan import Scored, Start, starting_curves
 from compress.calibrating.cache import Cache
 from compress.calibrating.calibration import Calibration
 from compress.calibrating.subject import Subject
-from compress.choices import Spending
+from compress.choices import AlignTokens, Spending
 from compress.solving.alignment import align_features, pooled_after
 from compress.solving.eliminate import importance_of
 from pruning_mechanism import Reduction, Tower, pooled_only, reduce
@@ -33,7 +33,7 @@ class ReadOff:
 
     By the layer that the tower would end after, from 1: `losses` are mean 1 - cos between the full
     tower's embedding and the alignment's of each image, left out of the regression; `pooled` what
-    that reads, float32 [n, 2d] each, where it is kept.
+    that reads, float32 [n, r] each, where it is kept.
     """
 
     schedule: Merged
@@ -67,6 +67,7 @@ def read_off(
     schedules: Sequence[Merged],
     images: Calibration,
     embeddings: Tensor,
+    tokens: AlignTokens | None = None,
 ) -> list[ReadOff]:
     """What each exit of a tower loses by itself under each schedule of merging.
 
@@ -79,9 +80,10 @@ def read_off(
         schedules: the first of them merges nothing; what is pooled under it is kept.
         images: to be read off.
         embeddings: the full tower's of these, [n, e].
+        tokens: that are read, as `pooled_only` takes them.
     """
     towers = [
-        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=merged), share=True)))
+        Tower.of(pooled_only(reduce(model, Reduction(merged_per_layer=merged), share=True), tokens))
         for merged in schedules
     ]
     found: list[dict[int, list[Tensor]]] = [{layers: [] for layers in exits} for _ in towers]
@@ -111,7 +113,7 @@ def exit_tower(
     Args:
         model: the whole tower; if it is to keep all its layers, its projection stays.
         layers: how many stay.
-        pooled: what is read off it after the last of them, [n, 2d].
+        pooled: what is read off it after the last of them, [n, r].
         embeddings: the full tower's of the same images, [n, e].
         images: to score on; the first of them are those of the curves.
         cache: holds what is found out about the tower.
@@ -119,7 +121,7 @@ def exit_tower(
     base = model
     if layers < len(Tower.of(model).layers):
         base, _ = align_features(reduce(model, Reduction(layers=layers)), pooled, embeddings, 0)
-    key = ("exit", layers, len(pooled), len(images))
+    key = ("exit", layers, *pooled.shape, len(images))
     subject = Subject(Tower.of(base), images, cache=cache, key=key)
     importance = importance_of(subject.tower, subject.moments(), progress=True)
     return ExitTower(subject, Scored(importance, "recover"))

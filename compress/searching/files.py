@@ -11,8 +11,9 @@ from dataclasses import replace
 from compress.budgets.settings import Setting
 from compress.errors import UserError
 from compress.making.source import Source
-from compress.searching.found import Chosen, Found, Search
+from compress.searching.found import Chosen, Found
 from compress.searching.latency import full_tower, within
+from compress.searching.search import Search
 from compress.searching.ways import Way, opened, promising
 from corpora.decoding.reads import Reads
 from corpora.readers.places import Sample

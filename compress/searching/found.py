@@ -9,31 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.budgets.budgets import MacBudget, SecondBudget
 from compress.budgets.token_prices import SecondPrices
-from compress.choices import Deployment, Thoroughness
+from compress.choices import Deployment
 from compress.making.source import Source
-from compress.searching.combinations import Tried
+from compress.searching.combinations import Tried, least_lost
 from compress.searching.ways import Opened, Way
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is looked for, and how thoroughly; `forgetting`: nothing is kept for further budgets."""
-
-    budget: MacBudget | SecondBudget
-    thoroughness: Thoroughness
-    forgetting: bool = False
-
-    @property
-    def label(self) -> str:
-        """How messages call it."""
-        return self.budget.setting.label
-
-    @property
-    def deployment(self) -> Deployment:
-        """What seconds are those of."""
-        return self.budget.deployment if isinstance(self.budget, SecondBudget) else Deployment()
 
 
 @dataclass(frozen=True)
@@ -80,7 +60,7 @@ class Found:
     @property
     def best(self) -> Tried:
         """The one that loses least."""
-        return min(self.tried, key=lambda combination: combination.lost)
+        return least_lost(self.tried)
 
     @property
     def notes(self) -> tuple[str, ...]:

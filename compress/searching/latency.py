@@ -4,20 +4,22 @@ Prices add up what parts take one at a time; what a finished tower takes is meas
 corrected by it.
 """
 
+from compress.budgets.correcting import attempts
 from compress.budgets.token_prices import SecondPrices
 from compress.choices import Deployment
 from compress.errors import UserError
 from compress.making.source import Source
-from compress.searching.combinations import best_combinations
-from compress.searching.found import Found, Search
+from compress.making.timing import as_finished
+from compress.searching.combinations import Tried, best_combinations, least_lost
+from compress.searching.found import Found
+from compress.searching.search import Search
 from compress.searching.ways import FullTower
-from pruning_mechanism import is_smaller
+from pruning_mechanism import Tower, is_smaller
+from pruning_mechanism.costs.conditions import computed_in_full
 from pruning_mechanism.deployed.seconds import measured_share
 
 CORRECTIONS = 5
-"""Times that a latency constraint is corrected by what the finished tower took."""
-MARGIN = 0.99
-"""Share of the constraint that a correction aims at: a clock doesn't repeat itself exactly."""
+"""Times that a tower is made under a latency constraint, which is corrected by what it took."""
 LEFT = 0.95
 """Share of the constraint below which a finished tower leaves seconds that it should spend."""
 
@@ -42,26 +44,35 @@ def within(source: Source, full: FullTower, asked: float, search: Search) -> Fou
         UserError: there is none.
     """
     size, dense = full.batch_size, source.deployed(source.model, full.deployment)
+    alone = Tower.of(as_finished(source.model, search.finish)).reads_class_token
     known, key = source.cache.shared, (full.batch_size, source.chain, full.deployment)
-    measured = known.once(("seconds", *key), lambda: SecondPrices.measured(dense, size))
-    best, share_asked = None, asked
+    measured = known.once(
+        ("seconds", *key, alone), lambda: SecondPrices.measured(dense, size, alone)
+    )
+    first = asked
     if is_smaller(source.model):  # it takes less time already
-        own = known.once(("share", *key), lambda: measured_share(dense, full.tower, size))
-        share_asked = min(1.0, asked / own)
-    for _ in range(CORRECTIONS):
-        prices = measured.under(share_asked)
-        tried = best_combinations(source, prices, search.thoroughness, search.label)
-        made = source.deployed(Found(source, tried).best.model, full.deployment)
-        share = measured_share(made, full.tower, size)
-        found = Found(source, tried, measured, share, deployment=full.deployment)
-        if share <= asked and (best is None or found.best.lost < best.best.lost):
+        in_full = dense.like(computed_in_full(dense.model))  # as the tables count it
+        own = known.once(("share", *key), lambda: measured_share(in_full, full.tower, size))
+        first = min(1.0, asked / own)
+
+    def make(share: float) -> list[Tried]:
+        prices = measured.under(share)
+        return best_combinations(source, prices, search)
+
+    def took(tried: list[Tried]) -> float:
+        finished = as_finished(least_lost(tried).model, search.finish)
+        return measured_share(source.deployed(finished, full.deployment), full.tower, size)
+
+    best: Found | None = None
+    for attempt in attempts(make, took, asked, first, CORRECTIONS):
+        found = Found(source, attempt.made, measured, attempt.took, deployment=full.deployment)
+        if attempt.took <= asked and (best is None or found.best.lost < best.best.lost):
             best = found
-        if best and (share >= LEFT * asked or share_asked == 1.0):
+        if best and (attempt.took >= LEFT * asked or attempt.asked == 1.0):
             break  # seconds are spent, or the last correction asked for too many
-        share_asked = min(1.0, share_asked * MARGIN * asked / share)
     if best is None:
         raise UserError(
             f"{search.label}: after {CORRECTIONS} corrections the finished tower still took "
-            f"{share:.3f} of the dense one's seconds; ask for a little less"
+            f"{attempt.took:.3f} of the dense one's seconds; ask for a little less"
         )
     return best

@@ -28,6 +28,7 @@ from compress.errors import UserError, not_finite
 from pruning_mechanism import Tower, TowerError, align, layered, pooled_only, tower_of
 from pruning_mechanism.families import tower_config
 from pruning_mechanism.modeling.aligned_projection import AlignedProjection
+from pruning_mechanism.reduction import inputs_read
 from pruning_mechanism.ridge import Ridge, deviations, ridge
 
 RANDOM_SCALE = 0.15
@@ -130,6 +131,26 @@ def align_features(
     return align(model, projection.to(model.dtype)), solved
 
 
+def unsolved(
+    model: PreTrainedModel, features: int | None = None, tokens: AlignTokens | None = None
+) -> PreTrainedModel:
+    """A model with the projection that an alignment will give it, not solved: it takes as long.
+
+    Args:
+        model: a first stage whose layers are known; both share their tensors.
+        features: random ones, as `align_features` takes them.
+        tokens: that it reads, as `pooled_features` takes them.
+
+    Raises:
+        TowerError: the tower can't be aligned.
+    """
+    tower = tower_of(model)
+    if features is None:
+        features = getattr(tower.final, "random_features", 0) or _usual_features(model)
+    inputs = inputs_read(model, tokens)
+    return align(model, AlignedProjection(inputs, features, tower.dimension), share=True)
+
+
 def too_few(images: int) -> UserError:
     """The error to raise where so many images are to be aligned by."""
     return UserError(
@@ -149,9 +170,12 @@ def notes_of(alignment: Ridge, images: int) -> tuple[str, ...]:
     )
 
 
-def _usual_features(model: PreTrainedModel, pooled: Tensor) -> int:
-    """How many random features a tower gets that has none, of what is read off it [n, r]."""
-    if layered(model):
+def _usual_features(model: PreTrainedModel, pooled: Tensor | None = None) -> int:
+    """How many random features a tower gets that has none.
+
+    What is read off it, [n, r], is needed only where it is an encoder taken as a whole.
+    """
+    if pooled is None or layered(model):
         return FEATURES_OF_HIDDEN * tower_config(model.config, "vision").hidden_size
     return FEATURES_OF_HIDDEN * pooled.shape[1] // 2
 

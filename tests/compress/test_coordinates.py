@@ -21,6 +21,7 @@ from compress import baseline, fisher, sensitivity
 from compress.allocation.allocate import by_curves
 from compress.allocation.curves import measure_curves
 from compress.allocation.head_dim_curves import measure_dim_curves
+from compress.budgets.budgets import MacBudget
 from compress.budgets.prices import Prices
 from compress.budgets.token_prices import MacPrices
 from compress.calibrating.cache import Cache
@@ -32,6 +33,7 @@ from compress.choices import Sampling, Thoroughness
 from compress.making.source import Source
 from compress.searching import combinations
 from compress.searching.combinations import best_combinations
+from compress.searching.search import Search
 from compress.solving.eliminate import importance_of
 from compress.solving.head_dims import rotate_tower, turn
 from compress.solving.repair import repair_tower
@@ -267,7 +269,7 @@ def test_joint_finds_the_same(change, monkeypatch):
             "", model, doubles, full, ("vision",), (), IMAGES, Sampling(), Cache(), "", "",
         )  # fmt: skip
         prices = MacPrices.under(model.config, 0.3)
-        tried.append(best_combinations(source, prices, options, "MAC 0.3"))
+        tried.append(best_combinations(source, prices, Search(MacBudget(0.3), options)))
     assert any(any(each.candidate.merged) for each in tried[0]) == (change not in KEYS)
     for one, other in zip(*tried, strict=True):
         assert other.candidate.says == one.candidate.says

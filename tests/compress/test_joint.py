@@ -22,6 +22,7 @@ from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
 from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
 from pruning_mechanism.costs.latency import Conditions, LatencyTable
+from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds
 from pruning_mechanism.deployed.seconds import measure
 from pruning_mechanism.deployed.tower import Deployed
 from pruning_mechanism.encoding import image_embeddings
@@ -196,7 +197,8 @@ def in_runtime(command, least_directory, monkeypatch):
     pytest.importorskip("onnxruntime")
     places = []
 
-    def measured(tower, _size):
+    def measured(tower, _size, class_token):
+        assert not class_token  # read off all tokens
         places.append((tower.runtime, tower.dtype))
         return seconds_in(tower.runtime)
 
@@ -393,6 +395,24 @@ def test_seconds_lie_between_those_of_the_nearest_numbers_of_tokens(clip):
     np.testing.assert_allclose(of_shape.of("neurons", units, layer=0), 3.0 * (1 + units))
     merging = 1.1 + 0.9  # of 17 tokens, and of 13
     assert of_shape.budget == pytest.approx(prices.budget - tables[-1].outside - merging)
+
+
+def test_the_last_layer_costs_what_it_takes_for_the_class_token_alone_unless_tokens_merge_there(
+    clip,
+):
+    def own(full: LatencyTable) -> LatencyTable:
+        of_class = SublayerSeconds(heads=full.heads, widths=full.widths, neurons=full.neurons)
+        return replace(full, class_token=of_class.scaled(0.1))
+
+    tables = tuple(map(own, (table(5, 1.0), table(9, 2.0), table(17, 4.0))))
+    prices, units = SecondPrices(tables, (0.5, 0.7, 1.1)).under(0.5), np.arange(5)
+    for merged, factors in (((0, 0, 0), (4.0, 4.0, 0.4)), ((4, 4, 1), (4.0, 3.0, 2.0))):
+        of_shape = prices.of_shape(
+            reduced_shape(clip.config, Reduction(merged_per_layer=merged if any(merged) else None))
+        )
+        for layer, factor in enumerate(factors):
+            found = of_shape.of("heads", units, layer=layer)
+            np.testing.assert_allclose(found, factor * (1 + units))
 
 
 def test_seconds_are_measured_at_several_numbers_of_tokens(seconds, least_directory):

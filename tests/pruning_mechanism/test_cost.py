@@ -1,8 +1,10 @@
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig
 
-from pruning_mechanism import Shape, Tower, macs, parameters, prune
+from pruning_mechanism import Reduction, Shape, Tower, align, macs, parameters, prune, reduce
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from tests.conftest import tiny_clip
 from tests.pruning_mechanism.conftest import (
     TOWERS,
@@ -11,6 +13,7 @@ from tests.pruning_mechanism.conftest import (
     tiny_inputs,
     tiny_model,
 )
+from tests.pruning_mechanism.modeling.test_class_token import Flops
 
 
 def counted_macs(model, tower) -> int:
@@ -30,6 +33,48 @@ def test_tower_macs_are_what_torch_counts(family, tower):
     smaller = prune(model, mask, tower)
     assert macs(smaller, tower).tower == counted_macs(smaller, tower)
     assert macs(smaller, tower).fraction == mask.mac_fraction(model.config, tower) < 1
+
+
+def class_aligned(model):
+    return align(model, AlignedProjection(16, 5, 8))
+
+
+UNEVEN = random_slim_mask(4)
+MERGED, EXIT = Reduction(merged_per_layer=(3, 2, 0)), Reduction(layers=2)
+SMALLER = {
+    "pruned": lambda: prune(tiny_clip(), UNEVEN),
+    "exit": lambda: reduce(tiny_clip(), EXIT),
+    "merged": lambda: reduce(tiny_clip(), MERGED),
+    "kept patches": lambda: reduce(tiny_clip(), Reduction(kept_patches=5)),
+    "all of it": lambda: reduce(
+        prune(tiny_clip(), UNEVEN),
+        Reduction(merged_per_layer=(3, 0, 0), layers=2, kept_patches=9),
+    ),
+    "class token aligned": lambda: class_aligned(reduce(tiny_clip(), EXIT)),
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_macs_count_the_last_layer_for_all_tokens_and_the_clock_sees_less(name):
+    """The published way to count, beside what is computed where the class token alone is read."""
+    model = SMALLER[name]()
+    model.set_attn_implementation("eager")
+    assert macs(model).tower == counted_macs(model, "vision")  # its hooks watch the last layer
+    assert Tower.of(model).reads_class_token
+    with torch.no_grad(), Flops() as counter:
+        Tower.of(model).embeddings(tiny_inputs("vision", count=1))
+    assert counter.total // 2 == macs(model).tower - saved(Shape.of(model.config))
+
+
+def saved(shape: Shape) -> int:
+    """MACs of the last layer that are not computed for the class token alone."""
+    n, d = int(shape.layer_tokens[-1].attention), shape.hidden
+    heads, neurons = shape.heads[-1], shape.neurons[-1]
+    size, of_values = shape.query_key_sizes[-1], shape.value_sizes[-1]
+    # queries, their product with the keys' weights, logits; sums of tokens, values, output
+    own = heads * (2 * d * size + n * d + n * d + 2 * d * of_values) + 2 * d * neurons
+    in_full = heads * shape.sized_head_macs(size, of_values, -1) + neurons * shape.neuron_macs(-1)
+    return int(in_full - own)
 
 
 def test_an_image_need_not_be_square():

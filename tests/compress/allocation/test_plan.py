@@ -15,11 +15,12 @@ from compress.calibrating.objective import Embedding
 from compress.calibrating.subject import Subject
 from compress.command import run_command
 from compress.errors import UserError
+from compress.making import timing
 from compress.making.make import make
 from compress.making.source import Needs, Source, open_source
 from compress.options import BudgetOptions
 from compress.solving import eliminate
-from pruning_mechanism import Mask, Shape, load
+from pruning_mechanism import Mask, Shape, Tower, load, macs, parameters
 from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import measured_widths
 from tests.compress.budgets.test_prices import cost
@@ -177,18 +178,35 @@ def made_table(seconds_of_head: float = 1.0) -> LatencyTable:
     )
 
 
+def by_table(smaller, dense, _size) -> float:
+    """A clock on which towers take what the table says."""
+    own, table = smaller.model.config.vision_config, made_table()
+    kept = own.heads_per_layer, own.neurons_per_layer
+    asked = own.query_key_sizes or [4] * 3, own.value_sizes or [4] * 3
+    sizes = [[max(1, size) for size in of] for of in asked]
+    return table.tower(*kept, *sizes) / table.dense
+
+
+@pytest.fixture
+def as_predicted(monkeypatch):
+    monkeypatch.setattr(plan, "measure", lambda *_, **__: made_table())
+    monkeypatch.setattr(timing, "measured_share", by_table)
+
+
 @pytest.mark.parametrize("allocate", ["curves", "uniform"])
 def test_a_latency_constraint_is_kept_by_the_table_which_is_written_and_charged(
     clip_directory, folder, tmp_path, monkeypatch, allocate
 ):
     measured = []
 
-    def slow_measure(model, batch_size):
+    def slow_measure(tower, batch_size, class_token):
+        assert class_token  # aligned to nothing, it is read off the class token
         measured.append(batch_size)
         time.sleep(0.5)
         return made_table()
 
     monkeypatch.setattr(plan, "measure", slow_measure)
+    monkeypatch.setattr(timing, "measured_share", by_table)
     flags = ("--latency-constraint", "0.4,0.7", "--allocate", allocate)
     run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
     assert measured == [4]
@@ -204,9 +222,8 @@ def test_a_latency_constraint_is_kept_by_the_table_which_is_written_and_charged(
 
 
 def test_head_sizes_shrink_under_a_latency_constraint_as_far_as_their_seconds_say(
-    clip_directory, folder, tmp_path, monkeypatch
+    clip_directory, folder, tmp_path, as_predicted
 ):
-    monkeypatch.setattr(plan, "measure", lambda *_: made_table())
     flags = ("--latency-constraint", 0.4, "--structures", "heads,neurons,head_dims,sublayers")
     run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
     mask, table = Mask.load(tmp_path / "out" / "mask.safetensors"), made_table()
@@ -217,10 +234,61 @@ def test_head_sizes_shrink_under_a_latency_constraint_as_far_as_their_seconds_sa
     assert table.tower(*kept) / table.dense > 0.4  # of the dense sizes it would be too slow
 
 
+NOTES = {
+    "kept": ([0.51], "took 0.510 of the dense tower's seconds here, predicted 0."),
+    "again": ([0.6, 0.49], "took 0.490 of the dense tower's seconds here, predicted 0."),
+    "missed": ([0.6, 0.55], "latency 0.5 is missed: ask for a little less"),
+    "no better": ([0.6, 0.7], "latency 0.5 is missed: ask for a little less"),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_a_tower_that_takes_too_much_is_chosen_again_once(
+    clip_directory, folder, tmp_path, as_predicted, monkeypatch, case
+):
+    shares, says = NOTES[case]
+    turns = iter(shares)
+    monkeypatch.setattr(timing, "measured_share", lambda *_: next(turns))
+    flags = ("--allocate", "uniform", "--latency-constraint", 0.5)
+    run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
+    assert not list(turns)
+    mask, table = Mask.load(tmp_path / "out" / "mask.safetensors"), made_table()
+    predicted = table.tower(mask.heads.sum(1).tolist(), mask.neurons.sum(1).tolist()) / table.dense
+    again = case in ("again", "missed")
+    assert predicted <= (0.5 * 0.99 * 0.5 / 0.6 if again else 0.5)
+    notes = record(tmp_path / "out")["notes"]
+    assert any(note.startswith(says) for note in notes)
+    assert any(f"predicted {predicted:.3f}" in note for note in notes)
+    assert any("chosen again under 0.41" in note for note in notes) == again
+
+
+def test_what_is_timed_is_aligned_as_the_result_will_be(
+    clip_directory, folder, tmp_path, as_predicted, monkeypatch
+):
+    """Then patches are read, and the last layer is computed for all tokens."""
+    towers, measured = [], []
+    monkeypatch.setattr(
+        timing, "measured_share", lambda smaller, *_: towers.append(smaller.model) or 0.5
+    )
+
+    def measure(*_, class_token):
+        measured.append(class_token)
+        return made_table()
+
+    monkeypatch.setattr(plan, "measure", measure)
+    flags = ("--allocate", "uniform", "--latency-constraint", 0.5, "--align", "ridge")
+    run(*RECOVER, clip_directory, folder, tmp_path / "out", *flags)
+    (timed,), result = towers, load(tmp_path / "out")
+    assert measured == [False]
+    assert not Tower.of(result).reads_class_token
+    assert parameters(timed) == parameters(result)
+    assert macs(timed) == macs(result)
+
+
 def test_dear_heads_are_what_a_latency_constraint_takes_away(subject, options, monkeypatch):
     kept = {}
     for price in (0.1, 10.0):
-        monkeypatch.setattr(plan, "measure", lambda *_, price=price: made_table(price))
+        monkeypatch.setattr(plan, "measure", lambda *_, price=price, **__: made_table(price))
         fresh = replace(subject, cache=Cache())
         kept[price] = planned(fresh, SecondBudget(0.5), options).mask
     assert kept[10.0].heads.sum() < kept[0.1].heads.sum()
@@ -255,7 +323,7 @@ def test_what_cannot_be_planned_is_refused(clip_directory, folder, tmp_path, cap
 
 
 def test_seconds_cannot_be_ranked_globally(subject, options, monkeypatch):
-    monkeypatch.setattr(plan, "measure", lambda *_: made_table())
+    monkeypatch.setattr(plan, "measure", lambda *_, **__: made_table())
     ranked = replace(options, allocate="scores")
     with pytest.raises(UserError, match="by curves or uniform"):
         planned(subject, SecondBudget(0.5), ranked)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from compress.calibrating.importance import Importance
 from compress.errors import UserError
 from pruning_mechanism import Mask
 from tests.lanes import examples
-from tests.pruning_mechanism.costs.test_latency import made_table
+from tests.pruning_mechanism.costs.test_latency import class_token_seconds, made_table
 
 CONFIG = CLIPVisionConfig(
     hidden_size=16,
@@ -115,6 +117,39 @@ def test_in_seconds_a_mask_costs_what_the_table_predicts(seed):
     predicted = TABLE.tower(*sizes(mask))
     found = TABLE.outside + cost(prices, mask) * TABLE.dense / LATENCY_STEPS
     assert predicted <= found * (1 + 1e-12) <= predicted + 6.001 * TABLE.dense / LATENCY_STEPS
+
+
+CHEAP_LAST = replace(TABLE, class_token=class_token_seconds())
+"""A table by which the last layer takes a tenth, for the class token alone."""
+
+
+@settings(max_examples=examples(10, 30))
+@given(seed=st.integers(0, 10**6))
+def test_the_last_layer_costs_what_it_takes_for_the_class_token_alone(seed):
+    mask, prices = random_mask(seed), Prices.in_seconds(CONFIG, CHEAP_LAST, 0.5)
+    heads, neurons = (np.array(kept) for kept in sizes(mask))
+    steps = sum(
+        int(prices.of(kind, units[layer : layer + 1], layer=layer)[0])
+        for kind, units in (("heads", heads), ("neurons", neurons))
+        for layer in range(3)
+    )
+    predicted, step = CHEAP_LAST.tower(*sizes(mask)), TABLE.dense / LATENCY_STEPS
+    assert predicted <= TABLE.outside + steps * step + 1e-9 <= predicted + 6.001 * step
+    assert predicted < TABLE.tower(*sizes(mask))
+
+
+def test_what_the_last_layer_saves_is_spent_and_the_constraint_kept():
+    flat = [replace(curve, losses=(1.0, 0.3, 0.1, 0.0)) for curve in curves()]  # layers are alike
+    for table in (TABLE, CHEAP_LAST):
+        prices = Prices.in_seconds(CONFIG, table, 0.4)
+        kept = by_curves(importance(0), flat, prices, 8)
+        assert 0.37 < table.tower(*sizes(kept)) / table.dense <= 0.4 * (1 + 1e-9)
+        even = uniform(importance(0), prices)
+        assert all(len(set(units)) == 1 for units in sizes(even))
+        assert table.tower(*sizes(even)) / table.dense <= 0.4 * (1 + 1e-9)
+    heads, neurons = sizes(kept)  # the last layer is cheap, and keeps most
+    assert heads[-1] == 4
+    assert max(neurons[:2]) < 600 < neurons[-1]
 
 
 def test_a_latency_constraint_that_not_even_an_empty_tower_meets_is_refused_with_its_share():
