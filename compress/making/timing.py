@@ -3,6 +3,7 @@
 Between a rule's choice by predicted seconds and the result, whose record says both.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from compress.budgets.budgets import FileBudget, SecondBudget
 from compress.budgets.correcting import Attempt, attempts
 from compress.choices import Finish
+from compress.errors import UserError
 from compress.making.rule import Rule, Step
 from compress.making.source import Source
 from compress.solving.alignment import unsolved
@@ -55,10 +57,11 @@ def _timed(source: Source, rule: Rule, asked: SecondBudget, finish: Finish, firs
         return measured_share(smaller, dense, source.sampling.batch_size)
 
     found: list[Attempt[Step]] = []
-    for attempt in attempts(make, took, asked.share, asked.share, MOST):
-        found.append(attempt)
-        if attempt.took <= asked.share * (1 + TOLERANCE):
-            break
+    with suppress(UserError):  # so little that not even an empty tower keeps it
+        for attempt in attempts(make, took, asked.share, asked.share, MOST):
+            found.append(attempt)
+            if attempt.took <= asked.share * (1 + TOLERANCE):
+                break
     best = min(found, key=attrgetter("took"))
     return replace(best.made, notes=(*best.made.notes, *_notes(best, asked)))
 

@@ -239,6 +239,7 @@ NOTES = {
     "again": ([0.6, 0.49], "took 0.490 of the dense tower's seconds here, predicted 0."),
     "missed": ([0.6, 0.55], "latency 0.5 is missed: ask for a little less"),
     "no better": ([0.6, 0.7], "latency 0.5 is missed: ask for a little less"),
+    "nothing so small": ([5.0], "latency 0.5 is missed: ask for a little less"),
 }
 
 
