@@ -131,7 +131,7 @@ class Prices(LayerPrices):
         shape = Shape.of(config, dense=True)
         unit = table.dense / LATENCY_STEPS
         layer = _in_steps(table, shape, unit)
-        own = table.class_token and _in_steps(table.class_token, shape, unit)
+        own = None if table.class_token is None else _in_steps(table.class_token, shape, unit)
         budget = int((table.budget(latency_constraint) - table.outside) / unit)
         layers = [layer] * (table.layers - 1) + [own or layer]
         least = sum(int(each.heads[0] + each.neurons[0]) for each in layers)

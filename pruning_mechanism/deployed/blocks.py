@@ -2,18 +2,20 @@
 
 Where torch runs a tower, a clock is read after every sublayer (`costs.latency_measurement`). A
 graph in another program, or a compiled one, fuses what it likes and shows one number. So towers of
-few layers are made whose layers are all alike, with all or few heads and neurons, or with none, and
+few layers are made whose layers are all alike, with all, few, least or no heads and neurons, and
 the parts are found whose sums come closest to what these towers take (least squares, no part below
 zero). Their last layer is computed for all tokens: of two layers, one for the class token alone
 would be half of all. Where smaller towers will compute theirs so, such towers are made as well, and
 have parts of their own for that layer. Making a graph takes seconds, so few sizes are made, and
-seconds lie on lines: what a sublayer takes for itself, and what each of its units adds. Whole
-towers correct the sums, as in every latency table.
+seconds lie on lines between these: one head takes more than its share, since norms, sums and narrow
+products take what they do however few units there are. Whole towers correct the sums, as in every
+latency table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from typing import Generic, NamedTuple
 
 import numpy as np
@@ -58,10 +60,14 @@ class Size(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The sizes that are measured: `dense` and `few` of both, and heads of few dimensions."""
+    """The sizes that are measured: `dense`, `few` and `least` of both, and heads of few dimensions.
+
+    `least` are one head, and one step of neurons.
+    """
 
     dense: Size
     few: Size
+    least: Size
     narrow: int
 
     @classmethod
@@ -76,7 +82,16 @@ class Sizes(NamedTuple):
                 head_dim,
                 head_dim,
             ),
+            Size(1, step, head_dim, head_dim),
             measured_head_sizes(head_dim)[0],
+        )
+
+    @property
+    def knots(self) -> tuple[list[int], list[int]]:
+        """The numbers of heads, and of neurons, that lines run between."""
+        return (
+            sorted({size.heads for size in (self.least, self.few, self.dense)}),
+            sorted({size.neurons for size in (self.least, self.few, self.dense)}),
         )
 
     @property
@@ -89,10 +104,10 @@ class Sizes(NamedTuple):
 
         With `class_token` those whose last layer is for the class token alone are among them.
         """
-        dense, few, narrow = self
+        dense, few, least, narrow = self
         alone = dense._replace(neurons=0)
         with_units = (
-            dense, few, alone, few._replace(neurons=0),
+            dense, few, least, alone, few._replace(neurons=0), least._replace(neurons=0),
             alone._replace(query_key_size=narrow), alone._replace(value_size=narrow),
             alone._replace(query_key_size=narrow, value_size=narrow),
         )  # fmt: skip
@@ -182,7 +197,7 @@ def table_of(
     if parts.last is not None:
         table = replace(table, class_token=_sublayers(sizes, parts.last))
     table = table.scaled(1 / table.dense)
-    small = (sizes.nothing, sizes.few, *((sizes.dense,) if block < layers else ()))
+    small = (sizes.nothing, sizes.least, sizes.few, *((sizes.dense,) if block < layers else ()))
     towers = {_sum(table, size, block): shares[size] for size in small}
     wholes = sorted((parts, whole) for parts, whole in towers.items() if parts < 1)
     return replace(table, wholes=(*wholes, (1.0, 1.0)))
@@ -191,15 +206,13 @@ def table_of(
 class Layer(NamedTuple):
     """Shares of the dense tower's seconds that the parts of a layer take.
 
-    `attention` and `mlp` are what a sublayer takes for itself, `heads` and `neurons` what all its
-    units add; `saved` is what attention with all heads takes less where their queries and keys,
-    their values, or both have few dimensions.
+    `heads` and `neurons` are what a sublayer takes at each of `Sizes.knots`, rising; `saved` is
+    what attention with all heads takes less where their queries and keys, their values, or both
+    have few dimensions.
     """
 
-    attention: float
-    heads: float
-    mlp: float
-    neurons: float
+    heads: tuple[float, ...]
+    neurons: tuple[float, ...]
     saved: tuple[float, ...]
 
 
@@ -214,13 +227,9 @@ class Parts(NamedTuple):
     last: Layer | None
 
 
-PARTS_OF_LAYER = 7
-"""What a `Layer` is solved by: four numbers, and what three kinds of narrow heads save."""
-
-
 def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
     """The parts whose sums come closest to all towers, in shares of each; none is below zero."""
-    dense = sizes.dense
+    dense, (heads, neurons) = sizes.dense, sizes.knots
 
     def layer(size: Size, number: int) -> list[float]:
         keys, values = (
@@ -228,13 +237,8 @@ def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
             size.value_size < dense.value_size,
         )
         narrow = (keys and not values, values and not keys, keys and values)
-        return [
-            number * (size.heads > 0),
-            number * size.heads / dense.heads,
-            number * (size.neurons > 0),
-            number * size.neurons / dense.neurons,
-            *(-number * each for each in narrow),
-        ]
+        rises = (*_rises(size.heads, heads), *_rises(size.neurons, neurons))
+        return [*(number * rise for rise in rises), *(-number * each for each in narrow)]
 
     def row(size: Size, number: int) -> list[float]:
         last = int(size.class_token)
@@ -243,28 +247,38 @@ def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
     rows = np.array([row(size or dense, block if size else layers) for size in shares])
     taken = np.array(list(shares.values()))
     outside, *solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
+
+    def found(part: list[float]) -> Layer:
+        of_heads, of_neurons, saved = np.split(part, np.cumsum([len(heads), len(neurons)]))
+        rising = (tuple(np.cumsum(rises).tolist()) for rises in (of_heads, of_neurons))
+        return Layer(*rising, saved=tuple(saved.tolist()))
+
     in_full, last = (
-        Layer(*found[:4], tuple(found[4:]))
-        for found in (solved[:PARTS_OF_LAYER], solved[PARTS_OF_LAYER:])
+        found(part) for part in (solved[: len(solved) // 2], solved[len(solved) // 2 :])
     )
     known = any(size is not None and size.class_token for size in shares)
     return Parts(outside, in_full, last if known else None)
 
 
+def _rises(count: int, knots: Sequence[int]) -> list[float]:
+    """How far a number of units is along each of the lines that end at these."""
+    return [
+        min(max(count - before, 0) / (knot - before), 1.0) for before, knot in pairwise([0, *knots])
+    ]
+
+
 def _sublayers(sizes: Sizes, layer: Layer) -> SublayerSeconds:
     """What a layer's parts say of every size of its sublayers, in shares."""
-    dense, narrow = sizes.dense, sizes.narrow
-    numbers, widths = np.arange(dense.heads + 1), _widths(sizes)
-    heads = layer.attention + layer.heads * numbers / dense.heads
-    neurons = layer.mlp + layer.neurons * widths / dense.neurons
-    heads[0] = neurons[0] = 0.0
-    heads, neurons = np.maximum(heads, LEAST), np.maximum(neurons, LEAST)
+    dense, narrow, (of_heads, widths) = sizes.dense, sizes.narrow, sizes.knots
+    numbers = np.arange(dense.heads + 1)
+    heads = np.maximum(np.interp(numbers, [0, *of_heads], [0.0, *layer.heads]), LEAST)
+    neurons = np.maximum([0.0, *layer.neurons], LEAST)
     whole = float(heads[-1])
     keys, values, both = (max(LEAST, whole - saved) for saved in layer.saved)
     apart = narrow < dense.value_size
     return SublayerSeconds(
         heads=tuple(heads.tolist()),
-        widths=tuple(widths.tolist()),
+        widths=(0, *widths),
         neurons=tuple(neurons.tolist()),
         head_sizes=(narrow, dense.value_size) if apart else (dense.value_size,),
         sized=((both, keys), (values, whole)) if apart else ((whole,),),
@@ -275,12 +289,6 @@ def _sum(table: LatencyTable, size: Size, layers: int) -> float:
     """What a table says of the parts of so many layers that are all of one size."""
     attention, mlp = table.attention(size.heads), table.mlp(size.neurons)
     return float(table.outside + layers * (attention + mlp))
-
-
-def _widths(sizes: Sizes) -> np.ndarray:
-    """No neurons, the fewest that seconds are told of, some, all of them."""
-    dense = sizes.dense.neurons
-    return np.unique([0, largest_step(dense), sizes.few.neurons, dense])
 
 
 def _small(tower: Deployed, layers: int) -> tuple[Deployed, int]:
