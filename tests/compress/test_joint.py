@@ -20,7 +20,18 @@ from compress.searching import combinations, latency
 from compress.searching.combinations import Candidate, exits_tried, merging_schedules
 from compress.searching.exits import linear_loss, read_off
 from compress.solving.alignment import pooled_features
-from pruning_mechanism import Mask, Reduction, Shape, load, macs, prune, reduce, reduced_shape
+from pruning_mechanism import (
+    Mask,
+    Reduction,
+    Shape,
+    Tower,
+    load,
+    macs,
+    parameters,
+    prune,
+    reduce,
+    reduced_shape,
+)
 from pruning_mechanism.costs.latency import Conditions, LatencyTable
 from pruning_mechanism.costs.sublayer_seconds import SublayerSeconds
 from pruning_mechanism.deployed.seconds import measure
@@ -215,6 +226,31 @@ def in_runtime(command, least_directory, monkeypatch):
         return command(*flags, *place, "--overwrite", model=least_directory), places
 
     return run
+
+
+@pytest.mark.parametrize("tokens", ["class", "all"])
+def test_what_is_timed_reads_what_the_result_will(command, least_directory, monkeypatch, tokens):
+    """The class token alone: then the last layer is priced, and timed, for nothing else."""
+    asked, timed = [], []
+
+    def measured(_tower, _size, class_token):
+        asked.append(class_token)
+        return given_seconds()
+
+    monkeypatch.setattr(SecondPrices, "measured", measured)
+    monkeypatch.setattr(
+        latency, "measured_share", lambda smaller, *_: timed.append(smaller.model) or 0.48
+    )
+    monkeypatch.setattr(combinations, "MERGED", {})
+    flags = ("--latency-constraint", "0.5", "--exits", "8", "--structures", "heads,neurons")
+    result = load(command(*flags, "--align-tokens", tokens, model=least_directory))
+    alone = tokens == "class"
+    assert asked == [alone]
+    assert Tower.of(result).reads_class_token == alone
+    (smaller,) = timed
+    assert Tower.of(smaller).reads_class_token == alone
+    assert macs(smaller) == macs(result)
+    assert parameters(smaller) == parameters(result)
 
 
 def test_where_merging_costs_more_another_tower_is_chosen(in_runtime):
