@@ -8,8 +8,9 @@ zero). Their last layer is computed for all tokens: of two layers, one for the c
 would be half of all. Where smaller towers will compute theirs so, such towers are made as well, and
 have parts of their own for that layer. Making a graph takes seconds, so few sizes are made, and
 seconds lie on lines between these: one head takes more than its share, since norms, sums and narrow
-products take what they do however few units there are. Whole towers correct the sums, as in every
-latency table.
+products take what they do however few units there are. Even a layer without any adds biases to the
+stream; that shows only beside towers of another depth, so two are made of all layers. Whole towers
+correct the sums, as in every latency table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,13 +51,17 @@ Shares = Mapping["Size | None", float]
 
 
 class Size(NamedTuple):
-    """What each layer of a small tower keeps, and whether its last is for the class token alone."""
+    """What each layer of a small tower keeps.
+
+    And whether its last layer is for the class token alone, and it has the whole tower's layers.
+    """
 
     heads: int
     neurons: int
     query_key_size: int
     value_size: int
     class_token: bool = False
+    whole: bool = False
 
 
 class Sizes(NamedTuple):
@@ -99,10 +104,16 @@ class Sizes(NamedTuple):
         """A layer without heads and neurons."""
         return self.dense._replace(heads=0, neurons=0)
 
-    def measured(self, class_token: bool = False) -> tuple[Size, ...]:
+    @property
+    def deep(self) -> tuple[Size, Size]:
+        """Those that towers of all layers are made of."""
+        return self.nothing._replace(whole=True), self.few._replace(whole=True)
+
+    def measured(self, deeper: bool = True, class_token: bool = False) -> tuple[Size, ...]:
         """All sizes that towers are made of, each once.
 
-        With `class_token` those whose last layer is for the class token alone are among them.
+        Those of all layers are among them if the tower is `deeper` than small ones, and with
+        `class_token` those whose last layer is for the class token alone.
         """
         dense, few, least, narrow = self
         alone = dense._replace(neurons=0)
@@ -111,7 +122,7 @@ class Sizes(NamedTuple):
             alone._replace(query_key_size=narrow), alone._replace(value_size=narrow),
             alone._replace(query_key_size=narrow, value_size=narrow),
         )  # fmt: skip
-        found = [self.nothing, *with_units]
+        found = [self.nothing, *with_units, *(self.deep if deeper else ())]
         if class_token:
             found += [size._replace(class_token=True) for size in with_units]
         return tuple(dict.fromkeys(found))
@@ -143,8 +154,9 @@ def measure_blocks(
     if class_token:  # an exit reads the class token even where nothing is pruned
         small = small.like(reduce(small.model, Reduction(layers=block), share=True))
     towers: dict[Size | None, Deployed] = {None: _in_full(tower)}
-    for size in sizes.measured(class_token):
-        pruned = tower.like(prune(small.model, uniform_mask(block, sizes.dense[:4], size[:4])))
+    for size in sizes.measured(block < layers, class_token):
+        whole, depth = (tower, layers) if size.whole else (small, block)
+        pruned = tower.like(prune(whole.model, uniform_mask(depth, sizes.dense[:4], size[:4])))
         towers[size] = pruned if size.class_token else _in_full(pruned)
     turns = _in_turn(towers, None, batch_size, repetitions, progress)
     conditions = conditions_of(tower.model, batch_size, repetitions)
@@ -197,8 +209,12 @@ def table_of(
     if parts.last is not None:
         table = replace(table, class_token=_sublayers(sizes, parts.last))
     table = table.scaled(1 / table.dense)
-    small = (sizes.nothing, sizes.least, sizes.few, *((sizes.dense,) if block < layers else ()))
-    towers = {_sum(table, size, block): shares[size] for size in small}
+    alike = (sizes.nothing, sizes.least, sizes.few, sizes.dense, *sizes.deep)
+    towers = {
+        _sum(table, size, layers if size.whole else block): shares[size]
+        for size in alike
+        if size in shares
+    }
     wholes = sorted((parts, whole) for parts, whole in towers.items() if parts < 1)
     return replace(table, wholes=(*wholes, (1.0, 1.0)))
 
@@ -206,11 +222,12 @@ def table_of(
 class Layer(NamedTuple):
     """Shares of the dense tower's seconds that the parts of a layer take.
 
-    `heads` and `neurons` are what a sublayer takes at each of `Sizes.knots`, rising; `saved` is
-    what attention with all heads takes less where their queries and keys, their values, or both
-    have few dimensions.
+    `empty` is what one without units takes; `heads` and `neurons` are what a sublayer's units add
+    at each of `Sizes.knots`, rising; `saved` is what attention with all heads takes less where
+    their queries and keys, their values, or both have few dimensions.
     """
 
+    empty: float
     heads: tuple[float, ...]
     neurons: tuple[float, ...]
     saved: tuple[float, ...]
@@ -230,8 +247,9 @@ class Parts(NamedTuple):
 def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
     """The parts whose sums come closest to all towers, in shares of each; none is below zero."""
     dense, (heads, neurons) = sizes.dense, sizes.knots
+    deeper = any(size is not None and size.whole for size in shares)
 
-    def layer(size: Size, number: int) -> list[float]:
+    def units(size: Size, number: int) -> list[float]:
         keys, values = (
             size.query_key_size < dense.query_key_size,
             size.value_size < dense.value_size,
@@ -242,22 +260,24 @@ def _solved(sizes: Sizes, shares: Shares, layers: int, block: int) -> Parts:
 
     def row(size: Size, number: int) -> list[float]:
         last = int(size.class_token)
-        return [1.0, *layer(size, number - last), *layer(size, last)]
+        empty = deeper * (number - last)  # of one token it takes next to nothing
+        return [1.0, empty, *units(size, number - last), *units(size, last)]
 
-    rows = np.array([row(size or dense, block if size else layers) for size in shares])
-    taken = np.array(list(shares.values()))
-    outside, *solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0].tolist()
-
-    def found(part: list[float]) -> Layer:
-        of_heads, of_neurons, saved = np.split(part, np.cumsum([len(heads), len(neurons)]))
-        rising = (tuple(np.cumsum(rises).tolist()) for rises in (of_heads, of_neurons))
-        return Layer(*rising, saved=tuple(saved.tolist()))
-
-    in_full, last = (
-        found(part) for part in (solved[: len(solved) // 2], solved[len(solved) // 2 :])
+    rows = np.array(
+        [row(size or dense, layers if size is None or size.whole else block) for size in shares]
     )
+    taken = np.array(list(shares.values()))
+    solved = nnls(rows / taken[:, None], np.ones(len(taken)))[0]
+
+    def found(empty: float, part: np.ndarray) -> Layer:
+        *rises, saved = np.split(part, np.cumsum([len(heads), len(neurons)]))
+        of_heads, of_neurons = (tuple(np.cumsum(rise).tolist()) for rise in rises)
+        return Layer(empty, of_heads, of_neurons, tuple(saved.tolist()))
+
+    outside, empty = map(float, solved[:2])
+    in_full, last = np.split(solved[2:], 2)
     known = any(size is not None and size.class_token for size in shares)
-    return Parts(outside, in_full, last if known else None)
+    return Parts(outside, found(empty, in_full), found(0.0, last) if known else None)
 
 
 def _rises(count: int, knots: Sequence[int]) -> list[float]:
@@ -271,8 +291,9 @@ def _sublayers(sizes: Sizes, layer: Layer) -> SublayerSeconds:
     """What a layer's parts say of every size of its sublayers, in shares."""
     dense, narrow, (of_heads, widths) = sizes.dense, sizes.narrow, sizes.knots
     numbers = np.arange(dense.heads + 1)
-    heads = np.maximum(np.interp(numbers, [0, *of_heads], [0.0, *layer.heads]), LEAST)
-    neurons = np.maximum([0.0, *layer.neurons], LEAST)
+    empty = layer.empty / 2  # of each of its sublayers
+    heads = np.maximum(empty + np.interp(numbers, [0, *of_heads], [0.0, *layer.heads]), LEAST)
+    neurons = np.maximum(empty + np.array([0.0, *layer.neurons]), LEAST)
     whole = float(heads[-1])
     keys, values, both = (max(LEAST, whole - saved) for saved in layer.saved)
     apart = narrow < dense.value_size

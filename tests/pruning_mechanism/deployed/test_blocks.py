@@ -5,6 +5,7 @@ table must say of every tower just what that clock does.
 """
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -69,15 +70,20 @@ def counted(model, batch_size: int) -> float:
 
 
 def machine(
-    size: Size | None, sublayer=(0.02, 0.03), unit=(0.3, 0.5), saved=(0.1, 0.05, 0.2)
+    size: Size | None,
+    sublayer=(0.02, 0.03),
+    unit=(0.3, 0.5),
+    saved=(0.1, 0.05, 0.2),
+    empty=0.0,
 ) -> float:
     """Seconds of a tower on a machine whose parts add up; None: the whole dense one."""
-    layers, size = (LAYERS, SIZES.dense) if size is None else (BLOCK, size)
+    layers = LAYERS if size is None or size.whole else BLOCK
+    size = size or SIZES.dense
     attention = (size.heads > 0) * sublayer[0] + unit[0] * size.heads / 12
     keys, values = size.query_key_size < 64, size.value_size < 64
     attention -= saved[2] if keys and values else saved[0] * keys + saved[1] * values
     mlp = (size.neurons > 0) * sublayer[1] + unit[1] * size.neurons / 3072
-    return 0.7 + layers * (attention + mlp)
+    return 0.7 + layers * (attention + mlp + empty)
 
 
 def shares_on(seconds) -> dict[Size | None, float]:
@@ -102,6 +108,33 @@ def test_a_machine_whose_parts_add_up_is_told_apart_into_them():
     assert table.tower([6] * 12, [768] * 12) == pytest.approx(
         (0.7 + 12 * (0.02 + 0.15 + 0.03 + 0.125)) / whole
     )
+
+
+def test_what_a_layer_without_units_takes_is_told_from_what_stands_around_the_layers():
+    table = made(shares_on(partial(machine, empty=0.04)))
+    whole = machine(None, empty=0.04)
+    assert table.outside * whole == pytest.approx(0.7)
+    for kept in ((0, 0), (1, 64), (0, 768), (12, 3072)):
+        one = Size(*kept, 64, 64, whole=True)
+        found = table.tower([kept[0]] * LAYERS, [kept[1]] * LAYERS) * whole
+        assert found == pytest.approx(machine(one, empty=0.04))
+
+
+def test_one_unit_may_take_more_than_its_share():
+    """A machine on which sublayers take the same up to three heads or 768 neurons."""
+
+    def steep(size):
+        layers = LAYERS if size is None or size.whole else BLOCK
+        size = size or SIZES.dense
+        heads, neurons = max(size.heads, 3) / 12, max(size.neurons, 768) / 3072
+        return 0.7 + layers * ((size.heads > 0) * heads + (size.neurons > 0) * neurons)
+
+    sizes = [size for size in SIZES.measured() if size.query_key_size == size.value_size == 64]
+    table = made({size: steep(size) / steep(None) for size in (None, *sizes)})
+    for heads, neurons in ((1, 64), (2, 256), (3, 768), (12, 3072)):
+        wanted = steep(Size(heads, neurons, 64, 64, whole=True)) / steep(None)
+        found = table.tower([heads] * LAYERS, [neurons] * LAYERS)
+        assert found == pytest.approx(wanted)
 
 
 def test_a_small_tower_that_takes_less_than_its_parts_corrects_the_sums():
