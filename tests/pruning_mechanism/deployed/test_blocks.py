@@ -29,13 +29,8 @@ from pruning_mechanism.costs.conditions import computed_in_full
 from pruning_mechanism.costs.latency import LatencyTable
 from pruning_mechanism.costs.latency_sizes import uniform_mask
 from pruning_mechanism.deployed import blocks
-from pruning_mechanism.deployed.blocks import (
-    Size,
-    Sizes,
-    measure_blocks,
-    merging_in_blocks,
-    table_of,
-)
+from pruning_mechanism.deployed.block_table import Size, Sizes, table_of
+from pruning_mechanism.deployed.blocks import measure_blocks, merging_in_blocks
 from pruning_mechanism.deployed.seconds import measure, measured_share
 from pruning_mechanism.deployed.tower import Deployed, check_deployable
 from tests.conftest import tiny_clip
