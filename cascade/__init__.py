@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from cascade.collecting.refining import Budget
     from cascade.collection import Collection
     from cascade.cost import lifetime_speedup, query_speedup
-    from cascade.images import UnreadableImage
     from cascade.resume import ResumedStage
     from cascade.searching.states import States
-    from cascade.stage import Stage
+    from cascade.stages.images import UnreadableImage
+    from cascade.stages.stage import Stage
     from cascade.storing.errors import CollectionError
     from cascade.storing.rows import ImageRow
 
@@ -48,10 +48,10 @@ _ON_DEMAND = {
     "Hits": "cascade.cascade",
     "ImageRow": "cascade.storing.rows",
     "ResumedStage": "cascade.resume",
-    "Stage": "cascade.stage",
+    "Stage": "cascade.stages.stage",
     "States": "cascade.searching.states",
     "Status": "cascade.collecting.counting",
-    "UnreadableImage": "cascade.images",
+    "UnreadableImage": "cascade.stages.images",
     "lifetime_speedup": "cascade.cost",
     "query_speedup": "cascade.cost",
 }

@@ -25,7 +25,6 @@ from cascade.calibrated.cutoff import Cutoff
 from cascade.calibrated.margins import Values, best_scores, matching_scores
 from cascade.calibrated.rating import Rated
 from cascade.cost import checked_m, return_fractions
-from cascade.images import ImageSource
 from cascade.searching.catalogue import Catalogue, Contents, Offered
 from cascade.searching.embeddings import EmbeddingStore, Held
 from cascade.searching.encoding import Encoding, OneAtATime, Outcome, encode_each, encode_queries
@@ -33,7 +32,8 @@ from cascade.searching.later import LaterStage
 from cascade.searching.ranking import NOTHING, Ranking, rank_all, rank_candidates
 from cascade.searching.states import STATE_LIMIT, Resuming, States, StateStore, resumed_from
 from cascade.searching.steps import Step, Watch
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Encoder
 
 _QUERIES_AT_ONCE = 1024
 

@@ -41,7 +41,6 @@ from cascade.collecting.restaging import Restaging, restage
 from cascade.collecting.rounding import PRECISIONS, rounded
 from cascade.collecting.snapshot import Snapshot, snapshot_of
 from cascade.collecting.view import Opener, View
-from cascade.images import ImageSource
 from cascade.inverted.asking import sampled_queries
 from cascade.inverted.building import (
     QUERIES,
@@ -56,12 +55,13 @@ from cascade.inverted.record import Inverted
 from cascade.inverted.rows import StoredRows
 from cascade.photos.opening import compared, opened
 from cascade.searching.steps import Watch
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Encoder
+from cascade.stages.towers import Towers
 from cascade.storing.errors import CollectionError, MigratedError
 from cascade.storing.memory import MemoryStore
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids, Store
-from cascade.towers import Towers
 from corpora.decoding.reads import Tally
 
 if TYPE_CHECKING:

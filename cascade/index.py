@@ -142,12 +142,12 @@ from cascade.machines.joining import join
 from cascade.machines.worker import Job
 from cascade.photos.changes import Kind
 from cascade.photos.finding import Photos
+from cascade.stages.towers import Towers
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.inverted import told
 from cascade.terminal.progress import progress_of
 from cascade.terminal.refining import refine
 from cascade.terminal.skipped import by_reason
-from cascade.towers import Towers
 from cascade.upkeep import Upkeep, bring_up_to_date
 from commands.screen import announced, console
 from corpora.readers.patterns import Patterns

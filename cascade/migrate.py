@@ -103,11 +103,11 @@ from cascade.collecting.renewing import Renewal, check_renewable
 from cascade.collection import Collection
 from cascade.cost import checked_m
 from cascade.migrating.proposing import Proposal, Terms, proposed
-from cascade.stage import Stage
+from cascade.stages.stage import Stage
+from cascade.stages.towers import Towers
 from cascade.terminal.collections import first_stages
 from cascade.terminal.progress import photo_bar
 from cascade.terminal.query_files import queries_in
-from cascade.towers import Towers
 from commands.screen import announced, console, printable
 
 _ROWS = 6

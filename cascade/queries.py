@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 
 from cascade.answers import Answer, Found, Terms, Wanted
 from cascade.collection import Collection
-from cascade.images import ImageSource
 from cascade.searching.steps import Step
+from cascade.stages.images import ImageSource
 
 EncodeTexts: TypeAlias = Callable[[Sequence[str]], list[Tensor]]
 """Texts → their embeddings float32 [Q, d] for each stage."""

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cascade.images import ImageSource
 from cascade.searching.states import States, states_of
-from cascade.stage import Stage, normalised
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Stage, normalised
 from pruning_mechanism import Shape, Tower, TowerError
 from pruning_mechanism.families import parts_of, tower_config
 from pruning_mechanism.modeling.reduced_tower import ReducedTower

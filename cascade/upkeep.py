@@ -15,14 +15,14 @@ from typing import TypeAlias
 from cascade.collecting.offers import Added, Addition
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
-from cascade.mapped import MappedStage
 from cascade.photos.changes import Change, Kind, changes
 from cascade.photos.finding import Photos
 from cascade.photos.identity import is_of_ends
 from cascade.photos.opening import is_there
 from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
-from cascade.stage import Stage
+from cascade.stages.mapped import MappedStage
+from cascade.stages.stage import Stage
 from cascade.storing.rows import ImageRow
 from corpora.decoding.watching import watched
 from corpora.pixels.ahead import TOGETHER, ahead

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from commands.towers import DtypeName
+
 if TYPE_CHECKING:
     from pruning_mechanism import TowerKind
 
@@ -64,7 +66,7 @@ class Deployment:
     """
 
     runtime: str = "torch"
-    dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    dtype: DtypeName | None = None
 
     @property
     def plain(self) -> bool:

@@ -82,11 +82,11 @@ if __name__ == "__main__":  # here, since help needs nothing of what follows
 import datetime
 
 from cascade.photos.finding import Photos
-from cascade.stage import Stage
+from cascade.stages.stage import Stage
+from cascade.stages.towers import Towers
 from cascade.terminal.collections import opened_or_made
 from cascade.terminal.progress import photo_bar
 from cascade.terminal.query_files import queries_in
-from cascade.towers import Towers
 from commands.inputs import inputs_of
 from commands.published import published_command
 from commands.screen import announced, console, printable

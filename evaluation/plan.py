@@ -100,9 +100,9 @@ from tqdm import tqdm
 from cascade.calibrated.cutoff import Cutoff
 from cascade.collecting.record import Plan
 from cascade.collection import Collection
+from cascade.stages.towers import Towers
 from cascade.terminal.collections import first_stages
 from cascade.terminal.query_files import queries_in
-from cascade.towers import Towers
 from commands.screen import announced, console, printable
 from evaluation.planning import comparing, telling
 from evaluation.planning.adapting import certified_calibration

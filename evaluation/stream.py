@@ -67,7 +67,7 @@ from cascade.calibrated.calibration import CALIBRATE, Calibration
 from cascade.collecting.recalling import RecalledStage
 from cascade.collection import Collection
 from cascade.measuring.captions import captions_of
-from cascade.stage import Encoder
+from cascade.stages.stage import Encoder
 from cascade.terminal.query_files import queries_in
 from commands.screen import console, printable
 from commands.writing.outputs import finished_directory

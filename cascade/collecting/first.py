@@ -9,8 +9,8 @@ from cascade.cascade import Cascade
 from cascade.collecting.offers import Offer
 from cascade.collecting.rounding import Rounded
 from cascade.collecting.view import Opener
-from cascade.images import ImageSource
 from cascade.searching.encoding import Encoded, Outcome, Skipped
+from cascade.stages.images import ImageSource
 
 
 def first_outcomes(batch: Sequence[Offer], cascade: Cascade, opener: Opener) -> list[Outcome]:

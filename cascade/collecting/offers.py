@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from cascade.images import ImageSource
 from cascade.photos.identity import better, says_same
 from cascade.searching.encoding import Encoded, Outcome, Skipped
+from cascade.stages.images import ImageSource
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 

@@ -8,12 +8,12 @@ from threading import Lock
 from torch import Tensor
 
 from cascade.collecting.record import StageRecord
-from cascade.images import ImageSource
-from cascade.mapped import MappedStage, load_maps
 from cascade.resume import ResumedStage
-from cascade.stage import Encoder, Stage
+from cascade.stages.images import ImageSource
+from cascade.stages.mapped import MappedStage, load_maps
+from cascade.stages.stage import Encoder, Stage
+from cascade.stages.towers import Towers
 from cascade.storing.errors import CollectionError
-from cascade.towers import Towers
 from corpora.decoding.reads import known
 from pruning_mechanism import TowerError
 

@@ -20,10 +20,10 @@ import torch
 from cascade.collecting.recalling import recorded
 from cascade.collecting.record import Record
 from cascade.collecting.rounding import rounded
-from cascade.images import ImageSource, UnreadableImage
-from cascade.mapped import MappedStage
 from cascade.searching.encoding import Encoded, Outcome, Skipped, encode_each
-from cascade.stage import Encoder, Stage
+from cascade.stages.images import ImageSource, UnreadableImage
+from cascade.stages.mapped import MappedStage
+from cascade.stages.stage import Encoder, Stage
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Ids

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 
 from cascade.collecting.recalling import recorded
 from cascade.collecting.record import Record
-from cascade.mapped import Map, MappedStage, load_maps, save_maps
-from cascade.stage import Encoder
+from cascade.stages.mapped import Map, MappedStage, load_maps, save_maps
+from cascade.stages.stage import Encoder
 from cascade.storing.errors import CollectionError
 from cascade.storing.store import Ids, Vectors, in_parts
 

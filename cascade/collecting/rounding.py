@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from cascade.images import ImageSource
 from cascade.searching.states import Resuming, States
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Encoder
 
 PRECISIONS = {"float16": torch.float16, "float32": torch.float32}
 """What embeddings may be kept in, by name."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from cascade.calibrated.calibration import Calibration, Candidates
 from cascade.calibrated.cutoff import Cutoff
 from cascade.cascade import Cascade
-from cascade.images import ImageSource
 from cascade.inverted.record import InvertedFile
 from cascade.inverted.rows import StoredRows
 from cascade.searching.blocks import FirstRows
@@ -25,7 +24,8 @@ from cascade.searching.column import Column, Selected
 from cascade.searching.embeddings import Rows
 from cascade.searching.packing import unpacked
 from cascade.searching.states import States
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Encoder
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
 from cascade.storing.store import Embeddings, Ids, Images, Store, places_in

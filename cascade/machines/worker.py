@@ -22,17 +22,17 @@ from cascade.collecting.recalling import RecalledStage, recalled
 from cascade.collecting.record import StageRecord
 from cascade.collecting.rounding import rounded
 from cascade.collection import Collection
-from cascade.images import ImageSource
-from cascade.mapped import MappedStage
 from cascade.photos.changes import Change
 from cascade.photos.preparing import prepared
 from cascade.photos.reading import digest_at
 from cascade.searching.encoding import Encoded
 from cascade.searching.states import States, resumed_from
-from cascade.stage import Stage
+from cascade.stages.images import ImageSource
+from cascade.stages.mapped import MappedStage
+from cascade.stages.stage import Stage
+from cascade.stages.towers import Towers
 from cascade.storing.errors import CollectionError
 from cascade.storing.rows import ImageRow
-from cascade.towers import Towers
 from corpora.decoding.images import kinds_read
 from corpora.pixels.ahead import TOGETHER, ahead
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from cascade.mapped import Map
 from cascade.searching.ranking import rank_all
+from cascade.stages.mapped import Map
 from pruning_mechanism.ridge import ridge
 
 LEAST = 32

@@ -20,7 +20,6 @@ from torch import Tensor
 from cascade.collecting.restaging import Restaging
 from cascade.collecting.rounding import PRECISIONS
 from cascade.collection import Collection
-from cascade.mapped import Map
 from cascade.measuring.captions import captions_of, drawn_texts
 from cascade.measuring.finding import Found, best_of_sample, first_ranking, found_at, others
 from cascade.measuring.sampling import results_of_sample
@@ -28,7 +27,8 @@ from cascade.migrating.mapping import KINDS, LEAST, kept_by_kinds
 from cascade.migrating.sample import Sample, encoded_sample
 from cascade.searching.blocks import Blocks, ranked_in_blocks
 from cascade.searching.embeddings import Rows
-from cascade.stage import Encoder
+from cascade.stages.mapped import Map
+from cascade.stages.stage import Encoder
 
 _FOLDS = 4
 _LEAST = 2 * LEAST

@@ -12,7 +12,7 @@ from cascade.collection import Collection
 from cascade.measuring.sampling import sampled_positions
 from cascade.searching.catalogue import Contents
 from cascade.searching.encoding import Encoded, Outcome, encode_each
-from cascade.stage import Encoder
+from cascade.stages.stage import Encoder
 from cascade.storing.store import Ids
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.images import ImageSource, SeenByThumbnail, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.photos.archives import lies_there, read_member
 from cascade.photos.data_sets import has_row, image_at
 from cascade.photos.identity import is_of_ends
+from cascade.stages.images import ImageSource, SeenByThumbnail, UnreadableImage
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
 from corpora.decoding.reads import Tally

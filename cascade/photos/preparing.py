@@ -11,13 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-from cascade.images import ImageSource, UnreadableImage
-from cascade.mapped import MappedStage
 from cascade.photos.changes import Change, Kind
 from cascade.photos.opening import opened
 from cascade.photos.reading import read, reason_of
 from cascade.photos.sparing import Spared, spared
-from cascade.stage import Stage
+from cascade.stages.images import ImageSource, UnreadableImage
+from cascade.stages.mapped import MappedStage
+from cascade.stages.stage import Stage
 from cascade.storing.rows import ImageRow
 
 Ready: TypeAlias = "ImageRow | tuple[ImageRow, ImageSource]"

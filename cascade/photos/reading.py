@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from cascade.images import ImageSource, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.photos.identity import digest_like, is_of_ends
 from cascade.photos.opening import source_of
+from cascade.stages.images import ImageSource, UnreadableImage
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
 from corpora.decoding.files import digest_of, open_regular

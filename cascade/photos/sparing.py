@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from cascade.images import ImageSource, UnreadableImage
 from cascade.photos.addresses import FileAddress, address_of
 from cascade.photos.identity import HEAD, LEAST, TAIL, of_ends
 from cascade.photos.reading import HELD, reason_of, unchanged_since
+from cascade.stages.images import ImageSource, UnreadableImage
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
 from corpora.decoding.files import digest_of, open_regular

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascade.images import ImageSource
 from cascade.searching.blocks import FirstRows
 from cascade.searching.column import Column
 from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, Outcome
 from cascade.searching.states import StateStore
+from cascade.stages.images import ImageSource
 
 _SPACED = 256
 

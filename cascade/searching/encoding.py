@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from cascade.images import ImageSource, UnreadableImage
 from cascade.searching.states import States
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource, UnreadableImage
+from cascade.stages.stage import Encoder
 
 _OF_ONE_IMAGE = (UnreadableImage, OSError, MemoryError)
 _OF_THE_ENCODER = (ConnectionError, TimeoutError)  # OSErrors too, but no image's fault

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from cascade.images import ImageSource
-from cascade.stage import Encoder
+from cascade.stages.images import ImageSource
+from cascade.stages.stage import Encoder
 from pruning_mechanism import TowerError
 from pruning_mechanism.modeling.tokens import match, merge, mergeable
 

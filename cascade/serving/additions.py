@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cascade.collection import Collection
-from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import key_of_file, uri_of_file
 from cascade.serving.formats import FORMATS, Looked, TooManyPixelsError, look
 from cascade.serving.limits import Limits
 from cascade.serving.work import RefusedError
+from cascade.stages.images import UnreadableImage, open_image
 from cascade.storing.rows import ImageRow
 from corpora import CorpusError
 from corpora.decoding.files import digest_of, open_regular

@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from cascade.answers import Terms
 from cascade.cascade import Hit
-from cascade.images import ImageSource, UnreadableImage
 from cascade.queries import Query as Wanted
 from cascade.serving.additions import checked_image
 from cascade.serving.description import page
@@ -33,6 +32,7 @@ from cascade.serving.schemas import (
     decoded,
 )
 from cascade.serving.work import RefusedError, run
+from cascade.stages.images import ImageSource, UnreadableImage
 from cascade.storing.errors import CollectionError
 
 _TRIES = 3  # to find as many hits as there were before some of them were removed

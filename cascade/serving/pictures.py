@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from cascade.collecting.offers import is_unchanged
 from cascade.collection import Collection
-from cascade.images import UnreadableImage, open_image
 from cascade.photos.addresses import FileAddress, address_of, uri_of_file
 from cascade.photos.identity import digest_like, is_of_ends
 from cascade.photos.reading import read
 from cascade.serving.formats import FORMATS, Format, TooManyPixelsError, look
 from cascade.serving.work import RefusedError
+from cascade.stages.images import UnreadableImage, open_image
 from cascade.storing.rows import ImageRow
 
 _OTHER = Format(".bin", "application/octet-stream")

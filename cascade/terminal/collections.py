@@ -8,8 +8,8 @@ from cascade.collecting.record import FILE, Record
 from cascade.collection import Collection
 from cascade.inverted.fitting import Index
 from cascade.resume import ResumedStage
-from cascade.stage import Encoder, NoTextTowerError, Stage
-from cascade.towers import Towers
+from cascade.stages.stage import Encoder, NoTextTowerError, Stage
+from cascade.stages.towers import Towers
 from commands.errors import UsageError
 from commands.screen import announced, console, printable
 from pruning_mechanism import TowerError, read_record

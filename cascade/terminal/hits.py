@@ -109,8 +109,8 @@ def _figure(rank: int, hit: Found) -> str:
 def _picture(row: ImageRow) -> str:
     """A thumbnail as a part of the page, or why there is none."""
     # what decodes is imported for a page only: a table comes without it
-    from cascade.images import UnreadableImage, open_image
     from cascade.photos.opening import opened
+    from cascade.stages.images import UnreadableImage, open_image
 
     try:
         image = open_image(opened(row), at_least=_THUMBNAIL)

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoProcessor
 
 from cascade import Stage
-from cascade.stage import normalised
+from cascade.stages.stage import normalised
 from corpora import CorpusError
 from corpora.decoding.watching import watched
 from pruning_mechanism import TowerError

@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from cascade import Stage
-from cascade.stage import NoTextTowerError
+from cascade.stages.stage import NoTextTowerError
 from commands.published import published_name
 from compress.errors import UserError
 from compress.making.keys import read_keys

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cascade import Stage
-from cascade.towers import Towers
+from cascade.stages.towers import Towers
 from compress.errors import UserError
 from compress.making.source import check_text_model
 from evaluation.experiment.first_stages import KeptStage, belongs_to

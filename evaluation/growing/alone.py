@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
-from cascade.images import UnreadableImage
 from cascade.photos.finding import Photos
 from cascade.photos.reading import read
-from cascade.preparing import Prepared
-from cascade.stage import Stage
+from cascade.stages.images import UnreadableImage
+from cascade.stages.preparing import Prepared
+from cascade.stages.stage import Stage
 from cascade.storing.rows import ImageRow
 from corpora.pixels.ahead import TOGETHER, ahead
 from evaluation.reports.indexing.report import Rates

@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 
 from cascade import Stage
-from cascade.reading import reads_of
-from cascade.running import check_running
+from cascade.stages.reading import reads_of
+from cascade.stages.running import check_running
 from evaluation.experiment.search import file_contents
 from evaluation.in_runtimes.searching import TORCH
 from evaluation.measuring.clock import StageTiming, encoding, stage_timings

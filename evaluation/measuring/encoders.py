@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cascade.collecting.recalling import RecalledStage
-from cascade.images import ImageSource
-from cascade.mapped import MappedStage
 from cascade.resume import ResumedStage
-from cascade.stage import Encoder, Stage
+from cascade.stages.images import ImageSource
+from cascade.stages.mapped import MappedStage
+from cascade.stages.stage import Encoder, Stage
 from evaluation.measuring.values import Running
 
 

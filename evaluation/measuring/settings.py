@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cascade import Stage
-from cascade.running import check_running
-from cascade.towers import Towers
+from cascade.stages.running import check_running
+from cascade.stages.towers import Towers
 from corpora.decoding.reads import Reads, known
 from corpora.pixels.on_device import DeviceDecoder
 from pruning_mechanism import TowerError

@@ -19,7 +19,7 @@ from cascade.measuring.finding import NEVER, Found, best_of_sample, first_rankin
 from cascade.measuring.sampling import results_of_sample
 from cascade.searching.embeddings import Rows
 from cascade.searching.encoding import Encoded, encode_each
-from cascade.stage import Encoder
+from cascade.stages.stage import Encoder
 from evaluation.measuring.values import Running
 from evaluation.planning.asking import Asked
 from evaluation.planning.certifying import confidence_of_each, lower_bound, smallest_m_of_each

@@ -6,7 +6,7 @@ from functools import partial
 
 from cascade import UnreadableImage
 from cascade.collection import Collection
-from cascade.stage import Encoder
+from cascade.stages.stage import Encoder
 from evaluation.measuring.clock import seconds_per_image
 from evaluation.measuring.encoders import encoder_alone, running_of
 from evaluation.measuring.values import Running

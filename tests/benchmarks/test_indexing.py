@@ -18,7 +18,7 @@ import pytest
 
 from cascade.collection import Collection
 from cascade.photos.finding import Photos
-from cascade.stage import Stage
+from cascade.stages.stage import Stage
 from cascade.upkeep import bring_up_to_date
 from corpora.scenes import SEEDS, render, scene
 from evaluation.growing.alone import decoded, sampled_rows

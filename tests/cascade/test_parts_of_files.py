@@ -19,7 +19,6 @@ from cascade.collecting.recalling import recorded
 from cascade.collecting.refining import Budget
 from cascade.machines.joining import join
 from cascade.machines.worker import Job, Worker, probes_of
-from cascade.mapped import Map, MappedStage, save_maps
 from cascade.photos.changes import Change, Kind
 from cascade.photos.finding import Photos
 from cascade.photos.identity import HEAD, LEAST, TAIL, is_of_ends
@@ -27,6 +26,7 @@ from cascade.photos.reading import read
 from cascade.serving.pictures import Pictures
 from cascade.serving.routes.images import places_of
 from cascade.serving.work import RefusedError
+from cascade.stages.mapped import Map, MappedStage, save_maps
 from cascade.terminal.refining import stale_thumbnails
 from cascade.upkeep import bring_up_to_date
 from corpora.decoding.images import kinds_read

@@ -12,8 +12,8 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from cascade.images import UnreadableImage
-from cascade.images import open_image as open_source
+from cascade.stages.images import UnreadableImage
+from cascade.stages.images import open_image as open_source
 from corpora import CorpusError, open_image
 from corpora.pixels import LONG, Preparer, pixel_values
 from corpora.pixels.steps import NoStepsError

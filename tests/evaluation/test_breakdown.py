@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cascade import lifetime_speedup
-from cascade.towers import Towers
+from cascade.stages.towers import Towers
 from compress.command import run_command
 from corpora.photographs.camera import Camera
 from corpora.photographs.making import photograph

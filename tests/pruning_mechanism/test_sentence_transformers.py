@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from tests.cascade.test_stage_siglip import write_siglip
 from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
 from cascade import Stage
@@ -14,7 +15,6 @@ from pruning_mechanism.modeling.modeling_composed_clip import (
     ComposedClipVisionConfig,
     ComposedClipVisionModel,
 )
-from tests.cascade.test_stage_siglip import write_siglip
 from tests.conftest import tiny_clip, tiny_processor
 from tests.fresh import python
 from tests.lanes import sweep

@@ -332,7 +332,7 @@ def test_threads_search_at_once(stored):
 
 def test_who_searches_on_disk_is_told_of_a_migration(stored, stages):
     from cascade.collecting.restaging import Restaging
-    from cascade.mapped import Map
+    from cascade.stages.mapped import Map
 
     the_map = Map(torch.eye(16), torch.zeros(16))
     nothing = np.empty(0, np.int64), np.empty((0, 16), np.float32)

@@ -20,7 +20,7 @@ from cascade import Collection
 from cascade.collecting import renewing, restaging
 from cascade.collecting.renewing import Renewal
 from cascade.collecting.restaging import Restaging
-from cascade.mapped import Map
+from cascade.stages.mapped import Map
 from tests.cascade.known import Known, number_of
 
 IMAGES, SEEN = 60, 5

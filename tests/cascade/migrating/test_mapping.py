@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from cascade.mapped import Map, load_maps, save_maps
 from cascade.migrating.mapping import KINDS, LEAST, centred, kept_by_kinds, orthogonal
+from cascade.stages.mapped import Map, load_maps, save_maps
 from tests.lanes import examples
 
 SEEDS = st.integers(0, 10**6)

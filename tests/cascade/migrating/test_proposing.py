@@ -10,10 +10,10 @@ from torch.nn.functional import normalize
 
 from cascade import Cascade, Collection, Stage
 from cascade.collecting.record import Record
-from cascade.mapped import MappedStage
 from cascade.migrate import MigrateOptions, main
 from cascade.migrating.mapping import KINDS
 from cascade.migrating.proposing import Terms, proposed
+from cascade.stages.mapped import MappedStage
 from cascade.storing.errors import CollectionError
 from commands.errors import UsageError
 from pruning_mechanism import TowerError, save

@@ -11,7 +11,7 @@ import torch
 
 from cascade import Collection, CollectionError
 from cascade.collecting.record import Record
-from cascade.mapped import MappedStage
+from cascade.stages.mapped import MappedStage
 from cascade.storing.errors import MigratedError
 from tests.cascade.known import number_of, numbered, of_rows
 from tests.cascade.migrating.migrator import (

@@ -10,9 +10,9 @@ import datasets
 import pytest
 from PIL import Image as Picture
 
-from cascade.images import open_image
 from cascade.photos.finding import Photos, PhotosError, listed_paths
 from cascade.photos.opening import is_there, source_of
+from cascade.stages.images import open_image
 from corpora.readers import walking
 from corpora.readers.patterns import Patterns
 from tests.cascade.photos.conftest import encoded, packed, painted

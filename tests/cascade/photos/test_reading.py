@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from cascade.images import UnreadableImage, open_image
 from cascade.photos import reading
 from cascade.photos.finding import Photos, row_of_file
 from cascade.photos.reading import digest_at, read, reason_of
+from cascade.stages.images import UnreadableImage, open_image
 from tests.cascade.photos.conftest import encoded, packed, painted
 
 # -- reading

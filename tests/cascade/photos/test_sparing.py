@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.images import UnreadableImage
 from cascade.photos.finding import row_of_file
 from cascade.photos.identity import HEAD, LEAST, TAIL, digest_like, is_of_ends
 from cascade.photos.reading import HELD, read
 from cascade.photos.sparing import Spared, spared
+from cascade.stages.images import UnreadableImage
 
 
 class Counted(io.FileIO):

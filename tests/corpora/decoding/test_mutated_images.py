@@ -19,7 +19,7 @@ from datasets import Dataset, Features, Value
 from PIL import Image, features
 
 from cascade import UnreadableImage
-from cascade.images import open_image as open_source
+from cascade.stages.images import open_image as open_source
 from corpora import CorpusError, drop_unreadable, open_image
 from corpora.decoding.images import MAX_PIXELS
 from corpora.readers.rows import FEATURES

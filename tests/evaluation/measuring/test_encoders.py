@@ -6,8 +6,8 @@ from PIL import Image
 
 from cascade import ResumedStage, Stage
 from cascade.collecting.recalling import recalled, recorded
-from cascade.mapped import Map, MappedStage
-from cascade.towers import Towers
+from cascade.stages.mapped import Map, MappedStage
+from cascade.stages.towers import Towers
 from evaluation.measuring.encoders import encoder_alone, running_of
 from evaluation.measuring.values import Running
 from pruning_mechanism import Reduction, reduce

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cascade.fingerprints import computed_in
+from cascade.stages.fingerprints import computed_in
 from pruning_mechanism import Mask, TowerError, image_embeddings, prune
 from pruning_mechanism.modeling.class_token import class_token_suffices
 from pruning_mechanism.runtimes import DTYPES, RuntimeChoice

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cascade import Collection, ResumedStage, Stage, UnreadableImage
 from cascade.collecting.record import Record, StageRecord
-from cascade.fingerprints import fingerprint
+from cascade.stages.fingerprints import fingerprint
 from cascade.status import StatusOptions, main
 from cascade.storing.errors import CollectionError
 from corpora import open_image

@@ -6,7 +6,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, CLIPVisionModelWithProjection
 
 from cascade import Stage, UnreadableImage
-from cascade.stage import NoTextTowerError
+from cascade.stages.stage import NoTextTowerError
 from pruning_mechanism import Mask, TowerError, load_processor, prune
 from pruning_mechanism.attention import attention_of
 from tests.conftest import tiny_clip, tiny_processor

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cascade import Stage, UnreadableImage
-from cascade.images import SeenByThumbnail
+from cascade.stages.images import SeenByThumbnail
 from corpora.decoding.jpeg.whole import JpegFile
 from corpora.decoding.reads import Tally
 from corpora.pixels import on_device

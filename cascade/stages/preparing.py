@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.images import ImageSource, UnreadableImage, jpeg_file, open_image
+from cascade.stages.images import ImageSource, UnreadableImage, jpeg_file, open_image
 from corpora import CorpusError
 from corpora.decoding.jpeg.whole import JpegFile
 from corpora.decoding.reads import Reads, Tally, known

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.stage import Stage
+from cascade.stages.stage import Stage
 
 
 @dataclass(frozen=True)

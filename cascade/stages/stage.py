@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cascade.fingerprints import computed_in, described, fingerprint
-from cascade.images import ImageSource
-from cascade.preparing import Preparation, Prepared
-from cascade.reading import reads_of
-from cascade.running import InRuntime, asked_of, running
+from cascade.stages.fingerprints import computed_in, described, fingerprint
+from cascade.stages.images import ImageSource
+from cascade.stages.preparing import Preparation, Prepared
+from cascade.stages.reading import reads_of
+from cascade.stages.running import InRuntime, asked_of, running
 from corpora.decoding.reads import Reads, Tally, known
 from corpora.pixels.ahead import TOGETHER
 from pruning_mechanism import (

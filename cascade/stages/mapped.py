@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cascade.images import ImageSource
-from cascade.preparing import Prepared
-from cascade.stage import Encoder, Stage
+from cascade.stages.images import ImageSource
+from cascade.stages.preparing import Prepared
+from cascade.stages.stage import Encoder, Stage
 from corpora.decoding.reads import Reads
 
 _IMAGES_AT_ONCE = 1 << 16

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from cascade.images import UnreadableImage, open_image
+from cascade.stages.images import UnreadableImage, open_image
 
 
 @pytest.fixture

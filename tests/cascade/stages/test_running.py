@@ -12,8 +12,8 @@ import torch
 from cascade import Collection, ResumedStage, Stage
 from cascade.collecting.recalling import recalled, recorded
 from cascade.machines.joining import join
+from cascade.stages.towers import Towers
 from cascade.storing.errors import CollectionError
-from cascade.towers import Towers
 from pruning_mechanism import TowerError
 from pruning_mechanism.runtimes.exports import RECORD, StaleExportError, place_in
 from pruning_mechanism.runtimes.formats import FORMATS
