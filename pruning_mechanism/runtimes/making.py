@@ -14,7 +14,7 @@ from pruning_mechanism.runtimes.exports import Export, digests, tower_digest
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
 from pruning_mechanism.runtimes.int8 import closing
-from pruning_mechanism.runtimes.int8.quantising import close, modules_in, quantise
+from pruning_mechanism.runtimes.int8.quantising import close, modules_in, product_of, quantise
 from pruning_mechanism.runtimes.int8.rounding import SEEN, left_in_float, rounding_harm
 from pruning_mechanism.runtimes.parity import (
     SAME,
@@ -128,7 +128,7 @@ def _left_in_float(model: PreTrainedModel, known: Collection[str], pixels: Tenso
         TowerError: the graph knows none.
     """
     products = rounding_harm(model, pixels[:SEEN])
-    harmed = [product for product in products if product.name in known]
+    harmed = [product for product in products if product_of(product.name, known)]
     if not harmed:
         raise TowerError("the graph of this tower doesn't tell where any module is computed")
     return [product.name for product in left_in_float(harmed)]

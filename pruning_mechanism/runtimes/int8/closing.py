@@ -37,9 +37,11 @@ class Closing:
 def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Closing]:
     """A copy of a model that gives what its last linear map takes, and that map.
 
-    Where a tower doesn't end in one, the copy gives the embeddings and the map leaves them.
+    Where a tower doesn't end in one, the copy gives the embeddings and the map leaves them. Weights
+    lie in the same memory.
     """
-    made = copy.deepcopy(model)
+    shared = {id(weight): nn.Parameter(weight.detach(), False) for weight in model.parameters()}
+    made = copy.deepcopy(model, {**shared, **{id(tensor): tensor for tensor in model.buffers()}})
     final = tower_of(made).final
     linear = final.linear if isinstance(final, AlignedProjection) else final
     if not isinstance(linear, nn.Linear):

@@ -25,6 +25,8 @@ from pruning_mechanism.runtimes.unreported import unreported
 
 CALIBRATION = 256
 """Images that the ranges of activations are found on."""
+TOGETHER = 2
+"""Images of a batch: NNCF keeps all that goes into and comes out of every product for them."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """What an ONNX node says of the modules that it stands in, as Python writes a list of names."""
 FEATURES = "features"
@@ -33,6 +35,10 @@ FEATURES = "features"
 
 def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     """Put an ONNX graph in int8 in its place.
+
+    Weights lie in a file beside the graph meanwhile, and the two steps of NNCF that look at images
+    are two calls, since it copies what it holds in memory for every step: of a graph without
+    weights, that is nothing.
 
     Args:
         graph: of a tower without its last linear map, [n, 3, height, width] → [n, r].
@@ -44,25 +50,58 @@ def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     """
     import onnx
 
+    ignored = _products_of(onnx.load(graph, load_external_data=False), left)
+    seen = pixels[:CALIBRATION]
+    _write(onnx.load(graph), graph, beside=True)
+    _write(_smoothed(graph, seen), graph, beside=True)
+    _write(_rounded(graph, seen, ignored), graph)
+
+
+def _smoothed(graph: Path, pixels: Tensor) -> Any:
+    """The ONNX graph whose activations' outliers are in the weights, in float32."""
+    nncf = unreported("nncf")
+    advanced = nncf.AdvancedQuantizationParameters(
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
+        disable_bias_correction=True,
+    )
+    nothing = nncf.IgnoredScope(patterns=[".*"])  # is rounded
+    return _by_nncf(graph, pixels, nothing, advanced)
+
+
+def _rounded(graph: Path, pixels: Tensor, ignored: list[str]) -> Any:
+    """The ONNX graph in int8, but for some nodes.
+
+    Ranges are the least and the largest value of all images, which unlike NNCF's own choice, the
+    means of those by batch, don't depend on which images come together.
+    """
+    nncf = unreported("nncf")
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    advanced = nncf.AdvancedQuantizationParameters(
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),  # it is done
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+    )
+    return _by_nncf(graph, pixels, nncf.IgnoredScope(names=ignored), advanced)
+
+
+def _by_nncf(graph: Path, pixels: Tensor, ignored: Any, advanced: Any) -> Any:
+    """What NNCF makes of an ONNX graph whose weights lie beside it, all in memory."""
+    import onnx
+
     nncf = unreported("nncf")
     nncf.set_log_level(logging.ERROR)
-    model: Any = onnx.load(graph)
-    ignored = _products_of(model, left)
-    advanced = nncf.AdvancedQuantizationParameters(
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
-    )
-    images = [{INPUT: batch.numpy()} for batch in batches(pixels[:CALIBRATION])]
+    advanced.backend_params["external_data_dir"] = str(graph.parent.absolute())
+    images = [{INPUT: batch.numpy()} for batch in batches(pixels, TOGETHER)]
     with quiet():
-        made: Any = nncf.quantize(
-            model,
+        return nncf.quantize(
+            onnx.load(graph, load_external_data=False),
             nncf.Dataset(images),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(names=ignored),
+            ignored_scope=ignored,
             advanced_parameters=advanced,
         )
-    _write(made, graph)
 
 
 def modules_in(graph: Path) -> frozenset[str]:
@@ -75,19 +114,38 @@ def modules_in(graph: Path) -> frozenset[str]:
     return frozenset(_products(onnx.load(graph, load_external_data=False)))
 
 
+def product_of(module: str, known: Collection[str]) -> str | None:
+    """The module that computes the product with another's weight, of those that a graph knows.
+
+    It is the other one itself, or what is around it: embeddings of a few patches multiply with the
+    weight of the patch embedding themselves. None: the graph computes it in another way.
+    """
+    around = module.rpartition(".")[0]
+    return next((name for name in (module, around) if name in known), None)
+
+
 def _products_of(model: Any, modules: Collection[str]) -> list[str]:
-    """The names of the nodes that are the products of modules."""
+    """The names of the nodes that are the products with modules' weights."""
     nodes = _products(model)
-    if unknown := [name for name in modules if name not in nodes]:
+    found = {module: product_of(module, nodes) for module in modules}
+    if unknown := [module for module, name in found.items() if name is None]:
         raise TowerError(f"the graph of this tower doesn't tell where {unknown[0]} is computed")
-    return [node for name in modules for node in nodes[name]]
+    return [node for name in found.values() if name is not None for node in nodes[name]]
 
 
 def _products(model: Any) -> dict[str, list[str]]:
-    """The names of the nodes that are products, by the module that they stand in."""
+    """The names of the nodes that are products, by the module that they stand in.
+
+    A weight that still has its own name tells best: a convolution that batch normalisation was
+    folded into stands in that.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
     nodes: dict[str, list[str]] = defaultdict(list)
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "Gemm", "Conv"):
+            continue
+        if node.input[1] in weights and node.input[1].endswith(".weight"):
+            nodes[node.input[1].removesuffix(".weight")].append(node.name)
             continue
         said = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "[]")
         scopes = ast.literal_eval(said)  # the last is the call itself, within its module
@@ -125,11 +183,11 @@ def close(graph: Path, closing: Closing) -> None:
     _write(model, graph)
 
 
-def _write(model: Any, graph: Path) -> None:
+def _write(model: Any, graph: Path, beside: bool = False) -> None:
     """Write an ONNX graph in place of an earlier one, weights beside it if they are many."""
     import onnx
 
     for file in graph.parent.iterdir():
         file.unlink()
-    beside = model.ByteSize() > 1 << 30
+    beside = beside or model.ByteSize() > 1 << 30
     onnx.save(model, graph, save_as_external_data=beside, location=f"{graph.name}.data")

@@ -11,7 +11,8 @@ Little of the work often does most of the harm, such as the patch embedding: lea
 float32 costs next to nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +32,8 @@ MOST = 0.2
 """Share of the tower's multiply–accumulates that may stay in float32."""
 SEEN = 64
 """Images that harm is measured on."""
-TOGETHER = 8
-"""Images of a backward pass, which keeps what every product gives."""
+TOGETHER = 2
+"""Images of a backward pass, which keeps what every product gives, and how rounding changes it."""
 TINY = 1e-8
 
 
@@ -51,32 +52,33 @@ class Product:
 
 @dataclass
 class _Seen:
-    """A module as images pass through it: least and largest input by channel [c], and its work.
+    """A weight as images pass by it: least and largest input by channel [c], and its work.
 
     `watched`: whether the ranges are there.
     """
 
-    module: nn.Linear | nn.Conv2d
     low: Tensor = field(init=False)
     high: Tensor = field(init=False)
     watched: bool = False
     macs: int = 0
     harm: float = 0.0
 
-    def watch(self, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        """A forward hook that finds ranges."""
-        inputs = self._channels(given[0].detach())
+    def watch(self, product: "_Call", made: Tensor) -> Tensor:
+        """Widen the ranges by what goes into a product, and count multiply–accumulates."""
+        inputs = product.channels()
         low, high = inputs.amin(0), inputs.amax(0)
         if self.watched:
             low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.low, self.high, self.watched = low, high, True
+        self.macs += made.numel() * product.weight[0].numel()
+        return made
 
-    def round(self, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
-        """A forward hook that sums up harm once the gradient comes back."""
+    def round(self, product: "_Call", made: Tensor) -> Tensor:
+        """Sum up harm once the gradient of what a product gives comes back."""
         if not made.requires_grad:
             made = made.detach().requires_grad_()
         with torch.no_grad():
-            change = self._rounded(given[0].detach()) - made.detach()
+            change = product.rounded(self.low, self.high) - made.detach()
 
         def add(gradient: Tensor) -> None:
             self.harm += (gradient * change).flatten(1).sum(1).square().sum().item() / 2
@@ -84,44 +86,66 @@ class _Seen:
         made.register_hook(add)
         return made
 
-    def _channels(self, inputs: Tensor) -> Tensor:
-        """Inputs [..., c], or [n, c, height, width], as [rows, c]."""
-        if isinstance(self.module, nn.Conv2d):
-            inputs = inputs.movedim(1, -1)
-        return inputs.flatten(0, -2)
 
-    def _rounded(self, inputs: Tensor) -> Tensor:
-        """What the module gives in int8: weights by output, inputs by one range for all."""
-        weight, bias = self.module.weight, self.module.bias
-        if isinstance(self.module, nn.Conv2d):  # the channels of a picture are alike
-            read = _grid(inputs, self.low.min(), self.high.max())
-            given: Tensor = self.module._conv_forward(read, _by_output(weight), bias)
-            return given
-        peaks = torch.maximum(self.low.abs(), self.high.abs()).clamp(min=TINY)
+@dataclass(frozen=True)
+class _Call:
+    """A product that is computed: `linear` or `conv2d`, what goes in, a weight, and the rest."""
+
+    function: Callable[..., Tensor]
+    inputs: Tensor
+    weight: Tensor
+    rest: Sequence[Any]
+    named: Mapping[str, Any]
+
+    def channels(self) -> Tensor:
+        """What goes in, [..., c] or [n, c, height, width], as [rows, c]."""
+        inputs = self.inputs.detach()
+        return (inputs.movedim(1, -1) if self.function is conv2d else inputs).flatten(0, -2)
+
+    def rounded(self, low: Tensor, high: Tensor) -> Tensor:
+        """What comes out in int8: weights by output, inputs by one range for all."""
+        inputs, weight = self.inputs.detach(), self.weight
+        if self.function is conv2d:  # the channels of a picture are alike
+            read = _grid(inputs, low.min(), high.max())
+            return conv2d(read, _by_output(weight), *self.rest, **self.named)
+        peaks = torch.maximum(low.abs(), high.abs()).clamp(min=TINY)
         sizes = weight.abs().amax(0).clamp(min=TINY)
         scales = peaks**SMOOTHING / sizes ** (1 - SMOOTHING)
-        low, high = (self.low / scales).min(), (self.high / scales).max()
-        return linear(_grid(inputs / scales, low, high), _by_output(weight * scales), bias)
+        read = _grid(inputs / scales, (low / scales).min(), (high / scales).max())
+        return linear(read, _by_output(weight * scales), *self.rest, **self.named)
 
 
-class _Work(TorchFunctionMode):
-    """Counts multiply–accumulates of modules without hooks, which would change what is computed.
+class _Products(TorchFunctionMode):
+    """Lets every product with a module's weight be seen, whichever module computes it.
 
-    Of a last layer for the class token alone, they would see one for all tokens.
+    Hooks of modules would see less and change what is computed: towers that keep a few patches
+    multiply with the patch embedding's weight themselves, and a last layer for the class token
+    alone isn't computed so where hooks are.
     """
 
-    def __init__(self, seen: Iterable[_Seen]) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], see: Callable[[str, _Call, Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self._by_weight = {id(each.module.weight): each for each in seen}
+        self._names = {_place(module.weight): name for name, module in modules.items()}
+        self._see = see
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Let a function run; count it if it is a module's product."""
+        """Let a function run; show it if it is a product."""
         made = func(*args, **(kwargs or {}))
-        if func in (linear, conv2d) and (each := self._by_weight.get(id(args[1]))):
-            each.macs += made.numel() * each.module.weight[0].numel()
-        return made
+        if func not in (linear, conv2d) or len(args) < 2:
+            return made
+        name = self._names.get(_place(args[1]))
+        if name is None:
+            return made
+        return self._see(name, _Call(func, args[0], args[1], args[2:], kwargs or {}), made)
+
+
+def _place(weight: Tensor) -> tuple[int, int]:
+    """Where a weight lies in memory: the same for one that is only reshaped."""
+    return weight.data_ptr(), weight.numel()
 
 
 def _grid(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -152,50 +176,36 @@ def rounding_harm(model: PreTrainedModel, pixels: Tensor, seed: int = 0) -> list
     embedder = Embedder(model).eval()
     trained = [weight for weight in embedder.parameters() if weight.requires_grad]
     embedder.requires_grad_(False)
-    seen = {
-        name: _Seen(module)
+    modules = {
+        name: module
         for name, module in embedder.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
+    seen: dict[str, _Seen] = defaultdict(_Seen)
     try:
-        _ranges(embedder, seen.values(), pixels)
-        _count(embedder, seen.values(), pixels)
-        used = {name: each for name, each in seen.items() if each.macs}
-        _harm(embedder, used.values(), pixels, torch.Generator().manual_seed(seed))
+        # with gradients: in plain inference pruned MLPs may compute with a wider copy of a weight
+        with torch.enable_grad():
+            with _Products(modules, lambda name, call, made: seen[name].watch(call, made)):
+                for batch in pixels.split(TOGETHER):
+                    embedder(batch)
+            with _Products(modules, lambda name, call, made: seen[name].round(call, made)):
+                _backward(embedder, pixels, seed)
     finally:
         for weight in trained:
             weight.requires_grad_(True)
     n = len(pixels)
-    return [Product(name, each.macs / n, each.harm / n) for name, each in used.items()]
+    return [
+        Product(name, seen[name].macs / n, seen[name].harm / n) for name in modules if name in seen
+    ]
 
 
-@torch.no_grad()
-def _ranges(embedder: Embedder, seen: Iterable[_Seen], pixels: Tensor) -> None:
-    hooks = [each.module.register_forward_hook(each.watch) for each in seen]
-    for batch in pixels.split(TOGETHER):
-        embedder(batch)
-    for hook in hooks:
-        hook.remove()
-
-
-@torch.enable_grad()  # in inference pruned MLPs may compute with a wider copy of a weight
-def _count(embedder: Embedder, seen: Iterable[_Seen], pixels: Tensor) -> None:
-    with _Work(seen):
-        for batch in pixels.split(TOGETHER):
-            embedder(batch)
-
-
-@torch.enable_grad()
-def _harm(
-    embedder: Embedder, seen: Iterable[_Seen], pixels: Tensor, generator: torch.Generator
-) -> None:
-    hooks = [each.module.register_forward_hook(each.round) for each in seen]
+def _backward(embedder: Embedder, pixels: Tensor, seed: int) -> None:
+    """Go back through the tower from vᵀ × embedding, for every image's own v."""
+    generator = torch.Generator().manual_seed(seed)
     for batch in pixels.split(TOGETHER):
         embeddings = normalize(embedder(batch), dim=-1)
         drawn = torch.randn(embeddings.shape, generator=generator)
         torch.autograd.backward((embeddings * drawn).sum())
-    for hook in hooks:
-        hook.remove()
 
 
 def left_in_float(products: Sequence[Product]) -> list[Product]:
