@@ -27,6 +27,9 @@ CALIBRATION = 256
 """Images that the ranges of activations are found on."""
 TOGETHER = 2
 """Images of a batch: NNCF keeps all that goes into and comes out of every product for them."""
+MOST_BYTES = (1 << 31) - (1 << 24)
+"""Weights of a tower in float32, and room for the rest: ONNX can't hold more in memory, and NNCF's
+graph with outliers moved is all in memory."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """What an ONNX node says of the modules that it stands in, as Python writes a list of names."""
 FEATURES = "features"
@@ -101,6 +104,16 @@ def _by_nncf(graph: Path, pixels: Tensor, ignored: Any, advanced: Any) -> Any:
             subset_size=len(images),
             ignored_scope=ignored,
             advanced_parameters=advanced,
+        )
+
+
+def check_quantisable(graph: Path) -> None:
+    """Raise `TowerError` if an ONNX graph is too large to be put in int8."""
+    size = sum(file.stat().st_size for file in graph.parent.iterdir())
+    if size > MOST_BYTES:
+        raise TowerError(
+            f"int8 takes towers of up to {MOST_BYTES / 1e9:.1f} GB in float32, and this one has "
+            f"{size / 1e9:.1f}: export it to openvino in bfloat16, or load it with runtime 'torch'"
         )
 
 

@@ -66,6 +66,26 @@ def test_a_last_layer_for_the_class_token_alone_is_work_for_one_token():
     assert f"{layer}.self_attn.k_proj" not in macs
 
 
+def test_a_patch_embedding_is_seen_where_only_some_patches_are_embedded():
+    given = pixels(32)
+    whole, few = (
+        {product.name: product for product in rounding_harm(model.eval(), given)}[PATCHES]
+        for model in (tiny_clip(), reduce(tiny_clip(), Reduction(kept_patches=4)))
+    )
+    assert few.macs == whole.macs / 4
+    assert few.harm > whole.harm / 4
+
+
+def test_harm_does_not_depend_on_how_many_images_come_together(monkeypatch):
+    model, given = one_layer().eval(), pixels(12)
+    few = rounding_harm(model, given)
+    monkeypatch.setattr(rounding, "TOGETHER", 12)
+    many = rounding_harm(model, given)
+    assert [each.macs for each in few] == [each.macs for each in many]
+    harm = [each.harm for each in many]
+    assert [each.harm for each in few] == pytest.approx(harm, rel=1e-3)
+
+
 def test_the_model_is_left_as_it_was():
     model, given = tiny_clip(), pixels(4)
     model.logit_scale.requires_grad_(False)

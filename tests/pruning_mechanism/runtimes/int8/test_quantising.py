@@ -1,0 +1,101 @@
+"""NNCF is given a graph without its weights, and its ranges don't depend on how images come."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pruning_mechanism import TowerError, image_embeddings
+from pruning_mechanism.runtimes import in_onnxruntime
+from pruning_mechanism.runtimes.formats import FORMATS
+from pruning_mechanism.runtimes.graph import write_onnx
+from pruning_mechanism.runtimes.int8 import quantising
+from pruning_mechanism.runtimes.int8.closing import split
+from pruning_mechanism.runtimes.int8.quantising import modules_in, product_of, quantise
+from pruning_mechanism.runtimes.making import make_export
+from tests.pruning_mechanism.runtimes.conftest import images, pixels
+from tests.pruning_mechanism.test_export import MODELS, one_layer
+
+PATCHES = "model.vision_model.embeddings.patch_embedding"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Path:
+    """The graph of a tower of one layer, without its projection."""
+    pytest.importorskip("onnxscript")
+    file = tmp_path_factory.mktemp("graph") / "model.onnx"
+    write_onnx(split(one_layer())[0], file)
+    return file
+
+
+def quantised(graph: Path, place: Path, left: tuple[str, ...] = ()) -> torch.Tensor:
+    """What a graph in int8 gives of some images."""
+    place.mkdir()
+    file = place / graph.name
+    file.write_bytes(graph.read_bytes())
+    quantise(file, pixels(20), left)
+    runtime = in_onnxruntime.OnnxRuntime(place, "int8")
+    return runtime.embed(pixels(16, seed=9))
+
+
+def test_ranges_do_not_depend_on_which_images_come_together(graph, tmp_path, monkeypatch):
+    pytest.importorskip("nncf")
+    few = quantised(graph, tmp_path / "few", (PATCHES,))
+    monkeypatch.setattr(quantising, "TOGETHER", 20)
+    many = quantised(graph, tmp_path / "many", (PATCHES,))
+    torch.testing.assert_close(few, many, atol=1e-5, rtol=1e-5)  # means of biases add up otherwise
+
+
+def test_nncf_is_given_no_weights_in_memory(graph, tmp_path, monkeypatch):
+    nncf, given = pytest.importorskip("nncf"), []
+    whole = nncf.quantize
+
+    def watched(model, *args, **kwargs):
+        given.append(max(len(tensor.raw_data) for tensor in model.graph.initializer))
+        return whole(model, *args, **kwargs)
+
+    monkeypatch.setattr(nncf, "quantize", watched)
+    quantised(graph, tmp_path / "made")
+    assert len(given) == 2
+    assert max(given) < 1024
+    assert max(weight.nbytes for weight in one_layer().vision_model.parameters()) > 1024
+    assert not list((tmp_path / "made").glob("*.data"))  # of a small tower
+
+
+def test_a_tower_too_large_for_onnx_is_refused_before_the_work(tmp_path, monkeypatch):
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(quantising, "MOST_BYTES", 1000)
+    with pytest.raises(TowerError, match=r"int8 takes towers of up to .* in bfloat16"):
+        make_export(one_layer(), FORMATS["onnx"], "int8", tmp_path, images(16))
+
+
+def test_a_tower_without_its_projection_lies_in_the_same_memory_and_is_left_as_it_was():
+    model = one_layer()
+    before, _ = split(model)
+    own = dict(model.named_parameters())
+    shared = dict(before.named_parameters())
+    assert all(weight.data_ptr() == own[name].data_ptr() for name, weight in shared.items())
+    before.requires_grad_(False)
+    assert all(weight.requires_grad for weight in own.values())
+    assert isinstance(model.visual_projection, nn.Linear)
+    with torch.no_grad():
+        features = image_embeddings(before, pixels(2))
+        torch.testing.assert_close(
+            model.visual_projection(features), image_embeddings(model, pixels(2))
+        )
+
+
+def test_a_convolution_with_normalisation_folded_into_it_is_known_by_its_weight(tmp_path):
+    pytest.importorskip("onnxscript")
+    write_onnx(split(MODELS["student, convolutions"]().eval())[0], tmp_path / "model.onnx")
+    assert "model.vision_model.encoder.layer3.0.conv2" in modules_in(tmp_path / "model.onnx")
+
+
+def test_the_patch_embedding_is_known_where_embeddings_multiply_with_its_weight(tmp_path):
+    pytest.importorskip("onnxscript")
+    write_onnx(split(MODELS["flip grid"]().eval())[0], tmp_path / "model.onnx")
+    known = modules_in(tmp_path / "model.onnx")
+    assert PATCHES not in known
+    assert product_of(PATCHES, known) == "model.vision_model.embeddings"
+    assert product_of("model.vision_model.encoder.layers.2.self_attn.k_proj", known) is None
