@@ -19,6 +19,7 @@ from torch import Tensor
 from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.graph import INPUT, OUTPUT, quiet
 from pruning_mechanism.runtimes.int8.closing import Closing
+from pruning_mechanism.runtimes.int8.folding import PRODUCTS, fold_weights
 from pruning_mechanism.runtimes.int8.rounding import SMOOTHING
 from pruning_mechanism.runtimes.parity import batches
 from pruning_mechanism.runtimes.unreported import unreported
@@ -55,7 +56,10 @@ def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
 
     ignored = _products_of(onnx.load(graph, load_external_data=False), left)
     seen = pixels[:CALIBRATION]
-    _write(onnx.load(graph), graph, beside=True)
+    model: Any = onnx.load(graph)
+    fold_weights(model)
+    _write(model, graph, beside=True)
+    del model
     _write(_smoothed(graph, seen), graph, beside=True)
     _write(_rounded(graph, seen, ignored), graph)
 
@@ -155,7 +159,7 @@ def _products(model: Any) -> dict[str, list[str]]:
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes: dict[str, list[str]] = defaultdict(list)
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm", "Conv"):
+        if node.op_type not in PRODUCTS:
             continue
         if node.input[1] in weights and node.input[1].endswith(".weight"):
             nodes[node.input[1].removesuffix(".weight")].append(node.name)
