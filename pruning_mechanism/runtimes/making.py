@@ -15,7 +15,6 @@ from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
 from pruning_mechanism.runtimes.int8 import closing
 from pruning_mechanism.runtimes.int8.quantising import (
-    check_quantisable,
     close,
     modules_in,
     product_of,
@@ -109,7 +108,6 @@ def _quantised(
     """
     before, own = closing.split(model)
     write_onnx(before, graph)
-    check_quantisable(graph)
     left = _left_in_float(model, modules_in(graph), pixels)
     quantise(graph, pixels, left)
     form.write(graph, directory)  # it runs as it will, so that its own rounding is put right too

@@ -7,6 +7,8 @@ weight to round where it is left.
 
 from typing import Any
 
+import numpy as np
+
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Operations whose second input may be a weight."""
 
@@ -32,7 +34,7 @@ def fold_weights(model: Any) -> None:
             [constants[each] for each in sorted(given)],
         )
         made = helper.make_model(part, opset_imports=model.opset_import)
-        (weight,) = ReferenceEvaluator(made).run(None, {})
+        (weight,) = map(np.asarray, ReferenceEvaluator(made).run(None, {}))
         graph.node.remove(makers[name])
         graph.initializer.append(numpy_helper.from_array(weight, name))
     _drop_unread(graph)

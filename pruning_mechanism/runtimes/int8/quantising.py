@@ -1,10 +1,10 @@
 """Towers in int8: the weights of every product by channel, what goes in calibrated on images.
 
-Between a tower's ONNX graph and its export. NNCF moves the outliers of activations into the weights
-(SmoothQuant, arXiv 2211.10438), finds ranges, and puts biases right. Products that int8 harms most
-for their work stay in float32 (`rounding`). Ranges are fixed then, so an
-image's embedding doesn't depend on the batch that it comes in, as it would with ranges that are
-found anew for every batch. `making` then solves the last linear map anew, in float32.
+Between a tower's ONNX graph and its export. Outliers of activations go into the weights
+(`smoothing`), then NNCF finds ranges and puts biases right. Products that int8 harms most for their
+work stay in float32 (`rounding`). Ranges are fixed then, so an image's embedding doesn't depend on
+the batch that it comes in, as it would with ranges that are found anew for every batch. `making`
+then solves the last linear map anew, in float32.
 """
 
 import ast
@@ -20,7 +20,7 @@ from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.graph import INPUT, OUTPUT, quiet
 from pruning_mechanism.runtimes.int8.closing import Closing
 from pruning_mechanism.runtimes.int8.folding import PRODUCTS, fold_weights
-from pruning_mechanism.runtimes.int8.rounding import SMOOTHING
+from pruning_mechanism.runtimes.int8.smoothing import smooth
 from pruning_mechanism.runtimes.parity import batches
 from pruning_mechanism.runtimes.unreported import unreported
 
@@ -28,9 +28,6 @@ CALIBRATION = 256
 """Images that the ranges of activations are found on."""
 TOGETHER = 2
 """Images of a batch: NNCF keeps all that goes into and comes out of every product for them."""
-MOST_BYTES = (1 << 31) - (1 << 24)
-"""Weights of a tower in float32, and room for the rest: ONNX can't hold more in memory, and NNCF's
-graph with outliers moved is all in memory."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """What an ONNX node says of the modules that it stands in, as Python writes a list of names."""
 FEATURES = "features"
@@ -40,9 +37,8 @@ FEATURES = "features"
 def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     """Put an ONNX graph in int8 in its place.
 
-    Weights lie in a file beside the graph meanwhile, and the two steps of NNCF that look at images
-    are two calls, since it copies what it holds in memory for every step: of a graph without
-    weights, that is nothing.
+    Weights lie in a file beside the graph meanwhile, since NNCF copies what it holds in memory for
+    every step: of a graph without weights, that is little.
 
     Args:
         graph: of a tower without its last linear map, [n, 3, height, width] → [n, r].
@@ -60,19 +56,8 @@ def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     fold_weights(model)
     _write(model, graph, beside=True)
     del model
-    _write(_smoothed(graph, seen), graph, beside=True)
+    smooth(graph, seen, TOGETHER)
     _write(_rounded(graph, seen, ignored), graph)
-
-
-def _smoothed(graph: Path, pixels: Tensor) -> Any:
-    """The ONNX graph whose activations' outliers are in the weights, in float32."""
-    nncf = unreported("nncf")
-    advanced = nncf.AdvancedQuantizationParameters(
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
-        disable_bias_correction=True,
-    )
-    nothing = nncf.IgnoredScope(patterns=[".*"])  # is rounded
-    return _by_nncf(graph, pixels, nothing, advanced)
 
 
 def _rounded(graph: Path, pixels: Tensor, ignored: list[str]) -> Any:
@@ -81,23 +66,17 @@ def _rounded(graph: Path, pixels: Tensor, ignored: list[str]) -> Any:
     Ranges are the least and the largest value of all images, which unlike NNCF's own choice, the
     means of those by batch, don't depend on which images come together.
     """
+    import onnx
+
     nncf = unreported("nncf")
+    nncf.set_log_level(logging.ERROR)
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     advanced = nncf.AdvancedQuantizationParameters(
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),  # it is done
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        backend_params={"external_data_dir": str(graph.parent.absolute())},
     )
-    return _by_nncf(graph, pixels, nncf.IgnoredScope(names=ignored), advanced)
-
-
-def _by_nncf(graph: Path, pixels: Tensor, ignored: Any, advanced: Any) -> Any:
-    """What NNCF makes of an ONNX graph whose weights lie beside it, all in memory."""
-    import onnx
-
-    nncf = unreported("nncf")
-    nncf.set_log_level(logging.ERROR)
-    advanced.backend_params["external_data_dir"] = str(graph.parent.absolute())
     images = [{INPUT: batch.numpy()} for batch in batches(pixels, TOGETHER)]
     with quiet():
         return nncf.quantize(
@@ -106,18 +85,8 @@ def _by_nncf(graph: Path, pixels: Tensor, ignored: Any, advanced: Any) -> Any:
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
-            ignored_scope=ignored,
+            ignored_scope=nncf.IgnoredScope(names=ignored),
             advanced_parameters=advanced,
-        )
-
-
-def check_quantisable(graph: Path) -> None:
-    """Raise `TowerError` if an ONNX graph is too large to be put in int8."""
-    size = sum(file.stat().st_size for file in graph.parent.iterdir())
-    if size > MOST_BYTES:
-        raise TowerError(
-            f"int8 takes towers of up to {MOST_BYTES / 1e9:.1f} GB in float32, and this one has "
-            f"{size / 1e9:.1f}: export it to openvino in bfloat16, or load it with runtime 'torch'"
         )
 
 

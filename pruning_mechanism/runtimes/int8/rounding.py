@@ -23,9 +23,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pruning_mechanism.runtimes.in_torch import Embedder
+from pruning_mechanism.runtimes.int8.smoothing import SMOOTHING
 
-SMOOTHING = 0.5
-"""α of SmoothQuant (arXiv 2211.10438, equation 4): how much of an outlier goes into the weights."""
 HARM = 1e-5
 """1 - cos, on average, that all products together may do; what does more harm stays in float32."""
 MOST = 0.2
@@ -124,7 +123,9 @@ class _Products(TorchFunctionMode):
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], see: Callable[[str, _Call, Tensor], Tensor]
+        self,
+        modules: Mapping[str, nn.Linear | nn.Conv2d],
+        see: Callable[[str, _Call, Tensor], Tensor],
     ) -> None:
         super().__init__()
         self._names = {_place(module.weight): name for name, module in modules.items()}
