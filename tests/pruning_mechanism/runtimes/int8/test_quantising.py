@@ -8,10 +8,13 @@ from torch import nn
 
 from pruning_mechanism import image_embeddings
 from pruning_mechanism.runtimes import in_onnxruntime
-from pruning_mechanism.runtimes.graph import write_onnx
+from pruning_mechanism.runtimes.graph import INPUT, write_onnx
 from pruning_mechanism.runtimes.int8 import quantising
 from pruning_mechanism.runtimes.int8.closing import split
 from pruning_mechanism.runtimes.int8.quantising import modules_in, product_of, quantise
+from pruning_mechanism.runtimes.int8.smoothing import SMOOTHING
+from tests.conftest import tiny_clip
+from tests.lanes import thorough_only
 from tests.pruning_mechanism.runtimes.conftest import pixels
 from tests.pruning_mechanism.test_export import MODELS, one_layer
 
@@ -43,6 +46,37 @@ def test_ranges_do_not_depend_on_which_images_come_together(graph, tmp_path, mon
     monkeypatch.setattr(quantising, "TOGETHER", 20)
     many = quantised(graph, tmp_path / "many", (PATCHES,))
     torch.testing.assert_close(few, many, atol=1e-5, rtol=1e-5)  # means of biases add up otherwise
+
+
+@thorough_only
+def test_embeddings_are_kept_as_well_as_by_nncf_with_everything_in_memory(tmp_path):
+    """Its own SmoothQuant in the same call, ranges by batches of 16."""
+    onnx, nncf = pytest.importorskip("onnx"), pytest.importorskip("nncf")
+    place, before = tmp_path / "whole", split(tiny_clip())[0]
+    place.mkdir()
+    write_onnx(before, place / "model.onnx")
+    dataset = [{INPUT: batch.numpy()} for batch in pixels(64).split(16)]
+    alphas = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
+    whole = nncf.quantize(
+        onnx.load(place / "model.onnx"),
+        nncf.Dataset(dataset),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(dataset),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+    )
+    quantise(place / "model.onnx", pixels(64))
+    onnx.save(whole, tmp_path / "model.onnx")
+    unseen = pixels(64, seed=9)
+    with torch.no_grad():
+        wanted = image_embeddings(before, unseen)
+    ours, theirs = (
+        torch.cosine_similarity(
+            in_onnxruntime.OnnxRuntime(directory, "int8").embed(unseen), wanted
+        ).mean()
+        for directory in (place, tmp_path)
+    )
+    assert 1 - ours < 1.5 * (1 - theirs)
 
 
 def test_nncf_is_given_no_weights_in_memory(graph, tmp_path, monkeypatch):
