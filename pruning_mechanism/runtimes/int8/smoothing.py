@@ -56,7 +56,7 @@ class _Weight:
 
 
 def smooth(graph: Path, pixels: Tensor, together: int) -> None:
-    """Move outliers into weights, in place.
+    """Move outliers into weights, in place; of convolutions nothing is moved.
 
     Args:
         graph: its weights lie in a file beside it, small ones in itself.
@@ -66,7 +66,8 @@ def smooth(graph: Path, pixels: Tensor, together: int) -> None:
     import onnx
 
     model: Any = onnx.load(graph, load_external_data=False)
-    weights = _weights(model)
+    if not (weights := _weights(model)):  # a network of convolutions
+        return
     peaks = _peaks(model, graph, list(weights), pixels, together)
     for name, group in weights.items():
         held = [_held(weight.tensor, graph.parent) for weight in group]

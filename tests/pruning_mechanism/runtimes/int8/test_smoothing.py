@@ -115,3 +115,23 @@ def test_weights_are_changed_where_they_lie_as_in_the_graph(smoothed):
     assert beside.keys() == inside.keys()
     for name, array in beside.items():
         np.testing.assert_array_equal(array, inside[name])
+
+
+def test_a_graph_of_convolutions_alone_stays_as_it_is(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper
+
+    value = helper.make_tensor_value_info
+    weight = onnx.numpy_helper.from_array(np.ones((4, 3, 2, 2), np.float32), "weight")
+    node = helper.make_node("Conv", [INPUT, "weight"], ["features"])
+    sizes = ["n", 3, 16, 16], ["n", 4, 15, 15]
+    given, made = (
+        value(name, onnx.TensorProto.FLOAT, size)
+        for name, size in zip((INPUT, "features"), sizes, strict=True)
+    )
+    graph = helper.make_graph([node], "convolution", [given], [made], [weight])
+    file = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph), file)
+    before = file.read_bytes()
+    smooth(file, pixels(4), together=2)
+    assert file.read_bytes() == before
