@@ -47,25 +47,33 @@ class Row:
 
     def check(self, dtype: Dtype, device: str) -> None:
         """Raise `TowerError` if it can't compute in a type on a device of this machine."""
-        if dtype not in self.dtypes:
-            named = " or ".join((", ".join(self.dtypes[:-1]), self.dtypes[-1]))
-            others = ", ".join(row.name for row in RUNTIMES.values() if dtype in row.dtypes)
-            raise TowerError(
-                f"runtime {self.name!r} computes in {named}, not in {dtype}, which {others} does"
-            )
         kind = torch.device(device).type
+        own = self._types_on(kind)
+        if not own:
+            raise TowerError(
+                f"runtime {self.name!r} runs on the CPU here, not on {device}: leave the "
+                "device out, or use runtime 'torch' or 'compile'"
+            )
+        if dtype not in self.dtypes:
+            named = " or ".join((", ".join(own[:-1]), own[-1]))
+            others = [row.name for row in RUNTIMES.values() if dtype in row._types_on(kind)]
+            does = f", which {', '.join(others)} does" if others else ", which takes a GPU"
+            raise TowerError(f"runtime {self.name!r} computes in {named}, not in {dtype}{does}")
         if self.form is not None:
-            if kind != "cpu":
-                raise TowerError(
-                    f"runtime {self.name!r} runs on the CPU here, not on {device}: leave the "
-                    "device out, or use runtime 'torch' or 'compile'"
-                )
             self.form.check_runs()
         if self.name == "compile" and kind == "cpu" and (problem := compiler_problem()):
             raise TowerError(problem)
         natively = self.form is None or dtype == "bfloat16"  # graphs in int8 run everywhere
         if natively and (problem := type_problem(dtype, device)):
             raise TowerError(problem)
+
+    def _types_on(self, kind: str) -> tuple[Dtype, ...]:
+        """Types that it computes in on a kind of device; none: it doesn't run there."""
+        if self.form is not None:
+            return self.dtypes if kind == "cpu" else ()
+        if kind != "cpu":
+            return self.dtypes
+        return tuple(dtype for dtype in self.dtypes if dtype in ("float32", "bfloat16"))
 
 
 RUNTIMES: Mapping[str, Row] = {

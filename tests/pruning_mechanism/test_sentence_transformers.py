@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tests.cascade.test_stage_siglip import write_siglip
 from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
 from cascade import Stage
@@ -15,6 +14,7 @@ from pruning_mechanism.modeling.modeling_composed_clip import (
     ComposedClipVisionConfig,
     ComposedClipVisionModel,
 )
+from tests.cascade.stages.test_stage_siglip import write_siglip
 from tests.conftest import tiny_clip, tiny_processor
 from tests.fresh import python
 from tests.lanes import sweep
