@@ -57,7 +57,7 @@ class RuntimesOptions(ConfigOption):
     threads: tuple[Count, ...] = ()
     """threads of the CPU, one or several numbers of them (default: as many as cores)"""
     kernels: bool = False
-    """say too what the encoder's time goes to, and how much it computes a second"""
+    """also report what the encoder's time goes to, and how much it computes a second"""
     corpus: str = "scenes"
     """to search: scenes, coco, flickr30k, flickr8k, folder, or hub:OWNER/NAME"""
     corpus_dir: ReadPath | None = None
@@ -156,6 +156,7 @@ def _measured(options: RuntimesOptions) -> Runtimes:
                 found = kept(contenders.stages, searched, TOP)
                 refused += contenders.refused
             rows += timed(contenders, found, searched.corpus, options.repetitions, options.kernels)
+            del contenders  # before others are loaded
     return Runtimes(
         command=published_command("evaluation.runtimes", options),
         models=tuple(map(published_name, options.models)),

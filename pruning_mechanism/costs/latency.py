@@ -153,7 +153,9 @@ class LatencyTable(SublayerSeconds):
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise TowerError(f"{path} is not a latency table: {error!r}") from error
         if schema != SCHEMA:
-            raise TowerError(f"{path} has schema {schema}, but this version reads {SCHEMA}")
+            raise TowerError(
+                f"{path} has schema {schema}, but this version reads {SCHEMA}: measure a new one"
+            )
         try:
             own = entries["class_token"]
             if own is not None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from pruning_mechanism.checkpoints.checkpoint import in_dtype
 from pruning_mechanism.costs.conditions import noise_pixels
 from pruning_mechanism.encoding import image_embeddings
+from pruning_mechanism.families import TowerError
 from pruning_mechanism.runtimes.formats import Format
 from pruning_mechanism.runtimes.graph import write_onnx
 from pruning_mechanism.runtimes.in_torch import TORCH_DTYPES, TorchRuntime
@@ -28,9 +29,6 @@ from pruning_mechanism.runtimes.table import RUNTIMES, check_known
 
 NOISE_IMAGES = 1
 """Images of noise that int8 is calibrated on where only its seconds matter."""
-PROGRAMS = 10_000
-"""Programs that torch.compile may make of towers here; beyond its own limit, which is of towers
-taken together, it would run further ones as they are, without a word."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +87,7 @@ class Deployed:
         with torch.inference_mode(False):  # a graph is made of tensors that inference mode forbids
             if row.form is not None:
                 return _opened(self.model, row.form, self.kind).embed
-            runs = TorchRuntime(self.model, self.kind, compiled=not self.in_torch).embed
-            return runs if self.in_torch else partial(_within_limit, runs)
+            return TorchRuntime(self.model, self.kind, compiled=not self.in_torch).embed
 
 
 def check_deployable(runtime: str, dtype: str | None, device: str = "cpu") -> None:
@@ -99,6 +96,12 @@ def check_deployable(runtime: str, dtype: str | None, device: str = "cpu") -> No
     To be called before anything is loaded.
     """
     check_known(runtime, dtype, device)
+    if runtime == "compile" and dtype in ("float8", "int8"):
+        raise TowerError(
+            f"seconds in {dtype} by {runtime!r} can't be predicted: in a latency table's small "
+            "towers products are too narrow for it: use dtype bfloat16, and compare the result by "
+            f"evaluation.runtimes --runtimes {runtime}:{dtype}"
+        )
     form = RUNTIMES[runtime].form
     if form is not None:
         form.check_made(next((kind for kind in form.dtypes if kind == dtype), "float32"))
@@ -107,11 +110,6 @@ def check_deployable(runtime: str, dtype: str | None, device: str = "cpu") -> No
 @torch.inference_mode()
 def _plain(model: PreTrainedModel, pixels: Tensor) -> Tensor:
     return image_embeddings(model, pixels)
-
-
-def _within_limit(embed: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    with torch._dynamo.config.patch(recompile_limit=PROGRAMS):
-        return embed(pixels)
 
 
 def _opened(model: PreTrainedModel, form: Format, dtype: Dtype) -> Runtime:

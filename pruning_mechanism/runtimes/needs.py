@@ -88,10 +88,15 @@ def bfloat16_problem(device: str) -> str | None:
     """Why a device doesn't compute in bfloat16; None: it does natively."""
     kind = torch.device(device).type
     if kind == "cuda":
-        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
-    else:
-        native = kind != "cpu" or _cpu_has_bfloat16()
-    if native:
+        if not torch.cuda.is_available():
+            return "torch sees no NVIDIA GPU here, so nothing is computed in bfloat16"
+        if torch.cuda.is_bf16_supported(False):
+            return None
+        return (
+            f"{torch.cuda.get_device_name(device)} has no products in bfloat16: use dtype float16 "
+            "or float32"
+        )
+    if kind != "cpu" or _cpu_has_bfloat16():
         return None
     return (
         f"the processor of {device} has no products in bfloat16 (on a CPU AMX or AVX512-BF16), so "

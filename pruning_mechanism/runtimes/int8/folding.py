@@ -42,17 +42,22 @@ def fold_weights(model: Any) -> None:
 
 def _steps(name: str, constants: dict[str, Any], makers: dict[str, Any]) -> list[Any] | None:
     """The nodes that compute a tensor, in order; None: not of constants alone."""
+    if name not in makers:  # an input of the graph
+        return None
     steps: dict[str, Any] = {}
-    wanted, after = [name], []
+    wanted = [name]
     while wanted:
-        node = makers.get(wanted.pop())
-        if node is None:  # an input of the graph
+        node = makers[wanted[-1]]
+        inputs = [makers.get(each) for each in node.input if each and each not in constants]
+        if None in inputs:
             return None
-        if node.output[0] not in steps:
+        before = [each.output[0] for each in inputs if each and each.output[0] not in steps]
+        if before:  # its inputs first, of which another step may be made as well
+            wanted += before
+        else:
             steps[node.output[0]] = node
-            after.append(node)
-            wanted += [each for each in node.input if each and each not in constants]
-    return after[::-1]
+            wanted.pop()
+    return list(steps.values())
 
 
 def _drop_unread(graph: Any) -> None:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pruning_mechanism.runtimes.in_torch import Embedder
-from pruning_mechanism.runtimes.int8.smoothing import SMOOTHING
+from pruning_mechanism.runtimes.int8.smoothing import scales_of
 
 HARM = 1e-5
 """1 - cos, on average, that all products together may do; what does more harm stays in float32."""
@@ -107,9 +107,8 @@ class _Call:
         if self.function is conv2d:  # the channels of a picture are alike
             read = _grid(inputs, low.min(), high.max())
             return conv2d(read, _by_output(weight), *self.rest, **self.named)
-        peaks = torch.maximum(low.abs(), high.abs()).clamp(min=TINY)
-        sizes = weight.abs().amax(0).clamp(min=TINY)
-        scales = peaks**SMOOTHING / sizes ** (1 - SMOOTHING)
+        peaks, sizes = torch.maximum(low.abs(), high.abs()), weight.detach().abs().amax(0)
+        scales = torch.from_numpy(scales_of(peaks.numpy(), sizes.numpy()))
         read = _grid(inputs / scales, (low / scales).min(), (high / scales).max())
         return linear(read, _by_output(weight * scales), *self.rest, **self.named)
 

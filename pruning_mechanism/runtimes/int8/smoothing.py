@@ -7,7 +7,8 @@ are easier to round and the product is the same:
 
 Before ranges are found (`quantising`). The scales are kept in the bounds that NNCF keeps them in,
 whose own SmoothQuant copies all weights several times over in memory; here they are changed where
-they lie, in the file beside the graph.
+they lie, in the file beside the graph. Products of the same input share the scales of the one whose
+scales vary least, as in NNCF; the paper takes the largest weight of all of them.
 """
 
 from collections import defaultdict
@@ -73,7 +74,7 @@ def smooth(graph: Path, pixels: Tensor, together: int) -> None:
         held = [_held(weight.tensor, graph.parent) for weight in group]
         scales = max(
             (
-                _scales(peaks[name], np.abs(array).max(axis=1 - weight.axis))
+                scales_of(peaks[name], np.abs(array).max(axis=1 - weight.axis))
                 for weight, array in zip(group, held, strict=True)
             ),
             key=lambda scales: float(scales.min() / scales.max()),
@@ -130,7 +131,7 @@ def _peaks(
     return peaks
 
 
-def _scales(inputs: Array, weights: Array) -> Array:
+def scales_of(inputs: Array, weights: Array) -> Array:
     """The scales [c] of peaks of inputs and weights, equation 4."""
     inputs, weights = np.maximum(inputs, LEAST), np.maximum(weights, LEAST)
     scales = inputs**SMOOTHING / weights ** (1 - SMOOTHING)

@@ -47,7 +47,7 @@ class _Recorded:
 class Replayed:
     """A program as a function of batches [n, …] → [n, d], recorded for each size at its first use.
 
-    Any thread may call it, on any stream: one at a time computes. Results are the caller's own.
+    Any thread may call it, on any stream: one at a time replays. Results are the caller's own.
     """
 
     def __init__(self, program: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -109,6 +109,7 @@ class Replayed:
     def _record(self, taken: Tensor) -> _Recorded:
         beside = self._beside
         beside.wait_stream(torch.cuda.current_stream())
+        beside.wait_event(self._done)  # another stream's replay may use the same workspaces
         with torch.cuda.stream(beside):
             for _ in range(WARM_UP):
                 self._program(taken)

@@ -88,6 +88,7 @@ def in_eight_bits(
             f"no product of this tower is wide enough for {dtype} to make it faster ({least} at "
             "least): use dtype bfloat16"
         )
+    fill_up(half)
     left = tuple(place for place in products if place not in rounded)
     return EightBitTower(half, tuple(rounded), left)
 
@@ -164,4 +165,4 @@ def _filled_up(weights: list[_Weight]) -> list[_Weight]:
 def _ends_in_class_token(tower: Tower) -> bool:
     """Whether a tower may compute its last layer for the class token alone."""
     pruned = any(isinstance(layer.self_attn, PrunedAttention) for layer in tower.layers)
-    return isinstance(tower.root, ReducedTower) or (pruned and tower.parts.pooling == "first")
+    return tower.reads_class_token and (pruned or isinstance(tower.root, ReducedTower))

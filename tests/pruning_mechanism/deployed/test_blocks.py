@@ -314,3 +314,11 @@ def test_what_a_tower_cannot_be_put_into_is_one_line(how, said, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(TowerError, match=said):
         check_deployable(*how)
+
+
+@pytest.mark.parametrize("dtype", ["float8", "int8"])
+def test_seconds_of_towers_that_torch_computes_in_8_bits_are_refused_beforehand(dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    with pytest.raises(TowerError, match=f"seconds in {dtype}.*bfloat16.*compile:{dtype}"):
+        check_deployable("compile", dtype, "cuda")

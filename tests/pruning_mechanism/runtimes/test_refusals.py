@@ -77,6 +77,15 @@ def test_a_gpu_is_told_what_it_lacks_for_8_bits(monkeypatch):
     check_known("torch", "float16", "mps")
 
 
+def test_a_gpu_without_bfloat16_is_told_of_a_type_that_it_has(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda _: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A GPU")
+    with pytest.raises(TowerError, match="A GPU has no products in bfloat16: use dtype float16"):
+        check_known("compile", "bfloat16", "cuda")
+    check_known("compile", "float16", "cuda")
+
+
 def test_an_export_that_was_moved_to_the_place_of_another_type_is_refused(subject, tmp_path):
     shutil.copytree(subject.place / "onnx" / "float32", tmp_path / "onnx" / "int8")
     with pytest.raises(StaleExportError, match=r"in float32: it belongs into .*float32") as error:

@@ -54,6 +54,30 @@ def test_every_weight_becomes_a_constant_and_products_of_two_activations_stay(gr
     assert torch.equal(embeddings(folded), embeddings(model))
 
 
+def test_a_weight_that_is_made_of_the_same_thing_twice_is_folded():
+    """Steps run in an order in which each finds its inputs, whatever shares them."""
+    onnx = pytest.importorskip("onnx")
+    helper, single = onnx.helper, onnx.TensorProto.FLOAT
+    own = torch.arange(4.0).reshape(2, 2)
+    nodes = [
+        helper.make_node("Transpose", ["own"], ["turned"], perm=[1, 0]),
+        helper.make_node("Neg", ["turned"], ["less"]),
+        helper.make_node("Concat", ["less", "turned"], ["weight"], axis=1),
+        helper.make_node("MatMul", ["pixels", "weight"], ["embeddings"]),
+    ]
+    given, made = (
+        helper.make_tensor_value_info(name, single, ["n", size])
+        for name, size in (("pixels", 2), ("embeddings", 4))
+    )
+    kept = [onnx.numpy_helper.from_array(own.numpy(), "own")]
+    model = helper.make_model(helper.make_graph(nodes, "twice", [given], [made], kept))
+    fold_weights(model)
+    (weight,) = model.graph.initializer
+    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    folded = torch.from_numpy(onnx.numpy_helper.to_array(weight).copy())
+    assert torch.equal(folded, torch.cat([-own.T, own.T], dim=1))
+
+
 def test_a_tower_of_a_few_patches_is_put_in_int8_with_its_patch_embedding(graph, tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("nncf")

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from cascade.stages.fingerprints import computed_in
-from pruning_mechanism import Mask, TowerError, image_embeddings, prune
+from pruning_mechanism import (
+    Mask,
+    Reduction,
+    TowerError,
+    align,
+    image_embeddings,
+    prune,
+    reduce,
+)
+from pruning_mechanism.modeling.aligned_projection import AlignedProjection
 from pruning_mechanism.modeling.class_token import class_token_suffices
 from pruning_mechanism.runtimes import DTYPES, RuntimeChoice
 from pruning_mechanism.runtimes.in_torch import TorchRuntime, vision_in
@@ -93,6 +102,13 @@ def test_a_smaller_tower_still_computes_its_last_layer_for_the_class_token_alone
     assert class_token_suffices(Tower.of(rounded(uneven, "float8").model).layers[-1])
     last = Tower.of(rounded(wide, "float8").model).layers[-1]  # transformers' computes it whole
     assert isinstance(last.self_attn.q_proj, EightBitLinear)
+
+
+def test_a_tower_that_reads_patches_has_its_last_layer_in_8_bits_as_well(wide):
+    exit_at = reduce(wide, Reduction(layers=2))
+    assert len(rounded(exit_at, "float8").left) == 6
+    patches = AlignedProjection(2 * 64, 5, wide.config.projection_dim)
+    assert rounded(align(exit_at, patches), "float8").left == ()
 
 
 def test_narrow_products_are_left_and_a_tower_of_them_is_refused(wide, uneven):
