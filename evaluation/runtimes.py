@@ -154,7 +154,7 @@ def _measured(options: RuntimesOptions) -> Runtimes:
             )
             if count == threads[0]:
                 found = kept(contenders.stages, searched, TOP)
-                refused += contenders.refused
+            refused += [each for each in contenders.refused if each not in refused]
             rows += timed(contenders, found, searched.corpus, options.repetitions, options.kernels)
             del contenders  # before others are loaded
     return Runtimes(

@@ -85,12 +85,12 @@ def timed(
 
     Args:
         contenders: the tower in its runtimes.
-        kept: what each keeps of results.
+        kept: what each keeps of results; those of which nothing is known aren't timed.
         corpus: the images that are timed are its first.
         repetitions: times that each is timed.
         kernels: whether to say what the time goes to.
     """
-    stages = contenders.stages
+    stages = {name: stage for name, stage in contenders.stages.items() if name in kept}
     first = next(iter(stages.values()))
     device, files = first.device, file_contents(corpus, first.batch_size)
     works = {name: encoding(stage) for name, stage in stages.items()}

@@ -63,8 +63,8 @@ class Searched:
         queries = Queries.of(corpus)
         if full is None:
             return cls(corpus, queries, None, None, None)
-        # a GPU computes a checkpoint in what it is stored in, unless it is told otherwise
-        runtime, dtype = (None, None) if device == "cpu" else REFERENCE
+        # whatever its record names, and whatever a GPU would compute it in
+        runtime, dtype = REFERENCE
         stage = Stage.load(full, device, batch, runtime=runtime, dtype=dtype)
         texts = text_embeddings_of(stage, queries.texts)
         return cls(corpus, queries, stage, texts, embeddings_of(stage, corpus, "full tower"))

@@ -39,12 +39,11 @@ class Shares:
 GROUPS = tuple(field.name for field in fields(Shares) if field.name != "idle")
 
 _PATTERNS = (
+    ("elementwise", r"^triton_(?!tem)"),  # fused: their names hold the names of all that they do
     ("attention", r"flash|fmha|sdpa|attention|softmax"),
-    ("products", r"^triton_tem|gemm|gemv|nvjet|xmma|cublas|splitk"),
-    ("elementwise", r"^triton_"),  # fused ones, whose names hold the names of all they do
     (
         "products",
-        r"cutlass|cudnn|conv(olution|olve|2d)|nchw|nhwc|(^|:|_)(add|badd)?b?mm(_|$)|matmul|linear$"
+        r"^triton_tem|gemm|gemv|nvjet|xmma|cublas|splitk|cutlass|cudnn|conv(olution|olve|2d)|nchw|nhwc|(^|:|_)(add|badd)?b?mm(_|$)|matmul|linear$"
         r"|_linear_|einsum",
     ),
     ("copies", r"memcpy|memset|copy|clone|contiguous|::to$|::cat$|catarray|transpose_"),

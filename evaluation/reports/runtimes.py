@@ -181,7 +181,8 @@ def _tables(report: Runtimes) -> list[_Shown]:
     return found
 
 
-_KERNELS_CAPTION = """TFLOP/s: twice the tower's MACs by the encoder's seconds
+_KERNELS_CAPTION = """TFLOP/s: twice the tower's MACs by the encoder's seconds; they count the last
+layer for all tokens, also where it is computed for one
 what the encoder's time goes to: products of matrices, attention, norms and all else that is
 elementwise, copies; idle: no kernel runs"""
 

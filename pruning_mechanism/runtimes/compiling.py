@@ -16,7 +16,8 @@ def program_of(tower: nn.Module) -> Callable[[Tensor], Tensor]:
     program = torch.compile(tower, dynamic=True)
 
     def within_limit(pixels: Tensor) -> Tensor:
-        with torch._dynamo.config.patch(recompile_limit=PROGRAMS):
+        limits = {"recompile_limit": PROGRAMS, "accumulated_recompile_limit": PROGRAMS}
+        with torch._dynamo.config.patch(limits):
             embeddings: Tensor = program(pixels)
         return embeddings
 

@@ -32,6 +32,8 @@ from pruning_mechanism.runtimes.runtime import Dtype
 
 LEAST_IMAGES = 8
 """Calibration images that int8 takes at least."""
+LEAST_KEPT = 0.9
+"""The mean cosine below which an int8 export is another tower, and isn't written."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ def _check_parity(form: Format, dtype: Dtype, noise: Parity, seen: Parity | None
     for what, parity in (("noise", noise), ("calibration images", seen)):
         if parity is None:
             continue
+        if dtype == "int8" and parity is seen and parity.cosine < LEAST_KEPT:
+            raise TowerError(
+                f"int8 changes the embeddings of this tower too much ({what}: {parity}; {LEAST_KEPT} "
+                "is the least): use bfloat16 or float32"
+            )
         wrong = parity.difference > SAME if dtype == "float32" else parity.cosine < 0
         if wrong or parity.difference == float("inf"):
             raise TowerError(

@@ -48,7 +48,10 @@ def type_problem(dtype: Dtype, device: str) -> str | None:
 
 def float16_problem(device: str) -> str | None:
     """Why a device doesn't compute in float16; None: it does."""
-    if torch.device(device).type != "cpu":
+    kind = torch.device(device).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        return "torch sees no NVIDIA GPU here, so nothing is computed in float16"
+    if kind != "cpu":
         return None
     return (
         "in float16 a CPU is slow, and no more exact than in bfloat16: use dtype bfloat16 or "

@@ -1,7 +1,7 @@
 """The one table of runtimes, and how a vision tower gets into one of them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Row:
         if dtype not in self.dtypes:
             named = " or ".join((", ".join(own[:-1]), own[-1]))
             others = [row.name for row in RUNTIMES.values() if dtype in row._types_on(kind)]
-            does = f", which {', '.join(others)} does" if others else ", which takes a GPU"
+            does = f", which {_do(others)}" if others else ", which takes a GPU"
             raise TowerError(f"runtime {self.name!r} computes in {named}, not in {dtype}{does}")
         if self.form is not None:
             self.form.check_runs()
@@ -74,6 +74,13 @@ class Row:
         if kind != "cpu":
             return self.dtypes
         return tuple(dtype for dtype in self.dtypes if dtype in ("float32", "bfloat16"))
+
+
+def _do(names: Sequence[str]) -> str:
+    """Who does it, as in "torch and compile do"."""
+    if len(names) == 1:
+        return f"{names[0]} does"
+    return f"{', '.join(names[:-1])} and {names[-1]} do"
 
 
 RUNTIMES: Mapping[str, Row] = {
@@ -186,7 +193,7 @@ def lying(subject: Subject, form: Format, dtype: Dtype, digest: str) -> tuple[Pa
             if (export.format, export.dtype) != (form.name, kind):
                 raise StaleExportError(
                     f"{directory} holds an export to {export.format} in {export.dtype}: it belongs "
-                    f"into {place_in(subject.place, export.format, export.dtype)}"
+                    f"in {place_in(subject.place, export.format, export.dtype)}"
                 )
             check_fresh(directory, export, digest)
             return directory, export

@@ -303,7 +303,7 @@ def test_of_int8_the_command_that_calibrates_it_is_said(in_runtime, capsys, fold
         (("--latency-constraint", "0.5", "--runtime", "openvino"), "clip-cascade[openvino]"),
         (
             ("--latency-constraint", "0.5", "--runtime", "onnxruntime", "--dtype", "bfloat16"),
-            "not in bfloat16, which torch, compile",
+            "not in bfloat16, which torch, compile and openvino do",
         ),
         (("--latency-constraint", "0.5", "--dtype", "int8"), "not in int8, which onnxruntime"),
         (("--mac-constraint", "0.5", "--runtime", "compile"), "no latency constraint"),

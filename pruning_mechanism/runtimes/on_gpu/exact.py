@@ -8,7 +8,7 @@ import torch
 
 _lock = threading.Lock()
 _within = 0
-_before = True
+_before: bool | None = True
 
 
 @contextmanager
@@ -17,8 +17,8 @@ def exact_convolutions() -> Iterator[None]:
     global _within, _before
     with _lock:
         if not _within:
-            _before = torch.backends.cudnn.allow_tf32
-            torch.backends.cudnn.allow_tf32 = False
+            _before = _allowed()
+            _allow(None if _before is None else False)
         _within += 1
     try:
         yield
@@ -26,4 +26,17 @@ def exact_convolutions() -> Iterator[None]:
         with _lock:
             _within -= 1
             if not _within:
-                torch.backends.cudnn.allow_tf32 = _before
+                _allow(_before)
+
+
+def _allowed() -> bool | None:
+    """Whether cuDNN rounds; None: the program says it by torch's newer switch, which holds."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # torch refuses to read one switch where the other was set
+        return None
+
+
+def _allow(rounding: bool | None) -> None:
+    if rounding is not None:
+        torch.backends.cudnn.allow_tf32 = rounding

@@ -166,7 +166,7 @@ def test_a_stage_that_resumes_is_torchs(full, exported):
         ({"dtype": "int4"}, "dtype is one of float32, float16, bfloat16, float8, int8"),
         (
             {"dtype": "int8"},
-            "runtime 'torch' computes in float32 or bfloat16, not in int8, which onnxruntime, openv",
+            "runtime 'torch' computes in float32 or bfloat16, not in int8, which onnxruntime and o",
         ),
         ({"dtype": "float16"}, "in float16 a CPU is slow, .* use dtype bfloat16 or float32"),
         ({"dtype": "float8"}, "not in float8, which takes a GPU"),
@@ -174,7 +174,7 @@ def test_a_stage_that_resumes_is_torchs(full, exported):
         ({"runtime": "compile", "dtype": "int8"}, "int8 on NVIDIA GPUs, not on cpu.*'openvino'"),
         ({"runtime": "auto", "dtype": "float16"}, "in float16 a CPU is slow"),
         ({"runtime": "auto", "dtype": "float8"}, "not in float8, which takes a GPU"),
-        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "not in bfloat16, which torch, compile"),
+        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "not in bfloat16, which torch, compile and openvino do"),
         ({"runtime": "onnxruntime", "device": "cuda"}, "runs on the CPU here, not on cuda"),
         ({"runtime": "onnxruntime", "attention": "eager"}, "leave one out"),
         ({"runtime": "onnxruntime", "dtype": "int8"}, "calibrated on images"),

@@ -304,7 +304,7 @@ def test_a_share_is_of_both_towers_where_they_run(monkeypatch):
     [
         (("openvino", "float32"), r"pip install 'clip-cascade\[openvino\]'"),
         (("torch", "int8"), "'torch' computes in float32 or bfloat16, not in int8"),
-        (("onnxruntime", "bfloat16"), "not in bfloat16, which torch, compile"),
+        (("onnxruntime", "bfloat16"), "not in bfloat16, which torch, compile and openvino do"),
         (("onnxruntime", None, "cuda"), "runs on the CPU here, not on cuda"),
         (("tensorrt", None), "runtime is one of 'torch'"),
     ],

@@ -88,7 +88,7 @@ def test_a_gpu_without_bfloat16_is_told_of_a_type_that_it_has(monkeypatch):
 
 def test_an_export_that_was_moved_to_the_place_of_another_type_is_refused(subject, tmp_path):
     shutil.copytree(subject.place / "onnx" / "float32", tmp_path / "onnx" / "int8")
-    with pytest.raises(StaleExportError, match=r"in float32: it belongs into .*float32") as error:
+    with pytest.raises(StaleExportError, match=r"in float32: it belongs in .*float32") as error:
         make_runtime(Subject(subject.model, tmp_path), RUNTIMES["onnxruntime"], "int8")
     said(error)
 
