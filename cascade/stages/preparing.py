@@ -201,7 +201,9 @@ class Preparation:
         if image.preparation != self._name:
             return self._levels([image()])
         made = image.levels
-        return made if isinstance(made, Tensor) else self._levels([made.content])
+        if isinstance(made, Tensor):
+            return made
+        return self._levels([{"path": made.path, "bytes": made.content}])
 
     def _on(self, device: torch.device) -> OnDevice:
         return OnDevice(device, self._preparer, self.decoder, self._levels)

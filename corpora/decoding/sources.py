@@ -49,8 +49,13 @@ def content_of(source: Source) -> bytes:
 
 def suffix_of(source: object) -> str:
     """That of the file's name, if there is one, in small letters."""
+    return os.path.splitext(path_of(source) or "")[1].lower()
+
+
+def path_of(source: object) -> str | None:
+    """The file's name, if there is one."""
     name = source.get("path") if isinstance(source, Mapping) else source
-    return os.path.splitext(name)[1].lower() if isinstance(name, str | Path) else ""
+    return str(name) if isinstance(name, str | Path) else None
 
 
 @contextmanager

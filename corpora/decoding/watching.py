@@ -82,6 +82,11 @@ def counted(images: int = 0) -> Iterator[None]:
         _within.opening = False
 
 
+def count_images(images: int) -> None:
+    """Counts so many images as opened, whose seconds `counted` has."""
+    _add(images=images)
+
+
 def is_watched() -> bool:
     """Whether anybody watches: what would take time to be counted right can be left out."""
     return bool(_watched)

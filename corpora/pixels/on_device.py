@@ -8,6 +8,7 @@ a tower is given by less.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _DECODED_PIXELS = 128_000_000
 """Of pictures that lie decoded on the device: 0.4 GB."""
 _APART, _FAR_APART = 3.0, 20
 """Levels of 255 between a kind's pixels here and Pillow's: on average, and 99 of 100."""
+
+_BESIDE = threading.Lock()
+"""Held by the thread whose work is on the stream: see `_nvjpeg`."""
 
 _Kind = tuple[tuple[tuple[int, int], ...], bool]  # layers, progressive
 _Decode = Callable[[list[Tensor], torch.device], list[Tensor]]
@@ -62,7 +66,7 @@ class DeviceDecoder:
         """
         for group in _groups(files):
             contents = [file.content for file in group]
-            with counted(len(group)):
+            with counted():
                 try:
                     made: list[Tensor | None] = [*_nvjpeg(contents, self.device)]
                 except RuntimeError as error:  # it doesn't say of which file
@@ -71,6 +75,7 @@ class DeviceDecoder:
                 if is_watched():
                     _wait(self.device)
             yield made
+            made.clear()  # before memory is taken for the next
 
 
 def upright(pixels: Tensor, orientation: int) -> Tensor:
@@ -85,12 +90,13 @@ def upright(pixels: Tensor, orientation: int) -> Tensor:
 def beside(device: torch.device) -> Iterator[None]:
     """Within the context a GPU works on a stream of its own; it has ended when the context does.
 
-    What is made within may be used on another stream once that has been said: see `handed_over`.
+    One thread at a time: others wait. What is made within may be used on another stream once that
+    has been said: see `handed_over`.
     """
     if device.type != "cuda":
         yield
         return
-    with torch.cuda.stream(_stream(device)):
+    with _BESIDE, torch.cuda.stream(_stream(device)):
         yield
         torch.cuda.current_stream(device).synchronize()
 
@@ -143,9 +149,14 @@ def _groups(files: Sequence[JpegFile]) -> Iterator[Sequence[JpegFile]]:
 
 
 def _nvjpeg(contents: Sequence[bytes], device: torch.device) -> list[Tensor]:
-    """Torchvision's decoder on a device; raises RuntimeError if any of the files fails."""
+    """Torchvision's decoder on a device; raises RuntimeError if any of the files fails.
+
+    It takes memory of this stream and writes into it on one of its own, which waits for nothing:
+    what this stream has still to do with that memory must be done before.
+    """
     from torchvision.io import ImageReadMode, decode_jpeg  # slow to import
 
+    _wait(device)
     files = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in contents]
     made: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device)
     return made

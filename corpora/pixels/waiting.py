@@ -4,6 +4,7 @@ What can be done before is done on the CPU, in any thread: files are read and ch
 the device can't decode are opened, resized and cropped. The rest is done for a batch at once.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 
 from corpora.decoding.jpeg.whole import JpegFile
+from corpora.decoding.watching import count_images
 from corpora.pixels.on_device import DeviceDecoder, sent, upright
 from corpora.pixels.preparer import Preparer
 from corpora.pixels.proportions import LONG
+from corpora.problems import CorpusError
 
+_logger = logging.getLogger(__name__)
 _TOGETHER = 16_000_000
 """Levels of pictures that are resized at once, in float32."""
 
@@ -62,13 +66,14 @@ class OnDevice:
         """The levels of a batch: uint8 [n, 3, height, width] on the device.
 
         Raises:
-            CorpusError: an image can't be prepared; whatever `opened` raises.
+            CorpusError: whatever `opened` raises.
             ValueError: the images come out in different sizes.
         """
         held = {at: each for at, each in enumerate(waiting) if isinstance(each, Held)}
         ready = {at: each for at, each in enumerate(waiting) if isinstance(each, Tensor)}
         found = list(self._decoded(held))
         failed = held.keys() - {at for places, _ in found for at in places}
+        count_images(len(held) - len(failed))  # these are counted as they are opened
         if failed:
             levels = self.opened([held[at].image for at in sorted(failed)])
             found.append((sorted(failed), sent(levels, self.device)))
@@ -77,23 +82,35 @@ class OnDevice:
         return _placed(found, self.device)
 
     def _decoded(self, held: Mapping[int, Held]) -> Iterator[_Part]:
-        """Levels of files; those are missing that the decoder failed on."""
+        """Levels of files; those are missing that the device failed on."""
         if self.decoder is None:
             return
         places = iter(held.items())
         for pictures in self.decoder.decoded([each.file for each in held.values()]):
-            sizes: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-            for picture in pictures:
-                at, each = next(places)
-                if picture is not None:
-                    turned = upright(picture, each.file.orientation)
-                    sizes.setdefault(tuple(turned.shape), []).append((at, turned))
-            for alike in sizes.values():
-                step = max(1, _TOGETHER // alike[0][1].numel())
-                for start in range(0, len(alike), step):
-                    some = alike[start : start + step]
+            # by a generator of its own, which holds no picture any more once it has ended
+            yield from self._resized([next(places) for _ in pictures], pictures)
+
+    def _resized(
+        self, held: Sequence[tuple[int, Held]], pictures: Sequence[Tensor | None]
+    ) -> Iterator[_Part]:
+        """Levels of decoded pictures; those are missing that there are none of, or that fail."""
+        sizes: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+        for (at, each), picture in zip(held, pictures, strict=True):
+            if picture is not None:
+                turned = upright(picture, each.file.orientation)
+                sizes.setdefault(tuple(turned.shape), []).append((at, turned))
+        for alike in sizes.values():
+            step = max(1, _TOGETHER // alike[0][1].numel())
+            for start in range(0, len(alike), step):
+                some = alike[start : start + step]
+                try:
                     batch = torch.stack([picture for _, picture in some])
-                    yield [at for at, _ in some], self.preparer.of_pixels(batch)
+                    levels = self.preparer.of_pixels(batch)
+                except (CorpusError, RuntimeError) as error:
+                    # no memory, or one divided by more than a GPU's kernel can: bicubic by 47
+                    _logger.debug("prepared on the CPU: %s", error)
+                    continue
+                yield [at for at, _ in some], levels
 
 
 def _stacked(levels: Sequence[Tensor]) -> Tensor:

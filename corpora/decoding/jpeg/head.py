@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _START_OF_SCAN = 0xDA
-_TABLES = 0xDB
-_PROGRESSIVE = 0xC2
-_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}  # of Huffman-coded pictures: baseline, extended, progressive
-_PASSED = {0xC4, 0xDD, 0xFE}  # Huffman tables, restart intervals, comments
+_TABLES, _CODES = 0xDB, 0xC4
+_EXTENDED, _PROGRESSIVE = 0xC1, 0xC2
+_FRAMES = {0xC0, _EXTENDED, _PROGRESSIVE}  # of Huffman-coded pictures, the first baseline
+_PASSED = {_CODES, 0xDD, 0xFE}  # Huffman tables, restart intervals, comments
 _APPLICATIONS = range(0xE0, 0xF0)
 _WHOLE = {0xE0: (b"JFIF", 14), 0xEE: (b"Adobe", 12)}
 """Segments that say how colours are stored, and how long they must be to say it."""
@@ -25,11 +25,13 @@ class Frame:
         size: width and height in pixels.
         layers: the name and the sampling factors of each: one of grey, three of colours.
         progressive: whether the picture comes in several scans, each of which refines it.
+        extended: whether it is sequential, but not bound to what the baseline allows.
     """
 
     size: tuple[int, int]
     layers: tuple[tuple[int, int], ...]
     progressive: bool
+    extended: bool
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,15 @@ def head_of(content: bytes) -> Head | None:
         content: the file, or as much of its beginning as is there.
     """
     frame, found, indexed, adobe, at = None, {_EXIF: b"", _XMP: b""}, False, None, 2
+    missing = {_TABLES, _CODES}  # a file without its own may get another's
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == _START_OF_SCAN:
             exif, xmp = found[_EXIF] or None, found[_XMP] or None
-            return None if frame is None else Head(frame, exif, xmp, indexed, adobe, at)
+            if frame is None or missing:
+                return None
+            return Head(frame, exif, xmp, indexed, adobe, at)
         body = content[at + 4 : end]
         if end < at + 4 or end > len(content):
             return None
@@ -86,6 +91,7 @@ def head_of(content: bytes) -> Head | None:
                 adobe = body[11]
         elif marker not in _PASSED and not (marker == _TABLES and _are_tables(body)):
             return None
+        missing.discard(marker)
         at = end
     return None
 
@@ -98,7 +104,7 @@ def _frame(marker: int, body: bytes) -> Frame | None:
     if not (width and height):
         return None
     layers = tuple((body[at], body[at + 1]) for at in range(6, len(body), 3))
-    return Frame((width, height), layers, marker == _PROGRESSIVE)
+    return Frame((width, height), layers, marker == _PROGRESSIVE, marker == _EXTENDED)
 
 
 def _are_tables(body: bytes) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from corpora.decoding.jpeg.head import Frame, Head, head_of
 from corpora.decoding.orientation import in_exif, in_xmp
 from corpora.decoding.raw import RAW_SUFFIXES
-from corpora.decoding.sources import Source, naming, stream_of, suffix_of
+from corpora.decoding.sources import Source, naming, path_of, stream_of, suffix_of
 from corpora.decoding.watching import counted
 from corpora.problems import CorpusError
 
@@ -34,11 +34,13 @@ class JpegFile:
         content: its bytes, to the end of its picture.
         frame: of its picture.
         orientation: as its metadata give it, 1 to 8: how the decoded picture is to be turned.
+        path: its name, for messages; None: it has none.
     """
 
     content: bytes
     frame: Frame
     orientation: int
+    path: str | None = None
 
 
 def read_jpeg(source: Source) -> JpegFile | None:
@@ -66,15 +68,15 @@ def read_jpeg(source: Source) -> JpegFile | None:
     if end is None:
         return None
     turned = in_exif(head.exif) or in_xmp(head.xmp) or 1
-    return JpegFile(content[:end], head.frame, turned)
+    return JpegFile(content[:end], head.frame, turned, path_of(source))
 
 
 def _fits(head: Head) -> bool:
-    """Whether a picture is of a size to be decoded as a whole, in the usual colours."""
+    """Whether a picture is of a size to be decoded as a whole, of the usual kind and colours."""
     width, height = head.size
     named = tuple(name for name, _ in head.frame.layers)
     usual = len(named) == 1 or (named == _COLOURS and head.adobe != 0)
-    return usual and width * height <= MAX_PIXELS
+    return usual and not head.frame.extended and width * height <= MAX_PIXELS
 
 
 def end_of(content: bytes, head: Head) -> int | None:
@@ -86,10 +88,11 @@ def end_of(content: bytes, head: Head) -> int | None:
     """
     at, marker = head.scan, 0xDA
     while marker != _END:
-        if marker not in _BETWEEN_SCANS or at + 4 > len(content):
+        if marker not in _BETWEEN_SCANS or at + 5 > len(content):
             return None
-        if marker == 0xDA and at > head.scan and not head.frame.progressive:
-            return None  # layers in scans of their own, which not every decoder takes
+        if marker == 0xDA and not head.frame.progressive:
+            if at > head.scan or content[at + 4] != len(head.frame.layers):
+                return None  # layers in scans of their own, which not every decoder takes
         found = _MARKER.search(content, at + 2 + int.from_bytes(content[at + 2 : at + 4], "big"))
         if found is None:
             return None

@@ -1,6 +1,6 @@
 """A device that decodes JPEG files gives what the CPU gives; here the CPU is the device.
 
-`tests/test_cuda.py` has the same on a GPU.
+`tests/test_cuda_decoding.py` has the same on a GPU.
 """
 
 import io
@@ -49,7 +49,7 @@ def held(content: bytes) -> Held:
 def test_files_are_decoded_as_pillow_decodes_them(kind, decoder):
     file = read_jpeg(TAKEN[kind])
     assert decoder.takes(file)
-    ((pixels,),) = decoder.decoded([file])
+    [[pixels]] = map(list, decoder.decoded([file]))
     expected = np.asarray(open_image(TAKEN[kind])).transpose(2, 0, 1)
     assert np.array_equal(upright(pixels, file.orientation).numpy(), expected)
 
@@ -99,6 +99,21 @@ def test_what_the_decoder_fails_on_is_opened_and_what_opening_says_is_said(decod
     broken = Held(read_jpeg(TAKEN["coarse"]), b"no picture")
     with pytest.raises(CorpusError, match="can't be decoded"):
         small.levels([held(TAKEN["larger"]), broken])
+
+
+def test_what_the_device_cannot_resize_is_prepared_on_the_cpu_and_counted_once(small, monkeypatch):
+    contents = [TAKEN["larger"], TAKEN["coarse"]]
+    expected, own = small.preparer.levels(contents), small.preparer.of_pixels
+
+    def failing(pixels):
+        if pixels.shape[3] == 500:
+            raise CorpusError("too much shared memory required")
+        return own(pixels)
+
+    monkeypatch.setattr(small.preparer, "of_pixels", failing)
+    with watched() as seen:
+        assert torch.equal(small.levels([held(each) for each in contents]), expected)
+    assert seen.images == 2
 
 
 def test_only_what_a_device_prepares_as_the_cpu_does_goes_there(small, decoder):
