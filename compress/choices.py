@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from commands.towers import DtypeName
-
 if TYPE_CHECKING:
     from pruning_mechanism import TowerKind
+    from pruning_mechanism.runtimes import Dtype
 
 DEMO_MODEL = str(Path(__file__).resolve().parents[1] / "demo" / "clip-scenes")
 DEMO_FIRST_STAGE = f"{DEMO_MODEL}-first"
@@ -66,7 +65,7 @@ class Deployment:
     """
 
     runtime: str = "torch"
-    dtype: DtypeName | None = None
+    dtype: "Dtype | None" = None
 
     @property
     def plain(self) -> bool:

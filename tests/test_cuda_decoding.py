@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 from cascade import Stage, UnreadableImage
 from corpora import load_corpus, open_image
 from corpora.decoding.jpeg.whole import read_jpeg
+from corpora.pixels import on_device
 from corpora.pixels.on_device import DeviceDecoder, upright
 from evaluation.breaking_down.ways import OfStage
 from tests.corpora.jpegs import LEFT, jpeg, picture, turned
@@ -79,7 +80,7 @@ def photographs() -> list[bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pixels_are_close_to_pillow_s(kind, decoder):
     file = read_jpeg(KINDS[kind])
-    assert decoder.takes(file)
+    assert decoder.takes(file.frame)
     [[pixels]] = map(list, decoder.decoded([file]))
     expected = np.asarray(open_image(KINDS[kind])).transpose(2, 0, 1)
     apart = np.abs(upright(pixels, file.orientation).cpu().numpy().astype(int) - expected)
@@ -106,8 +107,19 @@ def test_files_and_other_images_keep_their_order(stages, photographs):
     assert torch.equal(swapped.flip(0), there)
 
 
-def test_batches_on_two_streams_are_those_made_one_by_one(stages, photographs):
+def test_a_picture_that_a_gpu_cannot_divide_so_far_is_prepared_on_the_cpu(stages):
+    large = jpeg(picture(8064, 6048), quality=30)
+    there, here = (stage.pixels([large, jpeg(picture(300, 200))]) for stage in stages)
+    assert (there - here).abs().mean(dim=(1, 2, 3)).max() < 0.1
+
+
+@pytest.mark.parametrize("together", [None, 1, 500_000])
+def test_batches_on_two_streams_are_those_made_one_by_one(
+    together, stages, photographs, monkeypatch
+):
     """If memory were used again too early, some would be another's."""
+    if together is not None:  # in many groups, each of which takes the memory of the one before
+        monkeypatch.setattr(on_device, "_DECODED_PIXELS", together)
     there = stages[0]
     sources = photographs * 6
     alone = torch.cat([there.pixels([each]) for each in photographs]).repeat(6, 1, 1, 1)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 import corpora
+from corpora.decoding.jpeg.head import Frame
 from corpora.decoding.jpeg.whole import JpegFile, read_jpeg
 from corpora.decoding.reads import Reads, Tally
 from corpora.decoding.thumbnails import shows_same
@@ -97,22 +98,32 @@ def open_image(
     return picture
 
 
-def jpeg_file(source: ImageSource) -> JpegFile | None:
-    """A JPEG file that can be decoded elsewhere than on the CPU; None: `open_image` is to open it.
+def jpeg_file(
+    source: ImageSource, takes: Callable[[Frame], bool]
+) -> tuple[ImageSource, JpegFile | None]:
+    """A JPEG file that is to be decoded elsewhere than on the CPU, if the source is one.
 
-    That is so of all that is wrong, which it says, and of what is compared with its thumbnail.
+    None, for `open_image` to open it, of all that is wrong, which that one says, and of what is
+    compared with its thumbnail.
 
     Args:
         source: what to read.
+        takes: whether pictures of this kind are decoded there.
+
+    Returns:
+        What to open if need be: functions were asked for theirs already, if they gave any.
     """
+    given = source
     try:
         for given in _given(source):
             if isinstance(given, SeenByThumbnail):
-                return None
+                return source, None
     except Exception:  # whatever the function raises that was to give the image
-        return None
+        return source, None
     content = bytes(given) if isinstance(given, bytearray) else given
-    return read_jpeg(content) if isinstance(content, bytes | str | Path | dict) else None
+    if not isinstance(content, bytes | str | Path | dict):
+        return given, None
+    return given, read_jpeg(content, takes)
 
 
 def _given(source: ImageSource) -> Iterator[ImageSource]:

@@ -78,7 +78,7 @@ class Preparation:
         self.reads = known(reads)
         self.tally = Tally()
         self.decoder: DeviceDecoder | None = None
-        if device.type == "cuda" and self.reads != "thumbnail":
+        if device.type == "cuda" and self.reads == "full":  # it decodes nothing at less
             self.decoder = DeviceDecoder.on(device)
         self.processor = processor
 
@@ -149,32 +149,32 @@ class Preparation:
             UnreadableImage: it can't be decoded or prepared.
         """
         kept = image if source is None else source
-        if (held := self._held(image)) is not None:
+        held = self._held(image)
+        if isinstance(held, Held):
             return Prepared(held.file, self._name, kept)
         seen = Tally()  # of this image alone
         try:
-            levels = self._levels([image], seen)
+            levels = self._levels([held], seen)
         finally:
             self.tally.take(seen)
         return Prepared(levels, self._name, kept, "used" in seen.counts)
 
     def _begun(self, images: Sequence[ImageSource]) -> list[Waiting]:
         """What is done on the CPU for images that go to a device."""
-        waiting: list[Waiting | None] = [self._held(image) for image in images]
-        rest = [image for image, held in zip(images, waiting, strict=True) if held is None]
+        found = [self._held(image) for image in images]
+        rest = [each for each in found if not isinstance(each, Held)]
         levels = iter(self._levels(rest) if rest else ())
-        return [next(levels) if held is None else held for held in waiting]
+        return [each if isinstance(each, Held) else next(levels) for each in found]
 
-    def _held(self, image: ImageSource) -> Held | None:
-        """An image whose file waits for the device's decoder; None: it is opened on the CPU."""
+    def _held(self, image: ImageSource) -> Held | ImageSource:
+        """An image whose file waits for the device's decoder; else what is opened on the CPU."""
         if self.decoder is None:
-            return None
+            return image
         if isinstance(image, Prepared):
             file = image.levels if image.preparation == self._name else None
-            return Held(file, image) if isinstance(file, JpegFile) else None
-        found = jpeg_file(image)
-        taken = found is not None and self._on(self.decoder.device).takes(found)
-        return Held(found, image) if found is not None and taken else None
+            return Held(file, image) if isinstance(file, JpegFile) else image
+        given, found = jpeg_file(image, self._on(self.decoder.device).takes)
+        return given if found is None else Held(found, given)
 
     def _finished(self, device: torch.device, waiting: Sequence[Waiting]) -> Tensor:
         """A batch that was begun, as the tower takes it."""
@@ -185,7 +185,7 @@ class Preparation:
     def _levels(self, images: Sequence[ImageSource], tally: Tally | None = None) -> Tensor:
         """Images opened and prepared up to the last step, by now or now: [n, 3, height, width]."""
         if any(isinstance(image, Prepared) for image in images):
-            return torch.cat([self._of_prepared(image) for image in images])
+            return joined([self._of_prepared(image) for image in images])
         try:
             opener = partial(open_image, tally=self.tally if tally is None else tally)
             return self._preparer.levels(images, opener, self.reads)

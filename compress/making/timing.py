@@ -56,17 +56,16 @@ def _timed(source: Source, rule: Rule, asked: SecondBudget, finish: Finish, firs
         smaller = source.deployed(as_finished(step.model, finish), asked.deployment)
         return measured_share(smaller, dense, source.sampling.batch_size)
 
-    found: list[Attempt[Step]] = []
-    with suppress(UserError):  # so little that not even an empty tower keeps it
-        for attempt in attempts(make, took, asked.share, asked.share, MOST):
-            found.append(attempt)
-            if attempt.took <= asked.share * (1 + TOLERANCE):
-                break
+    tries = attempts(make, took, asked.share, asked.share, MOST)
+    found = [next(tries)]
+    if found[0].took > asked.share * (1 + TOLERANCE):
+        with suppress(UserError):  # so little that not even an empty tower keeps it
+            found += tries
     best = min(found, key=attrgetter("took"))
-    return replace(best.made, notes=(*best.made.notes, *_notes(best, asked)))
+    return replace(best.made, notes=(*best.made.notes, *_notes(best, asked, len(found))))
 
 
-def _notes(best: Attempt[Step], asked: SecondBudget) -> tuple[str, ...]:
+def _notes(best: Attempt[Step], asked: SecondBudget, tries: int) -> tuple[str, ...]:
     """Predicted and measured seconds, for the record, and whether they are too many."""
     place = "" if asked.deployment.plain else f" in {asked.deployment.says}"
     predicted = ", ".join(
@@ -75,6 +74,8 @@ def _notes(best: Attempt[Step], asked: SecondBudget) -> tuple[str, ...]:
         if cut.plan.predicted is not None
     )
     again = f", chosen again under {best.asked:.3f}" if best.asked != asked.share else ""
+    if tries > 1 and not again:
+        again = ", and a second choice more"
     says = f"took {best.took:.3f} of the dense tower's seconds here{place}, {predicted}{again}"
     if best.took <= asked.share * (1 + TOLERANCE):
         return (says,)

@@ -72,7 +72,7 @@ def within(source: Source, full: FullTower, asked: float, search: Search) -> Fou
             break  # seconds are spent, or the last correction asked for too many
     if best is None:
         raise UserError(
-            f"{search.label}: after {CORRECTIONS} corrections the finished tower still took "
+            f"{search.label}: {CORRECTIONS} times chosen, the finished tower still took "
             f"{attempt.took:.3f} of the dense one's seconds; ask for a little less"
         )
     return best

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corpora.pixels.proportions import different_sizes
+
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
@@ -107,9 +109,8 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     """
     if len(parts) == 1:
         return parts[0]
-    sizes = sorted({tuple(part.shape[2:]) for part in parts})
-    if len(sizes) > 1:
-        raise ValueError(f"the image processor makes images of different sizes: {sizes[:2]}")
+    if error := different_sizes(tuple(part.shape[2:]) for part in parts):
+        raise error
     # by numpy, which copies in this thread alone: torch's would wait for more, on cores in use
     return torch.from_numpy(np.concatenate([part.numpy() for part in parts]))
 

@@ -9,7 +9,7 @@ a tower is given by less.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +26,7 @@ from corpora.decoding.watching import counted, is_watched
 
 _logger = logging.getLogger(__name__)
 _DECODED_PIXELS = 128_000_000
-"""Of pictures that lie decoded on the device: 0.4 GB."""
+"""Of pictures that lie decoded on the device at a time: 0.4 GB."""
 _APART, _FAR_APART = 3.0, 20
 """Levels of 255 between a kind's pixels here and Pillow's: on average, and 99 of 100."""
 
@@ -34,8 +34,6 @@ _BESIDE = threading.Lock()
 """Held by the thread whose work is on the stream: see `_nvjpeg`."""
 
 _Kind = tuple[tuple[tuple[int, int], ...], bool]  # layers, progressive
-_Decode = Callable[[list[Tensor], torch.device], list[Tensor]]
-"""(the bytes of files, a device) → uint8 [3, height, width] each, on the device."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +53,34 @@ class DeviceDecoder:
         """The decoder on a device; None: there is none, or none of its pictures is right."""
         return _decoder(str(device))
 
-    def takes(self, file: JpegFile) -> bool:
-        """Whether it decodes files of this kind."""
-        return _kind(file.frame) in self.kinds
+    def takes(self, frame: Frame) -> bool:
+        """Whether it decodes pictures of this kind."""
+        return _kind(frame) in self.kinds
 
     def decoded(self, files: Sequence[JpegFile]) -> Iterator[list[Tensor | None]]:
-        """Pictures as they are stored, uint8 [3, height, width] each on the device; None: it fails.
+        """Pictures as they are stored, uint8 [3, height, width] each on the device.
+
+        None for those that it fails on.
 
         They come in groups, in order, each of which should be let go before the next.
         """
         for group in _groups(files):
             contents = [file.content for file in group]
             with counted():
-                try:
-                    made: list[Tensor | None] = [*_nvjpeg(contents, self.device)]
-                except RuntimeError as error:  # it doesn't say of which file
-                    _logger.debug("decoded on the CPU: %s", error)
-                    made = [None] * len(group)
+                made = self._made(contents)
                 if is_watched():
                     _wait(self.device)
             yield made
             made.clear()  # before memory is taken for the next
+
+    def _made(self, contents: Sequence[bytes]) -> list[Tensor | None]:
+        try:
+            return [*_nvjpeg(contents, self.device)]
+        except RuntimeError as error:  # it doesn't say of which file, or has no memory for all
+            if len(contents) > 1:
+                return [made for content in contents for made in self._made([content])]
+            _logger.info("a JPEG file is decoded on the CPU: %s", error)
+            return [None]
 
 
 def upright(pixels: Tensor, orientation: int) -> Tensor:
@@ -186,7 +191,7 @@ def _agreeing(content: bytes, device: torch.device) -> Iterator[_Kind]:
         expected = torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
     try:
         found = _nvjpeg([content], device)[0].cpu()
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
+    except (RuntimeError, AssertionError) as error:
         # built without CUDA or for CUDA without nvJPEG, or no such device
         _logger.debug("%s decodes no such file: %s", device, error)
         return

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from corpora.decoding.images import open_image
 from corpora.decoding.reads import Reads, wanted
-from corpora.pixels.proportions import Proportions
+from corpora.pixels.proportions import Proportions, different_sizes
 from corpora.pixels.steps import NoStepsError, Steps, steps_of
 from corpora.problems import CorpusError
 
@@ -135,9 +135,8 @@ class Preparer:
                 if len(part) == len(images) and part.is_contiguous():
                     return part
                 levels = part.new_empty(len(images), *part.shape[1:])
-            if part.shape[1:] != levels.shape[1:]:
-                sizes = (tuple(levels.shape[2:]), tuple(part.shape[2:]))
-                raise ValueError(f"the image processor makes images of different sizes: {sizes}")
+            if error := different_sizes(tuple(each.shape[2:]) for each in (levels, part)):
+                raise error
             # by numpy, which copies in this thread alone: torch's threads belong to the tower
             levels.numpy()[places] = part.numpy()
         return torch.zeros(0, 3, 0, 0) if levels is None else levels

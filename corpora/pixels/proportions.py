@@ -4,6 +4,7 @@ Read from the processor's settings before a file is opened: `target` says what i
 (`corpora.decoding.reads`), `shortened` is for the picture that comes out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,14 @@ import PIL.Image
 from corpora.decoding.reads import ENOUGH, WHOLE
 
 LONG = 16
+
+
+def different_sizes(sizes: Iterable[tuple[int, ...]]) -> ValueError | None:
+    """What to raise where images of a batch come out in different sizes; None: they don't."""
+    found = sorted(set(sizes))
+    if len(found) < 2:
+        return None
+    return ValueError(f"the image processor makes images of different sizes: {found[:2]}")
 
 
 @dataclass(frozen=True)

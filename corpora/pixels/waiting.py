@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corpora.decoding.jpeg.head import Frame
 from corpora.decoding.jpeg.whole import JpegFile
 from corpora.decoding.watching import count_images
 from corpora.pixels.on_device import DeviceDecoder, sent, upright
 from corpora.pixels.preparer import Preparer
-from corpora.pixels.proportions import LONG
+from corpora.pixels.proportions import LONG, different_sizes
 from corpora.problems import CorpusError
 
 _logger = logging.getLogger(__name__)
@@ -56,11 +57,11 @@ class OnDevice:
     decoder: DeviceDecoder | None
     opened: Callable[[Sequence[Any]], Tensor]
 
-    def takes(self, file: JpegFile) -> bool:
-        """Whether a file is decoded on the device."""
-        short, long = sorted(file.frame.size)
+    def takes(self, frame: Frame) -> bool:
+        """Whether pictures of this kind are decoded on the device."""
+        short, long = sorted(frame.size)
         usual = self.preparer.on_devices and long <= LONG * short
-        return usual and self.decoder is not None and self.decoder.takes(file)
+        return usual and self.decoder is not None and self.decoder.takes(frame)
 
     def levels(self, waiting: Sequence[Waiting]) -> Tensor:
         """The levels of a batch: uint8 [n, 3, height, width] on the device.
@@ -115,7 +116,8 @@ class OnDevice:
 
 def _stacked(levels: Sequence[Tensor]) -> Tensor:
     """[n, 3, height, width], by numpy, which copies in this thread alone."""
-    _check_alike(levels)
+    if error := different_sizes(tuple(each.shape[1:]) for each in levels):
+        raise error
     return torch.from_numpy(np.stack([each.numpy() for each in levels]))
 
 
@@ -123,13 +125,8 @@ def _placed(found: Sequence[_Part], device: torch.device) -> Tensor:
     """Parts of a batch in their places."""
     if not found:
         return torch.zeros(0, 3, 0, 0, device=device)
-    _check_alike([part[0] for _, part in found])
+    if error := different_sizes(tuple(part.shape[2:]) for _, part in found):
+        raise error
     joined = torch.cat([part for _, part in found])
     order = torch.tensor([at for places, _ in found for at in places]).argsort()
     return joined if order.diff().eq(1).all() else joined[order.to(device)]
-
-
-def _check_alike(levels: Sequence[Tensor]) -> None:
-    sizes = sorted({tuple(each.shape[1:]) for each in levels})
-    if len(sizes) > 1:
-        raise ValueError(f"the image processor makes images of different sizes: {sizes[:2]}")

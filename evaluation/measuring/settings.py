@@ -128,7 +128,8 @@ class Loading:
 def _check_decodes(by: str, device: str) -> None:
     if by not in ("cpu", "gpu"):
         raise ValueError(f"jpeg is cpu or gpu, not {by!r}")
-    if by == "gpu" and (device == "cpu" or DeviceDecoder.on(device) is None):
+    on_gpu = device.startswith("cuda") and DeviceDecoder.on(device) is not None
+    if by == "gpu" and not on_gpu:
         raise ValueError(f"{device} decodes no JPEG files here: leave jpeg=gpu out")
 
 

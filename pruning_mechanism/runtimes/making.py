@@ -153,8 +153,8 @@ def _check_parity(form: Format, dtype: Dtype, noise: Parity, seen: Parity | None
             continue
         if dtype == "int8" and parity is seen and parity.cosine < LEAST_KEPT:
             raise TowerError(
-                f"int8 changes the embeddings of this tower too much ({what}: {parity}; {LEAST_KEPT} "
-                "is the least): use bfloat16 or float32"
+                f"int8 changes the embeddings of this tower too much ({what}: {parity}; "
+                f"{LEAST_KEPT} is the least): use bfloat16 or float32"
             )
         wrong = parity.difference > SAME if dtype == "float32" else parity.cosine < 0
         if wrong or parity.difference == float("inf"):

@@ -1,11 +1,13 @@
 """A JPEG file read as a whole and checked, for a decoder that takes many files at a time.
 
 Such a decoder, on a GPU, says nothing of a file that is cut off: where its data end it leaves what
-another file left there. So whether a file goes on to its end is seen here, from its markers alone.
-Whatever isn't an ordinary file is left to `images.open_image`, which says what is wrong with it.
+another file left there. So whether a file goes on to its end is seen here, from its markers alone;
+of one that is damaged within, or was closed after it was cut off, they say nothing. Whatever isn't
+an ordinary file is left to `images.open_image`, which says what is wrong with it.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from corpora.decoding.jpeg.head import Frame, Head, head_of
@@ -43,13 +45,16 @@ class JpegFile:
     path: str | None = None
 
 
-def read_jpeg(source: Source) -> JpegFile | None:
+def read_jpeg(
+    source: Source, takes: Callable[[Frame], bool] = lambda frame: True
+) -> JpegFile | None:
     """Read a JPEG file; None if it isn't one that a decoder on a device gives right.
 
     None too of whatever can't be read: `images.open_image` says why.
 
     Args:
         source: as `images.open_image` takes it, but not decoded.
+        takes: whether the decoder takes pictures of this kind; of others only the head is read.
     """
     if suffix_of(source) in RAW_SUFFIXES:
         return None
@@ -59,7 +64,7 @@ def read_jpeg(source: Source) -> JpegFile | None:
             if not content.startswith(_START):
                 return None
             head = head_of(content)
-            if head is None or not _fits(head):
+            if head is None or not (_fits(head) and takes(head.frame)):
                 return None
             content += stream.read(_MAX_BYTES - len(content))
     except CorpusError:
@@ -90,9 +95,9 @@ def end_of(content: bytes, head: Head) -> int | None:
     while marker != _END:
         if marker not in _BETWEEN_SCANS or at + 5 > len(content):
             return None
-        if marker == 0xDA and not head.frame.progressive:
-            if at > head.scan or content[at + 4] != len(head.frame.layers):
-                return None  # layers in scans of their own, which not every decoder takes
+        whole = at == head.scan and content[at + 4] == len(head.frame.layers)
+        if marker == 0xDA and not (whole or head.frame.progressive):
+            return None  # layers in scans of their own, which not every decoder takes
         found = _MARKER.search(content, at + 2 + int.from_bytes(content[at + 2 : at + 4], "big"))
         if found is None:
             return None

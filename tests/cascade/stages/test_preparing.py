@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 
+import corpora.decoding.images
 from cascade import Stage, UnreadableImage
 from cascade.stages.images import SeenByThumbnail
 from corpora.decoding.jpeg.whole import JpegFile
@@ -131,12 +132,39 @@ def test_a_picture_that_is_compared_with_its_thumbnail_is_opened_here(there):
     assert isinstance(there.prepare(SeenByThumbnail(TAKEN["larger"], tally)).levels, torch.Tensor)
 
 
-def test_thumbnails_are_decoded_on_the_cpu(there, clip_directory, monkeypatch):
+def test_what_is_not_read_in_full_is_decoded_on_the_cpu(there, clip_directory, monkeypatch):
     monkeypatch.setattr(DeviceDecoder, "on", lambda device: there.preparation.decoder)
     device = torch.device("cuda")
     kinds = {
         reads: type(there.preparation)(there.preparation.processor, reads, device).decoder
         for reads in ("full", "scaled", "thumbnail")
     }
-    assert kinds["full"] is kinds["scaled"] is there.preparation.decoder
-    assert kinds["thumbnail"] is None
+    assert kinds["full"] is there.preparation.decoder
+    assert kinds["scaled"] is kinds["thumbnail"] is None  # else it would read more than it is named
+
+
+def test_a_function_that_gives_an_image_is_asked_once(there):
+    asked: list[str] = []
+
+    def giving(name, content):
+        return lambda: asked.append(name) or content
+
+    sources = [giving("taken", TAKEN["larger"]), giving("left", LEFT["CMYK"])]
+    there.encode_images(sources)
+    ahead = [there.prepare(source) for source in sources]
+    assert [type(each.levels) for each in ahead] == [JpegFile, torch.Tensor]
+    assert asked == ["taken", "left"] * 2
+
+
+def test_an_image_that_the_device_fails_on_is_named_by_its_file(there, tmp_path, monkeypatch):
+    (tmp_path / "photo.jpg").write_bytes(TAKEN["larger"])
+    ahead = there.prepare(tmp_path / "photo.jpg")
+
+    def failing(contents, device):
+        raise RuntimeError("no more memory")
+
+    monkeypatch.setattr(on_device, "_nvjpeg", failing)
+    assert torch.equal(there.pixels([ahead]), there.pixels([TAKEN["larger"]]))
+    monkeypatch.setattr(corpora.decoding.images, "MAX_PIXELS", 10)
+    with pytest.raises(UnreadableImage, match=r"photo\.jpg: has 0 million pixels"):
+        there.pixels([ahead])

@@ -174,7 +174,10 @@ def test_a_stage_that_resumes_is_torchs(full, exported):
         ({"runtime": "compile", "dtype": "int8"}, "int8 on NVIDIA GPUs, not on cpu.*'openvino'"),
         ({"runtime": "auto", "dtype": "float16"}, "in float16 a CPU is slow"),
         ({"runtime": "auto", "dtype": "float8"}, "not in float8, which takes a GPU"),
-        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "not in bfloat16, which torch, compile and openvino do"),
+        (
+            {"runtime": "onnxruntime", "dtype": "bfloat16"},
+            "which torch, compile and openvino do",
+        ),
         ({"runtime": "onnxruntime", "device": "cuda"}, "runs on the CPU here, not on cuda"),
         ({"runtime": "onnxruntime", "attention": "eager"}, "leave one out"),
         ({"runtime": "onnxruntime", "dtype": "int8"}, "calibrated on images"),

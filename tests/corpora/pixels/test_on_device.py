@@ -48,7 +48,7 @@ def held(content: bytes) -> Held:
 @pytest.mark.parametrize("kind", [kind for kind in TAKEN if kind != "RGB"])
 def test_files_are_decoded_as_pillow_decodes_them(kind, decoder):
     file = read_jpeg(TAKEN[kind])
-    assert decoder.takes(file)
+    assert decoder.takes(file.frame)
     [[pixels]] = map(list, decoder.decoded([file]))
     expected = np.asarray(open_image(TAKEN[kind])).transpose(2, 0, 1)
     assert np.array_equal(upright(pixels, file.orientation).numpy(), expected)
@@ -117,12 +117,17 @@ def test_what_the_device_cannot_resize_is_prepared_on_the_cpu_and_counted_once(s
 
 
 def test_only_what_a_device_prepares_as_the_cpu_does_goes_there(small, decoder):
-    assert small.takes(read_jpeg(TAKEN["larger"]))
-    long = read_jpeg(jpeg(picture(20 * (LONG + 1), 20)))
+    usual = read_jpeg(TAKEN["larger"]).frame
+    assert small.takes(usual)
+    long = read_jpeg(jpeg(picture(20 * (LONG + 1), 20))).frame
     assert not small.takes(long)  # its middle alone is prepared
     by_pillow = Preparer.of(CLIPImageProcessorPil(**SMALL))
-    assert not OnDevice(CPU, by_pillow, decoder, by_pillow.levels).takes(read_jpeg(TAKEN["larger"]))
-    assert not OnDevice(CPU, small.preparer, None, small.opened).takes(read_jpeg(TAKEN["larger"]))
+    assert not OnDevice(CPU, by_pillow, decoder, by_pillow.levels).takes(
+        read_jpeg(TAKEN["larger"]).frame
+    )
+    assert not OnDevice(CPU, small.preparer, None, small.opened).takes(
+        read_jpeg(TAKEN["larger"]).frame
+    )
 
 
 def test_kinds_on_which_a_decoder_disagrees_are_not_its_own(monkeypatch):
@@ -135,8 +140,8 @@ def test_kinds_on_which_a_decoder_disagrees_are_not_its_own(monkeypatch):
 
     monkeypatch.setattr(on_device, "_nvjpeg", other)
     found = on_device._decoder.__wrapped__("cpu")
-    assert not found.takes(read_jpeg(TAKEN["grey"]))
-    assert found.takes(read_jpeg(TAKEN["4:2:0, progressive"]))
+    assert not found.takes(read_jpeg(TAKEN["grey"]).frame)
+    assert found.takes(read_jpeg(TAKEN["4:2:0, progressive"]).frame)
 
     def nothing(contents, device):
         raise RuntimeError("built without it")
@@ -147,9 +152,9 @@ def test_kinds_on_which_a_decoder_disagrees_are_not_its_own(monkeypatch):
 
 def test_kinds_that_were_not_tried_are_opened_on_the_cpu(decoder):
     content = bytearray(TAKEN["4:2:2, baseline"])
-    assert decoder.takes(read_jpeg(bytes(content)))
+    assert decoder.takes(read_jpeg(bytes(content)).frame)
     content[content.index(b"\x01\x21\x00") + 1] = 0x12  # 4:4:0, as a camera held upright writes it
-    assert not decoder.takes(read_jpeg(bytes(content)))
+    assert not decoder.takes(read_jpeg(bytes(content)).frame)
 
 
 def test_images_of_other_sizes_are_refused_as_on_the_cpu(decoder):
