@@ -15,8 +15,9 @@ doesn't decide the cost:
   have 10⁹.
 
 `proportions` reads from a processor how large a picture it needs; `steps` are its own steps without
-what it does around them, on a picture's `memory`; `preparer` is what is called; `ahead` prepares in
-threads before it is asked.
+what it does around them, by torch (`torch_steps`) or Pillow, on a picture's `memory`; `preparer` is
+what is called; `ahead` prepares in threads before it is asked; `on_device` decodes and resizes on a
+GPU what was begun on the CPU and is `waiting`.
 """
 
 from corpora.decoding.reads import ENOUGH, WHOLE

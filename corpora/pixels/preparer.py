@@ -18,8 +18,9 @@ from torch import Tensor
 
 from corpora.decoding.images import open_image
 from corpora.decoding.reads import Reads, wanted
+from corpora.pixels.backends import NoStepsError
 from corpora.pixels.proportions import Proportions, different_sizes
-from corpora.pixels.steps import NoStepsError, Steps, steps_of
+from corpora.pixels.steps import Steps, steps_of
 from corpora.problems import CorpusError
 
 _logger = logging.getLogger(__name__)

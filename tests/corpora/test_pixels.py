@@ -16,7 +16,7 @@ from cascade.stages.images import UnreadableImage
 from cascade.stages.images import open_image as open_source
 from corpora import CorpusError, open_image
 from corpora.pixels import LONG, Preparer, pixel_values
-from corpora.pixels.steps import NoStepsError
+from corpora.pixels.backends import NoStepsError
 from tests.fresh import python
 from tests.lanes import sweep
 

@@ -25,7 +25,7 @@ from corpora import CorpusError
 from corpora.pixels import LONG, Preparer, pixel_values
 from corpora.pixels import ahead as ahead_module
 from corpora.pixels import memory as memory_module
-from corpora.pixels import steps as steps_module
+from corpora.pixels import torch_steps as steps_module
 from tests.lanes import THOROUGH
 
 SMALL = {"size": {"shortest_edge": 24}, "crop_size": 24}
