@@ -22,7 +22,7 @@ from corpora.decoding.jpeg.whole import JpegFile
 from corpora.decoding.reads import Reads, Tally, known
 from corpora.pixels import Preparer, edge_taken
 from corpora.pixels.ahead import ahead, batches_ahead, joined
-from corpora.pixels.on_device import DeviceDecoder, beside, handed_over
+from corpora.pixels.on_device import DeviceDecoder, beside, handed_over, sent
 from corpora.pixels.waiting import Held, OnDevice, Waiting
 from pruning_mechanism.protocols import ImageProcessor
 
@@ -125,9 +125,10 @@ class Preparation:
         Raises:
             UnreadableImage: an image can't be decoded or prepared.
         """
-        if device.type == "cpu" and self.decoder is None:
+        if device.type != "cuda" and self.decoder is None:  # nothing is done beside the tower
             with closing(batches_ahead(batches, self._levels, joined, threads)) as ready:
-                yield from map(self._preparer.finished, ready)
+                for levels in ready:
+                    yield self._preparer.finished(sent(levels, device))
             return
         finish = partial(self._finished, device)
         threads = torch.get_num_threads() if threads is None else threads
