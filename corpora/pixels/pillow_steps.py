@@ -51,8 +51,8 @@ class PillowSteps:
     def finished(self, levels: Tensor) -> Tensor:
         """Levels [n, 3, height, width] rescaled and normalised, on their device."""
         if levels.device.type != "cpu":
-            looked_up = [
+            layers = [
                 row[levels[:, at].int()] for at, row in enumerate(self._table.to(levels.device))
             ]
-            return torch.stack(looked_up, 1)
+            return torch.stack(layers, 1)
         return looked_up(self._table, levels)
