@@ -9,7 +9,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from corpora.pixels.backends import SIZES, NoStepsError, rgb, target
+from corpora.pixels.backends import SIZES, NoStepsError, looked_up, rgb, target
 
 
 class PillowSteps:
