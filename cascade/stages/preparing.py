@@ -167,7 +167,7 @@ class Preparation:
         levels = iter(self._levels(rest) if rest else ())
         return [each if isinstance(each, Held) else next(levels) for each in found]
 
-    def _held(self, image: ImageSource) -> Held | ImageSource:
+    def _held(self, image: ImageSource) -> "Held | ImageSource":
         """An image whose file waits for the device's decoder; else what is opened on the CPU."""
         if self.decoder is None:
             return image

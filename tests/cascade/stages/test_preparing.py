@@ -6,9 +6,10 @@ import threading
 import pytest
 import torch
 
-import corpora.decoding.images
 from cascade import Stage, UnreadableImage
 from cascade.stages.images import SeenByThumbnail
+from corpora import CorpusError
+from corpora.decoding import images as decoding
 from corpora.decoding.jpeg.whole import JpegFile
 from corpora.decoding.reads import Tally
 from corpora.pixels import on_device
@@ -165,6 +166,10 @@ def test_an_image_that_the_device_fails_on_is_named_by_its_file(there, tmp_path,
 
     monkeypatch.setattr(on_device, "_nvjpeg", failing)
     assert torch.equal(there.pixels([ahead]), there.pixels([TAKEN["larger"]]))
-    monkeypatch.setattr(corpora.decoding.images, "MAX_PIXELS", 10)
-    with pytest.raises(UnreadableImage, match=r"photo\.jpg: has 0 million pixels"):
+
+    def refusing(stream, asked):
+        raise CorpusError("is refused")
+
+    monkeypatch.setattr(decoding, "_decoded", refusing)
+    with pytest.raises(UnreadableImage, match=r"photo\.jpg: is refused"):
         there.pixels([ahead])
