@@ -19,8 +19,8 @@ ImageSource: TypeAlias = (
 )
 """A picture, a file, the bytes of a file, or a function that returns one of these when asked.
 
-A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}. In the place of bytes
-there may be an open file.
+A dict is what a corpus with undecoded images gives: {"path": …, "bytes": …}. Its "bytes" may also
+be an open file.
 """
 _COMPARED = 64  # pixels that a thumbnail is asked for to be compared by coarse means
 

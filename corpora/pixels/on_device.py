@@ -60,9 +60,8 @@ class DeviceDecoder:
     def decoded(self, files: Sequence[JpegFile]) -> Iterator[list[Tensor | None]]:
         """Pictures as they are stored, uint8 [3, height, width] each on the device.
 
-        None for those that it fails on.
-
-        They come in groups, in order, each of which should be let go before the next.
+        They come in groups, in order, None for those that it fails on. A group is emptied before
+        the next is decoded.
         """
         for group in _groups(files):
             contents = [file.content for file in group]

@@ -83,17 +83,18 @@ def make_export(
     """
     check_exportable(form, dtype, 0 if images is None else len(images.pixels))
     said, left = "as it was", tuple[str, ...]()
+    wanted = None if images is None else _embeddings(model, images.pixels)
     with tempfile.TemporaryDirectory(dir=directory) as beside:
         graph = Path(beside) / "model.onnx"
-        if dtype == "int8" and images is not None:
-            said, left = _quantised(model, form, graph, directory, images.pixels)
+        if dtype == "int8" and images is not None and wanted is not None:
+            said, left = _quantised(model, form, graph, directory, images.pixels, wanted)
         else:
             write_onnx(model, graph)
             form.write(graph, directory)
     runtime = form.open(directory, dtype)
     noise, seen = noise_parity(model, runtime.embed), None
-    if images is not None:
-        seen = compared(embedded(runtime.embed, images.pixels), _embeddings(model, images.pixels))
+    if images is not None and wanted is not None:
+        seen = compared(embedded(runtime.embed, images.pixels), wanted)
     _check_parity(form, dtype, noise, seen)
     export = _record(model, form, dtype, directory, noise, seen, said, left, images)
     export.write(directory)
@@ -101,9 +102,22 @@ def make_export(
 
 
 def _quantised(
-    model: PreTrainedModel, form: Format, graph: Path, directory: Path, pixels: Tensor
+    model: PreTrainedModel,
+    form: Format,
+    graph: Path,
+    directory: Path,
+    pixels: Tensor,
+    wanted: Tensor,
 ) -> tuple[str, tuple[str, ...]]:
     """Write an int8 graph with a projection solved for it.
+
+    Args:
+        model: on the CPU, in float32.
+        form: of the export.
+        graph: the file of the ONNX graph.
+        directory: of the export.
+        pixels: of the calibration images.
+        wanted: torch's embeddings of them.
 
     Returns:
         what was done to the projection, and which products stay in float32.
@@ -114,7 +128,7 @@ def _quantised(
     quantise(graph, pixels, left)
     form.write(graph, directory)  # it runs as it will, so that its own rounding is put right too
     features = embedded(form.open(directory, "int8").embed, pixels)
-    ending = closing.solve(own, features, _embeddings(model, pixels))
+    ending = closing.solve(own, features, wanted)
     close(graph, ending)
     form.write(graph, directory)
     solved = ending.solved
