@@ -50,9 +50,9 @@ def quantise(graph: Path, pixels: Tensor, left: Collection[str] = ()) -> None:
     """
     import onnx
 
-    ignored = _products_of(onnx.load(graph, load_external_data=False), left)
     seen = pixels[:CALIBRATION]
     model: Any = onnx.load(graph)
+    ignored = _products_of(model, left)
     fold_weights(model)
     _write(model, graph, beside=True)
     del model
